@@ -1,0 +1,50 @@
+"""The command line: one file a command, found by name so that only the one asked for is loaded."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = ("debug", "train", "sample", "plot", "data", "info")
+
+
+class _Commands(click.Group):
+    """Loads ``mlxstories.cli.<name>`` when the command ``<name>`` is looked up."""
+
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name):
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"{__name__}.{name}").command
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _SUMMARIES[name]) for name in COMMANDS])
+
+    def invoke(self, ctx):
+        from mlxstories.errors import StoriesError
+
+        try:
+            return super().invoke(ctx)
+        except StoriesError as error:
+            raise click.UsageError(str(error)) from error
+
+
+# Help must not import the commands, which import MLX, so their one-line summaries stand here.
+_SUMMARIES = {
+    "debug": "Climb the debugging ladder and name what is wrong with a training setup.",
+    "train": "Train a model on stories.",
+    "sample": "Let a trained model tell stories.",
+    "plot": "Draw the curves of runs.",
+    "data": "Show the stories and what is known about them.",
+    "info": "Show versions, device, BLAS and where data and runs lie.",
+}
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mlxstories")
+def main():
+    """Train small story models from scratch with MLX, and find out why one is not learning."""
