@@ -126,9 +126,9 @@ def _slots_of(loaded: _LoadedObject, symbol: bytes):
     for relocation in range(table[_DT_JMPREL], table[_DT_JMPREL] + table[_DT_PLTRELSZ], 24):
         offset, kind = read("<QQ", relocation)
         (name,) = read("<I", table[_DT_SYMTAB] + 24 * (kind >> 32))
-        if kind & 0xFFFFFFFF == _JUMP_SLOT.get(platform.machine()):
-            if ctypes.string_at(table[_DT_STRTAB] + name) == symbol:
-                yield loaded.base + offset
+        is_call = kind & 0xFFFFFFFF == _JUMP_SLOT.get(platform.machine())
+        if is_call and ctypes.string_at(table[_DT_STRTAB] + name) == symbol:
+            yield loaded.base + offset
 
 
 def _write_pointer(address: int, value: int) -> None:
