@@ -1,0 +1,57 @@
+"""Configuration dataclasses to JSON and back, strictly: an unknown or missing field is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cattrs
+from cattrs.gen import make_dict_structure_fn
+
+from mlxstories.errors import StoriesError
+
+T = TypeVar("T")
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+_converter.register_structure_hook_factory(
+    dataclasses.is_dataclass,
+    lambda cls: make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True),
+)
+
+
+def to_dict(config: Any) -> dict:
+    """A frozen dataclass as JSON-ready dicts, lists and scalars."""
+    return _converter.unstructure(config)
+
+
+def from_dict(cls: type[T], values: Any, where: str) -> T:
+    """The inverse of :func:`to_dict`.
+
+    Raises:
+        StoriesError: a field is unknown, missing or of the wrong type; ``where`` is named in the message.
+    """
+    try:
+        return _converter.structure(values, cls)
+    except StoriesError as error:
+        raise StoriesError(f"{where}: {error}") from error
+    except Exception as error:
+        reasons = cattrs.transform_error(error) if isinstance(error, cattrs.BaseValidationError) else [error]
+        raise StoriesError(
+            f"{where} is not a valid {cls.__name__}: {'; '.join(map(str, reasons))}"
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        StoriesError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoriesError(f"{path} is missing: the directory is not a whole run.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StoriesError(f"{path} cannot be read as JSON ({error}): it is damaged.") from error

@@ -1,0 +1,101 @@
+"""One optimiser update: gradients of one or more microbatches, clipping, the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten, tree_map
+
+from mlxstories.batch import Batch
+from mlxstories.optim import clip_by_global_norm
+
+Objective = Callable[..., tuple[mx.array, mx.array, mx.array]]
+"""``(model, batch, key, label_smoothing) -> (nats, tokens, hits)``, all sums over real tokens."""
+
+
+class StepResult(NamedTuple):
+    """What one update measured; scalars unless said otherwise, not yet evaluated.
+
+    Attributes:
+        objective: sum of what was minimised, in nats (label smoothing included).
+        tokens: real tokens in the step's microbatches.
+        hits: how many of them the model's argmax got right.
+        grad_norm: global gradient norm of the mean objective, before clipping.
+        norms: float32 [P], the gradient norm of each parameter, in the order of ``TrainStep.names``.
+    """
+
+    objective: mx.array
+    tokens: mx.array
+    hits: mx.array
+    grad_norm: mx.array
+    norms: mx.array
+
+
+class TrainStep:
+    """A compiled training step.
+
+    The microbatches' gradients are summed over tokens and divided once by all their real tokens, so
+    accumulation gives exactly the gradient of the large batch, however unequal the token counts are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        objective: Objective,
+        *,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        optimizer.init(model.trainable_parameters())
+        self.names = [name for name, _ in tree_flatten(model.trainable_parameters())]
+        weights, moments = model.state, optimizer.state
+
+        def total(batch: Batch, key: mx.array):
+            nats, tokens, hits = objective(model, batch, key, label_smoothing)
+            return nats, (tokens, hits)
+
+        differentiate = nn.value_and_grad(model, total)
+
+        @partial(mx.compile, inputs=[weights, mx.random.state], outputs=[mx.random.state])
+        def gradient(batch: Batch, key: mx.array):
+            (nats, (tokens, hits)), gradients = differentiate(batch, key)
+            return mx.stack([nats, tokens, hits]), gradients
+
+        @mx.compile
+        def add(left, right):
+            return tree_map(mx.add, left, right)
+
+        @partial(mx.compile, inputs=[weights, moments], outputs=[weights, moments])
+        def update(gradients, tokens: mx.array):
+            gradients = tree_map(lambda g: g / tokens.astype(g.dtype), gradients)
+            norms = [mx.linalg.norm(g.astype(mx.float32)) for _, g in tree_flatten(gradients)]
+            if clip_norm is None:
+                norm = mx.linalg.norm(mx.stack(norms))
+            else:
+                gradients, norm = clip_by_global_norm(gradients, clip_norm)
+            optimizer.update(model, gradients)
+            return norm, mx.stack(norms)
+
+        self._gradient, self._add, self._update = gradient, add, update
+
+    def __call__(self, batches: Sequence[Batch], seed: int) -> StepResult:
+        """Update the model from ``batches``; all randomness of the step (dropout, masking) is a function
+        of ``seed`` alone, so a resumed run repeats it without any saved generator state."""
+        mx.random.seed(seed)
+        sums = gradients = None
+        for index, batch in enumerate(batches):
+            key = mx.random.key(seed + (index << 48))
+            measured, gradient = self._gradient(batch, key)
+            sums = measured if sums is None else sums + measured
+            gradients = gradient if gradients is None else self._add(gradients, gradient)
+        norm, norms = self._update(gradients, mx.maximum(sums[1], 1.0))
+        mx.async_eval(self.model.state, self.optimizer.state, sums, norm, norms)
+        return StepResult(sums[0], sums[1], sums[2], norm, norms)
