@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
+
+from mlxstories.data.packing import Rows
 
 
 class Batch(NamedTuple):
@@ -19,3 +22,10 @@ class Batch(NamedTuple):
     inputs: mx.array
     targets: mx.array
     mask: mx.array
+
+
+def batch_of(rows: Rows, index: int, size: int) -> Batch:
+    """The ``index``-th batch of ``size`` rows; the last one is filled up with empty, masked rows."""
+    part = slice(index * size, (index + 1) * size)
+    missing = ((0, size - len(rows.inputs[part])), (0, 0))
+    return Batch(*(mx.array(np.pad(a[part], missing)) for a in (rows.inputs, rows.targets, rows.mask)))

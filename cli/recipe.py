@@ -1,0 +1,99 @@
+"""Options that choose a model and a phase, shared by the commands that train."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+
+import click
+
+# option: (field of Phase, type, help)
+_PHASE_FIELDS = {
+    "optimizer": ("optimizer.name", str, "adamw, adam, nadamw, lion, adan, muon or sgd."),
+    "lr": ("optimizer.learning_rate", float, "Peak learning rate."),
+    "weight-decay": ("optimizer.weight_decay", float, "Weight decay, times the learning rate."),
+    "schedule": ("schedule.name", str, "constant, linear_warmup, warmup_cosine, wsd, noam, ..."),
+    "warmup": ("schedule.warmup", float, "Warmup: updates, or below 1 a share of all updates."),
+    "label-smoothing": ("label_smoothing", float, "Label smoothing of the training loss."),
+    "accumulation": ("accumulation", int, "Microbatches an update."),
+    "clip-norm": ("clip_norm", float, "Largest global gradient norm."),
+}
+
+
+def phase_options(function: Callable) -> Callable:
+    """Adds --phase and its overrides; the command receives ``phase``, a Phase."""
+
+    @functools.wraps(function)
+    def wrapper(*args, phase, settings, **options):
+        from mlxstories.phases import PHASES, override
+
+        changes = {}
+        for option, (field, _, _) in _PHASE_FIELDS.items():
+            value = options.pop(option.replace("-", "_"))
+            if value is not None:
+                changes[field] = value
+        for setting in settings:
+            field, equals, value = setting.partition("=")
+            if not equals:
+                raise click.BadParameter(f"{setting!r} is not FIELD=VALUE, such as optimizer.eps=1e-6")
+            changes[field] = _parse(value)
+        return function(*args, phase=override(PHASES[int(phase)], changes), **options)
+
+    wrapper = click.option(
+        "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any other field of the phase."
+    )(wrapper)
+    for option, (field, kind, text) in reversed(_PHASE_FIELDS.items()):
+        wrapper = click.option(f"--{option}", type=kind, help=f"{text}  [default: the phase's {field}]")(
+            wrapper
+        )
+    return click.option(
+        "--phase", type=click.Choice(["1", "2", "3"]), default="1", show_default=True, help="Training recipe."
+    )(wrapper)
+
+
+def _parse(value: str):
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+_SHAPE = {
+    "arch": (click.Choice(["decoder", "encoder"]), "decoder sees the past, encoder both sides."),
+    "norm": (click.Choice(["rms", "layer"]), "Normalisation."),
+    "positions": (click.Choice(["rope", "learned", "sinusoidal"]), "Position encoding."),
+    "feed-forward": (click.Choice(["swiglu", "gelu", "relu2"]), "Feed-forward part."),
+    "layers": (int, "Blocks."),
+    "dim": (int, "Width."),
+    "heads": (int, "Attention heads."),
+    "hidden": (int, "Width of the feed-forward part."),
+    "context": (int, "Longest row, in tokens."),
+    "dropout": (float, "Share of activations dropped."),
+    "tied/--untied": (None, "Output matrix tied to the embedding."),
+    "qk-norm/--no-qk-norm": (None, "Normalise queries and keys."),
+}
+
+
+def model_options(function: Callable) -> Callable:
+    """Adds --size and the model's parts; the command receives ``model``, a dict of what was given, whose
+    "size" and "across_stories" are always there."""
+
+    @functools.wraps(function)
+    def wrapper(*args, size, across_stories, **options):
+        names = [option.partition("/")[0].replace("-", "_") for option in _SHAPE]
+        given = {name: value for name in names if (value := options.pop(name)) is not None}
+        return function(*args, model={"size": size, "across_stories": across_stories, **given}, **options)
+
+    wrapper = click.option(
+        "--across-stories", is_flag=True, help="Let attention cross the stories of a packed row."
+    )(wrapper)
+    for option, (kind, text) in reversed(_SHAPE.items()):
+        wrapper = click.option(f"--{option}", type=kind, default=None, help=text)(wrapper)
+    return click.option(
+        "--size",
+        type=click.Choice(["debug", "small", "base", "large"]),
+        default="small",
+        show_default=True,
+        help="Named model size; the options below change its parts.",
+    )(wrapper)

@@ -1,0 +1,153 @@
+"""`mlxstories train`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from mlxstories.cli.options import data_options
+from mlxstories.cli.recipe import model_options, phase_options
+
+
+@click.command("train")
+@data_options
+@model_options
+@phase_options
+@click.option("--epochs", default=1, show_default=True, help="Times through the training stories.")
+@click.option("--steps", type=int, help="Updates, instead of --epochs.")
+@click.option("--batch-size", default=16, show_default=True, help="Rows of a microbatch.")
+@click.option("--layout", type=click.Choice(["packed", "padded"]), default="packed", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the weights, the order of rows and dropout.")
+@click.option("--log-every", default=10, show_default=True, help="Updates between two lines of metrics.")
+@click.option("--evaluations", default=10, show_default=True, help="Validations in a run, at the least.")
+@click.option("--name", help="The run's name.  [default: phase, size and time]")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs."
+)
+@click.option("--resume", metavar="RUN", help="Continue this run; all other options but --runs are ignored.")
+def command(data, model, phase, name, runs, resume, **training):
+    """Train a model on stories.
+
+    Without options: phase 1 on the built-in stories, whose best reachable loss and accuracy are known.
+    """
+    from mlxstories import experiment
+    from mlxstories.data.dataset import load_dataset
+    from mlxstories.data.tokenizer import END
+    from mlxstories.model import size_config
+    from mlxstories.runs import find_run
+    from mlxstories.training import NotFinite, TrainingConfig
+
+    show = Display()
+    if resume:
+        trainer = experiment.resume(find_run(resume, runs), show)
+    else:
+        config = TrainingConfig(**training)
+        dataset = load_dataset(data)
+        size = model.pop("size")
+        separator = None if model.pop("across_stories") else END
+        shape = size_config(size, dataset.tokenizer.vocab_size, separator=separator, **model)
+        name = name or f"phase{phase.name}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
+        trainer = experiment.start(Path(runs) / name, dataset, shape, phase, config, show)
+    show.begin(trainer)
+    try:
+        evaluation = trainer.train()
+    except NotFinite as error:
+        show.end()
+        click.echo(f"Stopped: {error} The checkpoints before it are kept in {trainer.run.path}.", err=True)
+        click.echo("Find out why: mlxstories debug", err=True)
+        sys.exit(1)
+    show.end()
+    if evaluation is None:
+        click.echo(
+            f"Stopped after step {trainer.progress.step}, checkpoint saved. Continue with:\n"
+            f"  mlxstories train --resume {trainer.run.path}"
+        )
+        return
+    show.result(trainer, experiment.finish(trainer, evaluation))
+
+
+class Display:
+    """Live progress in a terminal, a plain line for every record elsewhere."""
+
+    def __init__(self):
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+        self.live = None
+        self.latest = {}
+
+    def begin(self, trainer) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        dataset, phase, config = trainer.dataset, trainer.phase, trainer.config
+        rows = phase.accumulation * config.batch_size
+        self.console.print(
+            f"{trainer.run.path}: phase {phase.name}, {trainer.parameters:,} parameters, "
+            f"{dataset.train.targets:,} tokens in {len(dataset.train):,} stories, "
+            f"{trainer.total_steps:,} updates of {rows} rows x {trainer.model.config.context} tokens"
+        )
+        if self.console.is_terminal:
+            columns = (BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+            self.live = Progress(*columns, TextColumn("{task.description}"), console=self.console)
+            self.live.start()
+            self.task = self.live.add_task("", total=trainer.total_steps, completed=trainer.progress.step)
+
+    def __call__(self, record: dict) -> None:
+        if record["split"] == "val":
+            text = (
+                f"step {record['step']:>6}  epoch {record['epoch']:.2f}  "
+                f"validation loss {record['loss']:.4f}  accuracy {record['accuracy']:.2%}"
+            )
+        else:
+            text = (
+                f"loss {record['loss']:.3f}  accuracy {record['accuracy']:.1%}  "
+                f"lr {record['learning_rate']:.2e}  grad {record['grad_norm']:.2f}  "
+                f"{record['tokens_per_second']:,.0f} tokens/s"
+            )
+        if self.live is None:
+            self.console.print(text if record["split"] == "val" else f"step {record['step']:>6}  {text}")
+        elif record["split"] == "val":
+            self.live.console.print(text)
+        else:
+            self.live.update(self.task, completed=record["step"], description=text)
+
+    def end(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def result(self, trainer, result: dict) -> None:
+        """Loss and accuracy beside what is possible, three stories, and what to do next."""
+        from rich.console import Console
+        from rich.table import Table
+
+        out = Console(highlight=False)
+        table = Table("held-out stories", "tokens", "loss", "floor", "accuracy", "ceiling")
+        kinds = {"all": result | {"tokens": result["tokens"]}, **result["by_kind"]}
+        for name, row in kinds.items():
+            table.add_row(
+                name,
+                f"{row['tokens']:,}",
+                f"{row['loss']:.4f}",
+                "?" if row.get("floor") is None else f"{row['floor']:.4f}",
+                f"{row['accuracy']:.2%}",
+                "?" if row.get("ceiling") is None else f"{row['ceiling']:.2%}",
+            )
+        out.print(table)
+        if result["floor"] is not None:
+            line = f"The loss is {result['loss'] / result['floor'] - 1:+.1%} from the floor"
+            if result["ceiling"] is not None:
+                line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
+            out.print(line + ".")
+        out.print(
+            f"seed {result['seed']}, {result['trained_tokens']:,} tokens in {result['steps']:,} updates, "
+            f"{result['parameters']:,} parameters, {result['seconds']:.1f} s"
+        )
+        for story in result["samples"]:
+            out.print(f"\n  {story}", markup=False)
+        out.print(
+            f"\nThe run lies in {trainer.run.path}. Next:\n"
+            f"  mlxstories sample {trainer.run.path}\n  mlxstories plot {trainer.run.path} --export plots/"
+        )

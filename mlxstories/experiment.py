@@ -1,0 +1,126 @@
+"""A training run from its parts: new, resumed, and finished with its result and samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
+from mlxstories.errors import StoriesError
+from mlxstories.evaluation import Evaluation
+from mlxstories.generation import generate
+from mlxstories.model import ModelConfig, Transformer, parameter_count
+from mlxstories.phases import Phase
+from mlxstories.runs import Run, write_json, write_text
+from mlxstories.sampling import SamplingConfig
+from mlxstories.serialize import from_dict, to_dict
+from mlxstories.training import Trainer, TrainingConfig
+
+SAMPLES = 3
+Report = Callable[[dict], None]
+
+
+def new_model(config: ModelConfig, seed: int) -> Transformer:
+    """A randomly initialised model; the same configuration and seed give the same weights."""
+    mx.random.seed(seed)
+    model = Transformer(config)
+    mx.eval(model.parameters())
+    return model
+
+
+def start(
+    path: Path,
+    dataset: Dataset,
+    model_config: ModelConfig,
+    phase: Phase,
+    training: TrainingConfig,
+    report: Report,
+) -> Trainer:
+    """Create the run directory ``path`` and a trainer at step 0."""
+    model = new_model(model_config, training.seed)
+    floor = dataset.floor and {"nats": dataset.floor.nats, "accuracy": dataset.floor.accuracy}
+    config = {
+        "model": to_dict(model_config),
+        "phase": to_dict(phase),
+        "data": to_dict(dataset.config),
+        "training": to_dict(training),
+        "seed": training.seed,
+        "fingerprint": dataset.fingerprint,
+        "floor": floor,
+        "parameters": parameter_count(model),
+        "versions": {
+            "mlxstories": version("mlxstories"),
+            "mlx": version("mlx"),
+            "python": platform.python_version(),
+        },
+    }
+    run = Run.create(path, config, dataset.tokenizer)
+    return Trainer(model, phase, dataset, training, run, report)
+
+
+def resume(run: Run, report: Report) -> Trainer:
+    """A trainer at the run's last checkpoint.
+
+    Raises:
+        StoriesError: the run has finished, is damaged, or its data is no longer what it was trained on.
+    """
+    config = run.config
+    parts = {
+        name: from_dict(cls, config.get(name), f"{run.path}/config.json, {name}")
+        for name, cls in {
+            "model": ModelConfig,
+            "phase": Phase,
+            "data": DataConfig,
+            "training": TrainingConfig,
+        }.items()
+    }
+    dataset = load_dataset(parts["data"], run.tokenizer())
+    if dataset.fingerprint != config.get("fingerprint"):
+        raise StoriesError(
+            f"the data of {run.path} has changed since it was started: train a new run instead."
+        )
+    model = new_model(parts["model"], parts["training"].seed)
+    trainer = Trainer(model, parts["phase"], dataset, parts["training"], run, report)
+    trainer.resume(run.checkpoint("last"))
+    if trainer.progress.step >= trainer.total_steps:
+        raise StoriesError(
+            f"{run.path} has finished all its {trainer.total_steps} updates: nothing to resume."
+        )
+    return trainer
+
+
+def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
+    """Write ``result.json`` and ``samples.txt``, and return the result."""
+    run, dataset, progress = trainer.run, trainer.dataset, trainer.progress
+    floor = dataset.floor
+    result = {
+        **dataclasses.asdict(evaluation),
+        "floor": floor and floor.nats,
+        "ceiling": floor and floor.accuracy,
+        "steps": progress.step,
+        "trained_tokens": progress.tokens,
+        "epochs": progress.step / trainer.updates_per_epoch,
+        "seconds": progress.seconds,
+        "seed": trainer.config.seed,
+        "parameters": parameter_count(trainer.model),
+        "samples": [],
+    }
+    if trainer.model.config.arch == "decoder":
+        told = generate(
+            trainer.model,
+            [[]] * SAMPLES,
+            max_tokens=trainer.model.config.context - 1,
+            sampling=SamplingConfig(temperature=0.8),
+            seed=trainer.config.seed,
+            end=dataset.tokenizer.end,
+        )
+        result["samples"] = [dataset.tokenizer.decode(story.tokens) for story in told]
+        write_text(run.path / "samples.txt", "\n<|endoftext|>\n".join(result["samples"]) + "\n")
+    write_json(run.path / "result.json", result)
+    return result

@@ -1,0 +1,287 @@
+"""The training loop: batches, updates, validation, checkpoints, in that order, until the last update."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import numpy as np
+from mlx.optimizers import Optimizer
+
+from mlxstories import checkpoints
+from mlxstories.batch import Batch, batch_of
+from mlxstories.data.dataset import Dataset
+from mlxstories.data.packing import Documents, Rows, pack
+from mlxstories.errors import StoriesError
+from mlxstories.evaluation import Evaluation, Evaluator
+from mlxstories.losses import objective
+from mlxstories.model import Transformer
+from mlxstories.optim import build_optimizer, build_schedule
+from mlxstories.phases import Phase
+from mlxstories.runs import Checkpoint, Run
+from mlxstories.step import StepResult, TrainStep
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and on what batches.
+
+    Attributes:
+        epochs: times through the training stories; ignored when ``steps`` is given.
+        steps: updates, or None.
+        batch_size: rows of a microbatch.
+        layout: ``"packed"`` (whole stories side by side) or ``"padded"`` (one story a row).
+        seed: of the initial weights, the order of the rows, dropout and masking.
+        log_every: updates between two lines of training metrics.
+        evaluations: validations in a run at the least; there is always one each epoch.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    batch_size: int = 16
+    layout: str = "packed"
+    seed: int = 0
+    log_every: int = 10
+    evaluations: int = 10
+
+    def __post_init__(self):
+        for name in ("epochs", "steps", "batch_size", "log_every", "evaluations"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise StoriesError(f"{name} must be at least 1, not {value}.")
+        if self.layout not in ("packed", "padded"):
+            raise StoriesError(f"layout must be packed or padded, not {self.layout!r}.")
+        if not 0 <= self.seed < 2**31:
+            raise StoriesError(f"seed must lie between 0 and {2**31 - 1}, not {self.seed}.")
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Together with the weights and the optimiser's state it is all a resumed run needs:
+    every step draws its randomness from the seed and its own number.
+
+    Attributes:
+        step: updates done.
+        tokens: real tokens trained on.
+        epoch, batch: the data position, the next microbatch to train on.
+        seconds: spent so far, evaluations included.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+
+
+class NotFinite(Exception):
+    """The loss or a gradient became infinite or NaN; the message says at which step and where."""
+
+
+class Stream:
+    """Microbatches of static shape without end, epoch after epoch, each epoch packed and shuffled anew.
+
+    The last microbatch of an epoch is filled up with empty rows, which the mask leaves out.
+    """
+
+    def __init__(self, documents: Documents, context: int, config: TrainingConfig):
+        self._documents, self._context, self._config = documents, context, config
+        self._rows: Rows | None = None
+        self.epoch = self.batch = 0
+        self.length = math.ceil(len(self._pack(0).inputs) / config.batch_size)
+
+    def _pack(self, epoch: int) -> Rows:
+        rng = np.random.default_rng((self._config.seed, epoch))
+        return pack(self._documents, self._context, layout=self._config.layout, rng=rng)
+
+    def seek(self, epoch: int, batch: int) -> None:
+        self.epoch, self.batch, self._rows = epoch, batch, None
+
+    def __next__(self) -> Batch:
+        if self._rows is None:
+            self._rows = self._pack(self.epoch)
+        batch = batch_of(self._rows, self.batch, self._config.batch_size)
+        self.batch += 1
+        if self.batch * self._config.batch_size >= len(self._rows.inputs):
+            self.seek(self.epoch + 1, 0)
+        return batch
+
+
+@dataclass
+class Trainer:
+    """A model in training. ``report`` receives every line of metrics as it is written."""
+
+    model: Transformer
+    phase: Phase
+    dataset: Dataset
+    config: TrainingConfig
+    run: Run
+    report: Callable[[dict], None] = lambda record: None
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self):
+        self.stream = Stream(self.dataset.train, self.model.config.context, self.config)
+        self.updates_per_epoch = math.ceil(self.stream.length / self.phase.accumulation)
+        self.total_steps = self.config.steps or self.config.epochs * self.updates_per_epoch
+        at_least = math.ceil(self.total_steps / self.config.evaluations)
+        self.evaluate_every = min(self.updates_per_epoch, at_least)
+        schedule = build_schedule(self.phase.schedule, self.phase.optimizer.learning_rate, self.total_steps)
+        self.learning_rate = schedule
+        self.optimizer: Optimizer = build_optimizer(self.phase.optimizer, schedule)
+        self.optimizer.init(self.model.trainable_parameters())
+        self.evaluator = Evaluator(self.model)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint: weights, optimiser state, data position and metrics as they were."""
+        checkpoints.restore(checkpoint, self.model, self.optimizer)
+        try:
+            self.progress = Progress(**checkpoint.state["progress"])
+        except (KeyError, TypeError) as error:
+            raise StoriesError(f"{checkpoint.path / 'state.json'} is damaged: no valid progress.") from error
+        self.stream.seek(self.progress.epoch, self.progress.batch)
+        self.run.truncate_metrics(self.progress.step)
+
+    def train(self) -> Evaluation | None:
+        """Train to the last update, or until SIGINT or SIGTERM asks to stop after the step.
+
+        Returns:
+            The evaluation after the last update, or None when it was stopped before.
+
+        Raises:
+            NotFinite: the loss or a gradient is not finite; checkpoints written before stay.
+            StoriesError: the run directory cannot be written.
+        """
+        step = TrainStep(
+            self.model,
+            self.optimizer,
+            objective(self.model.config),
+            label_smoothing=self.phase.label_smoothing,
+            clip_norm=self.phase.clip_norm,
+        )
+        if self.progress.step == 0:
+            self._evaluate()
+        window = _Window(step.names)
+        began = time.perf_counter() - self.progress.seconds
+        with stop_signal() as stopping:
+            while self.progress.step < self.total_steps:
+                self.model.train()
+                batches = [next(self.stream) for _ in range(self.phase.accumulation)]
+                window.add(step(batches, self.config.seed * 2**32 + self.progress.step))
+                self.progress.step += 1
+                self.progress.epoch, self.progress.batch = self.stream.epoch, self.stream.batch
+                done = self.progress.step == self.total_steps
+                due = done or self.progress.step % self.evaluate_every == 0 or stopping.is_set()
+                if due or self.progress.step % self.config.log_every == 0:
+                    self._log(window)
+                self.progress.seconds = time.perf_counter() - began
+                if due:
+                    evaluation = self._evaluate()
+                    self.progress.seconds = time.perf_counter() - began
+                    self._save(evaluation)
+                    if done:
+                        return evaluation
+                    if stopping.is_set():
+                        return None
+                    window.restart_clock()
+        return self._evaluate()
+
+    def _log(self, window: _Window) -> None:
+        record = window.flush(self.progress)
+        record["learning_rate"] = float(self.learning_rate(mx.array(self.progress.step - 1)))
+        self._write(record)
+
+    def _evaluate(self) -> Evaluation:
+        evaluation = self.evaluator(self.dataset.val, self.dataset.floor)
+        self._write({"split": "val", "loss": evaluation.loss, "accuracy": evaluation.accuracy})
+        return evaluation
+
+    def _write(self, record: dict) -> None:
+        epoch = self.progress.step / self.updates_per_epoch
+        position = {"step": self.progress.step, "epoch": round(epoch, 4), "tokens": self.progress.tokens}
+        self.run.append(position | record)
+        self.report(position | record)
+
+    def _save(self, evaluation: Evaluation) -> None:
+        state = {"step": self.progress.step, "val_loss": evaluation.loss, "seed": self.config.seed}
+        checkpoints.save(self.run, self.model, self.optimizer, state | {"progress": vars(self.progress)})
+
+
+class _Window:
+    """What the steps since the last line of metrics measured.
+
+    A step's numbers are read while the next one runs, so the device never waits for the host.
+    """
+
+    def __init__(self, names: list[str]):
+        self._names, self._pending = names, None
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        self._began, self._steps = time.perf_counter(), []
+
+    def add(self, result: StepResult) -> None:
+        if self._pending is not None:
+            self._read()
+        self._pending = result
+
+    def _read(self) -> None:
+        nats, tokens, hits, norm = (float(value) for value in self._pending[:4])
+        self._steps.append((nats, tokens, hits, norm))
+        self._norms, self._pending = self._pending.norms, None
+
+    def flush(self, progress: Progress) -> dict:
+        self._read()
+        nats, tokens, hits, norms = np.array(self._steps, dtype=np.float64).T
+        progress.tokens += int(tokens.sum())
+        norm_of = dict(zip(self._names, np.array(self._norms).tolist(), strict=True))
+        bad = ~np.isfinite(nats) | ~np.isfinite(norms)
+        if bad.any():
+            step = progress.step - len(bad) + int(bad.argmax()) + 1
+            wrong = [name for name, value in norm_of.items() if not math.isfinite(value)]
+            where = f"the gradient of {wrong[0]} and {len(wrong) - 1} more" if wrong else "the loss"
+            raise NotFinite(f"step {step}: {where} is not finite.")
+        blocks: dict[str, float] = {}
+        for name, value in norm_of.items():
+            block = ".".join(name.split(".")[: 2 if name.startswith("blocks.") else 1])
+            blocks[block] = math.hypot(blocks.get(block, 0.0), value)
+        record = {
+            "split": "train",
+            "loss": nats.sum() / tokens.sum(),
+            "accuracy": hits.sum() / tokens.sum(),
+            "grad_norm": norms[-1],
+            "block_grad_norms": blocks,
+            "tokens_per_second": tokens.sum() / (time.perf_counter() - self._began),
+        }
+        self.restart_clock()
+        return record
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that a step is finished before training stops.
+
+    A second signal acts as usual. Outside the main thread, where Python allows no handlers, it stays unset.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number, _frame):
+        event.set()
+        signal.signal(number, previous[number])
+
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
