@@ -1,0 +1,103 @@
+"""The training recipes, as values: what differs between them is in their fields alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlxstories.errors import StoriesError
+from mlxstories.optim.build import OptimizerConfig
+from mlxstories.optim.checks import check_flag, check_number
+from mlxstories.optim.schedules import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A named training recipe.
+
+    Attributes:
+        name: how it is called in runs and figures.
+        optimizer: the rule and its constants.
+        schedule: the learning rate's shape.
+        label_smoothing: share of the target's probability spread over the vocabulary, [0, 1). In training
+            only; losses that are reported are never smoothed.
+        accumulation: microbatches to an update.
+        clip_norm: highest global gradient norm, or None.
+        qk_norm: normalise queries and keys (a part of the model that belongs to the recipe).
+    """
+
+    name: str
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    label_smoothing: float = 0.0
+    accumulation: int = 1
+    clip_norm: float | None = 1.0
+    qk_norm: bool = False
+
+    def __post_init__(self):
+        check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
+        check_number("accumulation", self.accumulation, at_least=1, whole=True)
+        if self.clip_norm is not None:
+            check_number("clip_norm", self.clip_norm, above=0)
+        check_flag("qk_norm", self.qk_norm)
+
+
+PHASE_1 = Phase(
+    "phase 1",
+    OptimizerConfig("adamw", learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.0),
+    ScheduleConfig("linear_warmup", warmup=0.05),
+)
+
+PHASE_2 = dataclasses.replace(
+    PHASE_1,
+    name="phase 2",
+    optimizer=dataclasses.replace(PHASE_1.optimizer, betas=(0.9, 0.98), weight_decay=0.01),
+    schedule=ScheduleConfig("warmup_cosine", warmup=0.05),
+    label_smoothing=0.1,
+    accumulation=2,
+)
+
+PHASE_3 = Phase(
+    "phase 3",
+    OptimizerConfig("muon", learning_rate=5e-3, betas=(0.9, 0.95), weight_decay=0.01),
+    ScheduleConfig("wsd", warmup=0.02, cooldown=0.3),
+    qk_norm=True,
+)
+
+PHASES = {1: PHASE_1, 2: PHASE_2, 3: PHASE_3}
+
+
+def override(phase: Phase, changes: Mapping[str, Any]) -> Phase:
+    """``phase`` with the fields at dotted paths replaced, as in ``{"optimizer.learning_rate": 3e-4}``.
+
+    Raises:
+        StoriesError: a path that does not exist, or a value out of its range.
+    """
+    known = values(phase)
+    nested: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
+        if path not in known:
+            raise StoriesError(f"a phase has no field {path!r}; its fields are {', '.join(known)}.")
+        part, _, name = path.rpartition(".")
+        nested.setdefault(part, {})[name] = value
+    own = nested.pop("", {})
+    parts = {part: dataclasses.replace(getattr(phase, part), **inner) for part, inner in nested.items()}
+    return dataclasses.replace(phase, **own, **parts)
+
+
+def differences(a: Phase, b: Phase) -> dict[str, tuple[Any, Any]]:
+    """The dotted paths at which two phases differ, name apart, with the value of each."""
+    left, right = values(a), values(b)
+    return {path: (left[path], right[path]) for path in left if path != "name" and left[path] != right[path]}
+
+
+def values(phase: Phase) -> dict[str, Any]:
+    """Every field of a phase by its dotted path."""
+    flat = {}
+    for item in dataclasses.fields(phase):
+        value = getattr(phase, item.name)
+        inner = values(value) if dataclasses.is_dataclass(value) else {"": value}
+        flat.update({f"{item.name}.{name}".rstrip("."): leaf for name, leaf in inner.items()})
+    return flat
