@@ -10,7 +10,7 @@ import click
 
 # option: (field of Phase, type, help)
 _PHASE_FIELDS = {
-    "optimizer": ("optimizer.name", str, "adamw, adam, nadamw, lion, adan, muon or sgd."),
+    "optimizer": ("optimizer.name", str, "adamw, adam, nadamw, lion, muon or sgd."),
     "lr": ("optimizer.learning_rate", float, "Peak learning rate."),
     "weight-decay": ("optimizer.weight_decay", float, "Weight decay, times the learning rate."),
     "schedule": ("schedule.name", str, "constant, linear_warmup, warmup_cosine, wsd, noam, ..."),

@@ -49,7 +49,7 @@ def command(data, model, phase, name, runs, resume, **training):
         size = model.pop("size")
         separator = None if model.pop("across_stories") else END
         shape = size_config(size, dataset.tokenizer.vocab_size, separator=separator, **model)
-        name = name or f"phase{phase.name}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
         trainer = experiment.start(Path(runs) / name, dataset, shape, phase, config, show)
     show.begin(trainer)
     try:
@@ -82,10 +82,12 @@ class Display:
     def begin(self, trainer) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        from mlxstories.model import parameter_count
+
         dataset, phase, config = trainer.dataset, trainer.phase, trainer.config
         rows = phase.accumulation * config.batch_size
         self.console.print(
-            f"{trainer.run.path}: phase {phase.name}, {trainer.parameters:,} parameters, "
+            f"{trainer.run.path}: {phase.name}, {parameter_count(trainer.model):,} parameters, "
             f"{dataset.train.targets:,} tokens in {len(dataset.train):,} stories, "
             f"{trainer.total_steps:,} updates of {rows} rows x {trainer.model.config.context} tokens"
         )
@@ -125,8 +127,7 @@ class Display:
 
         out = Console(highlight=False)
         table = Table("held-out stories", "tokens", "loss", "floor", "accuracy", "ceiling")
-        kinds = {"all": result | {"tokens": result["tokens"]}, **result["by_kind"]}
-        for name, row in kinds.items():
+        for name, row in {"all": result, **result["by_kind"]}.items():
             table.add_row(
                 name,
                 f"{row['tokens']:,}",

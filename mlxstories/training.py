@@ -169,27 +169,23 @@ class Trainer:
         window = _Window(step.names)
         began = time.perf_counter() - self.progress.seconds
         with stop_signal() as stopping:
-            while self.progress.step < self.total_steps:
+            while True:
                 self.model.train()
                 batches = [next(self.stream) for _ in range(self.phase.accumulation)]
                 window.add(step(batches, self.config.seed * 2**32 + self.progress.step))
                 self.progress.step += 1
                 self.progress.epoch, self.progress.batch = self.stream.epoch, self.stream.batch
-                done = self.progress.step == self.total_steps
-                due = done or self.progress.step % self.evaluate_every == 0 or stopping.is_set()
-                if due or self.progress.step % self.config.log_every == 0:
+                done, stop = self.progress.step == self.total_steps, stopping.is_set()
+                due = done or self.progress.step % self.evaluate_every == 0
+                if due or stop or self.progress.step % self.config.log_every == 0:
                     self._log(window)
+                evaluation = self._evaluate() if due else None
                 self.progress.seconds = time.perf_counter() - began
-                if due:
-                    evaluation = self._evaluate()
-                    self.progress.seconds = time.perf_counter() - began
+                if due or stop:
                     self._save(evaluation)
-                    if done:
-                        return evaluation
-                    if stopping.is_set():
-                        return None
                     window.restart_clock()
-        return self._evaluate()
+                if done or stop:
+                    return evaluation
 
     def _log(self, window: _Window) -> None:
         record = window.flush(self.progress)
@@ -207,8 +203,9 @@ class Trainer:
         self.run.append(position | record)
         self.report(position | record)
 
-    def _save(self, evaluation: Evaluation) -> None:
-        state = {"step": self.progress.step, "val_loss": evaluation.loss, "seed": self.config.seed}
+    def _save(self, evaluation: Evaluation | None) -> None:
+        val_loss = None if evaluation is None else evaluation.loss
+        state = {"step": self.progress.step, "val_loss": val_loss, "seed": self.config.seed}
         checkpoints.save(self.run, self.model, self.optimizer, state | {"progress": vars(self.progress)})
 
 

@@ -1,0 +1,5 @@
+"""`python -m mlxstories.cli`."""
+
+from mlxstories.cli import main
+
+main()

@@ -1,0 +1,138 @@
+"""The loop: it learns, it stops cleanly, and a resumed run is the uninterrupted one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxstories import experiment
+from mlxstories.data.dataset import DataConfig, load_dataset
+from mlxstories.data.packing import Documents
+from mlxstories.errors import StoriesError
+from mlxstories.model import ModelConfig
+from mlxstories.phases import PHASES, override
+from mlxstories.training import NotFinite, Stream, TrainingConfig
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset(DataConfig(stories=60, validation=12))
+
+
+def trainer_for(dataset, path, *, phase=PHASES[1], report=lambda record: None, dropout=0.0, **training):
+    config = ModelConfig(
+        vocab_size=dataset.tokenizer.vocab_size,
+        dim=32,
+        layers=2,
+        heads=2,
+        context=256,
+        dropout=dropout,
+        separator=0,
+    )
+    training = TrainingConfig(**({"batch_size": 4, "steps": 12, "log_every": 3, "evaluations": 4} | training))
+    return experiment.start(path, dataset, config, phase, training, report)
+
+
+def weights(trainer):
+    return dict(tree_flatten(trainer.model.parameters()))
+
+
+def test_training_lowers_the_validation_loss_and_writes_the_run(dataset, tmp_path):
+    trainer = trainer_for(dataset, tmp_path / "run")
+    evaluation = trainer.train()
+    experiment.finish(trainer, evaluation)
+    records = trainer.run.metrics()
+    validation = [record for record in records if record["split"] == "val"]
+    assert validation[0]["loss"] == pytest.approx(np.log(dataset.tokenizer.vocab_size), rel=0.05)
+    assert validation[-1]["loss"] < validation[0]["loss"] - 0.5
+    assert [record["step"] for record in validation] == [0, 3, 6, 9, 12]
+    train = [record for record in records if record["split"] == "train"]
+    assert train[-1]["tokens"] == trainer.progress.tokens > 0
+    assert set(train[0]["block_grad_norms"]) == {"embed", "blocks.0", "blocks.1", "norm"}
+    assert min(train[0]["block_grad_norms"].values()) > 1e-6
+    result = json.loads((trainer.run.path / "result.json").read_text())
+    assert result["loss"] == evaluation.loss
+    assert len(result["samples"]) == 3
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(dataset, tmp_path, number):
+    whole = trainer_for(dataset, tmp_path / "whole", phase=PHASES[number], dropout=0.1)
+    whole.train()
+
+    def stop_at_six(record):
+        if record["step"] == 6 and record["split"] == "train":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    first = trainer_for(dataset, tmp_path / "cut", phase=PHASES[number], dropout=0.1, report=stop_at_six)
+    assert first.train() is None
+    second = experiment.resume(first.run, lambda record: None)
+    assert 0 < second.progress.step < 12
+    assert second.train() is not None
+    for name, value in weights(whole).items():
+        assert bool((weights(second)[name] == value).all()), name
+    strip = [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in whole.run.metrics()]
+    again = [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in second.run.metrics()]
+    assert [r for r in again if r["split"] == "val"] == [r for r in strip if r["split"] == "val"]
+
+
+def test_a_finished_run_is_not_resumed(dataset, tmp_path):
+    trainer = trainer_for(dataset, tmp_path / "run", steps=2)
+    trainer.train()
+    with pytest.raises(StoriesError, match="nothing to resume"):
+        experiment.resume(trainer.run, lambda record: None)
+
+
+def test_a_damaged_checkpoint_is_refused(dataset, tmp_path):
+    trainer = trainer_for(dataset, tmp_path / "run", steps=2)
+    trainer.train()
+    file = trainer.run.checkpoint("last").path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StoriesError, match="SHA-256"):
+        experiment.resume(trainer.run, lambda record: None)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_parameter(dataset, tmp_path):
+    phase = override(
+        PHASES[1], {"optimizer.learning_rate": 1e36, "clip_norm": None, "schedule.name": "constant"}
+    )
+    trainer = trainer_for(dataset, tmp_path / "run", phase=phase)
+    with pytest.raises(NotFinite, match=r"step \d+: the gradient of \S+ "):
+        trainer.train()
+
+
+def test_the_stream_gives_every_token_once_an_epoch_in_static_shapes():
+    rng = np.random.default_rng(0)
+    documents = Documents.of([rng.integers(3, 99, rng.integers(1, 90)).astype(np.uint16) for _ in range(70)])
+    stream = Stream(documents, 32, TrainingConfig(batch_size=8))
+    for epoch in range(3):
+        seen = 0
+        while stream.epoch == epoch:
+            batch = next(stream)
+            assert batch.inputs.shape == batch.targets.shape == batch.mask.shape == (8, 32)
+            seen += int(batch.mask.sum())
+        assert seen == documents.targets
+
+
+def test_a_real_process_stopped_by_ctrl_c_tells_how_to_resume(tmp_path):
+    command = [sys.executable, "-m", "mlxstories.cli", "train", "--stories", "40", "--validation", "5",
+               "--size", "debug", "--epochs", "5000", "--runs", str(tmp_path), "--name", "run"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.is_file() and '"train"' in metrics.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert f"mlxstories train --resume {tmp_path / 'run'}" in out
+    assert "Traceback" not in err
+    mx.load(str(next((tmp_path / "run" / "checkpoints").glob("step-*/model.safetensors"))))
