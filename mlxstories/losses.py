@@ -1,0 +1,120 @@
+"""What training minimises: next-token and masked-token cross-entropy, in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxstories import kernels  # noqa: F401  (puts the fast BLAS in place)
+from mlxstories.batch import Batch
+from mlxstories.model.config import ModelConfig
+
+MASK = 2  # fixed id of "<|mask|>"; ids below FIRST_WORD are special
+FIRST_WORD = 3
+MASKED_SHARE = 0.15
+
+
+def cross_entropy(
+    logits: mx.array, targets: mx.array, mask: mx.array, label_smoothing: float = 0.0
+) -> tuple[mx.array, mx.array]:
+    """Sum of the cross-entropy over real tokens, and their count.
+
+    With smoothing e the target distribution is ``(1 - e) onehot + e / V`` (Szegedy et al. 2016, section 7).
+
+    Args:
+        logits: [B, T, V]; the sums are in float32.
+        targets: int [B, T].
+        mask: float32 [B, T], 1.0 on real tokens.
+        label_smoothing: e, in [0, 1).
+
+    Returns:
+        nats (scalar, sum) and tokens (scalar).
+    """
+    nats, tokens, _ = next_token_metrics(logits, targets, mask, label_smoothing)
+    return nats, tokens
+
+
+def next_token_metrics(
+    logits: mx.array, targets: mx.array, mask: mx.array, label_smoothing: float = 0.0
+) -> tuple[mx.array, mx.array, mx.array]:
+    """As `cross_entropy`, and the number of real tokens whose target has the largest logit.
+
+    Returns:
+        nats (scalar, sum; the only one with a gradient), tokens (scalar), hits (scalar).
+    """
+    logits = logits.astype(mx.float32)
+    mask = mask.astype(mx.float32)
+    nats, _ = _token_nats(label_smoothing)(logits, targets)
+    hits = (mx.argmax(mx.stop_gradient(logits), axis=-1) == targets) * mask
+    # where, not times: a masked cell whose loss is not finite must not reach the sum
+    return mx.where(mask > 0, nats * mask, 0).sum(), mask.sum(), hits.sum()
+
+
+def _token_nats(smoothing: float) -> Callable:
+    """Cross-entropy of each token [B, T], and its softmax [B, T, V], which the gradient uses again."""
+
+    @mx.custom_function
+    def nats(logits, targets):
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        powers = mx.exp(shifted)
+        total = powers.sum(axis=-1, keepdims=True)
+        loss = mx.log(total) - (1 - smoothing) * mx.take_along_axis(shifted, targets[..., None], axis=-1)
+        if smoothing:
+            loss = loss - smoothing * shifted.mean(axis=-1, keepdims=True)
+        return loss.squeeze(-1), powers / total
+
+    @nats.vjp
+    def gradient(primals, cotangents, outputs):
+        logits, targets = primals
+        weight = cotangents[0][..., None]
+        hit = mx.arange(logits.shape[-1], dtype=targets.dtype) == targets[..., None]
+        wanted = mx.where(hit, 1 - smoothing + smoothing / logits.shape[-1], smoothing / logits.shape[-1])
+        return (outputs[1] - wanted) * weight, mx.zeros_like(targets)
+
+    return nats
+
+
+def objective(config: ModelConfig) -> Callable:
+    """What a model of this configuration is trained on.
+
+    Returns:
+        ``(model, batch, key, label_smoothing=0.0) -> (nats, tokens, hits)``, three scalar sums: the next
+        token for a decoder (no key needed), masked tokens for an encoder, where tokens counts masked ones.
+    """
+    return next_token if config.arch == "decoder" else partial(masked_tokens, vocab_size=config.vocab_size)
+
+
+def next_token(model: nn.Module, batch: Batch, key: mx.array | None = None, label_smoothing: float = 0.0):
+    """Predict ``batch.targets`` from ``batch.inputs``: nats, tokens, hits."""
+    return next_token_metrics(model(batch.inputs), batch.targets, batch.mask, label_smoothing)
+
+
+def masked_tokens(
+    model: nn.Module, batch: Batch, key: mx.array, label_smoothing: float = 0.0, *, vocab_size: int
+):
+    """Predict 15 % of ``batch.inputs`` from the others: nats, tokens, hits (Devlin et al. 2019, section 3.1).
+
+    The same key corrupts the same tokens in the same way, so evaluation repeats.
+    """
+    corrupted, chosen = corrupt(batch.inputs, batch.mask, key, vocab_size)
+    return next_token_metrics(model(corrupted), batch.inputs, chosen, label_smoothing)
+
+
+def corrupt(tokens: mx.array, mask: mx.array, key: mx.array, vocab_size: int) -> tuple[mx.array, mx.array]:
+    """Choose 15 % of the ordinary tokens; 80 % of these become MASK, 10 % a random word, 10 % stay.
+
+    Specials are never chosen and never drawn, so the story boundaries stay as they are.
+
+    Returns:
+        corrupted tokens int [B, T] and the choice, float32 [B, T].
+    """
+    choose, how, word = mx.random.split(key, 3)
+    ordinary = (tokens >= FIRST_WORD) & (mask > 0)
+    chosen = ordinary & (mx.random.uniform(shape=tokens.shape, key=choose) < MASKED_SHARE)
+    fate = mx.random.uniform(shape=tokens.shape, key=how)
+    words = mx.random.randint(FIRST_WORD, vocab_size, tokens.shape, key=word)
+    changed = mx.where(fate < 0.8, MASK, mx.where(fate < 0.9, words, tokens))
+    return mx.where(chosen, changed, tokens), chosen.astype(mx.float32)

@@ -1,0 +1,45 @@
+"""Keys and values of the tokens so far, so that each new token costs one position."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from mlxstories.model.config import ModelConfig
+
+
+class KVCache:
+    """Keys and values of every layer in buffers of the full context, so that no shape ever changes.
+
+    All B rows stand at the same position: rows with longer prompts are fed their prompt while the others
+    already generate.
+
+    Attributes:
+        keys, values: one float32 [B, H, context, D / H] a layer.
+        offset: int32 scalar, tokens held.
+        starts: int32 [B, 1], position of the first token of the row's current story.
+    """
+
+    def __init__(self, config: ModelConfig, batch_size: int):
+        shape = (batch_size, config.heads, config.context, config.dim // config.heads)
+        self.keys = [mx.zeros(shape) for _ in range(config.layers)]
+        self.values = [mx.zeros(shape) for _ in range(config.layers)]
+        self.offset = mx.array(0, dtype=mx.int32)
+        self.starts = mx.zeros((batch_size, 1), dtype=mx.int32)
+
+    def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Write [B, H, T, D / H] keys and values at the offset; returns the whole buffers."""
+        self.keys[layer] = mx.slice_update(self.keys[layer], keys, self.offset, axes=(2,))
+        self.values[layer] = mx.slice_update(self.values[layer], values, self.offset, axes=(2,))
+        return self.keys[layer], self.values[layer]
+
+    @property
+    def state(self):
+        """The arrays as a tree, to pass through a compiled function."""
+        return self.keys, self.values, self.offset, self.starts
+
+    @classmethod
+    def from_state(cls, state) -> KVCache:
+        cache = cls.__new__(cls)
+        keys, values, cache.offset, cache.starts = state
+        cache.keys, cache.values = list(keys), list(values)
+        return cache

@@ -1,0 +1,96 @@
+"""The parts of a block: norms, attention, feed-forward."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxstories import kernels
+from mlxstories.model.cache import KVCache
+from mlxstories.model.config import ModelConfig
+
+EPS = 1e-5
+ROPE_BASE = 10000.0
+
+
+def build_norm(config: ModelConfig) -> nn.Module:
+    """The norm of a configuration, over the last of [B, T, D]."""
+    return nn.RMSNorm(config.dim, EPS) if config.norm == "rms" else nn.LayerNorm(config.dim, EPS)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.rope = config.positions == "rope"
+        self.qk_norm = config.qk_norm
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key = nn.Linear(config.dim, config.dim, bias=False)
+        self.value = nn.Linear(config.dim, config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+
+    def __call__(
+        self, x: mx.array, mask: mx.array | str | None, layer: int, cache: KVCache | None
+    ) -> mx.array:
+        """x [B, T, D] -> [B, T, D]."""
+        queries, keys, values = (
+            projection(x).reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
+            for projection in (self.query, self.key, self.value)
+        )
+        if self.qk_norm:
+            queries, keys = mx.fast.rms_norm(queries, None, EPS), mx.fast.rms_norm(keys, None, EPS)
+        if self.rope:
+            offset = 0 if cache is None else cache.offset
+            queries, keys = _rotate(queries, offset), _rotate(keys, offset)
+        if cache is not None:
+            keys, values = cache.update(layer, keys, values)
+        scale = 1 / math.sqrt(queries.shape[-1])
+        mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+        return self.out(mixed.swapaxes(1, 2).reshape(x.shape))
+
+
+def _rotate(x: mx.array, offset) -> mx.array:
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=ROPE_BASE, scale=1.0, offset=offset)
+
+
+class FeedForward(nn.Module):
+    """Two matrices around an activation, or three for "swiglu" (Shazeer 2020, equation 5)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.kind = config.feed_forward
+        self.up = nn.Linear(config.dim, config.hidden, bias=False)
+        if self.kind == "swiglu":
+            self.gate = nn.Linear(config.dim, config.hidden, bias=False)
+        self.down = nn.Linear(config.hidden, config.dim, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x [B, T, D] -> [B, T, D]."""
+        if self.kind == "swiglu":
+            hidden = kernels.swiglu(self.gate(x), self.up(x))
+        elif self.kind == "gelu":
+            hidden = kernels.gelu(self.up(x))
+        else:
+            hidden = mx.square(mx.maximum(self.up(x), 0))
+        return self.down(hidden)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each behind a norm and added to the stream (Xiong et al. 2020)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention_norm = build_norm(config)
+        self.attention = Attention(config)
+        self.feed_forward_norm = build_norm(config)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def __call__(self, x, mask, layer: int, cache: KVCache | None) -> mx.array:
+        """x [B, T, D] -> [B, T, D]."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask, layer, cache))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
