@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from mlxstories.data.tokenizer import END
 
+from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
 
 LAYOUTS = ("packed", "padded")
@@ -103,10 +103,7 @@ def pack(
     if layout not in LAYOUTS:
         raise StoriesError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
     pieces = _cut(documents.lengths + 1, context, rng)
-    if layout == "padded":
-        row = np.arange(len(pieces.story))
-    else:
-        row = _best_fit(pieces, context, rng)
+    row = np.arange(len(pieces.story)) if layout == "padded" else _best_fit(pieces, context, rng)
     if rng is not None and len(row):
         row = rng.permutation(int(row.max()) + 1)[row]
     return _fill(documents, pieces, row, context, rng)
