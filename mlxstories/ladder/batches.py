@@ -1,0 +1,150 @@
+"""Users' batches in one form: read on the host, checked, cut to size and handed back in the form they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxstories.batch import Batch
+
+_KEYS = ("inputs", "targets", "mask")
+
+
+class UnusableBatch(Exception):
+    """A batch that is not inputs, targets and mask of one shape; the message says in what respect."""
+
+
+@dataclass(frozen=True)
+class HostBatch:
+    """A batch as numpy arrays, with what is needed to rebuild it in the user's form.
+
+    Attributes:
+        inputs, targets: int64 [B, T].
+        mask: float32 [B, T]; all ones where the user gives none.
+        form: the object it was read from.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray
+    form: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.inputs.shape
+
+    @property
+    def masked(self) -> bool:
+        """Whether the user's batches carry a mask."""
+        return len(self.form) > 2 if not isinstance(self.form, Mapping) else "mask" in self.form
+
+    def rows(self, index) -> HostBatch:
+        """The rows of ``index``, in this order."""
+        return self.with_(inputs=self.inputs[index], targets=self.targets[index], mask=self.mask[index])
+
+    def cut(self, length: int) -> HostBatch:
+        """The first ``length`` columns."""
+        return self.with_(
+            inputs=self.inputs[:, :length], targets=self.targets[:, :length], mask=self.mask[:, :length]
+        )
+
+    def with_(self, **changes) -> HostBatch:
+        return replace(self, **changes)
+
+    def device(self) -> Batch:
+        """As MLX arrays, ids that nobody may look up (padding of -100, say) made 0."""
+        real = self.mask > 0
+        return Batch(
+            mx.array(np.maximum(self.inputs, 0).astype(np.int32)),
+            mx.array(np.where(real, self.targets, np.maximum(self.targets, 0)).astype(np.int32)),
+            mx.array(self.mask.astype(np.float32)),
+        )
+
+    def user(self) -> Any:
+        """In the user's own form: the same container with the same kinds of arrays."""
+        values = (self.inputs, self.targets, self.mask)
+        if isinstance(self.form, Mapping):
+            rebuilt = dict(self.form)
+            rebuilt.update(
+                {
+                    key: _like(self.form[key], v)
+                    for key, v in zip(_KEYS, values, strict=True)
+                    if key in self.form
+                }
+            )
+            return rebuilt
+        parts = [_like(old, new) for old, new in zip(self.form, values, strict=False)]
+        if hasattr(self.form, "_fields"):
+            return type(self.form)(*parts)
+        return type(self.form)(parts)
+
+
+def read_batch(item: Any) -> HostBatch:
+    """Read one batch of the user's.
+
+    Raises:
+        UnusableBatch: it has no inputs and targets, is ragged, empty, not whole numbers, or shapes differ.
+    """
+    if isinstance(item, Mapping):
+        missing = [key for key in _KEYS[:2] if key not in item]
+        if missing:
+            raise UnusableBatch(f"is a dict without {missing[0]!r}; it has {sorted(map(str, item))}")
+        members = [item[key] for key in _KEYS if key in item]
+    elif isinstance(item, (tuple, list)):
+        members = list(item)
+    else:
+        raise UnusableBatch(f"is a {type(item).__name__}, not a Batch, a tuple or a dict")
+    if not 2 <= len(members) <= 3:
+        raise UnusableBatch(f"has {len(members)} members, not inputs, targets and mask")
+    inputs, targets = _integers("inputs", members[0]), _integers("targets", members[1])
+    mask = (
+        _array("mask", members[2]).astype(np.float32)
+        if len(members) == 3
+        else np.ones(inputs.shape, np.float32)
+    )
+    for name, array in (("targets", targets), ("mask", mask)):
+        if array.shape != inputs.shape:
+            raise UnusableBatch(
+                f"has inputs of shape {list(inputs.shape)} but {name} of shape {list(array.shape)}"
+            )
+    if not np.isfinite(mask).all():
+        raise UnusableBatch("has a mask that is not finite")
+    return HostBatch(inputs, targets, mask, item)
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        if isinstance(value, mx.array) and value.dtype == mx.bfloat16:
+            value = value.astype(mx.float32)
+        array = np.array(value)
+    except Exception as error:
+        raise UnusableBatch(f"has {name} that cannot be read as an array ({error})") from error
+    if array.dtype == object:
+        raise UnusableBatch(f"has ragged {name}: rows of different lengths")
+    if array.ndim != 2:
+        raise UnusableBatch(f"has {name} of shape {list(array.shape)}, not [B, T]")
+    if array.size == 0:
+        raise UnusableBatch(f"has empty {name} of shape {list(array.shape)}")
+    return array
+
+
+def _integers(name: str, value: Any) -> np.ndarray:
+    array = _array(name, value)
+    if not np.isfinite(array.astype(np.float64)).all():
+        raise UnusableBatch(f"has {name} that are not finite")
+    whole = array.astype(np.int64)
+    if array.dtype.kind == "f" and (whole != array).any():
+        raise UnusableBatch(f"has {name} that are not whole numbers")
+    return whole
+
+
+def _like(old: Any, new: np.ndarray) -> Any:
+    if isinstance(old, mx.array):
+        return mx.array(new).astype(old.dtype)
+    if isinstance(old, np.ndarray):
+        return new.astype(old.dtype)
+    return new.tolist()

@@ -1,0 +1,112 @@
+"""How much of the validation data training has seen: by text, by row and by window of tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlxstories.ladder.batches import HostBatch
+
+_WINDOW = 32  # tokens that two different stories practically never share
+_PHRASE = 8  # words
+_NEAR = 0.7  # share of a story's phrases in one other story that makes them near duplicates
+_TEXTS = 20_000
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+
+def text_overlap(train: Sequence[str], val: Sequence[str]) -> tuple[float, float]:
+    """Share of validation texts with an exact or near duplicate in training, and the same share of a sample of
+    training texts with respect to the others."""
+    train, val = list(train)[:_TEXTS], list(val)[:1000]
+    if not train or not val:
+        return 0.0, 0.0
+    ids: dict[str, int] = {}
+    hashed = [_phrases(text, ids) for text in train]
+    owners = np.repeat(np.arange(len(train)), [len(h) for h in hashed])
+    phrases = np.concatenate(hashed) if hashed else np.empty(0, np.uint64)
+    order = np.argsort(phrases, kind="stable")
+    phrases, owners = phrases[order], owners[order]
+
+    def duplicated(own: np.ndarray, itself: int | None = None) -> bool:
+        if len(own) == 0:
+            return False
+        left, right = np.searchsorted(phrases, own, "left"), np.searchsorted(phrases, own, "right")
+        # A phrase shared by very many stories tells nothing and costs much.
+        spans = [np.unique(owners[a:b]) for a, b in zip(left, right, strict=True) if 0 < b - a <= 200]
+        if not spans:
+            return False
+        others = np.concatenate(spans)
+        if itself is not None:
+            others = others[others != itself]
+        return len(others) > 0 and np.bincount(others).max() >= _NEAR * len(own)
+
+    shared = np.mean([duplicated(_phrases(text, ids)) for text in val])
+    sample = range(0, len(train), max(1, len(train) // 300))
+    natural = np.mean([duplicated(hashed[i], i) for i in sample])
+    return float(shared), float(natural)
+
+
+def _phrases(text: str, ids: dict[str, int]) -> np.ndarray:
+    words = re.findall(r"\w+", text.lower())
+    numbers = np.array([ids.setdefault(word, len(ids)) for word in words], dtype=np.int64)
+    return (
+        np.unique(_rolling(numbers[None], min(_PHRASE, max(len(words), 1)))[0])
+        if words
+        else np.empty(0, np.uint64)
+    )
+
+
+def row_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:
+    """Share of validation rows that are training rows, and of training rows that occur more than once."""
+    seen, repeated = set(), 0
+    for row in _rows(train):
+        repeated += row in seen
+        seen.add(row)
+    rows = list(_rows(val))
+    total = sum(batch.shape[0] for batch in train)
+    return sum(row in seen for row in rows) / max(len(rows), 1), repeated / max(total, 1)
+
+
+def _rows(batches: list[HostBatch]):
+    for batch in batches:
+        for ids, mask in zip(batch.inputs, batch.mask, strict=True):
+            yield ids[mask > 0].tobytes()
+
+
+def window_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:
+    """Share of validation windows of 32 tokens (fewer in shorter rows) that occur in training, and the share of
+    one half of the training rows' windows that occur in the other half."""
+    length = min(_WINDOW, min(batch.shape[1] for batch in (*train, *val)))
+    if length < 8:
+        return 0.0, 0.0
+    windows = [_windows(batch, length) for batch in train]
+    rows = [w for batch in windows for w in batch]
+    mine, other = rows[::2], rows[1::2]
+    seen = np.concatenate([np.empty(0, np.uint64), *rows])
+    theirs = [w for batch in val for w in _windows(batch, length)]
+    asked = np.concatenate([np.empty(0, np.uint64), *theirs])
+    if len(asked) == 0 or not other:
+        return 0.0, 0.0
+    left, right = np.concatenate(mine), np.concatenate(other)
+    natural = float(np.isin(left, right).mean()) if len(left) else 0.0
+    return float(np.isin(asked, seen).mean()), natural
+
+
+def _windows(batch: HostBatch, length: int) -> list[np.ndarray]:
+    hashes = _rolling(batch.inputs, length)
+    real = batch.mask > 0
+    whole = np.lib.stride_tricks.sliding_window_view(real, length, axis=1).all(axis=-1)
+    return [np.unique(h[w]) for h, w in zip(hashes, whole, strict=True)]
+
+
+def _rolling(ids: np.ndarray, length: int) -> np.ndarray:
+    """A hash of every window of ``length`` ids along the rows; uint64 [R, T - length + 1]."""
+    with np.errstate(over="ignore"):
+        mixed = (ids.astype(np.uint64) + np.uint64(1)) * _BASE
+        mixed ^= mixed >> np.uint64(29)
+        out = np.zeros((ids.shape[0], ids.shape[1] - length + 1), dtype=np.uint64)
+        for offset in range(length):
+            out = out * np.uint64(1_000_003) + mixed[:, offset : offset + out.shape[1]]
+    return out

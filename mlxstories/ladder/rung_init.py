@@ -1,0 +1,380 @@
+"""Rung 2: the untrained model: its shape, first loss, what it sees, its loss function."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder import gradients
+from mlxstories.ladder.causality import Dependence, dependence, loss_sees_future, matrix
+from mlxstories.ladder.examination import Examination, token_losses
+from mlxstories.ladder.finding import ERROR, NOTE, WARNING
+from mlxstories.ladder.objective import Objective, fit, recover
+
+_EXCESS_ERROR, _EXCESS_WARNING = 3.0, 1.0  # nats of the first loss above ln V
+_BLIND = 1e-5  # change of a logit, relative to the logits' spread, that counts as none
+
+
+def climb(exam: Examination, *, quick: bool = False) -> None:
+    """Check the untrained model; ``quick`` leaves out what takes more than a few forward passes."""
+    model = exam.model()
+    probe = exam.sample.rows(slice(0, min(8, exam.sample.shape[0])))
+    _tables(exam, model, probe)
+    if exam.has("token-out-of-range"):
+        return
+    logits = exam.logits(model, probe.inputs)
+    _finite(exam, model, logits)
+    if exam.has("not-finite"):
+        return
+    probabilities = _first_loss(exam, logits, probe)
+    if not probabilities:
+        _objective(exam, model)
+    _sight(exam, quick=quick)
+    if not quick:
+        gradients.examine(exam, probe)
+
+
+@contextmanager
+def _watched_tables(found: list):
+    """Have every ``nn.Embedding`` check its ids before MLX reads past the table."""
+    original = nn.Embedding.__call__
+
+    def checked(table, ids):
+        size = table.weight.shape[0]
+        if mx.issubdtype(ids.dtype, mx.integer) and ids.size:
+            low, high = int(ids.min()), int(ids.max())
+            if high >= size or low < -size:
+                found.append((high if high >= size else low, size))
+                ids = mx.clip(ids, 0, size - 1)
+        return original(table, ids)
+
+    nn.Embedding.__call__ = checked
+    try:
+        yield
+    finally:
+        nn.Embedding.__call__ = original
+
+
+def _tables(exam: Examination, model: nn.Module, probe) -> None:
+    size, outside = exam.subject.vocab_size, []
+    with _watched_tables(outside):
+        width = exam.logits(model, probe.inputs[:1]).shape[-1]
+        largest = max(exam.train.batches, key=lambda b: int(b.inputs.max()))
+        exam.logits(model, largest.inputs[np.argmax(largest.inputs.max(1))][None])
+    highest = max(int(b.targets[b.mask > 0].max(initial=0)) for b in exam.train.batches)
+    if width <= highest:
+        outside.append((highest, width))
+    exam.check("embedding tables", not outside, f"logits for {width} ids")
+    if outside:
+        token, rows = outside[0]
+        exam.found(
+            "token-out-of-range",
+            ERROR,
+            f"id {token} is looked up in a table of {rows} rows; MLX reads past its end without a word",
+            fix=f"build the model for at least {max(t for t, _ in outside) + 1} ids or positions "
+            f"(vocab_size is {size}, rows are {probe.shape[1]} tokens)",
+            where="model",
+            id=token,
+            rows=rows,
+        )
+
+
+def _finite(exam: Examination, model: nn.Module, logits: mx.array) -> None:
+    broken = [
+        name
+        for name, array in tree_flatten(model.trainable_parameters())
+        if mx.issubdtype(array.dtype, mx.floating) and bool(mx.any(mx.isnan(array)))
+    ]
+    finite = bool(mx.all(mx.isfinite(logits))) and not broken
+    exam.check("logits finite", finite)
+    if not finite:
+        share = float(mx.mean(~mx.isfinite(logits)))
+        exam.found(
+            "not-finite",
+            ERROR,
+            f"the untrained model's logits are not finite ({share:.1%} of them)"
+            + (f"; parameter {broken[0]} is NaN from the start" if broken else ""),
+            fix="look for a division by zero, a log of 0, a row whose attention mask is -inf throughout, "
+            "or a float16 overflow",
+            where=broken[0] if broken else "model",
+            share=share,
+        )
+
+
+def _first_loss(exam: Examination, logits: mx.array, probe) -> bool:
+    """Compare the first loss with ln V; returns whether the model hands out probabilities."""
+    device = probe.device()
+    values = np.array(logits)
+    real = probe.mask > 0
+    sums = values.sum(-1)
+    if (values >= 0).all() and np.abs(sums - 1).max() < 1e-2:
+        exam.check("model returns logits", False, "rows sum to 1")
+        exam.found(
+            "double-softmax",
+            ERROR,
+            "the model returns probabilities (every row is positive and sums to 1) where the loss expects logits: "
+            f"the loss can never fall below {_floor_of_double(values.shape[-1]):.2f} nats",
+            fix="return the output of the last linear layer; the cross-entropy applies the softmax",
+            where="model",
+            lowest_reachable=_floor_of_double(values.shape[-1]),
+        )
+        return True
+    exam.check("model returns logits", True)
+    losses, _ = token_losses(logits, device.targets)
+    loss, expected = float(np.array(losses)[real].mean()), math.log(values.shape[-1])
+    # A tied model loves its own input at first, which training unlearns at once: leave that logit out.
+    own = np.array(logits)
+    np.put_along_axis(own, np.maximum(probe.inputs, 0)[..., None], own.min(-1, keepdims=True), -1)
+    others, _ = token_losses(mx.array(own), device.targets)
+    apart = real & (probe.targets != probe.inputs)
+    excess = float(np.array(others)[apart].mean()) - expected if apart.any() else loss - expected
+    excess = min(excess, loss - expected)
+    spread = float(values.std())
+    bad = excess > _EXCESS_ERROR
+    exam.facts |= {"first_loss": loss, "expected_loss": expected, "logit_spread": spread}
+    exam.check("first loss near ln V", not bad, f"{loss:.2f}, ln V = {expected:.2f}")
+    if excess > _EXCESS_WARNING:
+        exam.found(
+            "bad-initialization",
+            ERROR if bad else WARNING,
+            f"the untrained model's loss is {loss:.2f} nats where guessing costs ln {values.shape[-1]} = "
+            f"{expected:.2f}: its logits spread by {spread:.1f} instead of about 1 or less",
+            fix="initialise weights with a standard deviation near 0.02 or 1/sqrt(fan in), "
+            f"so {max(2.0, spread):.0f} times smaller in the output layer",
+            where="model",
+            first_loss=loss,
+            ln_vocabulary=expected,
+            logit_spread=spread,
+        )
+
+
+def _floor_of_double(size: int) -> float:
+    return math.log(math.e + size - 1) - 1
+
+
+# --- the loss function ---------------------------------------------------------------------------
+
+
+def _objective(exam: Examination, model: nn.Module) -> None:
+    if exam.subject.loss is None:
+        exam.check("loss is the masked cross-entropy", True, "the default")
+        return
+    masked = exam.sample.masked
+    found = _by_stub(exam, masked) or _by_model(exam, masked)
+    exam.facts["objective"] = found
+    if found is None:
+        exam.check("loss is the masked cross-entropy", None, "its formula was not recognised")
+        return
+    judge_objective(exam, found, "loss", pads=any((b.mask == 0).any() for b in exam.train.batches))
+
+
+def judge_objective(exam: Examination, found: Objective, where: str, *, pads: bool) -> None:
+    """Turn a recovered formula into checks and findings."""
+    before = len(exam.findings)
+    size = exam.subject.vocab_size
+    if found.sign < 0:
+        exam.found(
+            "loss-sign",
+            ERROR,
+            f"the {where} is minus the cross-entropy: minimising it makes the right tokens ever less likely",
+            fix="return the mean of -log p, without the extra minus",
+            where=where,
+            factor=-1,
+        )
+    if found.softmaxes == 2:
+        lowest = _floor_of_double(size)
+        exam.found(
+            "double-softmax",
+            ERROR,
+            f"the {where} applies softmax to the logits before a cross-entropy that applies it again: "
+            f"it can never fall below {lowest:.2f} nats (ln V = {math.log(size):.2f}) and its gradients are tiny",
+            fix="hand the raw logits to the cross-entropy",
+            where=where,
+            lowest_reachable=lowest,
+        )
+    if found.shift:
+        exam.found(
+            "targets-mismatched",
+            ERROR,
+            f"the {where} shifts the targets by {found.shift:+d} against the logits although the batches already "
+            f"are shifted: the model learns the token {found.shift + 1} places on",
+            fix="compare logits[:, t] with targets[:, t]",
+            where=where,
+            shift=found.shift,
+        )
+    if not found.masked:
+        exam.found(
+            "padding-in-loss",
+            ERROR if pads else WARNING,
+            f"the {where} counts masked cells as real tokens"
+            + ("" if pads else ", which these batches, having no padding, do not show yet"),
+            fix="multiply the losses by batch.mask and divide by its sum",
+            where=where,
+            reduction=found.reduction,
+        )
+    if found.smoothing > 0.005:
+        exam.facts["smoothing"] = found.smoothing
+        exam.found(
+            "smoothed-validation-loss",
+            NOTE,
+            f"the training {where} smooths labels by {found.smoothing:.2g}: it is not comparable with a validation "
+            "loss, which must not",
+            fix="report the unsmoothed loss",
+            where=where,
+            label_smoothing=found.smoothing,
+        )
+    bad = any(f.severity == ERROR for f in exam.findings[before:])
+    exam.check(
+        "loss is the masked cross-entropy", not bad, f"{found.reduction}, smoothing {found.smoothing:.2g}"
+    )
+
+
+def _by_stub(exam: Examination, masked: bool) -> Objective | None:
+    def value(stub, batch) -> float:
+        return float(exam.subject.loss(stub, batch.user()))
+
+    try:
+        return recover(exam, value, with_mask=masked)
+    except Exception:  # the loss needs more of the model than calling it
+        return None
+
+
+def _by_model(exam: Examination, masked: bool) -> Objective | None:
+    model = exam.noisy(3)
+    model.eval()
+    rng = np.random.default_rng((exam.seed, 29))
+    sample = exam.sample
+    cases, values = [], []
+    for _ in range(10):
+        picked = sample.rows(rng.integers(0, sample.shape[0], min(2, sample.shape[0])))
+        targets = rng.integers(0, exam.subject.vocab_size, picked.shape)
+        mask = np.ones(picked.shape, np.float32)
+        if masked:
+            length = picked.shape[1]
+            mask = (np.arange(length) < rng.integers(1, length + 1, picked.shape[0])[:, None]).astype(
+                np.float32
+            )
+        batch = picked.with_(targets=targets, mask=mask)
+        with exam.calling("loss"):
+            values.append(float(exam.loss(model, batch)))
+        logits = np.array(exam.logits(model, np.maximum(batch.inputs, 0)))
+        cases.append((logits, batch.inputs, targets, mask))
+    return fit(cases, np.array(values, dtype=np.float64))
+
+
+# --- what the model sees -------------------------------------------------------------------------
+
+
+def _sight(exam: Examination, *, quick: bool) -> None:
+    plain = exam.model()
+    views = [("at initialisation", dependence(exam, plain, seed=1))]
+    # Zero-initialised projections hide a leak, and make healthy models look blind, until they are moved.
+    noisy = [exam.noisy(seed) for seed in range(1 if quick else 2)]
+    views += [
+        ("with noise on the weights", dependence(exam, model, seed=2 + i)) for i, model in enumerate(noisy)
+    ]
+    views += [("in training mode", dependence(exam, noisy[-1], seed=1, training=True))]
+    judge_leaks(exam, views)
+    _judge_blindness(exam, [view for name, view in views if name == "with noise on the weights"])
+    if not exam.has("future-leak", "batch-leak") and exam.subject.loss is not None:
+        seen = loss_sees_future(exam, noisy[0])
+        if seen is not None and seen > 1e-3:
+            exam.found(
+                "future-leak",
+                ERROR,
+                f"the loss over a prefix changes by {seen:.1%} when only later inputs change: the loss calls the "
+                "model without its causal mask",
+                fix="let loss and model(tokens) use the same causal mask",
+                where="loss",
+                relative_change=seen,
+            )
+    if not quick:
+        exam.rung.figures["causality"] = matrix(exam, noisy[0])
+
+
+def judge_leaks(exam: Examination, views: list[tuple[str, Dependence]]) -> None:
+    """Findings of leaks from later tokens and from other rows."""
+    usable = [(name, view) for name, view in views if view.repeatable]
+    if not usable:
+        exam.check("sees no later token", None, "the same input gives different logits each time")
+        return
+    name, worst = max(usable, key=lambda item: item[1].rows)
+    leaks = worst.rows > worst.tolerance
+    exam.check("rows are independent", not leaks, f"{worst.rows:.1e} relative change")
+    if leaks:
+        exam.found(
+            "batch-leak",
+            ERROR,
+            f"a row's logits move by {_share(worst.rows)} when only other rows of the batch change ({name})",
+            fix="normalise and attend within a row: no BatchNorm, no reshape or mean that mixes B and T",
+            where="model",
+            relative_change=worst.rows,
+            tolerance=worst.tolerance,
+        )
+    name, worst = max(usable, key=lambda item: item[1].future)
+    leaks = worst.future > worst.tolerance
+    exam.check("sees no later token", not leaks, f"{worst.future:.1e} relative change")
+    if leaks:
+        reader, changed = worst.future_at
+        exam.found(
+            "future-leak",
+            ERROR,
+            f"the logits at position {reader} move by {_share(worst.future)} when only tokens from position "
+            f"{changed} on change ({name}): the model sees what it has to predict",
+            fix="mask attention with nn.MultiHeadAttention.create_additive_causal_mask(T) or mask='causal', pad "
+            "convolutions on the left only, and pool or normalise over no later position",
+            where="model",
+            relative_change=worst.future,
+            reader=reader,
+            first_changed=changed,
+            tolerance=worst.tolerance,
+        )
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%} of the change" if value >= 0.01 else f"{value:.1e} of the change"
+
+
+def _judge_blindness(exam: Examination, views: list[Dependence]) -> None:
+    views = [view for view in views if view.repeatable]
+    if not views:
+        exam.check("sees the tokens", None, "the same input gives different logits each time")
+        return
+    own, past, order = (max(getattr(view, name) for view in views) for name in ("own", "past", "order"))
+    if own < _BLIND or past < _BLIND:
+        what = (
+            "any token"
+            if own < _BLIND and past < _BLIND
+            else "the last token"
+            if own < _BLIND
+            else "earlier tokens"
+        )
+        exam.check("sees the tokens", False, f"ignores {what}")
+        exam.found(
+            "input-blind",
+            ERROR,
+            f"the last logits do not move when {what} changes, even with noise on all weights",
+            fix="follow the tokens through the model: an embedding that is not used, a mask that hides too much, "
+            "an output taken from the wrong place",
+            where="model",
+            change_by_last_token=own,
+            change_by_earlier_tokens=past,
+        )
+        return
+    exam.check("sees the tokens", True)
+    blind = order < _BLIND
+    exam.check("sees their order", not blind, f"{order:.1e} relative change")
+    if blind:
+        exam.found(
+            "position-blind",
+            ERROR,
+            "the last logits do not move when earlier tokens change places: the model sees a bag of words",
+            fix="add positions to the embeddings or the attention (RoPE, learned or sinusoidal)",
+            where="model",
+            change_by_order=order,
+        )

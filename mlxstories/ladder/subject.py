@@ -1,0 +1,167 @@
+"""What the ladder examines: a user's model, data and step, and how they are loaded from a file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+
+from mlxstories.errors import StoriesError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A training setup to examine; what is left out makes the checks that need it skipped, never passed.
+
+    Attributes:
+        model: () -> a fresh, randomly initialised ``nn.Module``; called on int32 [B, T] it returns logits
+            [B, T, V] (of a tuple the first item is taken).
+        vocab_size: number of token ids, V.
+        train_batches: seed -> one epoch of batches: ``Batch``, tuples (inputs, targets[, mask]) or dicts of these.
+        val_batches: () -> validation batches.
+        loss: (model, batch) -> scalar that training minimises; by default the mean cross-entropy of real tokens.
+        optimizer: () -> ``mlx.optimizers.Optimizer``; by default AdamW at 1e-3 with bias correction.
+        train_step: (model, optimizer, batch) -> scalar loss; by default the gradient of ``loss``, then
+            ``optimizer.update``.
+        evaluate: (model, batches) -> {"loss": float, "accuracy": float}.
+        generate: (model, prompt ids, n) -> n ids, greedy.
+        tokenizer: has ``encode(str) -> list[int]`` and ``decode(list[int]) -> str``.
+        train_texts, val_texts: the stories themselves.
+        floor: entropy of the source in nats per token, where it is known.
+        name: shown in reports.
+    """
+
+    model: Callable[[], nn.Module]
+    vocab_size: int
+    train_batches: Callable[[int], Iterable[Any]]
+    val_batches: Callable[[], Iterable[Any]] | None = None
+    loss: Callable[[nn.Module, Any], mx.array] | None = None
+    optimizer: Callable[[], Optimizer] | None = None
+    train_step: Callable[[nn.Module, Optimizer, Any], mx.array] | None = None
+    evaluate: Callable[[nn.Module, Iterable[Any]], dict[str, float]] | None = None
+    generate: Callable[[nn.Module, list[int], int], list[int]] | None = None
+    tokenizer: Any = None
+    train_texts: Sequence[str] | None = None
+    val_texts: Sequence[str] | None = None
+    floor: float | None = None
+    name: str = "subject"
+
+    def __post_init__(self):
+        if isinstance(self.vocab_size, bool) or not isinstance(self.vocab_size, int) or self.vocab_size < 2:
+            raise StoriesError(
+                f"Subject.vocab_size must be an integer of at least 2, got {self.vocab_size!r}: "
+                "give the number of token ids"
+            )
+        functions = ("model", "train_batches", "val_batches", "loss", "optimizer", "train_step")
+        for field in (*functions, "evaluate", "generate"):
+            value = getattr(self, field)
+            required = field in ("model", "train_batches")
+            if (required or value is not None) and not callable(value):
+                raise StoriesError(
+                    f"Subject.{field} must be a function, got {value!r}: wrap it in a lambda or def"
+                )
+        if self.tokenizer is not None and not all(
+            callable(getattr(self.tokenizer, method, None)) for method in ("encode", "decode")
+        ):
+            raise StoriesError(
+                "Subject.tokenizer must have encode(str) and decode(ids): wrap yours in a small class"
+            )
+        for field in ("train_texts", "val_texts"):
+            value = getattr(self, field)
+            if isinstance(value, str):
+                raise StoriesError(
+                    f"Subject.{field} must be a sequence of stories, got one string: put it in a list"
+                )
+
+
+def load_subject(spec: str) -> Subject:
+    """Load the subject of ``file.py`` or ``file.py:name``, where name is a function that returns a Subject.
+
+    Raises:
+        StoriesError: the file is missing, does not import, lacks the function, or returns something else.
+    """
+    path, name = _split(spec)
+    if not path.is_file():
+        raise StoriesError(f"{path}: no such file; give a Python file that defines {name}()")
+    if path.suffix != ".py":
+        raise StoriesError(f"{path}: not a Python file; give a .py file that defines {name}()")
+    module = _import(path)
+    factory = getattr(module, name, None)
+    if factory is None:
+        raise StoriesError(f"{path}: defines no {name}; add a function {name}() that returns a Subject")
+    try:
+        subject = factory() if callable(factory) else factory
+    except StoriesError:
+        raise
+    except Exception as error:
+        raise StoriesError(
+            f"{path}: {name}() raised {describe_error(error)}; fix it and run again"
+        ) from error
+    if not isinstance(subject, Subject):
+        raise StoriesError(
+            f"{path}: {name}() returned {type(subject).__name__}, not a mlxstories.ladder.Subject; return Subject(...)"
+        )
+    if subject.name == "subject":
+        import dataclasses
+
+        subject = dataclasses.replace(subject, name=path.name if name == "subject" else f"{path.name}:{name}")
+    return subject
+
+
+def _split(spec: str) -> tuple[Path, str]:
+    head, colon, tail = spec.rpartition(":")
+    if colon and tail.isidentifier() and head:
+        return Path(head), tail
+    return Path(spec), "subject"
+
+
+def _import(path: Path):
+    name = f"_subject_{path.stem}"
+    loader = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(loader)
+    folder = str(path.resolve().parent)
+    sys.modules[name] = module  # dataclasses and pickling look the module up by name
+    sys.path.insert(0, folder)
+    try:
+        loader.loader.exec_module(module)
+    except StoriesError:
+        raise
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        raise StoriesError(f"{path}: cannot be imported: {describe_error(error)}") from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    return module
+
+
+def describe_error(error: BaseException) -> str:
+    """An exception as one line, with the user's file and line."""
+    text = " ".join(str(error).split()) or "no message"
+    where = blame(error)
+    return f"{type(error).__name__}: {text[:300]}" + (f" ({where})" if where else "")
+
+
+def blame(error: BaseException) -> str | None:
+    """``file:line`` of the innermost frame that is the user's own code, or None."""
+    ours = str(Path(__file__).resolve().parent)
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((ours, "<")) and "importlib" not in frame.filename
+    ]
+    own = [
+        f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(sys.base_prefix)
+    ]
+    chosen = (own or frames)[-1:]
+    return f"{chosen[0].filename}:{chosen[0].lineno}" if chosen else None
