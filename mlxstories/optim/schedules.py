@@ -33,21 +33,27 @@ def constant(value: float) -> Schedule:
 def linear(start: float, end: float, steps: int) -> Schedule:
     """From ``start`` at step 0 to ``end`` at ``steps``, in a straight line."""
     _check_pieces(start, end, steps)
-    return lambda step: start + (end - start) * _progress(step, steps)
+    return lambda step: end + (start - end) * _remaining(step, steps)
 
 
 def cosine(start: float, end: float, steps: int) -> Schedule:
     """From ``start`` at step 0 to ``end`` at ``steps``, along half a cosine (Loshchilov and Hutter 2017,
     eq. 5, without restarts)."""
     _check_pieces(start, end, steps)
-    return lambda step: end + (start - end) * 0.5 * (1 + mx.cos(math.pi * _progress(step, steps)))
+    # sin(x)^2 = (1 - cos(2x)) / 2, which keeps its digits near the end.
+    return lambda step: end + (start - end) * mx.square(mx.sin(math.pi / 2 * _remaining(step, steps)))
 
 
 def one_minus_sqrt(start: float, end: float, steps: int) -> Schedule:
     """From ``start`` at step 0 to ``end`` at ``steps`` as ``1 - sqrt(step / steps)`` (Hägele et al. 2024,
     eq. 1)."""
     _check_pieces(start, end, steps)
-    return lambda step: end + (start - end) * (1 - mx.sqrt(_progress(step, steps)))
+
+    def rate(step: mx.array) -> mx.array:
+        left = _remaining(step, steps)
+        return end + (start - end) * left / (1 + mx.sqrt(1 - left))
+
+    return rate
 
 
 def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
@@ -59,7 +65,8 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     """
     if len(boundaries) != len(schedules) - 1:
         raise StoriesError(
-            f"joining {len(schedules)} schedules takes {len(schedules) - 1} boundaries, not {len(boundaries)}."
+            f"{len(schedules)} schedules have {len(schedules) - 1} boundaries between them, "
+            f"not {len(boundaries)}."
         )
     if any(left > right for left, right in zip([0, *boundaries], boundaries, strict=False)):
         raise StoriesError(f"boundaries must rise from 0; got {list(boundaries)}.")
@@ -118,7 +125,7 @@ def wsd(
     peak: float, warmup: int, total: int, cooldown: int, final: float = 0.0, shape: str = "sqrt"
 ) -> Schedule:
     """Warmup, stable, decay: linear warmup, ``peak``, and over the last ``cooldown`` updates down to
-    ``final`` (Hu et al. 2024, MiniCPM, section 4; ``shape`` "sqrt" is that of Hägele et al. 2024, or "linear")."""
+    ``final`` (Hu et al. 2024, section 4); ``shape`` is "sqrt" (Hägele et al. 2024) or "linear"."""
     check_choice("cooldown shape", shape, COOLDOWNS)
     check_number("cooldown", cooldown, at_least=1, whole=True)
     _check_room(warmup + cooldown - 1, total)
@@ -194,8 +201,9 @@ def _signed(step: mx.array) -> mx.array:
     return step.astype(mx.int32)
 
 
-def _progress(step: mx.array, steps: int) -> mx.array:
-    return mx.clip(_signed(step).astype(mx.float32) / steps, 0.0, 1.0)
+def _remaining(step: mx.array, steps: int) -> mx.array:
+    """From 1 at step 0 to 0 at ``steps``; subtracted as integers, which is exact."""
+    return mx.clip((steps - _signed(step)).astype(mx.float32) / steps, 0.0, 1.0)
 
 
 def _check_pieces(start: float, end: float, steps: int) -> None:
