@@ -1,0 +1,158 @@
+"""Stories out of files: TinyStories text, plain text, JSON lines and parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mlxstories.errors import StoriesError
+
+SEPARATORS = ("auto", "endoftext", "blank-line", "file")
+MARK = "<|endoftext|>"
+
+_TEXT = {".txt", ".text", ".md"}
+_LINES = {".jsonl", ".ndjson", ".json"}
+_TABLE = {".parquet"}
+
+
+def read_documents(
+    paths: Iterable[str | os.PathLike[str]], *, field: str = "text", separator: str = "auto"
+) -> Iterator[str]:
+    """The stories of files and of all supported files in directories, in sorted order.
+
+    ``field`` names the text in JSON lines and parquet. In text files stories are separated by
+    ``<|endoftext|>``, by blank lines, or each file is one; ``auto`` takes the mark if it occurs, else one
+    story a file if there are several files, else blank lines. Files of any other suffix are read as text.
+
+    Raises StoriesError for what is missing, unreadable, empty, binary or not UTF-8.
+    """
+    if separator not in SEPARATORS:
+        raise StoriesError(f"separator must be one of {', '.join(SEPARATORS)}; got {separator!r}")
+    files = _files(paths)
+    without_mark = separator
+    if separator == "auto":
+        without_mark = "file" if len(files) > 1 else "blank-line"
+    for path in files:
+        if path.suffix.lower() in _LINES:
+            documents = _json_lines(path, field)
+        elif path.suffix.lower() in _TABLE:
+            documents = _parquet(path, field)
+        else:
+            documents = _plain(path, without_mark, marked=separator in ("auto", "endoftext"))
+        empty = True
+        for document in documents:
+            if document.strip():
+                empty = False
+                yield document
+        if empty:
+            raise StoriesError(f"{path} contains no text; leave it out or give another file")
+
+
+def _files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if file.is_file()
+                and file.suffix.lower() in _TEXT | _LINES | _TABLE
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
+            if not inside:
+                raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise StoriesError(f"{path} does not exist; give a file or a directory of stories")
+    if not found:
+        raise StoriesError("no files were named; give at least one file or directory of stories")
+    return found
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 text with their newlines; one line of the file in memory at a time."""
+    offset = 0
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                if b"\0" in line:
+                    at = offset + line.index(b"\0")
+                    raise StoriesError(f"{path} is binary (a zero byte at byte {at}); give a text file")
+                try:
+                    text = line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    at = offset + error.start
+                    raise StoriesError(f"{path} is not UTF-8 (at byte {at}); convert it first") from None
+                if offset == 0:
+                    text = text.removeprefix("\ufeff")
+                offset += len(line)
+                yield text.replace("\r\n", "\n")
+    except OSError as error:
+        raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _plain(path: Path, without_mark: str, *, marked: bool) -> Iterator[str]:
+    """Stories of a text file; what stands between two marks is given out as soon as it is complete."""
+    story: list[str] = []
+    seen = False
+    for line in _lines(path):
+        while marked and MARK in line:
+            seen = True
+            before, line = line.split(MARK, 1)
+            yield "".join([*story, before]).strip("\n")
+            story = []
+        story.append(line)
+    if seen or without_mark in ("file", "endoftext"):
+        yield "".join(story).strip("\n")
+        return
+    paragraph: list[str] = []
+    for line in story:
+        if line.strip():
+            paragraph.append(line)
+        elif paragraph:
+            yield "".join(paragraph).strip("\n")
+            paragraph = []
+    yield "".join(paragraph).strip("\n")
+
+
+def _json_lines(path: Path, field: str) -> Iterator[str]:
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise StoriesError(f"{path}, line {number}: not JSON ({error.msg}); one object a line") from None
+        if not isinstance(record, dict) or not isinstance(record.get(field), str):
+            raise StoriesError(f"{path}, line {number}: no text in the field {field!r}; name it with --field")
+        yield record[field]
+
+
+def _parquet(path: Path, field: str) -> Iterator[str]:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(path) as table:
+            columns = table.schema_arrow
+            kind = columns.field(field).type if field in columns.names else None
+            if kind is None or not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
+                raise StoriesError(
+                    f"{path} has no text column {field!r}; name one of {', '.join(columns.names)} by --field"
+                )
+            row = 0
+            for batch in table.iter_batches(columns=[field]):
+                for text in batch.column(0).to_pylist():
+                    row += 1
+                    if text is None:
+                        raise StoriesError(f"{path}, row {row}: no text in the field {field!r}")
+                    yield text
+    except arrow.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise StoriesError(f"{path} is not a parquet file or is damaged ({reason})") from error
+    except OSError as error:
+        raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
