@@ -29,6 +29,7 @@ from zoo import (
 
 from mlxstories.batch import Batch
 from mlxstories.ladder import Subject
+from mlxstories.ladder.recipe import built_in
 
 HEALTHY: dict[str, Callable[[int], Subject]] = {}
 """Name to a function of the seed."""
@@ -46,6 +47,11 @@ def adam(rate: float = 1e-3, **options) -> Callable[[], optim.Optimizer]:
 def mean_loss(model: nn.Module, batch: Batch, **options) -> mx.array:
     nats = nn.losses.cross_entropy(model(batch.inputs), batch.targets, **options)
     return (nats * batch.mask).sum() / batch.mask.sum()
+
+
+@healthy
+def built_in_recipe(seed: int) -> Subject:
+    return built_in(seed)
 
 
 # Architectures

@@ -1,0 +1,200 @@
+"""Every planted fault and every healthy subject through the ladder: recall, precision, false alarms, seconds.
+
+    python benchmarks/faults.py --seeds 0,1,2 --jobs 2 --json faults.json --readme
+
+Recall is the share of faults whose expected code is the first error; precision the share of subjects with an
+error whose first error is right, false alarms on healthy subjects counted.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the ladder said of a subject; ``expected`` is None for a healthy one."""
+
+    name: str
+    group: str
+    seed: int
+    expected: str | None
+    found: str | None
+    others: list[str]
+    message: str
+    seconds: float
+
+    @property
+    def right(self) -> bool:
+        return self.found == self.expected
+
+
+def examine(kind: str, name: str, seed: int) -> Result:
+    """Diagnose one subject."""
+    from mlxstories.ladder import diagnose
+
+    if kind == "fault":
+        from mlxstories.ladder.faults import FAULTS
+        from mlxstories.ladder.recipe import built_in
+
+        group, expected = FAULTS[name].group, FAULTS[name].code
+        subject = built_in(seed=seed, fault=name)
+    else:
+        from healthy import HEALTHY
+
+        group, expected, subject = "healthy", None, HEALTHY[name](seed)
+    diagnosis = diagnose(subject, seed=seed)
+    errors = [finding for finding in diagnosis.findings if finding.severity == "error"]
+    first = errors[0] if errors else None
+    return Result(
+        name=name,
+        group=group,
+        seed=seed,
+        expected=expected,
+        found=first and first.code,
+        others=[
+            f"{finding.severity}: {finding.code}" for finding in diagnosis.findings if finding is not first
+        ],
+        message=first.message if first else "",
+        seconds=diagnosis.seconds,
+    )
+
+
+def tasks(seeds: list[int], only: tuple[str, ...], which: str) -> list[tuple[str, str, int]]:
+    from healthy import HEALTHY
+
+    from mlxstories.ladder.faults import FAULTS
+
+    kinds = {"fault": FAULTS, "healthy": HEALTHY}
+    chosen = [
+        (kind, name, seed)
+        for seed in seeds
+        for kind, names in kinds.items()
+        for name in names
+        if which in ("all", kind) and (not only or name in only)
+    ]
+    if not chosen:
+        raise click.UsageError(f"no subject is called {' or '.join(only)}")
+    return chosen
+
+
+def run(chosen: list[tuple[str, str, int]], jobs: int) -> Iterator[Result]:
+    if jobs == 1:
+        yield from (examine(*task) for task in chosen)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        for future in as_completed([pool.submit(examine, *task) for task in chosen]):
+            yield future.result()
+
+
+def summary(results: list[Result]) -> dict[str, float | int | None]:
+    """Recall, precision and the rest over all results."""
+    faults = [result for result in results if result.expected]
+    healthy = [result for result in results if not result.expected]
+    accused = [result for result in results if result.found]
+    seconds = [result.seconds for result in results]
+    hits = sum(result.right for result in faults)
+    return {
+        "faults": len({result.name for result in faults}),
+        "healthy": len({result.name for result in healthy}),
+        "seeds": len({result.seed for result in results}),
+        "recall": hits / len(faults) if faults else None,
+        "precision": hits / len(accused) if accused and faults else None,
+        "false_alarms": sum(bool(result.found) for result in healthy),
+        "median_seconds": statistics.median(seconds),
+        "max_seconds": max(seconds),
+    }
+
+
+def in_words(totals: dict) -> str:
+    def share(value):
+        return "–" if value is None else f"{value:.1%}"
+
+    return (
+        f"{totals['faults']} faults and {totals['healthy']} healthy subjects over {totals['seeds']} seed(s): "
+        f"recall {share(totals['recall'])}, precision {share(totals['precision'])}, "
+        f"{totals['false_alarms']} false alarms, median {totals['median_seconds']:.1f} s, "
+        f"at most {totals['max_seconds']:.1f} s a subject."
+    )
+
+
+def table(results: list[Result]) -> str:
+    """The README's table, one row for each fault."""
+    from mlxstories.ladder.faults import FAULTS
+
+    lines = [
+        in_words(summary(results)),
+        "",
+        "| fault | what was done | cause named | found |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, fault in FAULTS.items():
+        mine = [result for result in results if result.name == name and result.expected]
+        if mine:
+            wrong = sorted({result.found or "nothing" for result in mine if not result.right})
+            found = f"{sum(result.right for result in mine)} of {len(mine)}"
+            verdict = found + (f" (else {', '.join(wrong)})" if wrong else "")
+            lines.append(f"| `{name}` | {fault.description} | `{fault.code}` | {verdict} |")
+    healthy = [result for result in results if not result.expected]
+    names = ", ".join(dict.fromkeys(f"`{result.name}`" for result in healthy))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Healthy subjects, {sum(result.right for result in healthy)} of {len(healthy)} passed: {names}.",
+        ]
+    )
+
+
+def write_readme(text: str) -> None:
+    content = README.read_text(encoding="utf-8")
+    if BEGIN not in content or END not in content:
+        raise click.ClickException(f"{README.name} lacks the markers {BEGIN} and {END}")
+    before, after = content.split(BEGIN)[0], content.split(END)[1]
+    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+@click.command()
+@click.option("--seeds", default="0", help="Seeds, separated by commas.")
+@click.option("--only", multiple=True, help="A subject's name; may be repeated.")
+@click.option("--which", type=click.Choice(["all", "fault", "healthy"]), default="all")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes.")
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all results here."
+)
+@click.option("--readme", is_flag=True, help="Write the table into README.md.")
+def main(seeds, only, which, jobs, path, readme):
+    """Examine planted faults and healthy subjects."""
+    results = []
+    for result in run(tasks([int(seed) for seed in seeds.split(",")], only, which), jobs):
+        results.append(result)
+        mark = "ok  " if result.right else "MISS" if result.expected else "FALSE ALARM"
+        found = result.found or "nothing"
+        expected = f" (expected {result.expected})" if result.expected and not result.right else ""
+        said = "" if result.right else f"; {result.message} {result.others}"
+        click.echo(f"{mark} {result.name} [{result.seed}]: {found}{expected}, {result.seconds:.1f} s{said}")
+    totals = summary(results)
+    click.echo(in_words(totals))
+    if path:
+        path.write_text(
+            json.dumps({"summary": totals, "results": [asdict(r) for r in results]}, indent=1) + "\n"
+        )
+    if readme:
+        order = {name: index for index, name in enumerate(dict.fromkeys(r.name for r in results))}
+        write_readme(table(sorted(results, key=lambda r: (order[r.name], r.seed))))
+
+
+if __name__ == "__main__":
+    main()
