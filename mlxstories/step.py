@@ -64,7 +64,8 @@ class TrainStep:
 
         differentiate = nn.value_and_grad(model, total)
 
-        @partial(mx.compile, inputs=[weights, mx.random.state], outputs=[mx.random.state])
+        # value_and_grad leaves traced arrays in the model, so the weights are an output here too
+        @partial(mx.compile, inputs=[weights, mx.random.state], outputs=[weights, mx.random.state])
         def gradient(batch: Batch, key: mx.array):
             (nats, (tokens, hits)), gradients = differentiate(batch, key)
             return mx.stack([nats, tokens, hits]), gradients
