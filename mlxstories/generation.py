@@ -1,0 +1,199 @@
+"""Telling stories: the decoding loop around the model's cache, and measures of what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import mlx.core as mx
+import numpy as np
+
+from mlxstories.errors import StoriesError
+from mlxstories.model import KVCache, Transformer
+from mlxstories.sampling import SamplingConfig, make_sampler
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The continuation of one prompt.
+
+    Attributes:
+        tokens: ids after the prompt, END left out.
+        reason: why it stopped: at END, at ``max_tokens``, or because the context is full.
+    """
+
+    tokens: list[int]
+    reason: Literal["end", "max_tokens", "context"]
+
+    @property
+    def finished(self) -> bool:
+        """The story came to its end."""
+        return self.reason == "end"
+
+
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    sampling: SamplingConfig,
+    seed: int = 0,
+    end: int = 0,
+) -> list[Generated]:
+    """Continue each prompt until END, ``max_tokens`` or the end of the context.
+
+    A prompt is the beginning of a story without END, which is put in front; an empty one asks for a whole
+    story. The same seed gives the same texts, and a row's text does not depend on how many follow it.
+
+    Raises:
+        StoriesError: for an encoder, a prompt longer than the context or with ids outside the vocabulary,
+            or numbers out of range.
+    """
+    tokens: list[list[int]] = [[] for _ in prompts]
+    reasons: list[str | None] = [None for _ in prompts]
+    first = [len(prompt) + 1 for prompt in prompts]  # position of the first token of our own
+    for position, column in _decode(model, prompts, max_tokens, sampling, seed, end):
+        for row, token in enumerate(column):
+            if reasons[row] or position < first[row]:
+                continue
+            if token == end:
+                reasons[row] = "end"
+                continue
+            tokens[row].append(int(token))
+            if len(tokens[row]) == max_tokens:
+                reasons[row] = "max_tokens"
+            elif position == model.config.context:
+                reasons[row] = "context"
+        if all(reasons):
+            break
+    return [Generated(*pair) for pair in zip(tokens, reasons, strict=True)]
+
+
+def stream(
+    model: Transformer,
+    prompt: Sequence[int],
+    *,
+    max_tokens: int,
+    sampling: SamplingConfig,
+    seed: int = 0,
+    end: int = 0,
+) -> Iterator[int]:
+    """The same tokens as `generate` gives for one prompt, each as soon as it is chosen."""
+    for position, column in _decode(model, [prompt], max_tokens, sampling, seed, end):
+        if position > len(prompt):
+            if column[0] == end:
+                return
+            yield int(column[0])
+
+
+def _decode(model, prompts, max_tokens, sampling, seed, end) -> Iterator[tuple[int, np.ndarray]]:
+    """Position and tokens int32 [B] there, from the first position after the shortest prompt on.
+
+    All rows stand at the same position. Rows whose prompt is longer are fed the prompt there, whatever
+    they would have said, so that one step with fixed shapes serves every length.
+    """
+    _check(model, prompts, max_tokens, seed)
+    if not prompts:
+        return
+    context, lengths = model.config.context, [len(prompt) + 1 for prompt in prompts]
+    forced = np.full((len(prompts), context + 1), -1, dtype=np.int32)
+    for row, prompt in enumerate(prompts):
+        forced[row, : lengths[row]] = [end, *prompt]
+    shortest, last = min(lengths), min(max(lengths) + max_tokens - 1, context)
+    sample = make_sampler(sampling)
+    was_training = model.training
+
+    def choose(logits, position, history, keys, forced):
+        drawn = sample(logits, history, keys + mx.stack([mx.zeros_like(position), position]))
+        given = mx.take(forced, position, axis=1)
+        token = mx.where(given < 0, drawn, given)
+        history = mx.concatenate([history[:, 1:], mx.where(token == end, -1, token)[:, None]], axis=1)
+        return token, history
+
+    def step(token, history, state, keys, forced):
+        cache = KVCache.from_state(state)
+        logits = model(token[:, None], cache)[:, -1]
+        token, history = choose(logits, cache.offset.astype(mx.uint32), history, keys, forced)
+        return token, history, cache.state
+
+    compiled = mx.compile(step, inputs=[model.state])
+    try:
+        model.eval()
+        # END starts the story and is no part of its text: penalties must not keep it from ending
+        history = mx.array(np.concatenate([np.full_like(forced[:, 1:], -1), forced[:, 1:shortest]], axis=1))
+        history = history[:, -context:]
+        # a random 64-bit key a row, to which the position is added: no draw depends on the other rows
+        keys = mx.stack(
+            [mx.random.split(mx.random.key(seed + (row << 32)))[0] for row in range(len(prompts))]
+        )
+        cache = KVCache(model.config, len(prompts))
+        logits = model(mx.array(forced[:, :shortest]), cache)[:, -1]
+        forced = mx.array(forced)
+        token, history = choose(logits, cache.offset.astype(mx.uint32), history, keys, forced)
+        state = cache.state
+        del cache, logits
+        mx.async_eval(token, history, state)
+        for position in range(shortest, last + 1):
+            chosen = token
+            if position < last:  # the next step is under way while this one's tokens are read
+                token, history, state = compiled(token, history, state, keys, forced)
+                mx.async_eval(token, history, state)
+            yield position, np.array(chosen)
+    finally:
+        model.train(was_training)
+
+
+def _check(model: Transformer, prompts, max_tokens: int, seed: int) -> None:
+    config = model.config
+    if config.arch == "encoder":
+        raise StoriesError(
+            "an encoder cannot tell stories: it fills gaps from both sides and never learnt to go on; "
+            "train with --arch decoder"
+        )
+    if max_tokens < 1:
+        raise StoriesError(f"max_tokens must be at least 1; got {max_tokens}")
+    if not 0 <= seed < 1 << 32:
+        raise StoriesError(f"seed must be in [0, 2^32); got {seed}")
+    for prompt in prompts:
+        if len(prompt) >= config.context:
+            raise StoriesError(
+                f"the prompt has {len(prompt)} tokens and the model's context is {config.context} with the "
+                f"story's start; shorten it to at most {config.context - 1}"
+            )
+        if not all(0 <= token < config.vocab_size for token in prompt):
+            raise StoriesError(
+                f"the prompt has token ids outside [0, {config.vocab_size}); tokenize it again"
+            )
+
+
+@dataclass(frozen=True)
+class TextStatistics:
+    """How varied texts are.
+
+    Attributes:
+        distinct_1, distinct_2, distinct_3: different n-grams over all n-grams, of all texts together (Li et
+            al. 2016, section 5): 1 means that none occurs twice.
+        repeated_4: share of a text's 4-grams that stood in the same text before, ``1 - different / all``,
+            averaged over texts (seq-rep-4, Welleck et al. 2020, section 4.2): 0 means no loops.
+    """
+
+    distinct_1: float
+    distinct_2: float
+    distinct_3: float
+    repeated_4: float
+
+
+def text_statistics(texts: Sequence[Sequence[int]]) -> TextStatistics:
+    """Variety of texts given as token ids; texts too short for an n-gram do not count in its measure."""
+
+    def ngrams(text, n):
+        return list(zip(*(text[i:] for i in range(n)), strict=False))
+
+    def distinct(n):
+        found = [ngram for text in texts for ngram in ngrams(text, n)]
+        return len(set(found)) / len(found) if found else 0.0
+
+    fours = [found for text in texts if (found := ngrams(text, 4))]
+    repeated = [1 - len(set(found)) / len(found) for found in fours]
+    return TextStatistics(distinct(1), distinct(2), distinct(3), sum(repeated) / max(len(repeated), 1))
