@@ -1,0 +1,34 @@
+"""`mlxstories plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("plot")
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.option("--export", default="plots", show_default=True, help="Folder to write the figures to.")
+@click.option(
+    "--format", "suffix", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True
+)
+@click.option(
+    "--against",
+    type=click.Choice(["updates", "tokens", "epochs"]),
+    help="What the x axes count.  [default: epochs for accuracy, updates for the rest]",
+)
+@click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
+def command(names, export, suffix, against, runs):
+    """Draw loss, accuracy, learning rate and gradient norms of one run, or of several in the same figures.
+
+    RUN is a directory, or a name under the folder of runs; left out, it is the newest run.
+    """
+    from mlxstories.plots.curves import figures
+    from mlxstories.plots.runs import read_curves
+    from mlxstories.plots.style import save
+    from mlxstories.runs import find_run
+
+    curves = read_curves([find_run(name, Path(runs)) for name in names or (None,)])
+    for name, figure in figures(curves, against).items():
+        click.echo(save(figure, Path(export) / f"{name}.{suffix}"))

@@ -1,0 +1,105 @@
+"""What the figures need of a run, read from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlxstories.errors import StoriesError
+from mlxstories.runs import Run
+
+_POSITION = ("step", "epoch", "tokens")
+_TRAIN = (*_POSITION, "loss", "accuracy", "learning_rate", "grad_norm")
+_VAL = (*_POSITION, "loss", "accuracy")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The measurements of one run.
+
+    Attributes:
+        label: the run's name, told apart from other runs of the figure.
+        facts: seed, tokens, updates and parameters, in words.
+        train: float64 [N] each: step (updates), epoch, tokens, loss (nats per token), accuracy (share),
+            learning_rate, grad_norm.
+        val: float64 [M] each: step, epoch, tokens, loss, accuracy; unsmoothed.
+        blocks: float64 [N] gradient norm for each part of the model.
+        floor: entropy floor, nats per token, or None.
+        ceiling: best reachable accuracy (share), or None.
+    """
+
+    label: str
+    facts: str
+    train: dict[str, np.ndarray]
+    val: dict[str, np.ndarray]
+    blocks: dict[str, np.ndarray]
+    floor: float | None
+    ceiling: float | None
+
+
+def read_curves(runs: Sequence[Run]) -> list[Curves]:
+    """The curves of several runs.
+
+    Raises:
+        StoriesError: a run without files, without measurements, or with a line that is not one.
+    """
+    names = [run.path.resolve().name for run in runs]
+    labels = [
+        name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)
+    ]
+    return [_read(run, label) for run, label in zip(runs, labels, strict=True)]
+
+
+def _read(run: Run, label: str) -> Curves:
+    config, records = run.config, run.metrics()
+    where = run.path / "metrics.jsonl"
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict) or record.get("split") not in ("train", "val"):
+            raise StoriesError(f"{where} line {number} is not a measurement: the file is damaged.")
+    train = [record for record in records if record["split"] == "train"]
+    val = [record for record in records if record["split"] == "val"]
+    if not train:
+        raise StoriesError(f"run {run.path} has no measurements yet: it ended before its first ones.")
+    try:
+        columns = {name: _column(train, name) for name in _TRAIN}
+        held_out = {name: _column(val, name) for name in _VAL}
+        parts = sorted({part for record in train for part in record.get("block_grad_norms", {})})
+        blocks = {part: _column([r.get("block_grad_norms", {}) for r in train], part, None) for part in parts}
+        floor = config.get("floor") or {}
+        return Curves(
+            label,
+            _facts(config, columns),
+            columns,
+            held_out,
+            blocks,
+            None if floor.get("nats") is None else float(floor["nats"]),
+            None if floor.get("accuracy") is None else float(floor["accuracy"]),
+        )
+    except KeyError as error:
+        raise StoriesError(f"{where} has a line without {error}: the file is damaged.") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StoriesError(f"{where} or config.json holds a value of the wrong type: {error}.") from error
+
+
+def _column(records: list[dict[str, Any]], name: str, *default: Any) -> np.ndarray:
+    values = [record.get(name, *default) if default else record[name] for record in records]
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _facts(config: dict[str, Any], train: dict[str, np.ndarray]) -> str:
+    facts = [f"seed {config.get('seed', '?')}"]
+    facts += [f"{short(train['tokens'][-1])} tokens", f"{train['step'][-1]:,.0f} updates"]
+    if config.get("parameters"):
+        facts.append(f"{short(config['parameters'])} parameters")
+    return ", ".join(facts)
+
+
+def short(count: float) -> str:
+    """A count in three digits: 950, 12.3 K, 4.18 M."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.0f}"

@@ -1,0 +1,101 @@
+"""How every figure looks: size, fonts, colours, title and caption, and how it is saved."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlxstories.errors import StoriesError
+from mlxstories.runs import writing
+
+FORMATS = ("png", "svg", "pdf")
+
+# Okabe and Ito (2008), told apart by colour-blind readers; yellow is left out, being too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+GREY = "#666666"
+
+_STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "font.size": 11,
+    "font.family": "DejaVu Sans",
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "lines.linewidth": 1.8,
+    "svg.hashsalt": "mlxstories",
+    "pdf.fonttype": 42,
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the house style without touching the style of whoever calls."""
+
+    def in_style(*args, **options) -> Figure:
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **options)
+
+    in_style.__doc__ = draw.__doc__
+    in_style.__name__ = draw.__name__
+    return in_style
+
+
+def new_figure(
+    title: str, caption: Sequence[str], heights: Sequence[float] = (4.2,)
+) -> tuple[Figure, list[Axes]]:
+    """A figure 8 inches (800 px in a README) wide, with a panel for each height in inches and one x axis.
+
+    The lines of ``caption`` stand small under the title.
+    """
+    head = 0.45 + 0.2 * len(caption)
+    total = sum(heights) + head
+    figure = Figure(figsize=(8, total), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - head / total), hspace=0.04)
+    figure.text(0.012, 1 - 0.12 / total, title, va="top", size=14, weight="bold")
+    figure.text(0.012, 1 - 0.42 / total, "\n".join(caption), va="top", size=9.5, color=GREY, linespacing=1.35)
+    grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights))
+    return figure, list(grid[:, 0])
+
+
+def mark_level(axes: Axes, value: float, text: str, *, above: bool, colour: str = GREY) -> None:
+    """A dashed horizontal line with its name at the right end."""
+    axes.axhline(value, color=colour, linestyle=(0, (5, 3)), linewidth=1.3, zorder=1.5)
+    axes.annotate(
+        text,
+        (1, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3 if above else -3),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if above else "top",
+        color=colour,
+        size=10,
+    )
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure in the format of the file's suffix, whole or not at all.
+
+    Raises:
+        StoriesError: an unknown format, or a place that cannot be written.
+    """
+    if path.suffix[1:] not in FORMATS:
+        raise StoriesError(f"{path.name} must end in one of {', '.join('.' + name for name in FORMATS)}.")
+    dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # same run, same bytes
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as beside:
+            written = Path(beside) / path.name
+            with matplotlib.rc_context(_STYLE):
+                figure.savefig(written, metadata=dates[path.suffix[1:]])
+            written.replace(path)
+    return path
