@@ -8,97 +8,94 @@ Notation: ``[list]`` chooses from a list of the lexicon, ``[a list]`` does so wi
 from __future__ import annotations
 
 PARTS = {
-    "START": "@WHO <@LIKES @FRIEND|@FRIEND> @WHEN, @TALE @CLOSE",
+    "START": "@WHO @FRIEND @WHEN, @TALE @CLOSE",
     "WHO": """
-        <4: Once upon a time, there was|2: Long ago, there lived|2: In a [size] [color] house, there lived>
+        <3: Once upon a time, there was|2: Long ago, there lived|2: In a [size] [color] house, there lived>
         [a trait] <3: girl named [girl=hero]|3: boy named [boy=hero]|bear named [child=hero]
         |bunny named [child=hero]|monkey named [child=hero]>.
         """,
-    "LIKES": """
-        {hero} <2: loved to [hobby] and <2: eat [taste] [food]|play [game]>
-        |liked to <2: count [color] [plant]|play with [size] [animals]>>.
+    "FRIEND": """
+        <2: {hero.His} friend was [a color] [pet=pet] named [friend=friend].
+        |{hero} liked to [hobby] and [hobby] with [a size] [color] [pet=pet] named [friend=friend].
+        |{hero} and [a trait] [pet=pet] named [friend=friend] ate [taste] [food] every [weekday].>
         """,
-    "FRIEND": "{hero.His} best friend was [a size] [color] [pet=pet] named [friend=friend].",
-    "WHEN": "<3: One [weather] [time]|On [a weather] [weekday]>",
+    "WHEN": "<2: One [weather] [time]|On [a weather] [weekday]>",
     "TALE": "<@LOST|@SHARE|@RESCUE|@FEAR|@BUILD|@SECRET|@NEWCOMER|@QUARREL|@RACE|@SEED>",
     "LOST": """
-        {hero} could not find {hero.his} [color] [thing=thing]. {hero.He} looked [where] the [indoors] and
-        [where] the [outdoors], but it was not there. {hero} felt [bad]. "Do not <cry|worry|give up>,
-        {hero}," said {hero.his} [family=family]. "Let us ask the [trait] [helper=helper]." The {helper} [did]
-        and said, "I saw it near the [place=place]." So they [moved] to the {place}. There,
-        [where] [a look] [outdoors], was the {thing}!
+        {hero} lost [a look] [color] [thing=thing]. {hero.He} looked [where] the [size] [indoors] and [where]
+        the [look] [outdoors]. "Do not <cry|worry|give up>, {hero}," said {hero.his} [trait] [family=family].
+        {hero} [moved] to the [place=place] and asked [a trait] [helper=helper]. The {helper} [did] [manner]
+        and [said], "[oh]! I saw [number] [color] [animals] [where] the [outdoors]." There was the {thing}!
+        {hero} gave the {helper} [taste] [food].
         """,
     "SHARE": """
-        {hero} had some [taste] [food=food]. {hero.He} wanted to eat all the {food} alone near the
-        [place=place]. Then {friend} came. {friend} had only [number] [color] [plant].
-        "<2: May I have some {food}|2: Can we share the {food}|Is that for me>?" {friend} [said] [manner].
-        {hero} saw that {friend} was [bad]. "[oh], {friend}, take the {food}," {hero} said. They sat [where]
-        [a size] [outdoors] and ate the {food} together. [a-cap trait] [helper=helper] saw them
-        and gave them [a color] [thing].
+        {hero} had [taste] [food=food]. {hero.He} [moved] [manner] to the [place=place] and wanted to eat the
+        {food} alone. But {friend} had only [number] [color] [plant] and felt [bad].
+        "<2: May I have|2: Can we share|I love> the {food}!" {friend} [said]. {hero} sat [where] [a size]
+        [outdoors] and felt [bad]. "[oh], {friend}, take the [taste] {food}," {hero} [said] [manner].
+        [a-cap trait] [helper=helper] saw them and gave them [a look] [color] [thing].
         """,
     "RESCUE": """
-        {hero} heard [a size] noise near the [place=place]. [a-cap color] [animal=animal] was stuck [where]
-        [a look] [outdoors]. "Please <3: help|come here and help> me!" the {animal} [said]. {hero} pulled
-        [manner], but the {animal} did not move. So {friend} [moved] home and found [a look] [thing=thing]
-        [where] the [indoors]. With the {thing}, they helped the {animal} out. The {animal} felt [good] and
-        gave them [number] [plant].
+        {hero} heard [a look] noise near the [place=place]. [a-cap size] [color] [animal=animal] was
+        stuck [where] [a look] [outdoors]. "Please help me!" the {animal} [said] [manner]. {hero} felt [bad]
+        and pulled [manner]. Then {friend} [moved] home and found [a color] [thing=thing] [where] the
+        [indoors]. The {thing} helped, and the {animal} [did]. The {animal} felt [good] and gave {hero}
+        [number] [color] [plant].
         """,
     "FEAR": """
-        {hero} was afraid of [fear=fear]. {hero.He} hid [where] the [indoors] and felt [bad]. "I was afraid
-        of {fear} too," {hero.his} [family=family] said. "<2: Hold|Take> this [color] [thing=thing] and
-        [hobby] [manner]." {hero} took the {thing} and [moved] to the [place=place]. {friend} came too. They
-        saw [a color] [animal] and [number] [size] [animals]. {hero} held the {thing} and [did].
-        "I am not afraid of {fear} now," {hero} [said].
+        {hero} was afraid of [fear=fear]. {hero.He} hid [where] the [color] [indoors] and felt [bad]. "I was
+        afraid of {fear} too," {hero.his} [trait] [family=family] [said]. "Hold this [look] [thing=thing] and
+        [hobby] [manner]." {hero} and {friend} [moved] to the [place=place] with the {thing}. They saw
+        [a size] [color] [animal] and [number] [look] [plant]. {hero} [did] [manner]. "I am not afraid of
+        {fear} now!" {hero} [said].
         """,
     "BUILD": """
-        {hero} wanted to build [a size] [built=built]. "We need [stuff=stuff] and [number] [color] [plant],"
-        {hero} told {friend}. They found the {stuff} near the [place=place], [where] [a look]
-        [outdoors]. {hero} worked [manner], but the {built} fell down! {friend} was [bad].
-        "<2: Let us try again|We can help you>," said the [trait] [helper=helper]. The {helper} brought more
-        {stuff} and [a look] [thing]. Soon the {built} was [size] and [color]. {friend} [did], and they ate
-        [taste] [food] in the {built}.
+        {hero} wanted to build [a size] [built=built]. "We need [color] [stuff=stuff] and [number] [look]
+        [plant]," {friend} [said]. They found the {stuff} near the [place=place], [where] [a color]
+        [outdoors]. {hero} worked [manner], but the {built} was [size] and fell down! {friend} was [bad].
+        Then [a trait] [helper=helper] [moved] by with [a look] [thing]. The {helper} [did] and fixed the
+        {built} with [size] [stuff]. Now the {built} was [look] and [color].
         """,
     "SECRET": """
-        {hero} found [a look] [color] [thing=thing] [where] the [indoors]. "It is a secret," said {hero.his}
-        [family=family]. "The {thing} is for the [trait] [helper=helper]." {hero} and {friend} [moved] to the
-        [place=place] with the {thing}. {hero} wanted to tell [a size] [animal], but {hero.he} only
-        [did] and [did]. The {helper} sat [where] [a size] [outdoors]. "[oh]! I love this {thing}!" the
-        {helper} [said] and gave them some [taste] [food].
+        {hero} found [a look] [color] [thing=thing] [where] the [indoors]. "The {thing} is a secret for the
+        [trait] [helper=helper]," {hero.his} [family=family] [said] [manner]. {hero} [moved] to the
+        [place=place] with the {thing}. {hero.He} met [a size] [color] [animal], but {hero.he} only [did] and
+        [did]. The {helper} sat [where] [a look] [outdoors] and felt [bad]. "[oh]! I love this {thing}!" the
+        {helper} [said] and gave {friend} [taste] [food].
         """,
     "NEWCOMER": """
-        {hero} met [a trait] [animal=animal] near the [place=place]. The {animal} sat alone [where] [a size]
-        [outdoors] and felt [bad]. "Do you want to play [game=game]?" {hero} asked [manner].
-        "I do not know {game}," the {animal} [said]. {friend} [did] and showed the {animal} how to play
-        {game} with [a color] [thing=thing]. Soon the {animal} [moved] with the {thing} and [did]. Then
-        {hero.his} [family=family] brought [taste] [food] for the {animal}.
+        {hero} met [a trait] [color] [animal=animal] near the [place=place]. The {animal} sat [where] [a size]
+        [outdoors] and felt [bad]. "Let us play [game=game]!" {hero} [said] [manner]. But the {animal} did not
+        know {game}. {friend} [did] and played {game} [manner] with [a look] [thing=thing]. Soon the {animal}
+        took the {thing} and [did]. "{hero}, you are [good]," the {animal} [said]. Then they ate
+        [taste] [food] and [taste] [food].
         """,
     "QUARREL": """
-        {hero} and {friend} both wanted the [color] [thing=thing]. "It is my {thing}!" {hero} [said].
-        {friend} pulled [manner], and the {thing} broke. {friend} felt [bad] and hid [where] the [outdoors].
-        {hero} felt [bad] too. So {hero.he} [moved] to the [place=place] and found {friend} near [number]
-        [color] [animals]. "I am sorry, {friend}," {hero} said [manner]. They took the {thing} to the [trait]
-        [helper=helper], and the {helper} fixed it with [stuff] and [color] [stuff].
+        {hero} and {friend} both wanted [a color] [thing=thing]. "It is my [look] {thing}!" {hero} [said].
+        {friend} pulled [manner], and the {thing} broke. {friend} felt [bad] and hid [where] the [size]
+        [outdoors]. {hero} felt [bad] and [moved] to the [place=place]. There {hero.he} found {friend} with
+        [number] [color] [animals]. "I am sorry, {friend}," {hero} [said] [manner]. [a-cap trait]
+        [helper=helper] fixed the {thing} with [color] [stuff] and [look] [stuff].
         """,
     "RACE": """
-        {hero} ran a race to the [place=place] with [a trait] [animal=animal]. "I will win the [color]
-        [thing=thing]!" the {animal} [said]. {hero} [moved] past [a size] [outdoors], and the {animal} [moved]
-        past [a color] [animal]. Then {friend} fell down and was [bad]. {hero} stopped and helped
-        {friend} [manner]. The {animal} saw this and came back. They all [moved] to the {place} together.
-        The [helper=helper] [did] and said, "Take the {thing} and share it."
+        {hero} ran a race to the [place=place] with [a trait] [color] [animal=animal]. "I will win the [look]
+        [thing=thing]!" the {animal} [said] [manner]. {hero} [moved] by [a size] [outdoors], and the {animal}
+        [moved] by [number] [color] [plant]. Then {friend} fell and felt [bad]. {hero} stopped and [did]
+        [manner]. The {animal} came back with [taste] [food]. "You are [trait]," [a trait] [helper=helper]
+        [said]. "Share the {thing}!"
         """,
     "SEED": """
-        {hero} planted [number] [size] seeds near the [place=place]. "[oh]! When will they grow?" {friend}
-        asked [manner]. "You must wait," said {hero.his} [family=family]. So {hero} brought water in
-        [a color] [thing=thing]. [a-cap color] [animal=animal] wanted to eat the seeds, but {friend} [moved]
-        after the {animal}. {hero} was [bad], but {hero.he} waited [manner] with the {thing}. At last, there
-        were [color] [plant=plant] [where] the [outdoors]. {hero} gave the {plant} to the [trait]
-        [helper=helper], and the {helper} gave them some [taste] [food].
+        {hero} planted [number] [color] seeds near the [place=place]. "[oh]! When will they grow?" {friend}
+        [said] [manner]. {hero.His} [trait] [family=family] brought water in [a look] [thing=thing].
+        [a-cap size] [color] [animal=animal] wanted the seeds, but {friend} [moved] after the {animal}. {hero}
+        felt [bad] and waited [manner] with the {thing}. At last, there were [look] [plant=plant] [where] the
+        [outdoors]. {hero} gave the {plant} to [a trait] [helper].
         """,
     "CLOSE": """
-        <2: {hero} was [good] and {friend} [did].|2: "You are [a trait] [dear], {hero}," {friend} [said].
+        <2: {hero} was [good] and {friend} [did] [manner].|2: "You are [a trait] [dear], {hero}," {friend} [said].
         |{friend} was [good] and [said], "Thank you, {hero}!">
-        <2: That day, {hero} learned that it is [fine] to [virtue].
-        |2: From that day on, {hero} and {friend} went to the {place} every [weekday].
-        |At [time], {hero} told {hero.his} [family] about the {place} and [did].>
+        <2: {hero.He} learned that it is [fine] to [virtue] and [virtue].
+        |2: {hero} and {friend} [moved] to the {place} every [weekday].
+        |That night, {hero} told {hero.his} [family] about the {place} and [did].>
         """,
 }

@@ -205,16 +205,9 @@ _NORMALIZER = normalizers.Sequence(
         _replace(rf"(?<={_LETTER})[’ʼ](?={_LETTER})", "'"),
         _replace(_opening("'"), "‘"),
         _replace(rf"(?<!{_LETTER})'|'(?!{_LETTER})", "’"),
-        _replace(r"\s+", " "),
-        normalizers.Strip(),
     ]
 )
-_PIECES = pre_tokenizers.Sequence(
-    [
-        pre_tokenizers.Split(Regex(r"\s+"), "removed"),
-        pre_tokenizers.Split(Regex(_PIECE), "isolated"),
-    ]
-)
+_PIECES = pre_tokenizers.Split(Regex(_PIECE), "removed", invert=True)  # keeps the matches alone
 _WORD_DECODER = decoders.Sequence(
     [
         # Puts a space between tokens; no token begins with the continuation prefix.
