@@ -8,7 +8,7 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxstories import kernels  # noqa: F401  (puts the fast BLAS in place)
+from mlxstories import kernels
 from mlxstories.batch import Batch
 from mlxstories.model.config import ModelConfig
 
@@ -59,7 +59,7 @@ def _token_nats(smoothing: float) -> Callable:
     @mx.custom_function
     def nats(logits, targets):
         shifted = logits - logits.max(axis=-1, keepdims=True)
-        powers = mx.exp(shifted)
+        powers = kernels.exp_nonpositive(shifted)
         total = powers.sum(axis=-1, keepdims=True)
         loss = mx.log(total) - (1 - smoothing) * mx.take_along_axis(shifted, targets[..., None], axis=-1)
         if smoothing:

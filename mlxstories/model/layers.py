@@ -49,7 +49,7 @@ class Attention(nn.Module):
         if cache is not None:
             keys, values = cache.update(layer, keys, values)
         scale = 1 / math.sqrt(queries.shape[-1])
-        mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+        mixed = kernels.attention(queries, keys, values, scale, mask)
         return self.out(mixed.swapaxes(1, 2).reshape(x.shape))
 
 
