@@ -211,9 +211,7 @@ def _program() -> tuple[_Told | _Again | _Choice, ...]:
         if token == '"':
             token = "“" if match.start() == 0 or text[match.start() - 1] in " \n<|" else "”"
         tokens.append((match.lastgroup, token))
-    tokens.reverse()
-    program = _sequence(tokens)
-    return program
+    return _sequence(tokens[::-1])
 
 
 def _sequence(tokens: list[tuple[str, str]]) -> tuple:

@@ -1,0 +1,117 @@
+"""`mlxstories data`."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import click
+
+from mlxstories.cli.options import data_options
+
+
+@click.group("data")
+def command():
+    """Show the stories and what is known about them."""
+
+
+@command.command()
+@click.option(
+    "--data",
+    "paths",
+    multiple=True,
+    default=("stories",),
+    show_default=True,
+    metavar="SOURCE",
+    help="stories (built in), tinystories, or files and directories; repeatable.",
+)
+@click.option("--stories", default=3, show_default=True, type=click.IntRange(min=1), help="How many to show.")
+@click.option("--seed", default=0, show_default=True, help="Of the built-in stories.")
+@click.option("--field", default="text", show_default=True, help="Text field of JSON lines and parquet.")
+@click.option(
+    "--separator",
+    type=click.Choice(["auto", "endoftext", "blank-line", "file"]),
+    default="auto",
+    show_default=True,
+    help="What separates stories in text files.",
+)
+@click.option("--floor", is_flag=True, help="Also show what is known about each built-in story.")
+def show(paths, stories, seed, field, separator, floor):
+    """Print some stories."""
+    from mlxstories.data import source
+    from mlxstories.data.readers import read_documents
+    from mlxstories.data.tinystories import download
+    from mlxstories.errors import StoriesError
+
+    if paths == ("stories",):
+        for number, story in enumerate(source.stories(stories, seed)):
+            click.echo(("\n" if number else "") + story.text)
+            if floor:
+                click.echo(f"  [{_known(story)}]")
+        return
+    if floor:
+        raise StoriesError("--floor is known for the built-in stories alone; leave out --data")
+    if paths == ("tinystories",):
+        paths, separator = (download("validation"),), "endoftext"
+    documents = read_documents(paths, field=field, separator=separator)
+    for number, text in enumerate(islice(documents, stories)):
+        click.echo(("\n" if number else "") + text)
+
+
+def _known(story) -> str:
+    from mlxstories.data.source import KINDS
+
+    kinds = ", ".join(f"{(story.kind == i).mean():.0%} {name}" for i, name in enumerate(KINDS))
+    return (
+        f"{len(story.kind)} tokens, {story.nats.mean():.3f} nats per token (expected "
+        f"{story.entropy.mean():.3f}), best accuracy {story.best.mean():.1%}; {kinds}"
+    )
+
+
+@command.command()
+@data_options
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def stats(data, as_json):
+    """Report on a corpus: stories, tokens, vocabulary, unknown words, duplicates, floor."""
+    import json
+
+    from mlxstories.data.dataset import load_dataset
+
+    dataset = load_dataset(data)
+    if as_json:
+        click.echo(json.dumps(dataset.report, indent=2, ensure_ascii=False))
+        return
+    report = dataset.report
+    source = report["source"] if isinstance(report["source"], str) else ", ".join(report["source"])
+    click.echo(f"{source}: {report['vocabulary']:,} {report['tokenizer']} tokens in the vocabulary")
+    for part in ("train", "validation"):
+        row = report[part]
+        click.echo(
+            f"{part:>10}: {row['stories']:,} stories, {row['tokens']:,} tokens ({row['mean_length']:.0f} a "
+            f"story, longest {row['max_length']:,}), {row['bytes']:,} bytes, "
+            f"{row['unknown_rate']:.2%} unknown"
+        )
+    click.echo(f"{report['duplicates_removed']:,} exact duplicates removed")
+    _echo_near_duplicates(report["near_duplicates"])
+    if dataset.floor is None:
+        click.echo("floor unknown")
+        return
+    floor = dataset.floor
+    ceiling = "" if floor.accuracy is None else f", best accuracy {floor.accuracy:.2%}"
+    click.echo(f"floor {floor.nats:.4f} nats per token{ceiling}")
+    for name, row in floor.by_kind.items():
+        click.echo(
+            f"{name:>10}: {row['share']:.1%} of the tokens, {row['nats']:.3f} nats, best accuracy "
+            f"{row['accuracy']:.1%}"
+        )
+
+
+def _echo_near_duplicates(found: dict | None) -> None:
+    if found is None:
+        return
+    train, validation = found["compared"]
+    click.echo(
+        f"{found['count']:,} validation stories closely resemble training stories "
+        f"({validation:,} against {train:,} of {found['total'][0]:,} compared)"
+    )
+    for example in found["examples"]:
+        click.echo(f"  {example['similarity']:.2f}  {example['validation']!r} ~ {example['train']!r}")
