@@ -10,7 +10,7 @@ from __future__ import annotations
 PARTS = {
     "START": "@WHO @FRIEND @WHEN, @TALE @CLOSE",
     "WHO": """
-        <3: Once upon a time, there was|2: Long ago, there lived|2: In a [size] [color] house, there lived>
+        <3: Once upon a time, there was|2: Long ago, there lived|3: In a [size] [color] house, there lived>
         [a trait] <3: girl named [girl=hero]|3: boy named [boy=hero]|bear named [child=hero]
         |bunny named [child=hero]|monkey named [child=hero]>.
         """,
@@ -23,8 +23,8 @@ PARTS = {
     "TALE": "<@LOST|@SHARE|@RESCUE|@FEAR|@BUILD|@SECRET|@NEWCOMER|@QUARREL|@RACE|@SEED>",
     "LOST": """
         {hero} lost [a look] [color] [thing=thing]. {hero.He} looked [where] the [size] [indoors] and
-        [where] the [look] [outdoors]. "Do not <cry|worry|give up>, {hero}," said {hero.his} [trait]
-        [family=family]. {hero} [moved] to the [place=place] and asked [a trait] [helper=helper]. The
+        [where] the [look] [outdoors]. "Do not <2: cry|worry|give up>, {hero}," [said] {hero.his} [trait]
+        [family=family]. {hero} [moved] to the [place=place] and [found] [a trait] [helper=helper]. The
         {helper} [did] [manner] and [said], "[oh]! I saw the {thing} with [number] [color] [animals]."
         {hero} [found] the {thing} [where] the [outdoors] and [gave] the {helper} [taste] [food].
         """,
@@ -37,14 +37,14 @@ PARTS = {
         """,
     "RESCUE": """
         {hero} heard [a look] noise near the [place=place]. [a-cap size] [color] [animal=animal] was stuck
-        [where] [a look] [outdoors]. "Please help me!" the {animal} [said] [manner]. {hero} [felt] [bad] and
-        pulled [manner]. Then {friend} [moved] home and [found] [a color] [thing=thing] [where] the
+        [where] [a look] [outdoors]. "[oh]! Help me!" the {animal} [said] [manner]. {hero} [felt] [bad] and
+        pulled [manner]. [soon] {friend} [moved] home and [found] [a color] [thing=thing] [where] the
         [indoors]. The {thing} helped, and the {animal} [did]. The {animal} [felt] [good] and [gave] {hero}
         [number] [color] [plant].
         """,
     "FEAR": """
-        {hero} was afraid of [fear=fear]. {hero.He} hid [where] the [color] [indoors] and [felt] [bad]. "I
-        was afraid of {fear} too," {hero.his} [trait] [family=family] [said]. "Hold this [look]
+        {hero} was afraid of [fear=fear]. {hero.He} [stayed] [where] the [color] [indoors] and [felt] [bad].
+        "I was afraid of {fear} too," {hero.his} [trait] [family=family] [said]. "Hold this [look]
         [thing=thing] and [hobby] [manner]." {hero} and {friend} [moved] to the [place=place] with the
         {thing}. They [found] [a size] [color] [animal] and [number] [look] [plant]. {hero} [did] [manner].
         "I am not afraid of {fear} now!" {hero} [said].
@@ -52,9 +52,9 @@ PARTS = {
     "BUILD": """
         {hero} wanted to build [a size] [built=built]. "We need [color] [stuff=stuff] and [number] [look]
         [plant]," {friend} [said]. They [found] the {stuff} near the [place=place], [where] [a color]
-        [outdoors]. {hero} worked [manner], but the {built} fell down! {friend} [felt] [bad]. Then [a trait]
-        [helper=helper] [moved] by with [a look] [thing]. The {helper} [did] and fixed the {built} with
-        [size] [stuff]. Soon the {built} looked [look] and [color].
+        [outdoors]. {hero} worked [manner], but the {built} fell down! {friend} [felt] [bad]. [soon]
+        [a trait] [helper=helper] [moved] by with [a look] [thing]. The {helper} [did] and fixed the {built}
+        with [size] [stuff]. [soon] the {built} looked [look] and [color].
         """,
     "SECRET": """
         {hero} found [a look] [color] [thing=thing] [where] the [indoors]. "The {thing} is a secret for the
@@ -67,36 +67,36 @@ PARTS = {
         {hero} met [a trait] [color] [animal=animal] near the [place=place]. The {animal} [stayed] [where]
         [a size] [outdoors] and [felt] [bad]. "Let us play [game=game]!" {hero} [said] [manner]. But the
         {animal} did not know {game}. {friend} [did] and played {game} [manner] with [a look] [thing=thing].
-        Soon the {animal} took the {thing} and [did]. "You are [trait], {hero}," the {animal} [said]. Then
-        they [ate] [taste] [food] and [taste] [food].
+        [soon] the {animal} took the {thing} and [did]. "You are [trait], {hero}," the {animal} [said].
+        [soon] they [ate] [taste] [food] and [taste] [food].
         """,
     "QUARREL": """
-        {hero} and {friend} both wanted [a color] [thing=thing]. "It is my [look] {thing}!" {hero} [said].
-        {friend} pulled [manner], and the {thing} broke. {friend} [felt] [bad] and hid [where] the [size]
-        [outdoors]. {hero} [felt] [bad] and [moved] to the [place=place]. There {hero.he} found {friend}
-        with [number] [color] [animals]. "I am sorry, {friend}," {hero} [said] [manner]. [a-cap trait]
-        [helper=helper] fixed the {thing} with [color] [stuff] and [look] [stuff].
+        {hero} and {friend} both [found] [a color] [thing=thing]. "It is my [look] {thing}!" {hero} [said].
+        {friend} pulled [manner], and the {thing} broke. {friend} [felt] [bad] and [stayed] [where] the
+        [size] [outdoors]. {hero} [felt] [bad] and [moved] to the [place=place]. There {hero.he} found
+        {friend} with [number] [color] [animals]. "I am sorry, {friend}," {hero} [said]. [a-cap trait]
+        [helper=helper] fixed the {thing} with [color] [stuff].
         """,
     "RACE": """
         {hero} ran a race to the [place=place] with [a trait] [color] [animal=animal]. "I will win the
         [look] [thing=thing]!" the {animal} [said] [manner]. {hero} [moved] by [a size] [outdoors], and the
-        {animal} [moved] by [number] [color] [plant]. Then {friend} fell and [felt] [bad]. {hero} stopped
+        {animal} [moved] by [number] [color] [plant]. [soon] {friend} fell and [felt] [bad]. {hero} stopped
         and [did] [manner]. The {animal} came back with [taste] [food]. "You are [trait]," [a trait]
-        [helper=helper] [said]. "Share the {thing}!"
+        [helper=helper] [said]. "Share the {thing}, {hero}!"
         """,
     "SEED": """
         {hero} planted [number] [color] seeds near the [place=place]. "[oh]! When will they grow?" {friend}
         [said] [manner]. {hero.His} [trait] [family=family] brought water and [a look] [thing=thing].
         [a-cap size] [color] [animal=animal] [wanted] to eat the seeds, but {friend} [moved] after the
-        {animal}. {hero} [felt] [bad] and waited [manner] with the {thing}. At last, there were [look]
+        {animal}. {hero} [felt] [bad] and waited [manner] with the {thing}. [soon] there were [look]
         [plant=plant] [where] the [outdoors]. {hero} [gave] the {plant} to [a trait] [helper].
         """,
     "CLOSE": """
         <2: {hero} [felt] [good] and {friend} [did] [manner].
         |2: "You are [a trait] [dear], {hero}," {friend} [said].
         |{friend} [felt] [good] and [said], "Thank you, {hero}!">
-        <2: {hero.He} learned that it is [fine] to [virtue] and [virtue].
-        |2: {hero} and {friend} [moved] to the {place} every [weekday].
-        |That night, {hero} told {hero.his} [family] about the {place} and [did] [manner].>
+        <2: {hero} and {friend} learned that it is [fine] to [virtue] and [virtue].
+        |2: {hero.He} and {friend} [moved] to the {place} every [weekday].
+        |That night, {hero} told {hero.his} [family] about the {place} and {friend} [did] [manner].>
         """,
 }
