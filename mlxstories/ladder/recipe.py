@@ -20,7 +20,7 @@ from mlxstories.model import KVCache, ModelConfig, Transformer, size_config
 from mlxstories.optim import build_optimizer, build_schedule, clip_by_global_norm
 from mlxstories.phases import PHASE_1, Phase
 
-STORIES, VALIDATION, CONTEXT, BATCH_SIZE = 400, 64, 128, 8
+STORIES, VALIDATION, CONTEXT, BATCH_SIZE = 1000, 64, 144, 8
 UPDATES = 1000  # the run that is meant, which the schedule's warmup is a share of
 
 
@@ -110,7 +110,7 @@ def built_in(seed: int = 0, fault: str | None = None) -> Subject:
 
 @cache
 def healthy(seed: int = 0) -> Recipe:
-    """Phase 1 on a few hundred built-in stories, one story a row, with the 2 x 64 debugging model."""
+    """Phase 1 on a thousand built-in stories, one story a row, with the 2 x 64 debugging model."""
     dataset = load_dataset(DataConfig(stories=STORIES, validation=VALIDATION, tokenizer="word", seed=seed))
     return Recipe(
         tokenizer=dataset.tokenizer,

@@ -153,14 +153,14 @@ class SpecialsBanned(Transformer):
 
 def mean_after_prompt(model, batch):
     nats = nn.losses.cross_entropy(model(batch.inputs), batch.targets)
-    told = batch.mask * (mx.arange(batch.mask.shape[1]) >= 64)
+    told = batch.mask * (mx.arange(batch.mask.shape[1]) >= 128)
     return ((nats * told).sum(axis=1) / told.sum(axis=1)).mean()
 
 
 FAULTS.add(
     "empty-rows-averaged",
     "not-finite",
-    "a mean of each row after its first 64 tokens, where short rows have none",
+    "a mean of each row after its first 128 tokens, where short rows have none",
     change(loss=mean_after_prompt),
 )
 FAULTS.add(
