@@ -21,6 +21,13 @@ _converter.register_structure_hook_factory(
 )
 
 
+def _text_or_texts(value: Any, _type: Any) -> str | tuple[str, ...]:
+    return value if isinstance(value, str) else _converter.structure(value, tuple[str, ...])
+
+
+_converter.register_structure_hook(str | tuple[str, ...], _text_or_texts)
+
+
 def to_dict(config: Any) -> dict:
     """A frozen dataclass as JSON-ready dicts, lists and scalars."""
     return _converter.unstructure(config)
