@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlxstories.errors import StoriesError
-from mlxstories.ladder import rung_data, rung_init
+from mlxstories.ladder import rung_data, rung_init, rung_minimal, rung_short, rung_sweep, rung_trained
 from mlxstories.ladder.examination import Examination, SubjectFault
 from mlxstories.ladder.finding import ERROR, WARNING, Check, Diagnosis, Rung, fold
 from mlxstories.ladder.subject import Subject
@@ -15,6 +15,10 @@ from mlxstories.ladder.subject import Subject
 RUNGS: dict[str, Callable[[Examination], None]] = {
     "data": rung_data.climb,
     "init": rung_init.climb,
+    "minimal": rung_minimal.climb,
+    "sweep": rung_sweep.climb,
+    "short": rung_short.climb,
+    "trained": rung_trained.climb,
 }
 # After these nothing further up means anything.
 _FATAL = ("subject-error", "token-out-of-range")

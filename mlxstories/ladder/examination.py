@@ -23,6 +23,7 @@ from mlxstories.ladder.subject import Subject, blame, describe_error
 
 _MAX_BATCHES = 400  # of an epoch that are read
 _MAX_CELLS = 400_000  # tokens of an epoch that are read
+_CHEAP = 1_200_000  # logits of a step on the workbench
 _EVALUATED = 1_000_000  # logits held at once
 
 
@@ -163,7 +164,7 @@ class Examination:
                 )
         first, kept = self._first.setdefault("optimizer", (optimizer, None))
         if kept is None:
-            self._first["optimizer"] = (optimizer, [_copied(o.state) for o in _parts(optimizer)])
+            self._first["optimizer"] = (optimizer, [_copied(o.state) for o in parts(optimizer)])
         elif first is optimizer:
             self._restore_optimizer()
         return optimizer
@@ -175,7 +176,7 @@ class Examination:
 
     def _restore_optimizer(self):
         optimizer, states = self._first["optimizer"]
-        for part, state in zip(_parts(optimizer), states, strict=True):
+        for part, state in zip(parts(optimizer), states, strict=True):
             _put_back(part.state, state)
             part._initialized = False
 
@@ -293,6 +294,33 @@ class Examination:
         order = [i for i in np.sort(first) if real[i]] or [0]
         return joined.rows(np.array(order[:count]))
 
+    def small(self, batch: HostBatch) -> HostBatch:
+        """A batch cut so that a step on it is cheap: fewer rows, then shorter ones."""
+        rows = min(batch.shape[0], 4)
+        width = max(16, _CHEAP // (rows * self.subject.vocab_size))
+        batch = batch.rows(slice(0, rows))
+        return batch.cut(width) if width < batch.shape[1] else batch
+
+    @cached_property
+    def minimal(self) -> HostBatch:
+        """The four stories (fewer where there are fewer) that the minimal rung memorises."""
+        return self._accepted(self.small(self.sample))
+
+    def probe_batch(self, index: int) -> HostBatch:
+        """One of several small batches of different rows."""
+        count = self.minimal.shape[0]
+        rows = (np.arange(count) + index * count) % self.sample.shape[0]
+        return self.sample.rows(rows).cut(self.minimal.shape[1])
+
+    def _accepted(self, batch: HostBatch) -> HostBatch:
+        """The batch, or one of the subject's full size where its step insists on that."""
+        try:
+            self.step(self.model(), self.optimizer(), batch)
+            return batch
+        except SubjectFault:
+            rows, columns = self.train.batches[0].shape
+            return self.sample.rows(np.arange(rows) % min(4, self.sample.shape[0])).cut(columns)
+
     # --- training --------------------------------------------------------------------------------
 
     def run(
@@ -404,7 +432,7 @@ class Schedule:
 
 def read_schedule(optimizer: Optimizer) -> Schedule:
     """Ask an optimiser's schedule for its rate at steps up to 100 000."""
-    optimizer = _parts(optimizer)[0]
+    optimizer = parts(optimizer)[0]
     scheduler = optimizer._schedulers.get("learning_rate")
     if scheduler is None:
         rate = read_rate(optimizer)
@@ -450,7 +478,7 @@ def _between(before: mx.array, after: mx.array, factor: float) -> mx.array:
     return (old + factor * (new - old)).astype(before.dtype)
 
 
-def _parts(optimizer: Optimizer) -> list[Optimizer]:
+def parts(optimizer: Optimizer) -> list[Optimizer]:
     return list(getattr(optimizer, "optimizers", None) or [optimizer])
 
 

@@ -94,7 +94,7 @@ def fit(cases: list[tuple[np.ndarray, ...]], values: np.ndarray) -> Objective | 
     if not np.isfinite(values).all() or np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
         return None
     for softmaxes in (1, 2):
-        logs = [_log_softmax(case[0], softmaxes) for case in cases]
+        logs = [log_softmax(case[0], softmaxes) for case in cases]
         for shift in (0, 1, -1, 2):
             for masked in (True, False):
                 for reduction in ("mean", "sum", "mean of all cells", "mean of rows"):
@@ -117,7 +117,7 @@ def fit(cases: list[tuple[np.ndarray, ...]], values: np.ndarray) -> Objective | 
     return None
 
 
-def _log_softmax(logits: np.ndarray, times: int) -> np.ndarray:
+def log_softmax(logits: np.ndarray, times: int) -> np.ndarray:
     logits = logits.astype(np.float64)
     for _ in range(times):
         shifted = logits - logits.max(-1, keepdims=True)

@@ -1,0 +1,220 @@
+"""Rung 5: a short real training, against word frequencies, pairs of words and the floor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlxstories.ladder.batches import HostBatch
+from mlxstories.ladder.examination import Examination, token_losses
+from mlxstories.ladder.finding import ERROR, NOTE, WARNING
+
+_RAMP = 10  # steps over which the update grows to its full size
+_BUDGET = 2_400_000  # logits of one step
+_GAP = 0.15  # nats between unigram and bigram below which beating the unigram proves nothing
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Losses in nats per token on the held-out rows, from counts of the training tokens."""
+
+    unigram: float
+    bigram: float
+
+
+def climb(exam: Examination) -> None:
+    """Train for a little while on fresh batches and compare."""
+    if not exam.facts.get("memorised"):
+        exam.check("a short training", None, "the minimal rung was not passed")
+        return
+    batches, held, unseen = _material(exam)
+    steps = _steps(exam, batches)
+    baselines = count_baselines(exam, held)
+    at = sorted({max(1, round(steps * f)) for f in (0.1, 0.25, 0.5, 0.75, 1.0)})
+    run = exam.run(batches, steps, measure=held, at=at, ramp=_RAMP)
+    exam.facts |= {"trained": run, "held": held, "baselines": baselines}
+    points = run.points
+    exam.rung.figures["short"] = {
+        "points": points,
+        "losses": run.losses,
+        "unigram": baselines.unigram,
+        "bigram": baselines.bigram,
+        "floor": exam.subject.floor,
+    }
+    if not run.finite or len(run.losses) < steps:
+        _unstable(exam, run, batches, held, steps, baselines)
+        return
+    loss, accuracy = points[-1][1:]
+    margin = _margin(exam, run.model, held)
+    exam.facts["margin"] = margin
+    detail = (
+        f"{loss:.2f} ± {margin:.2f} nats, {accuracy:.1%} after {steps} steps; "
+        f"unigram {baselines.unigram:.2f}, bigram {baselines.bigram:.2f}"
+    )
+    _baseline(exam, run, batches, held, steps, baselines, margin, detail)
+    _floor(exam, loss, accuracy, margin, unseen)
+
+
+def _material(exam: Examination) -> tuple[list[HostBatch], HostBatch, bool]:
+    """Training batches of a bounded size, and rows held out of them: validation where there is any."""
+    pool = exam.pool(2048)
+    rng = np.random.default_rng((exam.seed, 41))
+    pool = pool.rows(rng.permutation(pool.shape[0]))
+    full = exam.train.batches[0].shape[0]
+    rows = full
+    while rows > 4 and rows * pool.shape[1] * exam.subject.vocab_size > _BUDGET:
+        rows = (rows + 1) // 2
+    if rows * pool.shape[1] * exam.subject.vocab_size > 2 * _BUDGET:
+        pool = pool.cut(max(16, 2 * _BUDGET // (rows * exam.subject.vocab_size)))
+    if exam.minimal.shape[0] == full:  # the step insists on full batches, or batches are this small
+        rows = full
+    unseen = exam.val is not None
+    held = exam.pool(32, exam.val) if unseen else pool.rows(slice(0, min(16, pool.shape[0] // 4)))
+    if not unseen and pool.shape[0] >= 2 * rows + held.shape[0]:
+        pool = pool.rows(slice(held.shape[0], None))
+    if held.shape[0] == 0:
+        held = pool.rows(slice(0, 4))
+    rows = min(rows, pool.shape[0])
+    count = max(1, pool.shape[0] // rows)
+    return [pool.rows(slice(i * rows, (i + 1) * rows)) for i in range(count)], held, unseen
+
+
+def _steps(exam: Examination, batches: list[HostBatch]) -> int:
+    cells = batches[0].inputs.size * exam.subject.vocab_size
+    return 40 if exam.facts.get("step_seconds", 0) > 0.3 else 60 if cells > 600_000 else 100
+
+
+def count_baselines(exam: Examination, held: HostBatch) -> Baselines:
+    """Unigram and bigram (interpolated, Witten and Bell 1991) losses of the held-out rows."""
+    size = exam.subject.vocab_size
+    before = np.concatenate([b.inputs[b.mask > 0] for b in exam.train.batches])
+    after = np.concatenate([b.targets[b.mask > 0] for b in exam.train.batches])
+    counts = np.bincount(after, minlength=size).astype(np.float64)
+    unigram = (counts + 0.5) / (counts.sum() + 0.5 * size)
+    real = held.mask > 0
+    x, y = held.inputs[real], held.targets[real]
+    keys, pairs = np.unique(before * size + after, return_counts=True)
+    contexts = np.bincount(before, minlength=size)
+    kinds = np.bincount(keys // size, minlength=size)
+    place = np.minimum(np.searchsorted(keys, x * size + y), len(keys) - 1)
+    joint = np.where(keys[place] == x * size + y, pairs[place], 0)
+    backoff = kinds[x]
+    bigram = (joint + backoff * unigram[y]) / np.maximum(contexts[x] + backoff, 1)
+    bigram = np.where(contexts[x] > 0, bigram, unigram[y])
+    return Baselines(float(-np.log(unigram[y]).mean()), float(-np.log(np.maximum(bigram, 1e-12)).mean()))
+
+
+def _margin(exam: Examination, model, held: HostBatch) -> float:
+    """Two standard errors of the held-out loss, rows being independent."""
+    device = held.rows(slice(0, 32)).device()
+    training = model.training
+    model.eval()
+    losses, _ = token_losses(exam.logits(model, device.inputs), device.targets)
+    model.train(training)
+    real = np.array(device.mask) > 0
+    rows = [float(r[m].mean()) for r, m in zip(np.array(losses), real, strict=True) if m.any()]
+    return 2 * float(np.std(rows) / np.sqrt(max(len(rows) - 1, 1)))
+
+
+def _baseline(exam, run, batches, held, steps, baselines: Baselines, margin: float, detail: str) -> None:
+    loss = run.points[-1][1]
+    earlier = run.points[-3][1] if len(run.points) >= 3 else float("inf")
+    best = min(baselines.unigram, baselines.bigram)
+    if loss < baselines.unigram - min(margin, 0.1):
+        exam.check("better than word frequencies", True, detail)
+        return
+    falling = earlier - loss > 0.03
+    slower = exam.run(batches, steps, measure=held, at=(steps,), ramp=_RAMP, scale=0.1)
+    other = slower.points[-1][1] if slower.points and slower.finite else float("inf")
+    evidence = {
+        "loss": loss,
+        "margin": margin,
+        "unigram": baselines.unigram,
+        "bigram": baselines.bigram,
+        "steps": steps,
+        "loss_at_a_tenth_of_the_rate": other,
+    }
+    if other < loss - max(0.3, 2 * margin) and not falling:
+        _too_large(exam, loss, other, steps, evidence)
+        return
+    proof = baselines.unigram - baselines.bigram > _GAP
+    flat = not falling and earlier - loss < 0.03 and proof and loss > best - 0.05
+    exam.check("better than word frequencies", None if not flat else False, detail)
+    if flat:
+        exam.found(
+            "no-better-than-unigram",
+            ERROR,
+            f"after {steps} steps of real training the loss stands at {loss:.2f} ± {margin:.2f} nats, where word "
+            f"frequencies alone give {baselines.unigram:.2f} and pairs of words {baselines.bigram:.2f}",
+            fix="look for what hides the previous tokens from the model: dropout, attention, inputs of other rows",
+            where="model",
+            **evidence,
+        )
+    elif proof:
+        exam.found(
+            "no-better-than-unigram",
+            NOTE,
+            f"after {steps} steps the loss, {loss:.2f} ± {margin:.2f} nats, is not below that of word frequencies "
+            f"({baselines.unigram:.2f}) but still falling",
+            fix="train longer, or try a larger learning rate",
+            **evidence,
+        )
+
+
+def _too_large(exam: Examination, loss: float, other: float, steps: int, evidence: dict) -> None:
+    peak = exam.schedule.peak
+    exam.check("better than word frequencies", False, f"{loss:.2f} nats, {other:.2f} at a tenth of the rate")
+    exam.found(
+        "learning-rate-too-large",
+        ERROR,
+        (f"learning rate {peak:g}" if peak else "the step's size")
+        + f" is too large for real batches: {steps} steps end at {loss:.2f} nats, at a tenth of it at {other:.2f}",
+        fix=f"lower the learning rate to about {peak / 10:.2g}" if peak else "make the steps ten times smaller",
+        where="optimizer",
+        learning_rate=peak,
+        **evidence,
+    )
+
+
+def _unstable(exam: Examination, run, batches, held, steps: int, baselines: Baselines) -> None:
+    slower = exam.run(batches, steps, measure=held, at=(steps,), ramp=_RAMP, scale=0.1)
+    stable = bool(slower.points) and slower.finite
+    exam.check("stays finite", False, f"{len(run.losses)} steps")
+    exam.found(
+        "learning-rate-too-large" if stable else "not-finite",
+        ERROR,
+        f"the loss is not finite after {len(run.losses)} steps of real training"
+        + (f"; at a tenth of the learning rate it reaches {slower.points[-1][1]:.2f} nats" if stable else ""),
+        fix=f"lower the learning rate to about {exam.schedule.peak / 10:.2g}"
+        if stable
+        else "look for a division by 0, a log of 0 or a float16 overflow",
+        where="optimizer" if stable else "model",
+        steps=len(run.losses),
+        learning_rate=exam.schedule.peak,
+    )
+
+
+def _floor(exam: Examination, loss: float, accuracy: float, margin: float, unseen: bool) -> None:
+    floor = exam.subject.floor
+    if floor is None or not unseen:
+        exam.check("not below the floor", None, "no floor given" if floor is None else "no validation data given")
+        return
+    below = loss < floor - 2 * margin - 0.02
+    exam.check("not below the floor", not below, f"{loss:.2f} nats, floor {floor:.2f}")
+    if below:
+        exam.found(
+            "too-good-to-be-true",
+            ERROR,
+            f"the validation loss, {loss:.2f} ± {margin:.2f} nats, lies below the source's entropy of {floor:.2f}, "
+            "which no honest model can reach",
+            fix="look for a leak: validation stories in training, a model that sees the future, padding counted",
+            where="val_batches",
+            loss=loss,
+            accuracy=accuracy,
+            floor=floor,
+            margin=margin,
+        )
+
+
+__all__ = ["WARNING", "Baselines", "climb", "count_baselines"]

@@ -1,0 +1,30 @@
+"""Rung 6: the trained model: leaks that training opened, the subject's validation and its decoding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlxstories.ladder import decoding, validation
+from mlxstories.ladder.causality import dependence, harm, matrix
+from mlxstories.ladder.examination import Examination
+from mlxstories.ladder.rung_init import judge_leaks
+
+
+def climb(exam: Examination) -> None:
+    """Ask again what each position sees, then compare evaluation and generation with our own."""
+    runs = [exam.facts[name] for name in ("trained", "minimal") if name in exam.facts]
+    model = next((run.model for run in runs if run.finite), None)
+    if model is None:
+        exam.check("the trained model", None, "no training run ended well")
+    elif not exam.has("future-leak", "batch-leak"):
+        judge_leaks(exam, [("after training", dependence(exam, model, seed=4))])
+    else:
+        gain = harm(exam, model)
+        exam.check("gain from seeing later tokens", None, f"{gain:.2f} nats a token")
+    if model is not None:
+        exam.rung.figures["causality"] = matrix(exam, model)
+    validation.examine(exam, model)
+    decoding.examine(exam)
+
+
+__all__ = ["climb", "np"]
