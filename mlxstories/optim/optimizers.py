@@ -81,6 +81,11 @@ class _Adaptive(_Rule):
         return -mx.expm1(self.step.astype(mx.float32) * math.log(beta))
 
 
+def _once(*scalars: mx.array) -> mx.array:
+    """The scalars, behind an operation that mx.compile cannot fuse; else each element would compute them."""
+    return mx.stack(scalars)
+
+
 class AdamW(_Adaptive):
     """Adam (Kingma and Ba 2015, alg. 1), with decoupled decay (Loshchilov and Hutter 2019, alg. 2) or not.
 
@@ -126,8 +131,10 @@ class AdamW(_Adaptive):
             v = state["v_max"] = mx.maximum(state["v_max"], v)
         if not self.bias_correction:
             return w - lr * m / (mx.sqrt(v) + self.eps)
-        rate = lr / self._correction(self.betas[0])
-        root = mx.rsqrt(self._correction(self.betas[1]))
+        rate, root = _once(
+            lr / self._correction(self.betas[0]),
+            mx.rsqrt(self._correction(self.betas[1])),
+        )
         return w - rate * m / (mx.sqrt(v) * root + self.eps)
 
 
@@ -163,9 +170,12 @@ class NAdamW(_Adaptive):
         m, v = self._update_moments(g, state)
         t, product = self.step.astype(mx.float32), self.state["momentum_product"]
         now, ahead = self._momentum(t), self._momentum(t + 1)
-        nesterov = (lr * ahead / (1 - product * ahead)) * m + (lr * (1 - now) / (1 - product)) * g
-        root = mx.rsqrt(self._correction(self.betas[1]))
-        return w - nesterov / (mx.sqrt(v) * root + self.eps)
+        of_m, of_g, root = _once(
+            lr * ahead / (1 - product * ahead),
+            lr * (1 - now) / (1 - product),
+            mx.rsqrt(self._correction(self.betas[1])),
+        )
+        return w - (of_m * m + of_g * g) / (mx.sqrt(v) * root + self.eps)
 
 
 class Lion(_Rule):
