@@ -11,6 +11,7 @@ from mlxstories.ladder.batches import HostBatch
 from mlxstories.ladder.examination import Epoch, Examination
 from mlxstories.ladder.finding import ERROR, NOTE, WARNING
 from mlxstories.ladder.overlap import row_overlap, text_overlap, window_overlap
+from mlxstories.ladder.subject import describe_error
 
 _UNKNOWN_ERROR, _UNKNOWN_WARNING = 0.10, 0.03
 _OVERLAP_ERROR, _OVERLAP_WARNING = 0.03, 0.005
@@ -27,6 +28,8 @@ def climb(exam: Examination) -> None:
     rows, columns = exam.train.batches[0].shape
     exam.check("batches", True, f"{len(exam.train.batches)} of {rows} x {columns} read")
     _ids(exam)
+    if exam.has("token-out-of-range"):  # what comes next may look the ids up
+        return
     _variety(exam)
     _targets(exam)
     _padding(exam)
@@ -163,7 +166,7 @@ def _targets(exam: Examination) -> None:
             continue
         evidence = {"match_by_shift": {str(k): round(v, 4) for k, v in rates.items()}, "cells": cells}
         best = max(rates, key=rates.get)
-        if best == 0 and rates[0] > right + 0.02:
+        if best == 0 and rates[0] > max(0.5, right + 0.02):
             exam.found(
                 "targets-not-shifted",
                 ERROR,
@@ -316,11 +319,24 @@ def _fit(exam: Examination, source: str, epoch: Epoch, texts: list[str]) -> None
 
     expected, count = known([str(tokenizer.decode(ids)) for ids in encoded])
     rows = [
-        str(tokenizer.decode([int(i) for i in row[mask > 0]]))
+        [int(i) for i in row[mask > 0]]
         for batch in epoch.batches[:8]
         for row, mask in list(zip(batch.inputs, batch.mask, strict=True))[:4]
     ]
-    found, seen = known(rows)
+    try:
+        found, seen = known([str(tokenizer.decode(ids)) for ids in rows])
+    except Exception as error:  # ids that this tokenizer does not have
+        highest = max(max(ids, default=0) for ids in rows)
+        exam.check(f"tokenizer fits the {source} batches", False, describe_error(error))
+        exam.found(
+            "tokenizer-mismatch",
+            ERROR,
+            f"the tokenizer cannot decode the {source} batches, whose ids reach {highest}: {describe_error(error)}",
+            fix="encode training and validation with one and the same tokenizer, and hand that one over",
+            where=f"{source}_batches",
+            id=highest,
+        )
+        return
     if count < 5 or seen < 5 or expected < 0.2:
         exam.check(
             f"tokenizer fits the {source} batches", None, "decoded texts too short or lossy to compare"
