@@ -78,16 +78,17 @@ def stream(
     sampling: SamplingConfig,
     seed: int = 0,
     end: int = 0,
+    row: int = 0,
 ) -> Iterator[int]:
-    """The same tokens as `generate` gives for one prompt, each as soon as it is chosen."""
-    for position, column in _decode(model, [prompt], max_tokens, sampling, seed, end):
+    """The tokens that `generate` gives for its prompt number ``row``, each as soon as it is chosen."""
+    for position, column in _decode(model, [prompt], max_tokens, sampling, seed, end, row):
         if position > len(prompt):
             if column[0] == end:
                 return
             yield int(column[0])
 
 
-def _decode(model, prompts, max_tokens, sampling, seed, end) -> Iterator[tuple[int, np.ndarray]]:
+def _decode(model, prompts, max_tokens, sampling, seed, end, first_row=0) -> Iterator[tuple[int, np.ndarray]]:
     """Position and tokens int32 [B] there, from the first position after the shortest prompt on.
 
     All rows stand at the same position. Rows whose prompt is longer are fed the prompt there, whatever
