@@ -151,7 +151,8 @@ def _best_fit(pieces: _Pieces, context: int, rng: np.random.Generator | None) ->
         whole = rng.permutation(whole)
     whole = whole[np.argsort(-pieces.length[whole], kind="stable")]
     lengths, starts = np.unique(-pieces.length[whole], return_index=True)
-    for length, waiting in zip((-lengths).tolist(), np.split(whole, starts[1:]), strict=True):
+    for length, start, stop in zip(-lengths, starts, [*starts[1:], len(whole)], strict=False):
+        waiting = whole[start:stop]
         for room in sorted(room for room in rooms if room >= length):
             if not len(waiting):
                 break

@@ -10,13 +10,13 @@ from __future__ import annotations
 PARTS = {
     "START": "@WHO @FRIEND @WHEN, @TALE @CLOSE",
     "WHO": """
-        <3: Once upon a time, there was|2: Long ago, there lived|3: In a [size] [color] house, there lived>
+        <3: Once upon a time, there was|2: Long ago, there lived|3: In [a size] [color] house, there lived>
         [a trait] <3: girl named [girl=hero]|3: boy named [boy=hero]|bear named [child=hero]
         |bunny named [child=hero]|monkey named [child=hero]>.
         """,
     "FRIEND": """
         <2: {hero.His} friend was [a size] [color] [pet=pet] named [friend=friend].
-        |{hero} liked to [hobby] and [hobby] with [a color] [pet=pet] named [friend=friend].
+        |{hero} liked to [hobby] and [pastime] with [a color] [pet=pet] named [friend=friend].
         |{hero} and [a trait] [pet=pet] named [friend=friend] [ate] [taste] [food] every [weekday].>
         """,
     "WHEN": "<2: One [weather] [time]|On [a weather] [weekday]>",
@@ -95,7 +95,7 @@ PARTS = {
         <2: {hero} [felt] [good] and {friend} [did] [manner].
         |2: "You are [a trait] [dear], {hero}," {friend} [said].
         |{friend} [felt] [good] and [said], "Thank you, {hero}!">
-        <2: {hero} and {friend} learned that it is [fine] to [virtue] and [virtue].
+        <2: {hero} and {friend} learned that it is [fine] to [virtue] and [deed].
         |2: {hero.He} and {friend} [moved] to the {place} every [weekday].
         |That night, {hero} told {hero.his} [family] about the {place} and {friend} [did] [manner].>
         """,

@@ -83,16 +83,17 @@ class Tokenizer:
         """
         kept = [int(i) for i in ids]
         for i in kept:
-            if not 0 <= i < self.vocab_size:
-                raise StoriesError(f"token ids must lie in 0 to {self.vocab_size - 1}; got {i}")
+            self._check(i)
         return self.backend.decode([i for i in kept if i >= len(SPECIALS)], skip_special_tokens=False)
 
     def token(self, index: int) -> str:
         """The vocabulary entry of one token id."""
-        entry = self.backend.id_to_token(int(index))
-        if entry is None:
+        self._check(index)
+        return self.backend.id_to_token(int(index))
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.vocab_size:
             raise StoriesError(f"token ids must lie in 0 to {self.vocab_size - 1}; got {index}")
-        return entry
 
     def normalise(self, text: str) -> str:
         """What ``decode(encode(text))`` gives when no token is unknown: the text itself for char and bpe."""
@@ -210,8 +211,8 @@ _NORMALIZER = normalizers.Sequence(
 _PIECES = pre_tokenizers.Split(Regex(_PIECE), "removed", invert=True)  # keeps the matches alone
 _WORD_DECODER = decoders.Sequence(
     [
-        # Puts a space between tokens; no token begins with the continuation prefix.
-        decoders.WordPiece(prefix="\0", cleanup=False),
+        # Puts a space between tokens; none begins with one, which would mark it as the rest of a word.
+        decoders.WordPiece(prefix=" ", cleanup=False),
         decoders.Fuse(),
         decoders.Replace(Regex(r" (?=[.,!?;:)\]}”’…%])"), ""),
         decoders.Replace(Regex(r"(?<=[(\[{“‘]) "), ""),
