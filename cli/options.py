@@ -19,13 +19,9 @@ def data_options(function: Callable) -> Callable:
         *args, data, stories, validation, field, separator, split, tokenizer, vocab_size, data_seed, **options
     ):
         from mlxstories.data.dataset import DataConfig
-        from mlxstories.errors import StoriesError
 
-        named = {"stories", "tinystories"} & set(data)
-        if named and len(data) > 1:
-            raise StoriesError(f"--data {min(named)} cannot be mixed with others; name it alone")
         config = DataConfig(
-            source=data[0] if named else tuple(data),
+            source=data[0] if len(data) == 1 else data,
             stories=stories,
             validation=validation,
             field=field,

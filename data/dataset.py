@@ -61,6 +61,11 @@ class DataConfig:
                 object.__setattr__(self, "source", (self.source,))
         else:
             object.__setattr__(self, "source", tuple(str(path) for path in self.source))
+            if not self.source:
+                raise StoriesError("no source of stories; name stories, tinystories, or files")
+            for name in DEFAULT_STORIES:
+                if name in self.source:
+                    raise StoriesError(f"{name} cannot be mixed with other sources; name it alone")
         for name in ("stories", "validation"):
             value = getattr(self, name)
             if value is not None and value < 1:

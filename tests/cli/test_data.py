@@ -1,0 +1,92 @@
+"""`mlxstories data`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from mlxstories.cli import main
+from mlxstories.cli.options import data_options
+from mlxstories.data import source
+from mlxstories.data.dataset import DataConfig
+
+
+def run(*args):
+    return CliRunner().invoke(main, ["data", *args])
+
+
+def test_show_prints_the_stories_of_a_seed():
+    result = run("show", "--stories", "2", "--seed", "7")
+    assert result.exit_code == 0
+    assert result.output == "\n\n".join(source.texts(2, 7)) + "\n"
+
+
+def test_show_floor():
+    story = source.stories(1, 7)[0]
+    output = run("show", "--stories", "1", "--seed", "7", "--floor").output
+    assert f"{len(story.kind)} tokens, {story.nats.mean():.3f} nats per token" in output
+    assert "% recall" in output
+
+
+def test_show_files(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"story": "One."}\n{"story": "Two."}\n')
+    result = run("show", "--data", str(tmp_path), "--field", "story", "--stories", "1")
+    assert (result.exit_code, result.output) == (0, "One.\n")
+
+
+def test_stats():
+    result = run("stats", "--stories", "20", "--validation", "5")
+    assert result.exit_code == 0
+    for expected in ("20 stories", "5 stories", "0.00% unknown", "0 exact duplicates", "floor ", "recall: "):
+        assert expected in result.output
+    report = json.loads(run("stats", "--stories", "20", "--validation", "5", "--json").output)
+    assert report["train"]["stories"] == 20 and report["floor"]["nats"] > 0.5
+
+
+def test_stats_of_files(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"{i} little words ran far away from home" for i in range(9)))
+    result = run("stats", "--data", str(tmp_path / "a.txt"))
+    assert result.exit_code == 0 and "floor unknown" in result.output
+    assert "validation stories closely resemble" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("show", "--data", "missing.txt"), "missing.txt does not exist"),
+        (("show", "--stories", "0"), "0 is not in the range"),
+        (("show", "--data", "tinystories", "--floor"), "built-in stories alone"),
+        (("stats", "--data", "missing.txt"), "missing.txt does not exist"),
+        (("stats", "--stories", "-1"), "stories must be at least 1; got -1"),
+        (("stats", "--data", "stories", "--data", "x.txt"), "cannot be mixed"),
+        (("stats", "--tokenizer", "syllable"), "'syllable' is not one of"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, message):
+    result = run(*args)
+    assert result.exit_code == 2 and message in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ("", DataConfig()),
+        ("--data tinystories --stories 7", DataConfig("tinystories", stories=7)),
+        (
+            "--data a --data b --validation 3 --field f --separator file --split tail --tokenizer bpe "
+            "--vocab-size 500 --data-seed 9",
+            DataConfig(("a", "b"), None, 3, "f", "file", "bpe", 500, "tail", 9),
+        ),
+    ],
+)
+def test_options_build_a_configuration(args, expected):
+    @click.command()
+    @data_options
+    def command(data):
+        assert data == expected
+
+    CliRunner().invoke(command, args.split(), catch_exceptions=False, standalone_mode=False)

@@ -1,0 +1,120 @@
+"""Readers: every format and separator, and one clear line for each kind of bad file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlxstories.data.readers import read_documents
+from mlxstories.errors import StoriesError
+
+MARKED = "One.\nStill one.\n<|endoftext|>\nTwo.\n\nStill two.\n<|endoftext|>\n"
+BLANK = "One.\nStill one.\n\n \nTwo.\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def read(*paths, **options):
+    return list(read_documents(paths, **options))
+
+
+@pytest.mark.parametrize(
+    ("content", "separator", "stories"),
+    [
+        (MARKED, "auto", ["One.\nStill one.", "Two.\n\nStill two."]),
+        (MARKED, "endoftext", ["One.\nStill one.", "Two.\n\nStill two."]),
+        (MARKED + "Three.", "auto", ["One.\nStill one.", "Two.\n\nStill two.", "Three."]),
+        ("One.<|endoftext|>Two.", "auto", ["One.", "Two."]),
+        (BLANK, "auto", ["One.\nStill one.", "Two."]),
+        (BLANK, "blank-line", ["One.\nStill one.", "Two."]),
+        (BLANK, "file", [BLANK.strip("\n")]),
+        (BLANK, "endoftext", [BLANK.strip("\n")]),
+        ("\ufeffOne.\r\nStill one.\r\n\r\nTwo.\r\n", "auto", ["One.\nStill one.", "Two."]),
+        (MARKED, "file", [MARKED.strip("\n")]),
+    ],
+)
+def test_text(file, content, separator, stories):
+    assert read(file("stories.txt", content), separator=separator) == stories
+
+
+def test_several_text_files_are_a_story_each(file, tmp_path):
+    file("b.txt", BLANK)
+    file("a.md", "Alpha.\n\nBeta.")
+    file("notes.bin", b"\0\1")  # not a supported kind: left alone in a directory
+    file(".hidden.txt", "Hidden.")
+    assert read(tmp_path) == ["Alpha.\n\nBeta.", BLANK.strip("\n")]
+    assert read(tmp_path, separator="blank-line") == ["Alpha.", "Beta.", "One.\nStill one.", "Two."]
+
+
+def test_any_other_suffix_is_text(file):
+    assert read(file("stories.log", "One.\n\nTwo.")) == ["One.", "Two."]
+
+
+def test_json_lines(file):
+    lines = "\n".join(json.dumps({"story": text, "n": 1}) for text in ("One.\n\nTwo", "<|endoftext|>"))
+    assert read(file("a.jsonl", lines + "\n\n"), field="story") == ["One.\n\nTwo", "<|endoftext|>"]
+
+
+def test_parquet(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    table = arrow.table({"text": ["One.", "Two.", "Three."], "n": [1, 2, 3]})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    assert read(tmp_path / "a.parquet") == ["One.", "Two.", "Three."]
+    with pytest.raises(StoriesError, match="no text column 'n'; name one of text, n by --field"):
+        read(tmp_path / "a.parquet", field="n")
+    parquet.write_table(arrow.table({"text": ["One.", None]}), tmp_path / "b.parquet")
+    with pytest.raises(StoriesError, match="row 2: no text"):
+        read(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "contains no text"),
+        ("a.txt", b" \n\n\t\n", "contains no text"),
+        ("a.txt", b"<|endoftext|>\n<|endoftext|>\n", "contains no text"),
+        ("a.jsonl", b"\n", "contains no text"),
+        ("a.txt", b"One\nTw\0o", r"binary \(a zero byte at byte 6\)"),
+        ("a.txt", "One.\nCaf\u00e9".encode("latin-1"), r"not UTF-8 \(at byte 8\)"),
+        ("a.jsonl", b'{"text": "One."}\n{"other": 1}\n', "line 2: no text in the field 'text'"),
+        ("a.jsonl", b'{"text": 1}\n', "line 1: no text in the field 'text'"),
+        ("a.jsonl", b'["One."]\n', "line 1: no text in the field 'text'"),
+        ("a.jsonl", b'{"text": "One."}\n{"text": ', "line 2: not JSON"),
+        ("a.parquet", b"PAR1 but not really", "not a parquet file or is damaged"),
+    ],
+)
+def test_bad_files(file, name, content, message):
+    path = file(name, content)
+    with pytest.raises(StoriesError, match=message) as raised:
+        read(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_missing_things(tmp_path):
+    with pytest.raises(StoriesError, match="does not exist"):
+        read(tmp_path / "missing.txt")
+    with pytest.raises(StoriesError, match=r"holds no \.txt"):
+        read(tmp_path)
+    with pytest.raises(StoriesError, match="no files were named"):
+        read()
+    with pytest.raises(StoriesError, match="separator must be one of"):
+        read(tmp_path, separator="comma")
+
+
+def test_stories_are_given_out_before_the_file_ends(file):
+    path = file("a.txt", b"One.\n<|endoftext|>\nTwo.\n<|endoftext|>\n\xff")
+    documents = read_documents([path])
+    assert [next(documents), next(documents)] == ["One.", "Two."]
+    with pytest.raises(StoriesError, match="not UTF-8"):
+        next(documents)

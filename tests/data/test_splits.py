@@ -1,0 +1,83 @@
+"""Splits: nothing shared, nothing lost, duplicates found."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlxstories.data import source
+from mlxstories.data.splits import distinct, near_duplicates, split
+from mlxstories.errors import StoriesError
+
+
+@given(
+    st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.none() | st.integers(1, n - 1))),
+    st.sampled_from(["seeded", "tail"]),
+    st.integers(0, 5),
+)
+@settings(deadline=None)
+def test_a_split_shares_and_loses_nothing(numbers, method, seed):
+    total, validation = numbers
+    texts = [f"story {i}" for i in range(total)]
+    train, val = split(texts, method=method, validation=validation, seed=seed)
+    assert sorted(train + val) == sorted(texts)
+    assert len(val) == (validation or max(1, total // 10))
+    assert split(texts, method=method, validation=validation, seed=seed) == (train, val)
+    if method == "tail":
+        assert train + val == texts
+
+
+def test_seeds_differ_and_many_stories_need_few_held_out():
+    texts = [str(i) for i in range(10_000)]
+    _, val = split(texts)
+    assert len(val) == 500
+    assert split(texts, seed=1)[1] != val
+    assert len(split(texts, method="tail")[1]) == 1000
+
+
+def test_one_story_is_cut_in_two_at_nine_tenths():
+    text = "0123456789" * 10
+    assert split([text], method="tail") == ([text[:90]], [text[90:]])
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        (["a", "b"], {"validation": 2}, "1 to 1 of 2 distinct stories; got 2"),
+        (["a", "b"], {"validation": 0}, "got 0"),
+        (["a", "b"], {"validation": -3}, "got -3"),
+        (["a", "b"], {"method": "random"}, "one of seeded, tail; got 'random'"),
+        (["a b"], {}, r"--separator.*--split tail"),
+        (["a b"], {"method": "tail", "validation": 1}, "leave out --validation"),
+        (["a"], {"method": "tail"}, "too short"),
+        ([], {}, "1 to -1 of 0"),
+    ],
+)
+def test_bad_splits(texts, options, message):
+    with pytest.raises(StoriesError, match=message):
+        split(texts, **options)
+
+
+def test_duplicates_differ_in_case_and_spacing_at_most():
+    texts = ["One day,\nTom ran.", "one day, Tom  ran.", "One day, Tim ran.", "caf\u00e9", "cafe\u0301"]
+    seen = set()
+    assert list(distinct(texts, seen)) == [texts[0], texts[2], texts[3]]
+    assert list(distinct(texts, seen)) == []
+
+
+def test_near_duplicates_are_found_with_their_originals():
+    train, val = list(source.texts(60, 1)), list(source.texts(20, 2))
+    val[7] = train[41].replace("a", "a", 1) + " The end."
+    found = near_duplicates(train, val)
+    assert found.count == 1 and found.compared == found.total == (60, 20)
+    ((mine, original, similarity),) = found.examples
+    assert (mine, original) == (7, 41) and similarity > 0.8
+    assert near_duplicates(train, val[:5]).count == 0
+
+
+def test_near_duplicates_of_large_corpora_compare_a_spread(monkeypatch):
+    monkeypatch.setattr("mlxstories.data.splits.MOST_COMPARED", 10)
+    found = near_duplicates([f"one two three {i}" for i in range(100)], ["one two three 90"])
+    assert found.compared == (10, 1) and found.total == (100, 1)
+    assert found.examples[0][1] == 90
