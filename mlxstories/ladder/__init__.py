@@ -3,12 +3,14 @@
 from mlxstories.ladder.diagnosis import assert_healthy, check_before_training, diagnose
 from mlxstories.ladder.finding import CATALOGUE, Diagnosis, Finding
 from mlxstories.ladder.subject import Subject, load_subject
+from mlxstories.ladder.watch import Watch
 
 __all__ = [
     "CATALOGUE",
     "Diagnosis",
     "Finding",
     "Subject",
+    "Watch",
     "assert_healthy",
     "check_before_training",
     "diagnose",

@@ -34,7 +34,9 @@ def examine(exam: Examination) -> None:
                 example = (name, verdicts.index(False), prompt, tokens)
     repeats = _repeats(exam, models[0][1])
     wrong = first_wrong + later_wrong
-    exam.check("generation is the argmax", not wrong and repeats, f"{wrong} of {firsts + laters} tokens differ")
+    exam.check(
+        "generation is the argmax", not wrong and repeats, f"{wrong} of {firsts + laters} tokens differ"
+    )
     _judge(exam, first_wrong, firsts, later_wrong, laters, repeats, example)
     _loops(exam, models[-1][1])
 
@@ -57,7 +59,9 @@ def _continue(exam: Examination, model: nn.Module, prompt: list[int]) -> list[in
         tokens = tokens[len(prompt) :]
     size = exam.subject.vocab_size
     if any(not 0 <= token < size for token in tokens):
-        raise exam.fault(f"generate returned ids outside 0 to {size - 1}: {tokens[:8]}", "return token ids", "generate")
+        raise exam.fault(
+            f"generate returned ids outside 0 to {size - 1}: {tokens[:8]}", "return token ids", "generate"
+        )
     return tokens[:count]
 
 
@@ -81,7 +85,11 @@ def _repeats(exam: Examination, model: nn.Module) -> bool:
     with exam.calling("generate"):
         exam.seed_all(exam.seed + 77)
         second = [int(t) for t in exam.subject.generate(model, list(prompt[0]), max(2, len(first)))]
-    second = second[len(prompt[0]) :] if second[: len(prompt[0])] == prompt[0] and len(second) > len(first) else second
+    second = (
+        second[len(prompt[0]) :]
+        if second[: len(prompt[0])] == prompt[0] and len(second) > len(first)
+        else second
+    )
     return second[: len(first)] == first
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import rung_data, rung_init, rung_minimal, rung_short, rung_sweep, rung_trained
 from mlxstories.ladder.examination import Examination, SubjectFault
-from mlxstories.ladder.finding import ERROR, WARNING, Check, Diagnosis, Rung, fold
+from mlxstories.ladder.finding import ERROR, Check, Diagnosis, Rung, fold
+from mlxstories.ladder.limits import TimeLimitError
 from mlxstories.ladder.subject import Subject
 
 RUNGS: dict[str, Callable[[Examination], None]] = {
@@ -20,6 +21,7 @@ RUNGS: dict[str, Callable[[Examination], None]] = {
     "short": rung_short.climb,
     "trained": rung_trained.climb,
 }
+_BUILDS_ON = {"sweep": ("data", "minimal"), "short": ("data", "minimal"), "trained": ("minimal",)}
 # After these nothing further up means anything.
 _FATAL = ("subject-error", "token-out-of-range")
 
@@ -30,6 +32,7 @@ def diagnose(
     seed: int = 0,
     budget_seconds: float | None = None,
     rungs: Iterable[str] | None = None,
+    stories: int = 4,
     on_event: Callable[[str, Any], None] | None = None,
 ) -> Diagnosis:
     """Examine a subject rung by rung and name the cause of what is wrong.
@@ -37,7 +40,8 @@ def diagnose(
     Args:
         seed: of everything drawn.
         budget_seconds: no further rung is begun after so many seconds.
-        rungs: names of the rungs to climb, all by default; later ones may need figures of earlier ones.
+        rungs: names of the rungs to climb, all by default; those that they build on are climbed with them.
+        stories: rows that the minimal rung memorises.
         on_event: called with ("rung", Rung) when one begins and ("done", Rung) when it ends, ("check", Check)
             and ("finding", Finding) as they come.
 
@@ -48,8 +52,9 @@ def diagnose(
     for name in wanted:
         if name not in RUNGS:
             raise StoriesError(f"unknown rung {name!r}: choose from {', '.join(RUNGS)}")
-    exam = Examination(subject, seed, on_event)
-    return _climb(exam, [(name, RUNGS[name]) for name in RUNGS if name in wanted], budget_seconds, on_event)
+    needed = {base for name in wanted for base in (name, *_BUILDS_ON.get(name, ()))}
+    exam = Examination(subject, seed, on_event, stories)
+    return _climb(exam, [(name, RUNGS[name]) for name in RUNGS if name in needed], budget_seconds, on_event)
 
 
 def check_before_training(subject: Subject, *, seed: int = 0) -> Diagnosis:
@@ -87,7 +92,14 @@ def _climb(exam: Examination, rungs, budget: float | None, on_event) -> Diagnosi
             before = len(exam.findings)
             try:
                 climb(exam)
-            except SubjectFault as fault:
+            except (SubjectFault, TimeLimitError) as error:
+                fault = (
+                    error
+                    if isinstance(error, SubjectFault)
+                    else exam.fault(
+                        f"the climb is {error}", "raise the time limit, or make steps and batches smaller"
+                    )
+                )
                 exam.findings.append(fault.finding)
                 rung.checks.append(Check("the subject runs", "failed", fault.finding.message))
                 tell("finding", fault.finding)
@@ -101,6 +113,3 @@ def _climb(exam: Examination, rungs, budget: float | None, on_event) -> Diagnosi
                 stopped = f"meaningless after {fatal.code}"
     findings, consequences = fold(exam.findings)
     return Diagnosis(exam.subject.name, findings, climbed, time.perf_counter() - start, consequences)
-
-
-__all__ = ["RUNGS", "WARNING", "assert_healthy", "check_before_training", "diagnose"]

@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlxstories import kernels  # noqa: F401  (puts the fast BLAS in place)
 from mlxstories.ladder.batches import HostBatch, UnusableBatch, read_batch
 from mlxstories.ladder.finding import ERROR, Check, Finding, Rung
+from mlxstories.ladder.limits import TimeLimitError
 from mlxstories.ladder.subject import Subject, blame, describe_error
 
 _MAX_BATCHES = 400  # of an epoch that are read
@@ -74,9 +75,16 @@ class Examination:
     Every call into the subject's code goes through ``calling``, which turns exceptions into findings.
     """
 
-    def __init__(self, subject: Subject, seed: int, on_event: Callable[[str, Any], None] | None = None):
+    def __init__(
+        self,
+        subject: Subject,
+        seed: int,
+        on_event: Callable[[str, Any], None] | None = None,
+        stories: int = 4,
+    ):
         self.subject = subject
         self.seed = seed
+        self.stories = stories
         self.rung = Rung("data")
         self.findings: list[Finding] = []
         self.facts: dict[str, Any] = {}  # what one rung learns and later ones build on
@@ -103,6 +111,11 @@ class Examination:
         """Whether one of these was found as an error, any error where none are named."""
         return any(f.severity == ERROR and (not codes or f.code in codes) for f in self.findings)
 
+    @property
+    def cause(self) -> str:
+        """Code of the first error found so far."""
+        return next((f.code for f in self.findings if f.severity == ERROR), "")
+
     # --- calling the subject ---------------------------------------------------------------------
 
     @contextmanager
@@ -114,6 +127,8 @@ class Examination:
             raise
         except (Exception, SystemExit) as error:
             where = blame(error)
+            if isinstance(error, TimeLimitError):
+                where = where or what
             if where is None and not isinstance(error, RuntimeError):
                 raise  # no code but our own was running
             finding = Finding(
@@ -296,7 +311,7 @@ class Examination:
 
     def small(self, batch: HostBatch) -> HostBatch:
         """A batch cut so that a step on it is cheap: fewer rows, then shorter ones."""
-        rows = min(batch.shape[0], 4)
+        rows = min(batch.shape[0], self.stories)
         width = max(16, _CHEAP // (rows * self.subject.vocab_size))
         batch = batch.rows(slice(0, rows))
         return batch.cut(width) if width < batch.shape[1] else batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -73,7 +72,7 @@ EXPLAINS: Mapping[str, set[str]] = {
     "token-out-of-range": set(CATALOGUE),
     "tokenizer-mismatch": {"high-unknown-rate"},
     "targets-not-shifted": _DYNAMICS | {"train-val-overlap", "position-blind"},
-    "targets-mismatched": _DYNAMICS | {"loss-sign"},
+    "targets-mismatched": _DYNAMICS | {"loss-sign", "padding-in-loss", "padding-in-accuracy"},
     "constant-batches": _DYNAMICS | {"train-val-overlap", "dead-parameters"},
     "padding-in-loss": _DYNAMICS | {"padding-in-accuracy"},
     "not-finite": set(CATALOGUE) - {"subject-error", "token-out-of-range"},
@@ -175,6 +174,8 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON report."""
+        from mlxstories.environment import environment
+
         return {
             "subject": self.subject,
             "healthy": self.healthy,
@@ -183,27 +184,6 @@ class Diagnosis:
             "rungs": [rung.to_dict() for rung in self.rungs],
             "environment": environment(),
         }
-
-
-def environment() -> dict[str, str]:
-    """Versions and device that a report should carry."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    import mlx.core as mx
-
-    def of(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "unknown"
-
-    return {
-        "mlxstories": of("mlxstories"),
-        "mlx": of("mlx"),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "device": str(mx.default_device()),
-    }
 
 
 def fold(findings: list[Finding]) -> tuple[list[Finding], list[Finding]]:

@@ -19,11 +19,13 @@ def climb(exam: Examination) -> None:
     if "minimal" not in exam.facts:
         exam.check("learning rates", None, "the minimal rung did not run")
         return
+    if exam.has():
+        exam.check("learning rates", None, f"{exam.cause} comes first")
+        return
     minimal: Run = exam.facts["minimal"]
     failed = not exam.facts["memorised"]
-    explained = failed and exam.has()
     steps = min(20, len(minimal.losses)) if not failed else min(30, max(20, len(minimal.losses)))
-    scales = (0.1, 10.0) if explained else _WIDE if failed else _USUAL
+    scales = _WIDE if failed else _USUAL
     runs = {1.0: _try(exam, 1.0, steps)}
     for scale in scales:
         runs[scale] = _try(exam, scale, steps)
@@ -32,17 +34,23 @@ def climb(exam: Examination) -> None:
     best = max(gains, key=gains.get)
     peak = exam.schedule.peak or None
     exam.rung.figures["sweep"] = [
-        {"scale": s, "rate": peak * s if peak else None, "loss": runs[s][0], "accuracy": runs[s][1], "steps": steps}
+        {
+            "scale": s,
+            "rate": peak * s if peak else None,
+            "loss": runs[s][0],
+            "accuracy": runs[s][1],
+            "steps": steps,
+        }
         for s in sorted(runs)
     ]
     exam.facts |= {"sweep": runs, "sweep_steps": steps}
     rate = f"{peak:g}" if peak else "its own"
     exam.check(
         "learning rates",
-        not failed or explained or best == 1.0,
+        not failed,
         f"best at {best:g} times {rate}: {runs[best][1]:.1%} in {steps} steps, at 1: {runs[1.0][1]:.1%}",
     )
-    if failed and not explained:
+    if failed:
         _explain(exam, runs, gains, best, steps)
     else:
         _warmup(exam)
@@ -115,7 +123,11 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
             WARNING if slow else ERROR,
             f"{exam.minimal.shape[0]} rows cannot be memorised: {runs[best][1]:.1%} of their tokens after {steps} "
             f"steps at the best of {len(runs)} learning rates"
-            + (", though the loss keeps falling" if slow else f", {bound:.2f} nats would take word frequencies alone"),
+            + (
+                ", though the loss keeps falling"
+                if slow
+                else f", {bound:.2f} nats would take word frequencies alone"
+            ),
             fix="look for what keeps the model from fitting: targets that do not follow from the inputs, heavy "
             "dropout, a part cut off from the gradient, too little capacity",
             where="model",
@@ -137,7 +149,11 @@ def _words(peak, best, runs, steps) -> dict[str, str]:
 def _clip(exam: Examination, *, failed: bool, **evidence) -> bool:
     clip: Clip | None = exam.facts.get("clip")
     tight = clip is not None and clip.share < 0.2
-    exam.check("clipping", None if clip is None else not (tight and failed), "" if clip is None else f"{clip.share:.1%}")
+    exam.check(
+        "clipping",
+        None if clip is None else not (tight and failed),
+        "" if clip is None else f"{clip.share:.1%}",
+    )
     if not tight or (not failed and clip.share > 0.02):
         return False
     exam.found(
@@ -146,7 +162,9 @@ def _clip(exam: Examination, *, failed: bool, **evidence) -> bool:
         f"every gradient is clipped to {'a norm' if clip.kind == 'norm' else 'entries'} of {clip.limit:.2g}, "
         f"{clip.share:.1%} of its length",
         fix="clip at a norm of about 1, above the usual gradient norm "
-        f"({clip.limit / max(clip.share, 1e-30):.2g} here)" if clip.kind == "norm" else "clip by global norm, at about 1",
+        f"({clip.limit / max(clip.share, 1e-30):.2g} here)"
+        if clip.kind == "norm"
+        else "clip by global norm, at about 1",
         where="train_step",
         limit=clip.limit,
         share_left=clip.share,

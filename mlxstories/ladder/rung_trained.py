@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mlxstories.ladder import decoding, validation
 from mlxstories.ladder.causality import dependence, harm, matrix
 from mlxstories.ladder.examination import Examination
@@ -25,6 +23,3 @@ def climb(exam: Examination) -> None:
         exam.rung.figures["causality"] = matrix(exam, model)
     validation.examine(exam, model)
     decoding.examine(exam)
-
-
-__all__ = ["climb", "np"]

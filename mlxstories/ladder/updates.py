@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.batches import HostBatch
 from mlxstories.ladder.examination import Examination, masked_mean, parts, put, read_rate
-from mlxstories.ladder.finding import ERROR, NOTE, WARNING
+from mlxstories.ladder.finding import ERROR, WARNING
 from mlxstories.ladder.objective import fit
 from mlxstories.ladder.rung_init import judge_objective
 
@@ -56,7 +56,9 @@ def examine(exam: Examination) -> None:
     _direction(exam, watched)
     _state(exam, optimizer, watched)
     _decay(exam, watched)
-    if exam.subject.train_step is not None and not exam.has("loss-sign", "double-softmax", "targets-mismatched"):
+    if exam.subject.train_step is not None and not exam.has(
+        "loss-sign", "double-softmax", "targets-mismatched"
+    ):
         _returned_loss(exam)
     exam.facts["clip"] = clipping(exam)
 
@@ -74,7 +76,9 @@ def watch(exam: Examination, model: nn.Module, optimizer: Optimizer) -> Watched:
         watched.losses.append(exam.step(model, optimizer, batch))
         watched.rates.append(read_rate(optimizer))
         after = dict(tree_flatten(model.parameters()))
-        change = {n: after[n].astype(mx.float32) - before[n].astype(mx.float32) for n in trainable if n in after}
+        change = {
+            n: after[n].astype(mx.float32) - before[n].astype(mx.float32) for n in trainable if n in after
+        }
         largest = {n: mx.abs(d).max() for n, d in change.items() if d.size}
         mx.eval(largest)
         moved = {n: float(v) for n, v in largest.items()}
@@ -353,6 +357,3 @@ def _received(optimizer: Optimizer, before, after) -> dict[str, mx.array]:
             if leaf == key:
                 received[path] = value.astype(mx.float32) / factor
     return received
-
-
-__all__ = ["NOTE", "Clip", "Watched", "clipping", "examine", "watch"]

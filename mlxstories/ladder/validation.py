@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.batches import HostBatch
-from mlxstories.ladder.examination import Examination, SubjectFault
+from mlxstories.ladder.examination import Examination
 from mlxstories.ladder.finding import ERROR, WARNING
 from mlxstories.ladder.objective import log_softmax
 
@@ -88,7 +88,9 @@ def _on_model(exam: Examination, model: nn.Module, batches: list[HostBatch], *, 
             answer = exam.subject.evaluate(model, [batch.user() for batch in batches])
             if not hasattr(answer, "keys"):
                 raise exam.fault(
-                    f"evaluate returned {type(answer).__name__}", 'return {"loss": ..., "accuracy": ...}', "evaluate"
+                    f"evaluate returned {type(answer).__name__}",
+                    'return {"loss": ..., "accuracy": ...}',
+                    "evaluate",
                 )
             return {str(key): float(value) for key, value in dict(answer).items()}
 
@@ -125,13 +127,22 @@ def _expected(logits: list[np.ndarray], batches: list[HostBatch]) -> dict[str, t
         real.append(batch.mask > 0)
 
     def over(chosen) -> tuple[float, float, float]:
-        return tuple(float(np.concatenate([a[c] for a, c in zip(x, chosen, strict=True)]).mean()) for x in (nats, flat, hits))
+        return tuple(
+            float(np.concatenate([a[c] for a, c in zip(x, chosen, strict=True)]).mean())
+            for x in (nats, flat, hits)
+        )
 
     everything = [np.ones_like(r) for r in real]
-    by_batch = np.mean([[a[r].mean() for a in (n, f, h)] for n, f, h, r in zip(nats, flat, hits, real, strict=True)], 0)
+    by_batch = np.mean(
+        [[a[r].mean() for a in (n, f, h)] for n, f, h, r in zip(nats, flat, hits, real, strict=True)], 0
+    )
     padded = np.mean([[a.mean() for a in (n, f, h)] for n, f, h in zip(nats, flat, hits, strict=True)], 0)
     by_row = np.mean(
-        [[a[i][r[i]].mean() for a in (n, f, h)] for n, f, h, r in zip(nats, flat, hits, real, strict=True) for i in range(len(r))],
+        [
+            [a[i][r[i]].mean() for a in (n, f, h)]
+            for n, f, h, r in zip(nats, flat, hits, real, strict=True)
+            for i in range(len(r))
+        ],
         0,
     )
     return {
@@ -152,7 +163,9 @@ def _compare(exam: Examination, answer, batches: list[HostBatch]) -> None:
         ok &= _loss(exam, reported["loss"], expected)
     if "accuracy" in reported:
         ok &= _accuracy(exam, reported["accuracy"], expected)
-    exam.check("validation agrees with ours", ok, f"loss {loss:.4f}, accuracy {accuracy:.2%} on our test batches")
+    exam.check(
+        "validation agrees with ours", ok, f"loss {loss:.4f}, accuracy {accuracy:.2%} on our test batches"
+    )
 
 
 def _near(value: float, other: float) -> bool:
@@ -240,6 +253,3 @@ def _accuracy(exam: Examination, value: float, expected) -> bool:
         recomputed=accuracy,
     )
     return False
-
-
-__all__ = ["SubjectFault", "examine"]

@@ -1,0 +1,105 @@
+"""Figures of a diagnosis, one for each rung that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from mlxstories.ladder.finding import Diagnosis
+from mlxstories.plots.style import COLOURS, GREY, mark_level, new_figure, styled
+from mlxstories.plots.sweep import sweep
+
+
+def figures(diagnosis: Diagnosis, *, story: bool = False) -> dict[str, Figure]:
+    """Every figure that the climb has data for, by name; ``story`` marks the debugging story's own figures."""
+    data = {name: value for rung in diagnosis.rungs for name, value in rung.figures.items()}
+    name = [diagnosis.subject]
+    drawn: dict[str, Figure] = {}
+    if data.get("overfit"):
+        drawn["overfit"] = overfit(data["overfit"], name, story)
+    swept = [(p["rate"], p["accuracy"]) for p in data.get("sweep", ()) if p["rate"]]
+    if swept:
+        own = next((p["rate"] for p in data["sweep"] if p["scale"] == 1), None)
+        steps = data["sweep"][0]["steps"]
+        caption = [f"{diagnosis.subject}: accuracy on the minimal rows after {steps} updates"]
+        drawn["sweep"] = sweep({"here": swept}, own=own, caption=caption, story=story)
+    if data.get("gradients"):
+        drawn["gradients"] = gradients(data["gradients"], name)
+    if data.get("short"):
+        drawn["short"] = short(data["short"], name)
+    if data.get("causality"):
+        drawn["causality"] = causality(data["causality"], name)
+    return drawn
+
+
+@styled
+def overfit(data: Mapping, caption: list[str], story: bool) -> Figure:
+    """Loss and accuracy on the minimal rows over updates."""
+    figure, (top, bottom) = new_figure(f"Memorising {data['rows']} rows", caption, (2.6, 2.6))
+    steps, losses, accuracies = np.array(data["points"], dtype=np.float64).T
+    top.plot(steps, losses, "o-", color=COLOURS[0])
+    top.set(ylabel="loss (nats per token)", ylim=(0, None))
+    bottom.plot(steps, accuracies, "o-", color=COLOURS[0], label="here")
+    if story:
+        bottom.plot(10, 0.667, "*", color=GREY, markersize=11, label="the story's")
+        bottom.legend()
+    bottom.set(ylabel="accuracy", xlabel="updates", ylim=(-0.03, 1.05))
+    bottom.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure
+
+
+@styled
+def gradients(data: Mapping[str, Mapping[str, float]], caption: list[str]) -> Figure:
+    """Gradient norm of each parameter, untrained and a few steps on."""
+    names = list(data)
+    figure, (axes,) = new_figure("Gradient norm by parameter", caption, (max(2.5, 0.22 * len(names) + 1),))
+    rows = np.arange(len(names))
+    for key, colour, marker in (("first", COLOURS[0], "o"), ("later", COLOURS[1], "s")):
+        values = np.array([data[name][key] for name in names])
+        alive = values > 0
+        label = "at the first step" if key == "first" else "a few steps on"
+        axes.plot(values[alive], rows[alive], marker, color=colour, label=label)
+    dead = np.array([max(data[name].values()) == 0 for name in names])
+    for row in rows[dead]:
+        axes.annotate(
+            "no gradient", (0, row), xycoords=("axes fraction", "data"), va="center", color=COLOURS[1]
+        )
+    axes.set(
+        xscale="log", xlabel="gradient norm", yticks=rows, yticklabels=names, ylim=(len(names) - 0.5, -0.5)
+    )
+    axes.tick_params(axis="y", labelsize=8)
+    axes.legend()
+    return figure
+
+
+@styled
+def short(data: Mapping, caption: list[str]) -> Figure:
+    """The short training against its baselines."""
+    figure, (axes,) = new_figure("A short training", caption)
+    axes.plot(np.arange(1, len(data["losses"]) + 1), data["losses"], color=GREY, linewidth=1, label="batches")
+    if data["points"]:
+        steps, losses, _ = np.array(data["points"], dtype=np.float64).T
+        axes.plot(steps, losses, "o-", color=COLOURS[0], label="held-out rows")
+    for key, colour in (("unigram", COLOURS[1]), ("bigram", COLOURS[2]), ("floor", COLOURS[3])):
+        if data.get(key) is not None:
+            mark_level(axes, data[key], key, above=True, colour=colour)
+    axes.set(xlabel="updates", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+@styled
+def causality(matrix: list[list[float]], caption: list[str]) -> Figure:
+    """Which position's logits (row) move when the token at a position (column) changes."""
+    table = np.array(matrix)
+    figure, (axes,) = new_figure("Which position sees which", caption, (5.5,))
+    image = axes.imshow(np.log10(np.maximum(table, 1e-8)), cmap="Blues", vmin=-8, vmax=0)
+    figure.colorbar(image, ax=axes, label="change of the logits, log10 of its share of the largest")
+    size = len(table)
+    axes.plot([-0.5, size - 0.5], [-0.5, size - 0.5], color=COLOURS[1], linewidth=1)
+    axes.set(xlabel="position changed", ylabel="position that reads it; above the line lies the future")
+    axes.grid(False)
+    return figure
