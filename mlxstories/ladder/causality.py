@@ -138,10 +138,11 @@ def _row_leak(forward, row, base, other) -> float:
         mate = other(row)
     else:
         mate = base[1:2] if not np.array_equal(base[1:2], row) else base[:1]
-    first = forward(np.concatenate([row, mate, mate]))
-    second = forward(np.concatenate([row, other(mate), other(mate)]))
-    moved = float(np.abs(second[1:] - first[1:]).max())
-    return float(np.abs(second[0] - first[0]).max()) / max(moved, 1e-3 * float(first.std()), 1e-30)
+    # In the middle, for attention over the batch may be causal too.
+    first = forward(np.concatenate([mate, row, mate]))
+    second = forward(np.concatenate([other(mate), row, other(mate)]))
+    moved = float(np.abs(second[::2] - first[::2]).max())
+    return float(np.abs(second[1] - first[1]).max()) / max(moved, 1e-3 * float(first.std()), 1e-30)
 
 
 def _order(forward, exam: Examination, spread: float, rng) -> float:
