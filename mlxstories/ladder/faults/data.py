@@ -273,19 +273,37 @@ def _(recipe: Recipe) -> Recipe:
     return Once(**{name: getattr(recipe, name) for name in recipe.__dataclass_fields__})
 
 
-@FAULTS.planted("words-shuffled", "no-better-than-unigram", "the words of every story are shuffled")
-def _(recipe: Recipe) -> Recipe:
-    rng = np.random.default_rng(0)
+def retold(function):
+    """A plant that makes lists of stories, each a list of words, from such lists."""
 
-    def shuffled(texts):
-        return [" ".join(rng.permutation(text.split())) for text in texts]
+    def plant(recipe: Recipe) -> Recipe:
+        train = function([text.split() for text in recipe.train_texts])
+        val = function([text.split() for text in recipe.val_texts])
+        return read(
+            recipe, train=[" ".join(words) for words in train], val=[" ".join(words) for words in val]
+        )
 
-    return read(recipe, train=shuffled(recipe.train_texts), val=shuffled(recipe.val_texts))
+    return plant
 
 
-@FAULTS.planted("words-doubled", "too-good-to-be-true", "a broken join writes every word twice")
-def _(recipe: Recipe) -> Recipe:
-    def doubled(texts):
-        return [" ".join(word for word in text.split() for _ in range(2)) for text in texts]
+def shuffled_across(stories: list[list[str]]) -> list[list[str]]:
+    words = np.random.default_rng(0).permutation(np.concatenate(stories))
+    return [part.tolist() for part in np.array_split(words, len(stories))]
 
-    return read(recipe, train=doubled(recipe.train_texts), val=doubled(recipe.val_texts))
+
+FAULTS.add(
+    "words-shuffled",
+    "no-better-than-unigram",
+    "the list of all words is shuffled where the list of stories was meant",
+    retold(shuffled_across),
+)
+FAULTS.add(
+    "words-stuttered",
+    "too-good-to-be-true",
+    "np.repeat for np.tile: every word stands sixteen times in a row",
+    retold(
+        lambda stories: [
+            [word for word in words for _ in range(16)] for words in stories[: len(stories) // 8]
+        ]
+    ),
+)

@@ -11,7 +11,7 @@ import mlx.nn as nn
 from mlxstories.ladder.faults.fault import Group, change
 from mlxstories.ladder.faults.model import rebuilt
 from mlxstories.model import ModelConfig, Transformer
-from mlxstories.model.layers import Attention, Block
+from mlxstories.model.layers import ROPE_BASE, Attention, Block
 
 FAULTS = Group("model")
 
@@ -41,18 +41,6 @@ FAULTS.add(
     "mask-off-by-one", "future-leak", "the mask allows the next token", masked_by(lambda ahead: ahead <= 1)
 )
 FAULTS.add(
-    "soft-mask",
-    "future-leak",
-    "the mask adds -4 instead of minus infinity",
-    masked_by(lambda ahead: mx.where(ahead > 0, -4.0, 0.0)),
-)
-FAULTS.add(
-    "softer-mask",
-    "future-leak",
-    "the mask adds -10, which training learns to overcome (minGPT issue 75)",
-    masked_by(lambda ahead: mx.where(ahead > 0, -10.0, 0.0)),
-)
-FAULTS.add(
     "mask-of-window",
     "future-leak",
     "a sliding window looks both ways",
@@ -63,6 +51,18 @@ FAULTS.add(
     "future-leak",
     "the mask is causal between blocks of 8 and open within them",
     masked_by(lambda ahead: ahead < 8 - mx.arange(ahead.shape[0])[:, None] % 8),
+)
+FAULTS.add(
+    "soft-mask",
+    "future-leak",
+    "the mask adds -4 instead of minus infinity",
+    rebuilt(lambda model, config: each_attention(model, config, softly(-4.0))),
+)
+FAULTS.add(
+    "softer-mask",
+    "future-leak",
+    "the mask adds -10, which training learns to overcome (minGPT issue 75)",
+    rebuilt(lambda model, config: each_attention(model, config, softly(-10.0))),
 )
 FAULTS.add(
     "mask-multiplied",
@@ -93,12 +93,27 @@ class ByHand(Attention):
             projection(x).reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
             for projection in (self.query, self.key, self.value)
         )
+        if self.rope:
+            queries, keys = (
+                mx.fast.rope(part, part.shape[-1], traditional=False, base=ROPE_BASE, scale=1.0, offset=0)
+                for part in (queries, keys)
+            )
         return self.out(self.mix(queries, keys, values).swapaxes(1, 2).reshape(x.shape))
 
     def mix(self, queries, keys, values):
         """[B, H, T, D / H] three times to one."""
         scores = queries @ keys.swapaxes(-1, -2) / math.sqrt(queries.shape[-1])
         return self.weights(scores, mx.tri(scores.shape[-1])) @ values
+
+
+def softly(penalty: float) -> type:
+    """Attention whose mask adds a finite penalty to the scores of the future."""
+
+    class SoftMask(ByHand):
+        def weights(self, scores, past):
+            return mx.softmax(scores + (1 - past) * penalty, axis=-1)
+
+    return SoftMask
 
 
 class MultipliedMask(ByHand):

@@ -11,7 +11,7 @@ import mlx.nn as nn
 from mlxstories.ladder.faults.fault import Group, change, shape
 from mlxstories.ladder.recipe import Recipe
 from mlxstories.model import ModelConfig, Transformer
-from mlxstories.model.layers import Attention, Block, FeedForward
+from mlxstories.model.layers import Block, FeedForward
 
 FAULTS = Group("model")
 
@@ -31,16 +31,6 @@ def rebuilt(edit: Callable[[Transformer, ModelConfig], None]) -> Callable[[Recip
 
 
 # What the model cannot see
-
-
-class Average(Attention):
-    """Every position takes the plain mean of the past."""
-
-    def __call__(self, x, mask, layer, cache):
-        if cache is not None:
-            return super().__call__(x, mask, layer, cache)
-        count = mx.arange(1, x.shape[1] + 1)[:, None]
-        return self.out(self.value(mx.cumsum(x, axis=1) / count))
 
 
 class BagOfWords(Transformer):

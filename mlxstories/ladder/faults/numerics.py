@@ -10,6 +10,7 @@ import mlx.nn as nn
 from mlx.utils import tree_map
 
 from mlxstories.ladder.faults.fault import Group, change, shape
+from mlxstories.ladder.faults.leaks import ByHand, each_attention
 from mlxstories.ladder.faults.model import rebuilt
 from mlxstories.ladder.recipe import Recipe
 from mlxstories.model import ModelConfig, Transformer
@@ -65,13 +66,12 @@ class Squeezed(Transformer):
         return mx.tanh(super().head(features))
 
 
-class StrictMask(Transformer):
+class StrictMask(ByHand):
     """Excludes the diagonal too, so the first position sees nothing at all."""
 
-    def _attention_mask(self, index, starts, cache):
-        if cache is not None:
-            return super()._attention_mask(index, starts, cache)
-        return mx.where(index[0][:, None] > index[0][None], 0.0, -mx.inf)
+    def weights(self, scores, past):
+        strictly = mx.tri(scores.shape[-1], k=-1)
+        return mx.softmax(mx.where(strictly > 0, scores, -mx.inf), axis=-1)
 
 
 class RootOfZero(nn.Module):
@@ -130,7 +130,7 @@ FAULTS.add(
     "mask-without-diagonal",
     "not-finite",
     "the first row of the mask is all -inf",
-    change(build_model=StrictMask),
+    rebuilt(lambda model, config: each_attention(model, config, StrictMask)),
 )
 FAULTS.add(
     "root-of-zero",
