@@ -8,7 +8,7 @@ Notation: ``[list]`` chooses from a list of the lexicon, ``[a list]`` does so wi
 from __future__ import annotations
 
 PARTS = {
-    "START": "@WHO @FRIEND @WHEN, @TALE @CLOSE",
+    "START": "@WHO @FRIEND @WHEN, @TALE <In the end, @CLOSE|After that, @SCENE>",
     "WHO": """
         <3: Once upon a time, there was|2: Long ago, there lived|3: In [a size] [color] house, there lived>
         [a trait] <3: girl named [girl=hero]|3: boy named [boy=hero]|bear named [child=hero]
@@ -20,7 +20,10 @@ PARTS = {
         |{hero} and [a trait] [pet=pet] named [friend=friend] [ate] [taste] [food] every [weekday].>
         """,
     "WHEN": "<2: One [weather] [time]|On [a weather] [weekday]>",
-    "TALE": "<@LOST|@SHARE|@RESCUE|@FEAR|@BUILD|@SECRET|@NEWCOMER|@QUARREL|@RACE|@SEED>",
+    "TALE": """
+        <@LOST|@SHARE|@RESCUE|@FEAR|@BUILD|@SECRET|@NEWCOMER|@QUARREL|@RACE|@SEED
+        |4: @VISIT|4: @DREAM|4: @KITE>
+        """,
     "LOST": """
         {hero} lost [a look] [color] [thing=thing]. {hero.He} looked [where] the [size] [indoors] and
         [where] the [look] [outdoors]. "Do not <2: cry|worry|give up>, {hero}," [said] {hero.his} [trait]
@@ -90,6 +93,27 @@ PARTS = {
         [a-cap size] [color] [animal=animal] [wanted] to eat the seeds, but {friend} [moved] after the
         {animal}. {hero} [felt] [bad] and waited [manner] with the {thing}. [soon] there were [look]
         [plant=plant] [where] the [outdoors]. {hero} [gave] the {plant} to [a trait] [helper].
+        """,
+    "VISIT": """
+        {hero} visited {hero.his} [trait] [family=family] near the [place=place]. They [ate] [taste] [food]
+        [where] the [outdoors], and {friend} [did] for {hero} and {hero.his} {family}.
+        """,
+    "DREAM": """
+        {hero} dreamed of [a size] [color] [animal=animal]. The {animal} [moved] to the [place=place] and
+        [did] [manner]. {hero} told {friend} about the {animal}.
+        """,
+    "KITE": """
+        {friend} [moved] to the [place=place] with [a look] [color] [thing=thing]. "[oh]! May I hold the
+        {thing}?" {hero} [said] [manner]. {friend} [gave] {hero} the {thing}.
+        """,
+    "SCENE": """
+        [a weather] wind blew near the {place}, and {hero} [felt] [bad]. {friend} [stayed] [where] [a size]
+        [outdoors], but {hero} [found] [number] [color] [plant].
+        <2: In the end, @CLOSE|At bedtime, @NIGHT>
+        """,
+    "NIGHT": """
+        {hero} [stayed] [where] the [color] [indoors]. "[oh], you [ate] [taste] [food]!" {hero.his} [family]
+        [said]. In the end, @CLOSE
         """,
     "CLOSE": """
         <2: {hero} [felt] [good] and {friend} [did] [manner].
