@@ -9,11 +9,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from mlxstories.errors import StoriesError
 from mlxstories.plots.runs import Curves
-from mlxstories.plots.style import COLOURS, GREY, mark_level, new_figure, styled
+from mlxstories.plots.style import COLOURS, GREY, legend_above, log_axis, mark_level, new_figure, styled
 
 AGAINST = {"updates": "step", "tokens": "tokens", "epochs": "epoch"}
 
@@ -56,10 +56,7 @@ def loss(runs: Sequence[Curves], against: str = "updates") -> Figure:
             gap = run.val["loss"] / run.floor - 1
             x = run.val[AGAINST[against]]
             panels[1].plot(x, np.where(gap > 0, gap, np.nan), "o-", color=colour, markersize=4)
-        panels[1].set_yscale("log")
-        panels[1].yaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:.3%}".replace(".000", ""))
-        )
+        log_axis(panels[1], "%", 100)
         panels[1].set_ylabel("validation\nabove floor")
     _label_x(panels[-1], against)
     return figure
@@ -94,11 +91,9 @@ def learning_rate(runs: Sequence[Curves], against: str = "updates") -> Figure:
     for index, (run, colour) in enumerate(zip(runs, COLOURS, strict=False)):
         x, y = run.train[AGAINST[against]], run.train["learning_rate"]
         # Runs often share a schedule: the first lines are broad enough to be seen under the later ones.
-        axes.plot(x, y, color=colour, linewidth=0.7 + 1.1 * (len(runs) - index), label=run.label)
+        axes.plot(x, y, color=colour, linewidth=0.7 + 1.1 * (len(runs) - index))
     axes.set(ylabel="learning rate", ylim=(0, None))
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
-    if len(runs) > 1:
-        axes.legend()
     _label_x(axes, against)
     return figure
 
@@ -114,14 +109,12 @@ def gradient_norm(runs: Sequence[Curves], against: str = "updates") -> Figure:
         axes.plot(x, smooth(values), color=colour, linestyle=style, linewidth=1.4, label=label)
         lowest = min(lowest, np.nanmin(values, initial=np.inf))
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
     if lowest < 1e3 * VANISHED:
-        axes.yaxis.set_major_locator(LogLocator())
         mark_level(axes, VANISHED, "vanished below 1e-6", above=True, colour="#333333")
+    log_axis(axes)
     axes.set_ylabel("gradient norm (L2, nats per token)")
-    axes.legend(**({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(runs) == 1 else {}))
+    if len(runs) == 1:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     _label_x(axes, against)
     return figure
 
@@ -152,11 +145,7 @@ def _draw_splits(axes: Axes, runs: Sequence[Curves], against: str, name: str, ex
         Line2D([], [], color=colour, linewidth=1.5, label="training"),
         Line2D([], [], color=held_out, marker="o", ms=4, linestyle="--", linewidth=1, label="validation"),
     ]
-    if len(runs) > 1:
-        entries[:0] = [
-            Line2D([], [], color=c, lw=3, label=r.label) for r, c in zip(runs, COLOURS, strict=False)
-        ]
-    axes.legend(handles=[*entries, *extra], loc="upper right" if name == "loss" else "lower right")
+    legend_above(axes, [*entries, *extra])
 
 
 def _colours(runs: Sequence[Curves]) -> list[tuple[str, str]]:
@@ -195,8 +184,10 @@ def _by_depth(blocks: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     return sorted(blocks.items(), key=lambda item: depth(item[0]))
 
 
-def _caption(runs: Sequence[Curves], smoothed: str | None = None) -> list[str]:
-    lines = [f"{run.label}: {run.facts}" for run in runs]
+def _caption(runs: Sequence[Curves], smoothed: str | None = None) -> list[str | tuple[str, str]]:
+    lines: list[str | tuple[str, str]] = [f"{run.label}: {run.facts}" for run in runs]
+    if len(runs) > 1:
+        lines = list(zip(lines, COLOURS, strict=False))
     if smoothed:
         lines.append(f"{smoothed}: as measured (faint) and its running mean")
     return lines

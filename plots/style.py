@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mlxstories.errors import StoriesError
 from mlxstories.runs import writing
@@ -50,18 +52,24 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def new_figure(
-    title: str, caption: Sequence[str], heights: Sequence[float] = (4.2,)
+    title: str, caption: Sequence[str | tuple[str, str]], heights: Sequence[float] = (4.2,)
 ) -> tuple[Figure, list[Axes]]:
     """A figure 8 inches (800 px in a README) wide, with a panel for each height in inches and one x axis.
 
-    The lines of ``caption`` stand small under the title.
+    The lines of ``caption`` stand small under the title; a (text, colour) pair starts with a stroke of that
+    colour and so is the legend of a curve.
     """
     head = 0.45 + 0.2 * len(caption)
     total = sum(heights) + head
     figure = Figure(figsize=(8, total), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - head / total), hspace=0.04)
     figure.text(0.012, 1 - 0.12 / total, title, va="top", size=14, weight="bold")
-    figure.text(0.012, 1 - 0.42 / total, "\n".join(caption), va="top", size=9.5, color=GREY, linespacing=1.35)
+    for index, line in enumerate(caption):
+        text, colour = (line, None) if isinstance(line, str) else line
+        y = 1 - (0.5 + 0.2 * index) / total
+        if colour:
+            figure.add_artist(Line2D([0.013, 0.04], [y, y], color=colour, linewidth=3.5))
+        figure.text(0.05 if colour else 0.012, y, text, va="center_baseline", size=9.5, color=GREY)
     grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights))
     return figure, list(grid[:, 0])
 
@@ -80,6 +88,21 @@ def mark_level(axes: Axes, value: float, text: str, *, above: bool, colour: str 
         color=colour,
         size=10,
     )
+
+
+def legend_above(axes: Axes, handles: Sequence) -> None:
+    """A legend in one row over the panel, where no curve can run into it."""
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(handles), borderpad=0.2)
+
+
+def log_axis(axes: Axes, unit: str = "", factor: float = 1) -> None:
+    """Make the y axis of a finished panel logarithmic, in plain numbers of ``unit``, ``factor`` to 1."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    labelled = (1,) if high > 200 * low else (1, 2, 5) if high > 5 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
+    axes.yaxis.set_major_locator(LogLocator(subs=labelled))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{factor * value:g}{unit}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, path: Path) -> Path:

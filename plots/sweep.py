@@ -58,7 +58,12 @@ def sweep(
         )
     if story and quantity == "accuracy":
         axes.plot(
-            *zip(*STORY.items(), strict=True), "*", color=GREY, markersize=11, label="the story's", zorder=3
+            *zip(*STORY.items(), strict=True),
+            "*",
+            color=GREY,
+            markersize=11,
+            label="the story's claim",
+            zorder=3,
         )
     axes.set_xscale("log")
     if own is not None:
@@ -73,6 +78,7 @@ def sweep(
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     else:
         axes.set(ylabel="loss (nats per token)", ylim=(0, None))
-    if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend()
+    handles, _ = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
