@@ -125,9 +125,8 @@ def _decode(model, prompts, max_tokens, sampling, seed, end, first_row=0) -> Ite
         history = mx.array(np.concatenate([np.full_like(forced[:, 1:], -1), forced[:, 1:shortest]], axis=1))
         history = history[:, -context:]
         # a random 64-bit key a row, to which the position is added: no draw depends on the other rows
-        keys = mx.stack(
-            [mx.random.split(mx.random.key(seed + (row << 32)))[0] for row in range(len(prompts))]
-        )
+        rows = range(first_row, first_row + len(prompts))
+        keys = mx.stack([mx.random.split(mx.random.key(seed + (row << 32)))[0] for row in rows])
         cache = KVCache(model.config, len(prompts))
         logits = model(mx.array(forced[:, :shortest]), cache)[:, -1]
         forced = mx.array(forced)

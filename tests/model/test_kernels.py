@@ -13,8 +13,8 @@ def test_exponential_is_accurate_over_the_whole_range():
     for exp in (kernels.exp_nonpositive, mx.compile(kernels.exp_nonpositive)):
         error = np.abs(np.array(exp(mx.array(x))) / exact - 1)
         # an input rounded to float32 is uncertain by |x| 6e-8 already
-        assert (error <= 2.5e-7 * (1 + np.abs(x))).all()
-        assert error[x > -1].max() < 3e-7
+        assert (error <= 3.5e-7 * (1 + np.abs(x))).all()
+        assert error[x > -1].max() < 5e-7
     assert kernels.exp_nonpositive(mx.array(-1e30)).item() < 1e-37
 
 
