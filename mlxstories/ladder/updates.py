@@ -50,6 +50,17 @@ def examine(exam: Examination) -> None:
     model, optimizer = exam.model(), exam.optimizer()
     watched = watch(exam, model, optimizer)
     exam.facts["watched"] = watched
+    if watched.calls == 0:
+        exam.check("a step's update is finite", False)
+        exam.found(
+            "not-finite",
+            ERROR,
+            f"the very first training step makes the weights not finite (it returned a loss of {watched.losses[0]:g})",
+            fix="look for a division by 0, a log of 0, or a mean over nothing in the loss or the step",
+            where="train_step" if exam.subject.train_step else "loss",
+            loss=watched.losses[0],
+        )
+        return
     _movement(exam, model, watched, optimizer)
     if exam.has("no-update"):
         return

@@ -1,0 +1,76 @@
+"""Planted faults: the catalogue is covered, every plant changes the recipe, the ladder names the cause."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import mlx.core as mx
+import pytest
+
+from mlxstories.errors import StoriesError
+from mlxstories.ladder import CATALOGUE, diagnose
+from mlxstories.ladder.faults import FAULTS, find
+from mlxstories.ladder.recipe import built_in, healthy
+
+# Codes that are no mistake in a recipe, or only warnings.
+UNPLANTED = {"subject-error", "overfitting", "repetition-loop"}
+
+CHEAP = (
+    "val-is-train",
+    "targets-are-inputs",
+    "targets-two-ahead",
+    "negative-id",
+    "tokenizer-of-characters",
+    "vocabulary-of-25",
+    "loss-forgets-mask",
+    "iterator-used-up",
+    "no-causal-mask",
+    "softer-mask",
+    "leak-behind-zero-gate",
+    "batch-norm",
+    "bag-of-words",
+    "tokens-zeroed",
+    "softmax-in-loss",
+    "embedding-of-unit-variance",
+    "mask-without-diagonal",
+    "blocks-in-private-attribute",
+)
+
+
+def first_error(name: str, rungs=None) -> str | None:
+    findings = diagnose(built_in(fault=name), rungs=rungs).findings
+    return next((finding.code for finding in findings if finding.severity == "error"), None)
+
+
+def test_the_catalogue_is_covered():
+    assert len(FAULTS) >= 45
+    assert {fault.code for fault in FAULTS.values()} == CATALOGUE.keys() - UNPLANTED
+
+
+def test_an_unknown_fault_is_refused():
+    with pytest.raises(StoriesError, match="no-such-fault"):
+        find("no-such-fault")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_plant_changes_the_recipe_and_leaves_the_healthy_one_alone(name):
+    recipe = healthy()
+    before = dataclasses.replace(recipe)
+    planted = FAULTS[name].plant(recipe)
+    assert any(
+        getattr(planted, field.name) is not getattr(recipe, field.name)
+        for field in dataclasses.fields(recipe)
+    ) or (type(planted) is not type(recipe))
+    assert all(getattr(recipe, f.name) is getattr(before, f.name) for f in dataclasses.fields(recipe))
+    logits = planted.subject().model()(mx.array([[0, 5, 6, 7]] * 2))
+    assert (logits[0] if isinstance(logits, tuple) else logits).shape[:2] == (2, 4)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_the_cheap_rungs_name_the_cause(name):
+    assert first_error(name, ["data", "init"]) == FAULTS[name].code
+
+
+@pytest.mark.parametrize("name", ["rate-1e-6", "second-best-token"])
+def test_the_whole_ladder_names_the_cause(name):
+    assert first_error(name) == FAULTS[name].code

@@ -1,0 +1,53 @@
+"""Healthy subjects: no error finding, on the whole ladder for a few and on the cheap rungs for more."""
+
+from __future__ import annotations
+
+import pytest
+from healthy import HEALTHY
+
+from mlxstories.ladder import diagnose
+
+WHOLE = ("eight-rows", "zero-init-branches-and-head")
+CHEAP = (
+    "built-in-recipe",
+    "gru",
+    "causal-convolution",
+    "no-positions",
+    "sliding-window",
+    "mixture-of-experts",
+    "post-norm",
+    "causal-mixer",
+    "linear-attention",
+    "tuple-output-and-z-loss",
+    "frozen-positional-table",
+    "label-smoothing",
+    "padded-rows",
+    "rows-of-changing-length",
+    "tuples-without-mask",
+    "short-rows",
+    "everything-given",
+)
+
+
+def errors(name: str, rungs=None) -> list[str]:
+    findings = diagnose(HEALTHY[name](0), rungs=rungs).findings
+    return [f"{f.code}: {f.message}" for f in findings if f.severity == "error"]
+
+
+def test_there_are_enough():
+    assert len(HEALTHY) >= 20
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_the_cheap_rungs_accuse_nobody(name):
+    assert errors(name, ["data", "init"]) == []
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_whole_ladder_accuses_nobody(name):
+    assert errors(name) == []
+
+
+def test_mlx_lm_architectures():
+    pytest.importorskip("mlx_lm")
+    assert errors("mlx-lm-llama", ["data", "init"]) == []
