@@ -19,7 +19,6 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlxstories import kernels  # noqa: F401  (puts the fast BLAS in place)
 from mlxstories.ladder.batches import HostBatch, UnusableBatch, read_batch
 from mlxstories.ladder.finding import ERROR, Check, Finding, Rung
-from mlxstories.ladder.limits import TimeLimitError
 from mlxstories.ladder.subject import Subject, blame, describe_error
 
 _MAX_BATCHES = 400  # of an epoch that are read
@@ -126,18 +125,14 @@ class Examination:
         except SubjectFault:
             raise
         except (Exception, SystemExit) as error:
-            where = blame(error)
-            if isinstance(error, TimeLimitError):
-                where = where or what
-            if where is None and not isinstance(error, RuntimeError):
-                raise  # no code but our own was running
+            where = blame(error) or what
             finding = Finding(
                 "subject-error",
                 ERROR,
                 self.rung.name,
                 f"{what} raised {describe_error(error)}",
                 {"exception": type(error).__name__},
-                f"correct {where or 'this function'} so that {what} runs",
+                f"correct {where} so that {what} runs",
                 where,
             )
             raise SubjectFault(finding) from error
@@ -211,8 +206,8 @@ class Examination:
             if "optimizer" in self._first:
                 self._restore_optimizer()
 
-    def logits(self, model: nn.Module, inputs) -> mx.array:
-        """float32 [B, T, V], evaluated."""
+    def logits(self, model: nn.Module, inputs, *, raw: bool = False) -> mx.array:
+        """float32 [B, T, V], evaluated; banned tokens' minus infinity made finite unless ``raw``."""
         inputs = mx.array(np.asarray(inputs).astype(np.int32)) if not isinstance(inputs, mx.array) else inputs
         with self.calling("model(tokens)"):
             out = model(inputs)
@@ -225,6 +220,9 @@ class Examination:
                 )
             out = out.astype(mx.float32)
             mx.eval(out)
+        if not raw and bool(mx.any(out == -mx.inf)):
+            banned = out == -mx.inf
+            out = mx.where(banned, mx.where(banned, mx.inf, out).min() - 20, out)
         return out
 
     def loss(self, model: nn.Module, batch: HostBatch) -> mx.array:

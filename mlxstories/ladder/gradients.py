@@ -229,6 +229,10 @@ def _frozen(exam: Examination, model: nn.Module) -> None:
         drawn = frozen
     else:
         drawn = [n for n in frozen if n in other and not bool(mx.array_equal(everything[n], other[n]))]
+    hidden, again = _hidden(model), _hidden(exam.model(exam.seed + 101))
+    hidden = {n: a for n, a in hidden.items() if n in again and not bool(mx.array_equal(a, again[n]))}
+    everything |= hidden
+    drawn += list(hidden)
     share = sum(everything[n].size for n in drawn) / max(1, sum(a.size for a in everything.values()))
     exam.check("nothing frozen at random values", not drawn, f"{len(frozen)} frozen")
     if drawn:
@@ -237,7 +241,10 @@ def _frozen(exam: Examination, model: nn.Module) -> None:
             ERROR,
             f"{len(drawn)} parameters, {share:.1%} of the weights, are frozen at their random initial values: "
             f"{', '.join(drawn[:3])}" + (" ..." if len(drawn) > 3 else ""),
-            fix="call unfreeze() on the modules that are to learn",
+            fix="rename the attribute so that it does not begin with an underscore: MLX leaves those out of the "
+            "parameters"
+            if hidden
+            else "call unfreeze() on the modules that are to learn",
             where=drawn[0],
             frozen=len(drawn),
             share_of_weights=share,
@@ -251,3 +258,23 @@ def _frozen(exam: Examination, model: nn.Module) -> None:
             where=frozen[0],
             frozen=len(frozen),
         )
+
+
+def _hidden(value, path: str = "", private: bool = False) -> dict[str, mx.array]:
+    """Floating arrays below attributes that begin with an underscore, by path."""
+    if isinstance(value, mx.array):
+        return {path: value} if private and value.size > 1 and mx.issubdtype(value.dtype, mx.floating) else {}
+    if isinstance(value, dict):
+        items = list(value.items())
+        if isinstance(value, nn.Module):
+            # Plain attributes too: an optimiser never sees what is not in the dictionary.
+            items += [(k, v) for k, v in vars(value).items() if isinstance(v, (nn.Module, list, tuple))]
+    elif isinstance(value, (list, tuple)):
+        items = list(enumerate(value))
+    else:
+        return {}
+    found: dict[str, mx.array] = {}
+    for key, item in items:
+        name = f"{path}.{key}" if path else str(key)
+        found |= _hidden(item, name, private or str(key).startswith("_"))
+    return found

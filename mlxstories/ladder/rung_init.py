@@ -27,10 +27,10 @@ def climb(exam: Examination, *, quick: bool = False) -> None:
     _tables(exam, model, probe)
     if exam.has("token-out-of-range"):
         return
-    logits = exam.logits(model, probe.inputs)
-    _finite(exam, model, logits)
+    _finite(exam, model, probe)
     if exam.has("not-finite"):
         return
+    logits = exam.logits(model, probe.inputs)
     probabilities = _first_loss(exam, logits, probe)
     if not probabilities:
         _objective(exam, model)
@@ -82,20 +82,29 @@ def _tables(exam: Examination, model: nn.Module, probe) -> None:
         )
 
 
-def _finite(exam: Examination, model: nn.Module, logits: mx.array) -> None:
+def _finite(exam: Examination, model: nn.Module, probe) -> None:
     broken = [
         name
         for name, array in tree_flatten(model.trainable_parameters())
         if mx.issubdtype(array.dtype, mx.floating) and bool(mx.any(mx.isnan(array)))
     ]
-    finite = bool(mx.all(mx.isfinite(logits))) and not broken
+    # The shortest rows too: a mean over what they do not have is not a number.
+    batch = probe.rows(slice(0, 4))
+    wrong = []
+    for part in (batch, exam.sample.rows(slice(-4, None))):
+        device = part.device()
+        logits = exam.logits(model, device.inputs, raw=True)
+        losses, _ = token_losses(logits, device.targets)
+        impossible = ~mx.isfinite(losses) & (device.mask > 0)  # a target that was given no chance at all
+        wrong.append(float(mx.mean(mx.isnan(logits) | (logits == mx.inf) | impossible[..., None])))
+    share = max(wrong)
+    finite = share == 0 and not broken
     exam.check("logits finite", finite)
     if not finite:
-        share = float(mx.mean(~mx.isfinite(logits)))
         exam.found(
             "not-finite",
             ERROR,
-            f"the untrained model's logits are not finite ({share:.1%} of them)"
+            f"the untrained model's logits, or the losses of real targets, are not finite ({share:.1%} of them)"
             + (f"; parameter {broken[0]} is NaN from the start" if broken else ""),
             fix="look for a division by zero, a log of 0, a row whose attention mask is -inf throughout, "
             "or a float16 overflow",

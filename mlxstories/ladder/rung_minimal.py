@@ -65,7 +65,8 @@ def memorised(exam: Examination, run: Run) -> bool:
     if not run.finite or not run.points:
         return False
     _, loss, accuracy = run.points[-1]
-    return loss < (1 - _LEARNED) * start_loss(exam) or accuracy > _ACCURATE
+    left = loss / start_loss(exam)
+    return left < 1 - _LEARNED or (accuracy > _ACCURATE and left < 0.65)
 
 
 def row_entropy(exam: Examination) -> float:

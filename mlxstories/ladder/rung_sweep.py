@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
-from mlxstories.ladder.examination import Examination, Run, read_schedule
+from mlxstories.ladder.examination import Examination, Run, put, read_schedule
 from mlxstories.ladder.finding import ERROR, WARNING
 from mlxstories.ladder.rung_minimal import memorised, row_entropy, start_loss
 from mlxstories.ladder.updates import Clip
@@ -82,7 +84,7 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
     if _decayed(exam, evidence):
         return
     if helps and best > 1:
-        if _clip(exam, failed=True, **evidence) or _warmup(exam, failed=True):
+        if _clip(exam, failed=True, **evidence):
             return
         words = _words(peak, best, runs, steps)
         exam.found(
@@ -117,16 +119,21 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
             **evidence,
         )
     else:
-        slow = own > 0.25 * start or (np.isfinite(runs[1.0][0]) and runs[1.0][0] < bound - 0.1)
+        losses = [loss for loss, _ in runs.values() if np.isfinite(loss)]
+        losses += [loss for _, loss, _ in minimal.points[-1:]]
+        half = [loss for step, loss, _ in minimal.points if step <= len(minimal.losses) / 2]
+        stalled = bool(half) and half[-1] - minimal.points[-1][1] < 0.02 * start
+        slow = min(losses) < bound - 0.1 and not stalled
+        accuracy = max(minimal.points[-1][2], runs[best][1])
         exam.found(
             "cannot-overfit",
             WARNING if slow else ERROR,
-            f"{exam.minimal.shape[0]} rows cannot be memorised: {runs[best][1]:.1%} of their tokens after {steps} "
-            f"steps at the best of {len(runs)} learning rates"
+            f"{exam.minimal.shape[0]} rows cannot be memorised: the best of {len(runs)} learning rates leaves "
+            f"{min(losses):.2f} of {start:.2f} nats and gets {accuracy:.1%} of the tokens right"
             + (
                 ", though the loss keeps falling"
                 if slow
-                else f", {bound:.2f} nats would take word frequencies alone"
+                else f"; their word frequencies alone leave {bound:.2f}"
             ),
             fix="look for what keeps the model from fitting: targets that do not follow from the inputs, heavy "
             "dropout, a part cut off from the gradient, too little capacity",
@@ -173,11 +180,11 @@ def _clip(exam: Examination, *, failed: bool, **evidence) -> bool:
     return True
 
 
-def _warmup(exam: Examination, *, failed: bool = False) -> bool:
+def _warmup(exam: Examination) -> None:
     """A schedule that is still climbing when a run of a usual length ends."""
     schedule = read_schedule(exam.optimizer())
     if not schedule.scheduled or schedule.peak <= 0:
-        return False
+        return
     epoch = exam.facts.get("epoch_steps")
     climbs = schedule.peak_step
     after = [(s, r) for s, r in zip(schedule.steps, schedule.rates, strict=True) if s > climbs]
@@ -199,7 +206,6 @@ def _warmup(exam: Examination, *, failed: bool = False) -> bool:
             peak=schedule.peak,
             rate_after_100=schedule.rates[_index(schedule, 100)],
         )
-    return long
 
 
 def _index(schedule, step: int) -> int:
@@ -208,6 +214,8 @@ def _index(schedule, step: int) -> int:
 
 def _decayed(exam: Examination, evidence: dict) -> bool:
     """Whether memorising succeeds once the shrinking part of each update is taken out."""
+    if _penalised(exam, evidence):
+        return True
     decay = exam.facts.get("heavy_decay")
     if not decay:
         return False
@@ -263,5 +271,41 @@ def _uncorrected(exam: Examination, evidence: dict) -> bool:
         where="optimizer",
         betas=list(betas),
         **{k: v for k, v in evidence.items() if k != "steps"},
+    )
+    return True
+
+
+def _penalised(exam: Examination, evidence: dict) -> bool:
+    """Whether the loss holds a penalty on the weights that outweighs the cross-entropy."""
+    if exam.subject.loss is None:
+        return False
+    model = exam.model()
+    model.eval()
+    batches = [exam.probe_batch(i) for i in range(2)]
+
+    def extra() -> list[float]:
+        with exam.calling("loss"):
+            return [float(exam.loss(model, b)) - exam.score(model, b)[0] for b in batches]
+
+    plain = extra()
+    put(model, {n: 1.1 * a for n, a in tree_flatten(model.trainable_parameters())})
+    grown = extra()
+    penalty = float(np.mean(plain))
+    alike = abs(plain[0] - plain[1]) < 0.02 * abs(penalty)
+    if penalty < 0.5 or not alike or abs(np.mean(grown) / penalty - 1.21) > 0.03:
+        return False
+    squares = sum(
+        float((a.astype(mx.float32) ** 2).sum()) for _, a in tree_flatten(exam.model().trainable_parameters())
+    )
+    exam.found(
+        "weight-decay-too-large",
+        ERROR,
+        f"the loss holds a penalty of {penalty:.3g} on the squared weights (a coefficient of {penalty / squares:.2g}) "
+        f"beside a cross-entropy of {exam.facts['start'][0]:.2f} nats: it rules the gradient",
+        fix="drop the penalty and use AdamW with weight_decay 0.1 or less",
+        where="loss",
+        penalty=penalty,
+        coefficient=penalty / squares,
+        **evidence,
     )
     return True
