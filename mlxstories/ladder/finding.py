@@ -79,7 +79,7 @@ EXPLAINS: Mapping[str, set[str]] = {
     "batch-leak": _DYNAMICS | _DECODING | _VALIDATION | {"future-leak", "position-blind", "input-blind"},
     "future-leak": _DYNAMICS | _DECODING | {"position-blind", "input-blind"},
     "input-blind": _DYNAMICS | _SIGNALS | _DECODING | {"position-blind", "bad-initialization"},
-    "position-blind": _DYNAMICS,
+    "position-blind": _DYNAMICS | {"dead-parameters", "cache-mismatch"},
     "loss-sign": _DYNAMICS | _SIGNALS,
     "double-softmax": _DYNAMICS | _SIGNALS | _VALIDATION | {"bad-initialization"},
     "bad-initialization": _DYNAMICS | _SIGNALS,
