@@ -1,0 +1,83 @@
+"""`mlxstories sample` on a small run with random weights."""
+
+import json
+
+import mlx.core as mx
+import pytest
+from click.testing import CliRunner
+
+from mlxstories import checkpoints
+from mlxstories.cli import main
+from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.model import ModelConfig, Transformer
+from mlxstories.optim import OptimizerConfig, build_optimizer
+from mlxstories.runs import Run
+from mlxstories.serialize import to_dict
+
+TEXT = "Tom lost a red ball. Tom was sad. Mia found the ball, and Tom was happy."
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, arch in (("encoder", "encoder"), ("decoder", "decoder")):
+        tokenizer = Tokenizer.train("word", [TEXT], 100)
+        config = ModelConfig(
+            tokenizer.vocab_size, dim=16, layers=1, heads=2, context=20, arch=arch, separator=0
+        )
+        mx.random.seed(2)
+        model = Transformer(config)
+        run = Run.create(folder / name, {"model": to_dict(config)}, tokenizer)
+        optimizer = build_optimizer(OptimizerConfig(), lambda step: mx.array(1e-3))
+        optimizer.init(model.trainable_parameters())
+        checkpoints.save(run, model, optimizer, {"step": 1, "val_loss": 2.0})
+    return folder
+
+
+@pytest.fixture
+def sample(runs):
+    def call(*options, run="decoder"):
+        return CliRunner().invoke(main, ["sample", run, "--runs", str(runs), *options])
+
+    return call
+
+
+def test_stories_go_to_stdout_and_statistics_to_stderr(sample):
+    result = sample("--num", "2", "--prompt", "Tom was", "--seed", "3")
+    assert result.exit_code == 0, result.output
+    stories = result.stdout.rstrip("\n").split("\n\n")
+    assert len(stories) == 2 and all(story.startswith("Tom was") for story in stories)
+    assert "distinct 1-, 2-, 3-grams" in result.stderr and "distinct" not in result.stdout
+
+
+def test_streamed_stories_are_the_same(sample):
+    options = ("--num", "3", "--seed", "5", "--temperature", "1.2", "--no-repeat-ngram", "3")
+    plain, streamed = sample(*options), sample(*options, "--stream")
+    assert plain.stdout.split() == streamed.stdout.split()
+    assert plain.stderr == streamed.stderr
+    assert plain.stdout == sample(*options).stdout != sample(*options, "--seed", "6").stdout
+
+
+def test_json(sample):
+    told = json.loads(sample("--num", "2", "--max-tokens", "4", "--json").stdout)
+    assert len(told["stories"]) == 2 and 0 <= told["distinct_1"] <= 1
+    assert all(len(story["tokens"]) <= 4 for story in told["stories"])
+
+
+@pytest.mark.parametrize(
+    ("options", "run", "words"),
+    [
+        (("--prompt", "Tom ate a zebra"), "decoder", "what the model never saw: ate, zebra; use other words"),
+        (("--prompt", "Tom " * 30), "decoder", "the prompt has 30 tokens and the model's context is 20"),
+        (("--top-p", "0"), "decoder", "top_p must be in (0, 1]; got 0.0"),
+        (("--num", "0"), "decoder", "--num must be at least 1; got 0"),
+        (("--max-tokens", "-2"), "decoder", "max_tokens must be at least 1; got -2"),
+        (("--stream", "--json"), "decoder", "exclude each other"),
+        ((), "encoder", "an encoder cannot tell stories"),
+        ((), "nowhere", "nowhere is not a run"),
+    ],
+)
+def test_bad_requests_are_one_line_and_exit_code_2(sample, options, run, words):
+    result = sample(*options, run=run)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert words in " ".join(result.stderr.split())
