@@ -80,18 +80,15 @@ architecture("lstm-two-layers", partial(Recurrent, cell=nn.LSTM, layers=2), opti
 architecture("causal-convolution", CausalConvolution)
 architecture("bengio-mlp", Bengio)
 architecture("no-positions", partial(Decoder, positions="none"))
-architecture("sinusoidal-positions", partial(Decoder, positions="sinusoidal"))
 architecture("alibi", partial(Decoder, positions="alibi"))
 architecture("sliding-window", partial(Decoder, window=6))
 architecture("mixture-of-experts", partial(Decoder, mlp=MixtureOfExperts))
 architecture("tied-embedding", partial(Decoder, tied=True))
 architecture("zero-init-branches-and-head", partial(Decoder, zero_init=True))
 architecture("post-norm", partial(Decoder, pre_norm=False))
-architecture("rms-norm", partial(Decoder, norm=nn.RMSNorm))
 architecture("causal-mixer", partial(Decoder, mixer=CausalMixer))
 architecture("linear-attention", partial(Decoder, mixer=LinearAttention))
 architecture("state-space", partial(Decoder, mixer=ExponentialAverage, positions="none"))
-architecture("one-layer-narrow", partial(Decoder, dim=32, layers=1, heads=2), optimizer=adam(3e-3))
 architecture("six-layers", partial(Decoder, dim=32, layers=6, heads=2))
 architecture("mlx-lm-llama", partial(mlx_lm_model, "llama"))
 architecture(
@@ -110,19 +107,12 @@ architecture(
 architecture("mlx-lm-qwen3", partial(mlx_lm_model, "qwen3"))
 architecture("mlx-lm-gemma2", partial(mlx_lm_model, "gemma2", query_pre_attn_scalar=16.0))
 architecture("mlx-lm-phi", partial(mlx_lm_model, "phi", partial_rotary_factor=0.5, num_key_value_heads=4))
-architecture("mlx-lm-olmo2", partial(mlx_lm_model, "olmo2"))
 
 
 @healthy
 def dropout(seed: int) -> Subject:
     data = markov(seed=seed)
     return Subject(model=lambda: Decoder(data.vocab_size, dropout=0.1), **data.fields())
-
-
-@healthy
-def strong_dropout(seed: int) -> Subject:
-    data = markov(seed=seed)
-    return Subject(model=lambda: Decoder(data.vocab_size, dropout=0.3), **data.fields())
 
 
 @healthy
@@ -189,22 +179,12 @@ def muon() -> optim.Optimizer:
     return optim.MultiOptimizer([optim.Muon(0.02), optim.AdamW(1e-3, bias_correction=True)], [is_matrix])
 
 
-def without_decay_on_vectors() -> optim.Optimizer:
-    decayed = optim.AdamW(1e-3, weight_decay=0.1, bias_correction=True)
-    plain = optim.AdamW(1e-3, weight_decay=0.0, bias_correction=True)
-    return optim.MultiOptimizer([decayed, plain], [lambda path, weight: weight.ndim > 1])
-
-
 optimizer("sgd-momentum", lambda: optim.SGD(0.3, momentum=0.9))
 optimizer("lion", lambda: optim.Lion(3e-4))
 optimizer("muon", muon)
 optimizer("adam-without-bias-correction", lambda: optim.Adam(1e-3))
 optimizer("adafactor", lambda: optim.Adafactor(1e-2, relative_step=False, scale_parameter=False))
-optimizer("rmsprop", lambda: optim.RMSprop(1e-3))
 optimizer("warmup-cosine", warmup_cosine)
-optimizer("parameter-groups", without_decay_on_vectors)
-optimizer("weight-decay-0.1", adam(weight_decay=0.1))
-optimizer("phase-2-betas", adam(betas=[0.9, 0.98], weight_decay=0.01))
 optimizer("rate-3e-4", adam(3e-4))
 optimizer("rate-3e-3", adam(3e-3))
 optimizer("rate-1e-2", adam(1e-2))
@@ -246,38 +226,6 @@ def accumulation(seed: int) -> Subject:
 
 
 @healthy
-def gradient_noise(seed: int) -> Subject:
-    """A little noise on every gradient (Neelakantan et al. 2015)."""
-    data = markov(seed=seed)
-
-    def train_step(model, optimizer, batch):
-        loss, gradients = nn.value_and_grad(model, mean_loss)(model, batch)
-        optimizer.update(model, tree_map(lambda g: g + 1e-4 * mx.random.normal(g.shape), gradients))
-        return loss
-
-    return Subject(
-        model=lambda: Decoder(data.vocab_size), train_step=train_step, optimizer=adam(), **data.fields()
-    )
-
-
-@healthy
-def slower_embedding(seed: int) -> Subject:
-    """A step of one's own with a tenth of the rate on the embedding."""
-    data = markov(seed=seed)
-
-    def train_step(model, optimizer, batch):
-        loss, gradients = nn.value_and_grad(model, mean_loss)(model, batch)
-        before = model.embed.weight
-        optimizer.update(model, gradients)
-        model.embed.weight = before + 0.1 * (model.embed.weight - before)
-        return loss
-
-    return Subject(
-        model=lambda: Decoder(data.vocab_size), train_step=train_step, optimizer=adam(2e-3), **data.fields()
-    )
-
-
-@healthy
 def summed_loss(seed: int) -> Subject:
     """Adam does not mind a loss that is summed over tokens."""
     data = markov(seed=seed)
@@ -294,21 +242,6 @@ def label_smoothing(seed: int) -> Subject:
     return Subject(
         model=lambda: Decoder(data.vocab_size), loss=partial(mean_loss, label_smoothing=0.1), **data.fields()
     )
-
-
-@healthy
-def balanced_experts(seed: int) -> Subject:
-    """A term in the loss that spreads the load over the experts."""
-    data = markov(seed=seed)
-
-    def loss(model, batch):
-        gates = [
-            mx.softmax(block.mlp.gate(model.embed(batch.inputs)), axis=-1).mean(axis=(0, 1))
-            for block in model.blocks
-        ]
-        return mean_loss(model, batch) + 0.01 * sum(gate.square().sum() for gate in gates)
-
-    return Subject(model=lambda: Decoder(data.vocab_size, mlp=MixtureOfExperts), loss=loss, **data.fields())
 
 
 # Data
@@ -332,14 +265,12 @@ data(
     partial(markov, vocab_size=8192, rows=384),
     build=partial(Decoder, dim=32, heads=2, tied=True),
 )
-data("high-entropy", partial(markov, branching=40, rows=1024))
 data("low-entropy", partial(markov, branching=2, skew=2.0))
 data("deterministic", counting, optimizer=adam(3e-3))
 data("copying", copying, optimizer=adam(3e-3))
 data("majority-token", majority)
 data("eight-rows", partial(markov, rows=8), batch_size=8)
 data("batch-of-one", partial(markov, rows=256), batch_size=1)
-data("batch-of-64", partial(markov, rows=1024, length=16), batch_size=64)
 data("long-rows", partial(markov, rows=64, length=128), batch_size=4)
 data("short-rows", partial(markov, rows=1024, length=6))
 
@@ -396,18 +327,6 @@ def tuples_without_mask(seed: int) -> Subject:
         vocab_size=language.vocab_size,
         train_batches=lambda seed: ((b.inputs, b.targets) for b in fields["train_batches"](seed)),
         loss=loss,
-    )
-
-
-@healthy
-def dictionaries(seed: int) -> Subject:
-    language = markov(seed=seed)
-    fields = language.fields()
-    return Subject(
-        model=lambda: Decoder(language.vocab_size),
-        vocab_size=language.vocab_size,
-        train_batches=lambda seed: (b._asdict() for b in fields["train_batches"](seed)),
-        val_batches=lambda: [b._asdict() for b in fields["val_batches"]()],
     )
 
 
@@ -493,35 +412,6 @@ def mlx_lm_generation(seed: int) -> Subject:
         generate=generate,
         **language.fields(),
     )
-
-
-@healthy
-def generation_that_stops(seed: int) -> Subject:
-    """Decoding ends at token 0, so fewer tokens than asked for may come back."""
-    language = markov(seed=seed)
-
-    def generate(model, prompt, n):
-        out = own_generate(model, prompt, n)
-        return out[: out.index(0) + 1] if 0 in out else out
-
-    return Subject(model=lambda: Decoder(language.vocab_size), generate=generate, **language.fields())
-
-
-@healthy
-def evaluation_by_rows(seed: int) -> Subject:
-    """Validation that averages rows, which is the same thing where rows are equally long."""
-    language = markov(seed=seed)
-
-    def evaluate(model, batches):
-        model.eval()
-        losses, accuracies = [], []
-        for inputs, targets, _ in batches:
-            logits = model(inputs)
-            losses.append(nn.losses.cross_entropy(logits, targets, reduction="mean").item())
-            accuracies.append((mx.argmax(logits, axis=-1) == targets).mean().item())
-        return {"loss": float(np.mean(losses)), "accuracy": float(np.mean(accuracies))}
-
-    return Subject(model=lambda: Decoder(language.vocab_size), evaluate=evaluate, **language.fields())
 
 
 @healthy

@@ -24,7 +24,6 @@ CHEAP = (
     "padded-rows",
     "rows-of-changing-length",
     "tuples-without-mask",
-    "short-rows",
     "everything-given",
 )
 

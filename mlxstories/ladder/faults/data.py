@@ -49,11 +49,6 @@ def _(recipe: Recipe) -> Recipe:
     return read(recipe, val=[*recipe.train_texts[:third], *recipe.val_texts[third:]])
 
 
-@FAULTS.planted("train-includes-val", "train-val-overlap", "the split is done, and training reads everything")
-def _(recipe: Recipe) -> Recipe:
-    return read(recipe, train=[*recipe.train_texts, *recipe.val_texts])
-
-
 @FAULTS.planted("val-near-duplicates", "train-val-overlap", "validation is training with the hero renamed")
 def _(recipe: Recipe) -> Recipe:
     names = ("Lily", "Tom", "Mia", "Ben", "Anna", "Max", "Sara", "Tim")

@@ -55,26 +55,12 @@ def _(logits, batch):
 
 
 @evaluation(
-    "padding-in-denominator", "padding-in-accuracy", "right tokens are divided by all cells, padding included"
-)
-def _(logits, batch):
-    return nats_of(logits, batch), (hits_of(logits, batch) * batch.mask).mean()
-
-
-@evaluation(
     "validation-smoothed",
     "smoothed-validation-loss",
     "the validation loss is smoothed by 0.1 like training's",
 )
 def _(logits, batch):
     return nats_of(logits, batch, label_smoothing=0.1), accuracy_of(logits, batch)
-
-
-@evaluation(
-    "validation-smoothed-a-little", "smoothed-validation-loss", "the validation loss is smoothed by 0.02"
-)
-def _(logits, batch):
-    return nats_of(logits, batch, label_smoothing=0.02), accuracy_of(logits, batch)
 
 
 @evaluation("bits-for-nats", "metric-mismatch", "the loss is in bits")
@@ -95,19 +81,6 @@ def _(logits, batch):
     return nats_of(logits, batch), (
         (best == batch.targets[:, : best.shape[1]]) * batch.mask[:, : best.shape[1]]
     ).mean()
-
-
-@evaluation("accuracy-in-top-5", "metric-mismatch", "a target among the best five counts as right")
-def _(logits, batch):
-    chosen = mx.take_along_axis(logits, batch.targets[..., None], axis=-1)
-    right = (logits > chosen).sum(axis=-1) < 5
-    return nats_of(logits, batch), (right * batch.mask).sum() / batch.mask.sum()
-
-
-@evaluation("accuracy-against-inputs", "metric-mismatch", "predictions are compared with the inputs")
-def _(logits, batch):
-    right = mx.argmax(logits, axis=-1) == batch.inputs
-    return nats_of(logits, batch), (right * batch.mask).sum() / batch.mask.sum()
 
 
 def summed(model, batches):
@@ -213,10 +186,6 @@ def forget_prompt(cache):
     cache.values = [v * 0 for v in cache.values]
 
 
-def stand_still(cache):
-    cache.offset = cache.offset - 1
-
-
 def swap_layers(cache):
     cache.keys, cache.values = cache.keys[::-1], cache.values[::-1]
 
@@ -232,12 +201,6 @@ FAULTS.add(
     "cache-mismatch",
     "the keys and values of the prompt are lost",
     generation(forget_prompt, keep),
-)
-FAULTS.add(
-    "cache-stands-still",
-    "cache-mismatch",
-    "every new token overwrites the one before",
-    generation(keep, stand_still),
 )
 FAULTS.add(
     "cache-of-another-layer",
@@ -280,10 +243,4 @@ FAULTS.add(
     "generation-mismatch",
     "a temperature of 1 where greedy decoding was asked for",
     reading(lambda logits: mx.random.categorical(logits[-1])),
-)
-FAULTS.add(
-    "first-position",
-    "generation-mismatch",
-    "the logits of the first position are read",
-    reading(lambda logits: mx.argmax(logits[0])),
 )

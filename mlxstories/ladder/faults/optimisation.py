@@ -32,7 +32,6 @@ def adam_without_correction(value: float, beta2: float):
 # The learning rate
 
 FAULTS.add("rate-1e-5", "learning-rate-too-small", "the learning rate is 1e-5", rate(1e-5))
-FAULTS.add("rate-1e-6", "learning-rate-too-small", "the learning rate is 1e-6", rate(1e-6))
 
 
 @FAULTS.planted(
@@ -73,12 +72,6 @@ FAULTS.add(
     phase(schedule=ScheduleConfig("linear_warmup", warmup=100_000)),
 )
 FAULTS.add(
-    "warmup-10000",
-    "warmup-too-long",
-    "warmup over 10 000 updates in a run of 1 000",
-    phase(schedule=ScheduleConfig("linear_warmup", warmup=10_000)),
-)
-FAULTS.add(
     "no-bias-correction",
     "no-bias-correction",
     "AdamW of MLX as it comes, betas 0.9 and 0.99999",
@@ -98,12 +91,6 @@ FAULTS.add(
     "clipping-too-tight",
     "SGD with gradients clipped to 1e-6",
     phase(optimizer=OptimizerConfig("sgd", learning_rate=0.5, momentum=0.9), clip_norm=1e-6),
-)
-FAULTS.add(
-    "clip-at-1e-3-sgd",
-    "clipping-too-tight",
-    "SGD with gradients clipped to 1e-3",
-    phase(optimizer=OptimizerConfig("sgd", learning_rate=0.5, momentum=0.9), clip_norm=1e-3),
 )
 FAULTS.add(
     "clip-below-epsilon",
@@ -192,22 +179,11 @@ def recipe_step(model, optimizer, batch, recipe):
     return loss
 
 
-def step_put_back(model, optimizer, batch, recipe):
-    """Keeps "the best weights" by a reference taken before the update."""
-    before = model.trainable_parameters()
-    loss = recipe_step(model, optimizer, batch, recipe)
-    model.update(before)
-    return loss
-
-
 FAULTS.add(
     "update-forgotten", "no-update", "optimizer.update is never called", change(step=step_without_update)
 )
 FAULTS.add(
     "update-dropped", "no-update", "the result of apply_gradients is not put back", change(step=step_on_copy)
-)
-FAULTS.add(
-    "update-undone", "no-update", "weights from before the update are restored", change(step=step_put_back)
 )
 FAULTS.add(
     "rate-0",
