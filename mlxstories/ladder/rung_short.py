@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxstories.ladder.batches import HostBatch
 from mlxstories.ladder.examination import Examination, token_losses
-from mlxstories.ladder.finding import ERROR, NOTE
+from mlxstories.ladder.finding import ERROR, NOTE, WARNING
 
 _RAMP = 10  # steps over which the update grows to its full size
 _BUDGET = 600_000  # logits of one step
