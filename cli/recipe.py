@@ -13,7 +13,7 @@ _PHASE_FIELDS = {
     "optimizer": ("optimizer.name", str, "adamw, adam, nadamw, lion, muon or sgd."),
     "lr": ("optimizer.learning_rate", float, "Peak learning rate."),
     "weight-decay": ("optimizer.weight_decay", float, "Weight decay, times the learning rate."),
-    "schedule": ("schedule.name", str, "constant, linear_warmup, warmup_cosine, wsd, noam, ..."),
+    "schedule": ("schedule.name", str, "constant, linear_warmup, warmup_linear, warmup_cosine, noam or wsd."),
     "warmup": ("schedule.warmup", float, "Warmup: updates, or below 1 a share of all updates."),
     "label-smoothing": ("label_smoothing", float, "Label smoothing of the training loss."),
     "accumulation": ("accumulation", int, "Microbatches an update."),

@@ -16,9 +16,9 @@ from mlxstories.cli.recipe import model_options, phase_options
 @data_options
 @model_options
 @phase_options
-@click.option("--epochs", default=1, show_default=True, help="Times through the training stories.")
+@click.option("--epochs", default=2, show_default=True, help="Times through the training stories.")
 @click.option("--steps", type=int, help="Updates, instead of --epochs.")
-@click.option("--batch-size", default=16, show_default=True, help="Rows of a microbatch.")
+@click.option("--batch-size", default=4, show_default=True, help="Rows of a microbatch.")
 @click.option("--layout", type=click.Choice(["packed", "padded"]), default="packed", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the weights, the order of rows and dropout.")
 @click.option("--log-every", default=10, show_default=True, help="Updates between two lines of metrics.")

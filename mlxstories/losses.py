@@ -33,38 +33,40 @@ def cross_entropy(
     Returns:
         nats (scalar, sum) and tokens (scalar).
     """
-    nats, tokens, _ = next_token_metrics(logits, targets, mask, label_smoothing)
+    nats, tokens, _, _ = next_token_metrics(logits, targets, mask, label_smoothing)
     return nats, tokens
 
 
 def next_token_metrics(
     logits: mx.array, targets: mx.array, mask: mx.array, label_smoothing: float = 0.0
-) -> tuple[mx.array, mx.array, mx.array]:
-    """As `cross_entropy`, and the number of real tokens whose target has the largest logit.
+) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    """As `cross_entropy`, with what is reported beside it.
 
     Returns:
-        nats (scalar, sum; the only one with a gradient), tokens (scalar), hits (scalar).
+        objective (scalar, sum in nats; the only one with a gradient), tokens, hits (real tokens whose target has
+        the largest logit) and the sum in nats without smoothing; all scalars.
     """
     logits = logits.astype(mx.float32)
     mask = mask.astype(mx.float32)
-    nats, _ = _token_nats(label_smoothing)(logits, targets)
+    objective, nats, _ = _token_nats(label_smoothing)(logits, targets)
     hits = (mx.argmax(mx.stop_gradient(logits), axis=-1) == targets) * mask
     # where, not times: a masked cell whose loss is not finite must not reach the sum
-    return mx.where(mask > 0, nats * mask, 0).sum(), mask.sum(), hits.sum()
+    objective, nats = (mx.where(mask > 0, values * mask, 0).sum() for values in (objective, nats))
+    return objective, mask.sum(), hits.sum(), nats
 
 
 def _token_nats(smoothing: float) -> Callable:
-    """Cross-entropy of each token [B, T], and its softmax [B, T, V], which the gradient uses again."""
+    """Smoothed and plain cross-entropy of each token [B, T], and its softmax [B, T, V] for the gradient."""
 
     @mx.custom_function
     def nats(logits, targets):
         shifted = logits - logits.max(axis=-1, keepdims=True)
         powers = kernels.exp_nonpositive(shifted)
         total = powers.sum(axis=-1, keepdims=True)
-        loss = mx.log(total) - (1 - smoothing) * mx.take_along_axis(shifted, targets[..., None], axis=-1)
-        if smoothing:
-            loss = loss - smoothing * shifted.mean(axis=-1, keepdims=True)
-        return loss.squeeze(-1), powers / total
+        chosen = mx.take_along_axis(shifted, targets[..., None], axis=-1)
+        plain = mx.log(total) - chosen
+        smoothed = plain + smoothing * (chosen - shifted.mean(axis=-1, keepdims=True)) if smoothing else plain
+        return smoothed.squeeze(-1), plain.squeeze(-1), powers / total
 
     @nats.vjp
     def gradient(primals, cotangents, outputs):
@@ -72,7 +74,7 @@ def _token_nats(smoothing: float) -> Callable:
         weight = cotangents[0][..., None]
         hit = mx.arange(logits.shape[-1], dtype=targets.dtype) == targets[..., None]
         wanted = mx.where(hit, 1 - smoothing + smoothing / logits.shape[-1], smoothing / logits.shape[-1])
-        return (outputs[1] - wanted) * weight, mx.zeros_like(targets)
+        return (outputs[2] - wanted) * weight, mx.zeros_like(targets)
 
     return nats
 
@@ -81,21 +83,21 @@ def objective(config: ModelConfig) -> Callable:
     """What a model of this configuration is trained on.
 
     Returns:
-        ``(model, batch, key, label_smoothing=0.0) -> (nats, tokens, hits)``, three scalar sums: the next
-        token for a decoder (no key needed), masked tokens for an encoder, where tokens counts masked ones.
+        ``(model, batch, key, label_smoothing=0.0)`` to the sums of `next_token_metrics`: over the next tokens
+        for a decoder (no key needed), over masked tokens for an encoder.
     """
     return next_token if config.arch == "decoder" else partial(masked_tokens, vocab_size=config.vocab_size)
 
 
 def next_token(model: nn.Module, batch: Batch, key: mx.array | None = None, label_smoothing: float = 0.0):
-    """Predict ``batch.targets`` from ``batch.inputs``: nats, tokens, hits."""
+    """Predict ``batch.targets`` from ``batch.inputs``."""
     return next_token_metrics(model(batch.inputs), batch.targets, batch.mask, label_smoothing)
 
 
 def masked_tokens(
     model: nn.Module, batch: Batch, key: mx.array, label_smoothing: float = 0.0, *, vocab_size: int
 ):
-    """Predict 15 % of ``batch.inputs`` from the others: nats, tokens, hits (Devlin et al. 2019, section 3.1).
+    """Predict 15 % of ``batch.inputs`` from the others (Devlin et al. 2019, section 3.1).
 
     The same key corrupts the same tokens in the same way, so evaluation repeats.
     """

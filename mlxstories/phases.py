@@ -47,7 +47,7 @@ class Phase:
 PHASE_1 = Phase(
     "phase 1",
     OptimizerConfig("adamw", learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.0),
-    ScheduleConfig("linear_warmup", warmup=0.05),
+    ScheduleConfig("warmup_linear", warmup=0.05),
 )
 
 PHASE_2 = dataclasses.replace(

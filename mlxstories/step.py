@@ -14,22 +14,22 @@ from mlx.utils import tree_flatten, tree_map
 from mlxstories.batch import Batch
 from mlxstories.optim import clip_by_global_norm
 
-Objective = Callable[..., tuple[mx.array, mx.array, mx.array]]
-"""``(model, batch, key, label_smoothing) -> (nats, tokens, hits)``, all sums over real tokens."""
+Objective = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
+"""``(model, batch, key, label_smoothing) -> (objective, tokens, hits, nats)``, sums over real tokens."""
 
 
 class StepResult(NamedTuple):
     """What one update measured; scalars unless said otherwise, not yet evaluated.
 
     Attributes:
-        objective: sum of what was minimised, in nats (label smoothing included).
+        nats: sum of the cross-entropy, without label smoothing.
         tokens: real tokens in the step's microbatches.
         hits: how many of them the model's argmax got right.
-        grad_norm: global gradient norm of the mean objective, before clipping.
+        grad_norm: norm of the whole gradient of the mean objective, before clipping.
         norms: float32 [P], the gradient norm of each parameter, in the order of ``TrainStep.names``.
     """
 
-    objective: mx.array
+    nats: mx.array
     tokens: mx.array
     hits: mx.array
     grad_norm: mx.array
@@ -59,16 +59,16 @@ class TrainStep:
         weights, moments = model.state, optimizer.state
 
         def total(batch: Batch, key: mx.array):
-            nats, tokens, hits = objective(model, batch, key, label_smoothing)
-            return nats, (tokens, hits)
+            minimised, tokens, hits, nats = objective(model, batch, key, label_smoothing)
+            return minimised, mx.stack([nats, tokens, hits])
 
         differentiate = nn.value_and_grad(model, total)
 
         # value_and_grad leaves traced arrays in the model, so the weights are an output here too
         @partial(mx.compile, inputs=[weights, mx.random.state], outputs=[weights, mx.random.state])
         def gradient(batch: Batch, key: mx.array):
-            (nats, (tokens, hits)), gradients = differentiate(batch, key)
-            return mx.stack([nats, tokens, hits]), gradients
+            (_, measured), gradients = differentiate(batch, key)
+            return measured, gradients
 
         @mx.compile
         def add(left, right):

@@ -42,9 +42,9 @@ class TrainingConfig:
         evaluations: validations in a run at the least; there is always one each epoch.
     """
 
-    epochs: int = 1
+    epochs: int = 2
     steps: int | None = None
-    batch_size: int = 16
+    batch_size: int = 4
     layout: str = "packed"
     seed: int = 0
     log_every: int = 10

@@ -164,7 +164,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
     """Loss in nats and accuracy, both per real token, dropout off."""
     model.eval()
     sums = [next_token_metrics(model(batch.inputs), batch.targets, batch.mask) for batch in batches]
-    nats, tokens, hits = (sum(float(value) for value in column) for column in zip(*sums, strict=True))
+    _, tokens, hits, nats = (sum(float(value) for value in column) for column in zip(*sums, strict=True))
     return {"loss": nats / tokens, "accuracy": hits / tokens}
 
 

@@ -85,7 +85,7 @@ def test_a_masked_cell_does_not_spoil_the_sum():
 
 def test_hits_are_argmax_over_real_tokens():
     logits, targets, mask = example()
-    _, _, hits = next_token_metrics(mx.array(logits), mx.array(targets), mx.array(mask))
+    _, _, hits, _ = next_token_metrics(mx.array(logits), mx.array(targets), mx.array(mask))
     assert hits.item() == ((logits.argmax(-1) == targets) * mask).sum()
     flat = mx.zeros((1, 4, 19))  # equal logits are no knowledge
     assert next_token_metrics(flat, mx.array([[3, 4, 5, 6]]), mx.ones((1, 4)))[2].item() == 0
@@ -126,7 +126,8 @@ def test_objectives(arch):
     run = objective(config)
     first, second, other = (run(model, batch, mx.random.key(k)) for k in (1, 1, 2))
     assert [x.item() for x in first] == [x.item() for x in second]
-    nats, tokens, hits = (x.item() for x in first)
+    assert run(model, batch, mx.random.key(1), 0.1)[3].item() == pytest.approx(first[3].item(), rel=1e-6)
+    _, tokens, hits, nats = (x.item() for x in first)
     assert nats / tokens == pytest.approx(math.log(23), abs=0.3) and 0 <= hits <= tokens
     if arch == "decoder":
         assert tokens == 128 and first[0].item() == other[0].item()

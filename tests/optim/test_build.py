@@ -121,7 +121,7 @@ def test_phase_2_is_phase_1_and_five_ingredients():
     assert differences(PHASE_1, PHASE_2) == {
         "optimizer.betas": ((0.9, 0.999), (0.9, 0.98)),
         "optimizer.weight_decay": (0.0, 0.01),
-        "schedule.name": ("linear_warmup", "warmup_cosine"),
+        "schedule.name": ("warmup_linear", "warmup_cosine"),
         "label_smoothing": (0.0, 0.1),
         "accumulation": (1, 2),
     }
