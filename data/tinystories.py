@@ -18,6 +18,7 @@ def download(part: str) -> Path:
     """
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import logging
 
     name = FILES[part]
     where = {"repo_id": REPOSITORY, "filename": name, "repo_type": "dataset"}
@@ -25,6 +26,8 @@ def download(part: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(**where, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the one line below says what each retry would
     try:
         return Path(huggingface_hub.hf_hub_download(**where))
     except Exception as error:  # network, hub and disk errors share no base class
@@ -35,3 +38,5 @@ def download(part: str) -> Path:
             f"cannot get {name} of {REPOSITORY} ({reason[:200]}): go online once, or name a local copy by "
             "--data PATH"
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)

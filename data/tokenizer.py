@@ -112,10 +112,14 @@ class Tokenizer:
         path = Path(path)
         try:
             descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(self.backend.to_str(pretty=True))
-            os.chmod(beside, 0o644)
-            os.replace(beside, path)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(self.backend.to_str(pretty=True))
+                os.chmod(beside, 0o644)
+                os.replace(beside, path)
+            except BaseException:
+                os.unlink(beside)
+                raise
         except OSError as error:
             raise StoriesError(f"cannot write the tokenizer to {path}: {error.strerror or error}") from error
 
