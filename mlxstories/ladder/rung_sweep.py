@@ -32,8 +32,19 @@ def climb(exam: Examination) -> None:
     for scale in scales:
         runs[scale] = _try(exam, scale, steps)
     start = start_loss(exam)
-    gains = {s: start - loss if np.isfinite(loss) else -np.inf for s, (loss, _) in runs.items()}
-    best = max(gains, key=gains.get)
+
+    def gain(scale: float) -> float:
+        loss = runs[scale][0]
+        return start - loss if np.isfinite(loss) else -np.inf
+
+    best = max(runs, key=gain)
+    while failed and best in (max(runs), min(runs)) and 1e-5 < best < 1e5:  # the best lies further out
+        beyond = best * 10 if best > 1 else best / 10
+        runs[beyond] = _try(exam, beyond, steps)
+        if gain(beyond) <= gain(best):
+            break
+        best = beyond
+    gains = {scale: gain(scale) for scale in runs}
     peak = exam.schedule.peak or None
     exam.rung.figures["sweep"] = [
         {
