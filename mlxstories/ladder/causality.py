@@ -60,22 +60,26 @@ def dependence(exam: Examination, model: nn.Module, *, seed: int, training: bool
         repeatable = bool(np.array_equal(plain, forward(row), equal_nan=True))
         spread = float(plain.std()) or 1.0
         tolerance = 2e-5 if _full_precision(model, exam) else 2e-2
-        future, where = 0.0, None
-        for cut in _cut_points(length, rng):
-            changed = row.copy()
-            changed[:, cut:] = other(row[:, cut:])
-            moved = np.abs(forward(changed) - plain).max(-1)[0]
-            after = max(float(moved[cut:].max()), 1e-3 * spread)
-            leak = float(moved[:cut].max()) / after
-            if leak > future:
-                future, where = leak, (int(moved[:cut].argmax()), int(cut))
         rows = _row_leak(forward, row, base, other)
-        last = row.copy()
-        last[:, -1:] = other(row[:, -1:])
-        own = float(np.abs(forward(last) - plain)[0, -1].max()) / spread
-        early = row.copy()
-        early[:, :-1] = other(row[:, :-1])
-        past = float(np.abs(forward(early) - plain)[0, -1].max()) / spread if length > 1 else np.inf
+        cuts = _cut_points(length, rng)
+        changed = np.repeat(row, len(cuts) + 2, axis=0)
+        for line, cut in zip(changed, cuts, strict=False):
+            line[cut:] = other(row[0, cut:])
+        changed[-2, -1:] = other(row[0, -1:])
+        changed[-1, :-1] = other(row[0, :-1])
+        if rows <= tolerance:  # all in one pass
+            answers = forward(np.concatenate([row, changed]))
+            plain, answers = answers[:1], answers[1:]
+        else:
+            answers = np.concatenate([forward(line[None]) for line in changed])
+        moved = np.abs(answers - plain).max(-1)
+        future, where = 0.0, None
+        for line, cut in zip(moved, cuts, strict=False):
+            leak = float(line[:cut].max()) / max(float(line[cut:].max()), 1e-3 * spread)
+            if leak > future:
+                future, where = leak, (int(line[:cut].argmax()), int(cut))
+        own = float(moved[-2, -1]) / spread
+        past = float(moved[-1, -1]) / spread if length > 1 else np.inf
         order = _order(forward, exam, spread, rng)
     finally:
         model.train(mode)
@@ -134,10 +138,8 @@ def matrix(exam: Examination, model: nn.Module, size: int = 16) -> list[list[flo
 
 
 def _row_leak(forward, row, base, other) -> float:
-    if len(base) < 2:
-        mate = other(row)
-    else:
-        mate = base[1:2] if not np.array_equal(base[1:2], row) else base[:1]
+    mates = [base[i : i + 1] for i in range(len(base)) if not np.array_equal(base[i : i + 1], row)]
+    mate = mates[0] if mates else other(row)
     # In the middle, for attention over the batch may be causal too.
     first = forward(np.concatenate([mate, row, mate]))
     second = forward(np.concatenate([other(mate), row, other(mate)]))

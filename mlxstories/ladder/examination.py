@@ -47,6 +47,17 @@ class Epoch:
         return sum(int((batch.mask > 0).sum()) for batch in self.batches)
 
 
+@contextmanager
+def intercepted(optimizer: Optimizer, receive: Callable[[Any], Any]) -> Iterator[None]:
+    """Pass every tree of gradients through ``receive`` on its way into the optimiser."""
+    apply = optimizer.apply_gradients
+    optimizer.apply_gradients = lambda gradients, parameters: apply(receive(gradients), parameters)
+    try:
+        yield
+    finally:
+        del optimizer.apply_gradients
+
+
 @dataclass
 class Run:
     """A training run on the workbench.
@@ -347,16 +358,26 @@ class Examination:
         model: nn.Module | None = None,
         ramp: int = 0,
         transform: Callable[[dict, dict, int], dict] | None = None,
+        receive: Callable[[Any], Any] | None = None,
         patience: bool = True,
     ) -> Run:
         """Train with the subject's own step, its update scaled to the peak of its learning-rate schedule,
         times ``scale``; black box: parameters move by ``scale`` times what the step moved them.
 
-        ``transform(before, after, step)`` may replace the parameters instead, ``at`` are the numbers of
-        updates at which ``measure`` is evaluated, ``ramp`` steps grow from nothing to the full update.
+        ``transform(before, after, step)`` may replace the parameters instead, ``receive`` the gradients that
+        reach the optimiser; ``at`` are the numbers of updates at which ``measure`` is evaluated, ``ramp`` steps
+        grow from nothing to the full update.
         """
         model = model or self.model()
         optimizer = self.optimizer()
+        if receive is not None:
+            with intercepted(optimizer, receive):
+                return self._train(
+                    model, optimizer, batches, steps, scale, measure, at, ramp, transform, patience
+                )
+        return self._train(model, optimizer, batches, steps, scale, measure, at, ramp, transform, patience)
+
+    def _train(self, model, optimizer, batches, steps, scale, measure, at, ramp, transform, patience) -> Run:
         model.train()
         run = Run(model, optimizer)
         self.seed_all(self.seed + 1)

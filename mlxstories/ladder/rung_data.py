@@ -170,7 +170,7 @@ def _targets(exam: Examination) -> None:
             exam.found(
                 "targets-not-shifted",
                 ERROR,
-                f"the targets equal the inputs at {rates[0]:.1%} of the real tokens of {source}: the model learns to copy",
+                f"the targets equal the inputs at {rates[0]:.1%} of the real tokens of {source}: it learns to copy",
                 fix="take inputs = tokens[:, :-1] and targets = tokens[:, 1:]",
                 where=source,
                 **evidence,
@@ -258,7 +258,7 @@ def _padding(exam: Examination) -> None:
         exam.found(
             "padding-in-accuracy",
             ERROR,
-            f"the validation mask counts {cells} padding cells (runs of id {token}) as real, {share:.1%} of all it counts",
+            f"the validation mask counts {cells} padding cells (runs of id {token}) as real, {share:.1%} of all",
             fix="set the mask to 0 after the end of each story in validation as in training",
             where="val_batches",
             padding_id=token,

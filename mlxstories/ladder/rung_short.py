@@ -9,6 +9,7 @@ import numpy as np
 from mlxstories.ladder.batches import HostBatch
 from mlxstories.ladder.examination import Examination, token_losses
 from mlxstories.ladder.finding import ERROR, NOTE, WARNING
+from mlxstories.ladder.rung_sweep import correction
 
 _RAMP = 10  # steps over which the update grows to its full size
 _BUDGET = 600_000  # logits of one step
@@ -62,7 +63,8 @@ def climb(exam: Examination) -> None:
         f"{loss:.2f} ± {margin:.2f} nats, {accuracy:.1%} after {steps} steps; "
         f"unigram {baselines.unigram:.2f}, bigram {baselines.bigram:.2f}"
     )
-    _baseline(exam, run, batches, held, steps, baselines, margin, detail)
+    if not _oversteps(exam, loss, batches, held, steps, baselines, margin):
+        _baseline(exam, run, batches, held, steps, baselines, margin, detail)
     _floor(exam, loss, accuracy, margin, unseen, baselines)
 
 
@@ -219,6 +221,41 @@ def _baseline(exam, run, batches, held, steps, baselines: Baselines, margin: flo
             fix="train longer, or try a larger learning rate",
             **evidence,
         )
+
+
+def _oversteps(exam, loss, batches, held, steps, baselines: Baselines, margin: float) -> bool:
+    """Whether smaller steps do far better, asked where there is reason to: the minimal rung did no worse at a
+    third of the rate, or Adam's bias is not corrected."""
+    if loss < baselines.best + 0.1:
+        return False
+    enough = loss - max(0.3, 2 * margin)
+    evidence = {"loss": loss, "margin": margin, "unigram": baselines.unigram, "steps": steps}
+    betas = exam.facts.get("no_bias_correction")
+    if betas is not None:
+        run = exam.run(batches, steps, measure=held, at=(steps,), ramp=_RAMP, transform=correction(*betas))
+        other = run.points[-1][1] if run.points and run.finite else float("inf")
+        if other < enough:
+            exam.check("better than word frequencies", False, f"{loss:.2f} nats, bias corrected {other:.2f}")
+            exam.found(
+                "no-bias-correction",
+                ERROR,
+                f"Adam without bias correction oversteps: {steps} steps of real training end at {loss:.2f} nats, "
+                f"with the correction at {other:.2f}",
+                fix="pass bias_correction=True",
+                where="optimizer",
+                betas=list(betas),
+                loss_corrected=other,
+                **evidence,
+            )
+            return True
+    sweep = exam.facts.get("sweep", {})
+    if 0.3 in sweep and sweep[0.3][0] < sweep[1.0][0] + 0.05:
+        run = exam.run(batches, steps, measure=held, at=(steps,), ramp=_RAMP, scale=0.1)
+        other = run.points[-1][1] if run.points and run.finite else float("inf")
+        if other < enough:
+            _too_large(exam, loss, other, steps, {**evidence, "loss_at_a_tenth_of_the_rate": other})
+            return True
+    return False
 
 
 def _without_order(exam: Examination, loss: float, baselines: Baselines, margin: float, steps: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.ladder.examination import Examination, Run, put, read_schedule
 from mlxstories.ladder.finding import ERROR, WARNING
@@ -94,9 +94,11 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
     helps = top > 0.12 * start and top > max(2.0 * own, own + 0.1 * start)
     if _decayed(exam, evidence):
         return
-    if helps and best > 1:
-        if _clip(exam, failed=True, **evidence):
-            return
+    if _clip(exam, failed=True, own=own, **evidence):
+        return
+    # A rate that teaches word frequencies alone is no cure.
+    cures = runs[best][0] < bound - 0.02 * start
+    if helps and best > 1 and cures:
         words = _words(peak, best, runs, steps)
         exam.found(
             "learning-rate-too-small",
@@ -164,16 +166,21 @@ def _words(peak, best, runs, steps) -> dict[str, str]:
     }
 
 
-def _clip(exam: Examination, *, failed: bool, **evidence) -> bool:
+def _clip(exam: Examination, *, failed: bool, own: float = 0.0, **evidence) -> bool:
     clip: Clip | None = exam.facts.get("clip")
     tight = clip is not None and clip.share < 0.2
-    exam.check(
-        "clipping",
-        None if clip is None else not (tight and failed),
-        "" if clip is None else f"{clip.share:.1%}",
-    )
+    detail = "" if clip is None else f"{clip.share:.1%}"
+    exam.check("clipping", None if clip is None else not (tight and failed), detail)
     if not tight or (not failed and clip.share > 0.02):
         return False
+    if failed:  # Adam hardly minds a clip: let the gradients through at a norm of 1 and see
+        steps = evidence["steps"]
+        run = exam.run([exam.minimal], steps, measure=exam.minimal, at=(steps,), receive=_of_unit_norm)
+        loss = run.points[-1][1] if run.points and run.finite else np.inf
+        start = evidence["start_loss"]
+        if start - loss < max(0.12 * start, 2 * own):
+            return False
+        evidence["loss_at_a_norm_of_1"] = loss
     exam.found(
         "clipping-too-tight",
         ERROR if failed else WARNING,
@@ -189,6 +196,12 @@ def _clip(exam: Examination, *, failed: bool, **evidence) -> bool:
         **evidence,
     )
     return True
+
+
+def _of_unit_norm(gradients):
+    squares = sum(g.astype(mx.float32).square().sum() for _, g in tree_flatten(gradients))
+    scale = mx.rsqrt(mx.maximum(squares, 1e-30))
+    return tree_map(lambda g: (g * scale).astype(g.dtype), gradients)
 
 
 def _warmup(exam: Examination) -> None:
@@ -257,19 +270,24 @@ def _decayed(exam: Examination, evidence: dict) -> bool:
     return better
 
 
-def _uncorrected(exam: Examination, evidence: dict) -> bool:
-    """Whether memorising succeeds once Adam's missing bias correction is supplied."""
-    betas = exam.facts.get("no_bias_correction")
-    if betas is None:
-        return False
-    steps = len(exam.facts["minimal"].losses)
-    b1, b2 = betas
+def correction(b1: float, b2: float):
+    """A transform that gives Adam's updates the bias correction that they lack."""
 
     def corrected(before, after, step):
         t = step + 1
         factor = (1 - b2**t) ** 0.5 / (1 - b1**t)
         return {n: before[n] + factor * (after[n] - before[n]) for n in after}
 
+    return corrected
+
+
+def _uncorrected(exam: Examination, evidence: dict) -> bool:
+    """Whether memorising succeeds once Adam's missing bias correction is supplied."""
+    betas = exam.facts.get("no_bias_correction")
+    if betas is None:
+        return False
+    steps = len(exam.facts["minimal"].losses)
+    corrected = correction(*betas)
     run = exam.run([exam.minimal], steps, measure=exam.minimal, at=(steps,), transform=corrected)
     if not run.points or not memorised(exam, run):
         return False
