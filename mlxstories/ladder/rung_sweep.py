@@ -14,6 +14,7 @@ from mlxstories.ladder.updates import Clip
 _USUAL = (0.01, 0.3, 3.0)
 _CRAWL = 0.12  # of the first loss: a rate that takes away less in the whole minimal rung is too small
 _WIDE = (0.01, 0.1, 10.0, 100.0, 1000.0)
+_SMALL = (1e-4, 1e-3, 0.01, 0.1)
 
 
 def climb(exam: Examination) -> None:
@@ -27,7 +28,7 @@ def climb(exam: Examination) -> None:
     minimal: Run = exam.facts["minimal"]
     failed = not exam.facts["memorised"]
     steps = min(20, len(minimal.losses)) if not failed else min(30, max(20, len(minimal.losses)))
-    scales = _WIDE if failed else _USUAL
+    scales = _USUAL if not failed else _WIDE if minimal.finite else _SMALL
     runs = {1.0: _try(exam, 1.0, steps)}
     for scale in scales:
         runs[scale] = _try(exam, scale, steps)
@@ -97,7 +98,7 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
     if _clip(exam, failed=True, own=own, **evidence):
         return
     # A rate that teaches word frequencies alone is no cure.
-    cures = runs[best][0] < bound - 0.02 * start
+    cures = runs[best][0] < bound - 0.05 * start
     if helps and best > 1 and cures:
         words = _words(peak, best, runs, steps)
         exam.found(
@@ -245,8 +246,11 @@ def _decayed(exam: Examination, evidence: dict) -> bool:
         return False
     peak = exam.schedule.peak
 
+    schedule = exam.schedule
+
     def without(before, after, step):
-        return {n: after[n] + decay * before[n] if after[n].ndim else after[n] for n in after}
+        rate = np.interp(step, schedule.steps, schedule.rates) / peak if schedule.scheduled and peak else 1.0
+        return {n: after[n] + float(rate * decay) * before[n] if after[n].ndim else after[n] for n in after}
 
     steps = len(exam.facts["minimal"].losses)
     run = exam.run([exam.minimal], steps, measure=exam.minimal, at=(steps,), transform=without)

@@ -205,7 +205,7 @@ def _direction(exam: Examination, watched: Watched) -> None:
 
 
 def _state(exam: Examination, optimizer: Optimizer, watched: Watched) -> None:
-    adams = [o for o in parts(optimizer) if isinstance(o, Adam)]
+    adams = [o for o in parts(optimizer) if isinstance(o, Adam) or "adam" in type(o).__name__.lower()]
     if not adams:
         exam.check("optimiser state is kept", None, "judged for Adam and its kin")
         return
@@ -226,7 +226,7 @@ def _state(exam: Examination, optimizer: Optimizer, watched: Watched) -> None:
             optimizer_steps=int(adams[0].step),
             updates=watched.updates,
         )
-    plain = [o for o in adams if not o.bias_correction] if hasattr(adams[0], "bias_correction") else []
+    plain = [o for o in adams if not getattr(o, "bias_correction", True)]
     if plain:
         b1, b2 = (float(beta) for beta in plain[0].betas)
         steps = np.arange(1, 1000)
@@ -249,6 +249,9 @@ def _state(exam: Examination, optimizer: Optimizer, watched: Watched) -> None:
 
 def _decay(exam: Examination, watched: Watched) -> None:
     decay = float(np.median(watched.decays)) if watched.decays else 0.0
+    rate = float(np.median([r for r in watched.rates if r] or [0.0]))
+    if exam.schedule.scheduled and rate > 0:  # at the peak of the schedule
+        decay *= exam.schedule.peak / rate
     exam.facts["decay"] = decay
     heavy = decay > _DECAY_ERROR and exam.schedule.peak > 0
     exam.check("weight decay", not heavy, f"{max(decay, 0):.1e} of the weights a step")
