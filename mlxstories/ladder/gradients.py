@@ -51,6 +51,8 @@ def examine(exam: Examination, probe) -> None:
         )
         return
     exam.rung.figures["gradients"] = {n: {"first": first[n], "later": last[n]} for n in names if n in first}
+    if exam.has("vanishing-gradient"):
+        return
     _constant(exam, model)
     _dead(exam, names, largest, alive, probe)
     _scale(exam, first, last)

@@ -17,6 +17,7 @@ from mlxstories.ladder.finding import ERROR, NOTE, WARNING
 from mlxstories.ladder.objective import Objective, fit, recover
 
 _EXCESS_ERROR, _EXCESS_WARNING = 3.0, 1.0  # nats of the first loss above ln V
+_LOUD = 8.0
 _BLIND = 1e-5  # change of a logit, relative to the logits' spread, that counts as none
 
 
@@ -99,6 +100,8 @@ def _finite(exam: Examination, model: nn.Module, probe) -> None:
         wrong.append(float(mx.mean(mx.isnan(logits) | (logits == mx.inf) | impossible[..., None])))
     share = max(wrong)
     finite = share == 0 and not broken
+    if finite and not _loss_finite(exam, model):
+        return
     exam.check("logits finite", finite)
     if not finite:
         exam.found(
@@ -111,6 +114,28 @@ def _finite(exam: Examination, model: nn.Module, probe) -> None:
             where=broken[0] if broken else "model",
             share=share,
         )
+
+
+def _loss_finite(exam: Examination, model: nn.Module) -> bool:
+    """Whether the subject's loss is finite on its own batches, the shortest rows among them."""
+    shortest = exam.sample.rows(slice(-4, None))
+    for batch in (exam.sample.rows(slice(0, 4)), shortest, shortest.rows(slice(-1, None))):
+        with exam.calling("loss"):
+            value = float(exam.loss(model, batch))
+        if not np.isfinite(value):
+            real = [int(row.sum()) for row in batch.mask]
+            exam.check("loss finite", False, f"{value} on rows of {min(real)} to {max(real)} real tokens")
+            exam.found(
+                "not-finite",
+                ERROR,
+                f"the loss is {value} on rows of {min(real)} to {max(real)} real tokens, although the model's logits are "
+                "finite",
+                fix="divide by a count that cannot be 0, and take no log of 0",
+                where="loss",
+                real_tokens=real,
+            )
+            return False
+    return True
 
 
 def _first_loss(exam: Examination, logits: mx.array, probe) -> bool:
