@@ -38,6 +38,9 @@ def climb(exam: Examination) -> None:
         loss = runs[scale][0]
         return start - loss if np.isfinite(loss) else -np.inf
 
+    if not np.isfinite(gain(max(runs, key=gain))):  # all too large: look further down
+        for scale in (1e-3, 1e-4, 1e-5):
+            runs[scale] = _try(exam, scale, steps)
     best = max(runs, key=gain)
     while failed and best in (max(runs), min(runs)) and 1e-5 < best < 1e5:  # the best lies further out
         beyond = best * 10 if best > 1 else best / 10
@@ -249,7 +252,11 @@ def _decayed(exam: Examination, evidence: dict) -> bool:
     schedule = exam.schedule
 
     def without(before, after, step):
-        rate = np.interp(step, schedule.steps, schedule.rates) / peak if schedule.scheduled and peak else 1.0
+        rate = (
+            np.interp(step, schedule.steps, schedule.rates) / peak
+            if exam.facts["decay_follows_rate"]
+            else 1.0
+        )
         return {n: after[n] + float(rate * decay) * before[n] if after[n].ndim else after[n] for n in after}
 
     steps = len(exam.facts["minimal"].losses)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.optimizers import SGD, Adam, AdamW, Lion, Muon, Optimizer
+from mlx.optimizers import Adam, Optimizer
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.batches import HostBatch
@@ -211,7 +211,8 @@ def _state(exam: Examination, optimizer: Optimizer, watched: Watched) -> None:
         return
     later = watched.spreads[1:]
     # Adam from nothing moves every entry by the same amount, whatever its gradient.
-    fresh = len(later) >= 3 and max(later) < 0.05 and not any(d > 1e-3 for d in watched.decays)
+    alike = len(later) >= 3 and max(later) < min(0.05, 5 * watched.spreads[0] + 0.005)
+    fresh = alike and not any(d > 1e-3 for d in watched.decays)
     exam.check("optimiser state is kept", not fresh, f"spread of update sizes {np.median(later or [0]):.2f}")
     if fresh:
         exam.found(
@@ -248,7 +249,10 @@ def _state(exam: Examination, optimizer: Optimizer, watched: Watched) -> None:
 
 
 def _decay(exam: Examination, watched: Watched) -> None:
-    decay = float(np.median(watched.decays)) if watched.decays else 0.0
+    peak = exam.schedule.peak
+    rates = [rate for rate in watched.rates if rate] or [peak or 1.0]
+    warm = peak / float(np.median(rates)) if exam.schedule.scheduled and peak else 1.0
+    decay = warm * float(np.median(watched.decays)) if watched.decays else 0.0
     rate = float(np.median([r for r in watched.rates if r] or [0.0]))
     if exam.schedule.scheduled and rate > 0:  # at the peak of the schedule
         decay *= exam.schedule.peak / rate
@@ -363,15 +367,20 @@ def _received(optimizer: Optimizer, before, after) -> dict[str, mx.array]:
     received: dict[str, mx.array] = {}
     for part in parts(optimizer):
         flat = dict(tree_flatten(part.state))
-        if isinstance(part, (Adam, AdamW)):
-            key, factor = "m", 1 - float(part.betas[0])
-        elif isinstance(part, Lion):
-            key, factor = "m", 1 - float(part.betas[1])
-        elif isinstance(part, (SGD, Muon)) and getattr(part, "momentum", 0):
-            key, factor = "v", 1.0
-            if isinstance(part, Muon):
-                factor = 1 - float(part.momentum)
-        elif isinstance(part, SGD):
+        leaves = {name.rpartition(".")[2] for name in flat}
+        kind, betas = type(part).__name__.lower(), getattr(part, "betas", None)
+        momentum = getattr(part, "momentum", 0)
+        key = "m" if "m" in leaves else "v"
+        if betas is not None and "m" in leaves:
+            factor = 1 - float(betas[1] if "lion" in kind else betas[0])
+        elif (
+            isinstance(momentum, (int, float))
+            and momentum
+            and key in leaves
+            and len(leaves & {"m", "v"}) == 1
+        ):
+            factor = 1 - momentum if "muon" in kind else 1.0
+        elif "sgd" in kind:
             rate = read_rate(part) or 0.0
             if not rate:
                 return {}

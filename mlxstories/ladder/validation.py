@@ -176,7 +176,7 @@ def _compare(exam: Examination, answer, batches: list[HostBatch]) -> None:
     loss, _, accuracy = expected["mean"]
     ok = True
     if "loss" in reported:
-        ok &= _loss(exam, reported["loss"], expected)
+        ok &= _loss(exam, reported["loss"], expected, len(batches))
     if "accuracy" in reported:
         ok &= _accuracy(exam, reported["accuracy"], expected)
     exam.check(
@@ -188,7 +188,7 @@ def _near(value: float, other: float) -> bool:
     return abs(value - other) <= _CLOSE * max(1.0, abs(other))
 
 
-def _loss(exam: Examination, value: float, expected) -> bool:
+def _loss(exam: Examination, value: float, expected, batches: int) -> bool:
     loss = expected["mean"][0]
     if _near(value, loss):
         return True
@@ -215,7 +215,15 @@ def _loss(exam: Examination, value: float, expected) -> bool:
                 **evidence,
             )
             return False
-    for name, (nats, flat, _) in expected.items():
+    factor = next(
+        (
+            words
+            for f, words in ((1 / np.log(2), "in bits"), (-1, "negated"), (batches, "summed over batches"))
+            if _near(value, f * loss) or _near(value, f * expected["mean of batch means"][0])
+        ),
+        "a perplexity" if _near(np.log(max(value, 1e-30)), loss) else None,
+    )
+    for name, (nats, flat, _) in expected.items() if factor is None else ():
         smoothing = (value - nats) / (flat - nats) if abs(flat - nats) > 1e-6 else 0.0
         if 0.004 < smoothing < 0.6 and _round(smoothing):
             exam.found(
@@ -230,11 +238,6 @@ def _loss(exam: Examination, value: float, expected) -> bool:
                 **evidence,
             )
             return False
-    factor = next(
-        (words for f, words in ((1 / np.log(2), "in bits"), (-1, "negated")) if _near(value, f * loss)), None
-    )
-    if factor is None and _near(np.log(max(value, 1e-30)), loss):
-        factor = "a perplexity"
     exam.found(
         "metric-mismatch",
         ERROR,
@@ -249,7 +252,7 @@ def _loss(exam: Examination, value: float, expected) -> bool:
 
 def _round(smoothing: float) -> bool:
     """Smoothing is a round number; anything else is a coincidence."""
-    return abs(smoothing * 200 - round(smoothing * 200)) < 0.06
+    return abs(smoothing - round(smoothing * 200) / 200) < 3e-4
 
 
 def _accuracy(exam: Examination, value: float, expected) -> bool:
