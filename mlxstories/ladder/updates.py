@@ -250,14 +250,17 @@ def _state(exam: Examination, optimizer: Optimizer, watched: Watched) -> None:
 
 def _decay(exam: Examination, watched: Watched) -> None:
     peak = exam.schedule.peak
-    rates = [rate for rate in watched.rates if rate] or [peak or 1.0]
-    warm = peak / float(np.median(rates)) if exam.schedule.scheduled and peak else 1.0
-    decay = warm * float(np.median(watched.decays)) if watched.decays else 0.0
-    rate = float(np.median([r for r in watched.rates if r] or [0.0]))
-    if exam.schedule.scheduled and rate > 0:  # at the peak of the schedule
-        decay *= exam.schedule.peak / rate
-    exam.facts["decay"] = decay
-    heavy = decay > _DECAY_ERROR and exam.schedule.peak > 0
+    decays = np.array(watched.decays or [0.0])
+    decay = float(np.median(decays))
+    rates = np.array([rate or 0.0 for rate in watched.rates[: len(decays)]])
+    follows = False
+    if exam.schedule.scheduled and len(rates) == len(decays) > 2 and rates.min() > 0 and decay > 0:
+        shares = decays / rates
+        follows = bool(np.std(shares) / np.mean(shares) < np.std(decays) / np.mean(decays))
+        if follows:  # at the peak of the schedule
+            decay = float(np.median(shares)) * peak
+    exam.facts["decay"], exam.facts["decay_follows_rate"] = decay, follows
+    heavy = decay > _DECAY_ERROR and peak > 0
     exam.check("weight decay", not heavy, f"{max(decay, 0):.1e} of the weights a step")
     if decay > _DECAY_WARNING:
         exam.facts["heavy_decay"] = decay

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxstories.batch import Batch
 from mlxstories.data.packing import Documents, Rows
-from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.data.tokenizer import Tokenizer, words
 from mlxstories.ladder.faults.fault import Group, change
 from mlxstories.ladder.recipe import Recipe, padded_rows
 from mlxstories.model import Transformer
@@ -272,18 +272,18 @@ def retold(function):
     """A plant that makes lists of stories, each a list of words, from such lists."""
 
     def plant(recipe: Recipe) -> Recipe:
-        train = function([text.split() for text in recipe.train_texts])
-        val = function([text.split() for text in recipe.val_texts])
+        train = function([words(text) for text in recipe.train_texts])
+        val = function([words(text) for text in recipe.val_texts])
         return read(
-            recipe, train=[" ".join(words) for words in train], val=[" ".join(words) for words in val]
+            recipe, train=[" ".join(story) for story in train], val=[" ".join(story) for story in val]
         )
 
     return plant
 
 
 def shuffled_across(stories: list[list[str]]) -> list[list[str]]:
-    words = np.random.default_rng(0).permutation(np.concatenate(stories))
-    return [part.tolist() for part in np.array_split(words, len(stories))]
+    everything = np.random.default_rng(0).permutation(np.concatenate(stories))
+    return [part.tolist() for part in np.array_split(everything, len(stories))]
 
 
 FAULTS.add(
@@ -298,7 +298,7 @@ FAULTS.add(
     "np.repeat for np.tile: every word stands sixteen times in a row",
     retold(
         lambda stories: [
-            [word for word in words for _ in range(16)] for words in stories[: len(stories) // 8]
+            [word for word in story for _ in range(16)] for story in stories[: len(stories) // 8]
         ]
     ),
 )

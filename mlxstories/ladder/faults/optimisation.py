@@ -168,17 +168,6 @@ def step_with_new_optimizer(model, optimizer, batch, recipe):
     return loss
 
 
-def step_with_init(model, optimizer, batch, recipe):
-    optimizer.init(model.trainable_parameters())
-    return recipe_step(model, optimizer, batch, recipe)
-
-
-def recipe_step(model, optimizer, batch, recipe):
-    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
-    optimizer.update(model, recipe.clip(gradients, recipe.phase))
-    return loss
-
-
 FAULTS.add(
     "update-forgotten", "no-update", "optimizer.update is never called", change(step=step_without_update)
 )
@@ -203,10 +192,4 @@ FAULTS.add(
     "state-not-kept",
     "each update makes an optimiser of its own",
     change(step=step_with_new_optimizer),
-)
-FAULTS.add(
-    "optimizer-initialised-each-step",
-    "state-not-kept",
-    "optimizer.init is called at each update",
-    change(step=step_with_init),
 )
