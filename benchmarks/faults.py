@@ -195,10 +195,18 @@ def write_readme(text: str) -> None:
     "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all results here."
 )
 @click.option("--readme", is_flag=True, help="Write the table into README.md.")
-def main(seeds, only, which, jobs, path, readme):
+@click.option(
+    "--read",
+    "written",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take the results of this --json file and examine nothing; may be repeated.",
+)
+def main(seeds, only, which, jobs, path, readme, written):
     """Examine planted faults and healthy subjects."""
-    results = []
-    for result in run(tasks([int(seed) for seed in seeds.split(",")], only, which), jobs):
+    results = [Result(**record) for file in written for record in json.loads(file.read_text())["results"]]
+    chosen = [] if written else tasks([int(seed) for seed in seeds.split(",")], only, which)
+    for result in run(chosen, jobs):
         results.append(result)
         mark = "ok  " if result.right else "MISS" if result.expected else "FALSE ALARM"
         found = result.found or "nothing"

@@ -54,8 +54,8 @@ def _(recipe: Recipe) -> Recipe:
     names = ("Lily", "Tom", "Mia", "Ben", "Anna", "Max", "Sara", "Tim")
     renamed = []
     for index, text in enumerate(recipe.train_texts[: len(recipe.val_texts)]):
-        words = text.split(" ")
-        capital = next((w for w in words[1:] if w[:1].isupper() and w.isalpha()), words[0])
+        pieces = text.split(" ")
+        capital = next((w for w in pieces[1:] if w[:1].isupper() and w.isalpha()), pieces[0])
         renamed.append(text.replace(capital, names[index % len(names)]))
     return read(recipe, val=renamed)
 
