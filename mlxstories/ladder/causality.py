@@ -67,7 +67,7 @@ def dependence(exam: Examination, model: nn.Module, *, seed: int, training: bool
             line[cut:] = other(row[0, cut:])
         changed[-2, -1:] = other(row[0, -1:])
         changed[-1, :-1] = other(row[0, :-1])
-        if rows <= tolerance:  # all in one pass
+        if rows <= tolerance and not training:  # all in one pass; dropout would differ between rows
             answers = forward(np.concatenate([row, changed]))
             plain, answers = answers[:1], answers[1:]
         else:

@@ -379,6 +379,20 @@ def _judge_blindness(exam: Examination, views: list[Dependence]) -> None:
         return
     own, past, order = (max(getattr(view, name) for view in views) for name in ("own", "past", "order"))
     if own < _BLIND or past < _BLIND:
+        loud = dependence(exam, exam.noisy(21, amount=_LOUD), seed=5)
+        if not (loud.own <= _BLIND or loud.past <= _BLIND):  # overflow is a sign of life too
+            exam.check("sees the tokens", False, "only with far larger weights")
+            exam.found(
+                "vanishing-gradient",
+                ERROR,
+                f"the signal dies out on the way: the last logits move by {max(own, past):.1e} of their spread when "
+                "tokens change, and only much larger weights bring it back",
+                fix="add residual connections and normalisation between the blocks, and avoid saturating activations",
+                where="model",
+                change_by_last_token=own,
+                change_by_earlier_tokens=past,
+            )
+            return
         what = (
             "any token"
             if own < _BLIND and past < _BLIND
