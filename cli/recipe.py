@@ -93,7 +93,7 @@ def model_options(function: Callable) -> Callable:
     return click.option(
         "--size",
         type=click.Choice(["debug", "small", "base", "large"]),
-        default="small",
+        default="base",
         show_default=True,
         help="Named model size; the options below change its parts.",
     )(wrapper)

@@ -27,8 +27,9 @@ from mlxstories.cli.recipe import model_options, phase_options
 @click.option(
     "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs."
 )
+@click.option("--no-check", is_flag=True, help="Skip the ladder's cheap checks before the first step.")
 @click.option("--resume", metavar="RUN", help="Continue this run; all other options but --runs are ignored.")
-def command(data, model, phase, name, runs, resume, **training):
+def command(data, model, phase, name, runs, no_check, resume, **training):
     """Train a model on stories.
 
     Without options: phase 1 on the built-in stories, whose best reachable loss and accuracy are known.
@@ -51,6 +52,9 @@ def command(data, model, phase, name, runs, resume, **training):
         shape = size_config(size, dataset.tokenizer.vocab_size, separator=separator, **model)
         name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
         trainer = experiment.start(Path(runs) / name, dataset, shape, phase, config, show)
+    trainer.warn = show.finding
+    if not (no_check or resume):
+        show.check(experiment.check(trainer))
     show.begin(trainer)
     try:
         evaluation = trainer.train()
@@ -115,6 +119,20 @@ class Display:
             self.live.console.print(text)
         else:
             self.live.update(self.task, completed=record["step"], description=text)
+
+    def check(self, diagnosis) -> None:
+        if diagnosis is not None:
+            for finding in diagnosis.findings:
+                self.finding(finding)
+            verdict = "nothing wrong" if diagnosis.healthy else "see above; training goes on all the same"
+            self.console.print(f"Checked data and model in {diagnosis.seconds:.1f} s: {verdict}.")
+
+    def finding(self, finding) -> None:
+        if finding.severity != "note":
+            console = self.console if self.live is None else self.live.console
+            console.print(
+                f"{finding.severity}: {finding.code}: {finding.message}. Fix: {finding.fix}.", markup=False
+            )
 
     def end(self) -> None:
         if self.live is not None:

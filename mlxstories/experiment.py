@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
+from mlxstories.batch import Batch, batch_of
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
+from mlxstories.data.packing import Documents, pack
 from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation
 from mlxstories.generation import generate
+from mlxstories.ladder import Diagnosis, Subject, check_before_training
 from mlxstories.model import ModelConfig, Transformer, parameter_count
 from mlxstories.phases import Phase
 from mlxstories.runs import Run, write_json, write_text
@@ -93,6 +98,37 @@ def resume(run: Run, report: Report) -> Trainer:
             f"{run.path} has finished all its {trainer.total_steps} updates: nothing to resume."
         )
     return trainer
+
+
+def check(trainer: Trainer) -> Diagnosis | None:
+    """The ladder's cheap checks of what is about to be trained; its findings go into the run directory.
+
+    None for an encoder, which sees both sides by design: the checks are those of next-token training.
+    """
+    model, dataset, config = trainer.model.config, trainer.dataset, trainer.config
+    if model.arch == "encoder":
+        return None
+
+    def batches(documents: Documents, rng: np.random.Generator | None) -> Iterator[Batch]:
+        rows = pack(documents, model.context, layout=config.layout, rng=rng)
+        for index in range(math.ceil(len(rows.inputs) / config.batch_size)):
+            yield batch_of(rows, index, config.batch_size)
+
+    subject = Subject(
+        name=trainer.run.path.name,
+        model=lambda: Transformer(model),
+        vocab_size=model.vocab_size,
+        train_batches=lambda seed: batches(dataset.train, np.random.default_rng(seed)),
+        val_batches=lambda: batches(dataset.val, None),
+        tokenizer=dataset.tokenizer,
+        train_texts=dataset.train_texts,
+        val_texts=dataset.val_texts,
+        floor=dataset.floor and dataset.floor.nats,
+    )
+    diagnosis = check_before_training(subject, seed=config.seed)
+    if diagnosis.findings:
+        trainer.run.add_findings(diagnosis.findings)
+    return diagnosis
 
 
 def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:

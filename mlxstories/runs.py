@@ -12,6 +12,7 @@ Everything is written beside its place and renamed into it, so that a name that 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -94,6 +95,12 @@ class Run:
     def append(self, record: dict[str, Any]) -> None:
         with writing(self.path), open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+    def add_findings(self, findings: list) -> None:
+        """Append to ``findings.json`` what the ladder or the watch found."""
+        path = self.path / "findings.json"
+        earlier = read_json(path) if path.is_file() else []
+        write_json(path, [*earlier, *(dataclasses.asdict(finding) for finding in findings)])
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines after ``step``, which a resumed run is going to measure again."""

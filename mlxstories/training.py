@@ -20,6 +20,7 @@ from mlxstories.data.dataset import Dataset
 from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation, Evaluator
+from mlxstories.ladder import Finding, Watch
 from mlxstories.losses import objective
 from mlxstories.model import Transformer
 from mlxstories.optim import build_optimizer, build_schedule
@@ -115,7 +116,10 @@ class Stream:
 
 @dataclass
 class Trainer:
-    """A model in training. ``report`` receives every line of metrics as it is written."""
+    """A model in training.
+
+    ``report`` receives every line of metrics as it is written, ``warn`` every finding that the curves show.
+    """
 
     model: Transformer
     phase: Phase
@@ -123,6 +127,7 @@ class Trainer:
     config: TrainingConfig
     run: Run
     report: Callable[[dict], None] = lambda record: None
+    warn: Callable[[Finding], None] = lambda finding: None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self):
@@ -136,6 +141,8 @@ class Trainer:
         self.optimizer: Optimizer = build_optimizer(self.phase.optimizer, schedule)
         self.optimizer.init(self.model.trainable_parameters())
         self.evaluator = Evaluator(self.model)
+        floor = self.dataset.floor and self.dataset.floor.nats
+        self.watch = Watch(floor=floor, vocab_size=self.model.config.vocab_size)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint: weights, optimiser state, data position and metrics as they were."""
@@ -202,6 +209,14 @@ class Trainer:
         position = {"step": self.progress.step, "epoch": round(epoch, 4), "tokens": self.progress.tokens}
         self.run.append(position | record)
         self.report(position | record)
+        if record["split"] == "val":
+            found = self.watch(self.progress.step, val_loss=record["loss"])
+        else:
+            found = self.watch(self.progress.step, loss=record["loss"], grad_norm=record["grad_norm"])
+        if found:
+            self.run.add_findings(found)
+        for finding in found:
+            self.warn(finding)
 
     def _save(self, evaluation: Evaluation | None) -> None:
         val_loss = None if evaluation is None else evaluation.loss

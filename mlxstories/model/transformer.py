@@ -19,9 +19,10 @@ EMBEDDING_STD = 0.02  # Radford et al. 2019; tied logits then start near 0 and t
 class Transformer(nn.Module):
     """A pre-norm transformer; with random weights from ``mx.random``.
 
-    Every matrix starts at N(0, 1 / fan-in), which keeps activations at unit scale at any width; the two
-    that write to the residual stream are divided by ``sqrt(2 layers)`` (Radford et al. 2019, section 2.3).
-    Embeddings start at N(0, 0.02²).
+    Embeddings start at N(0, 0.02²) and matrices at N(0, 1 / fan-in), which keeps activations at unit scale at
+    any width. The two that write to the residual stream are multiplied by ``0.02 / sqrt(2 layers)``: all blocks
+    together then add as much as the embedding holds (Radford et al. 2019, section 2.3). Were they larger, the
+    tokens would drown in the stream, and copying a name from earlier in the story would be learnt late.
 
     Args:
         config: shape and parts.
@@ -104,7 +105,7 @@ class Transformer(nn.Module):
         return x
 
     def _initialize(self) -> None:
-        residual = 1 / math.sqrt(2 * self.config.layers)
+        residual = EMBEDDING_STD / math.sqrt(2 * self.config.layers)
         weights = []
         for name, value in tree_flatten(self.parameters()):
             if name in ("embed.weight", "position.weight"):
