@@ -128,7 +128,7 @@ def _loss_finite(exam: Examination, model: nn.Module) -> bool:
             exam.found(
                 "not-finite",
                 ERROR,
-                f"the loss is {value} on rows of {min(real)} to {max(real)} real tokens, although the model's logits are "
+                f"the loss is {value} on rows of {min(real)} to {max(real)} real tokens, although the logits are "
                 "finite",
                 fix="divide by a count that cannot be 0, and take no log of 0",
                 where="loss",
