@@ -17,23 +17,15 @@ UNPLANTED = {"subject-error", "overfitting", "repetition-loop"}
 
 CHEAP = (
     "val-is-train",
-    "targets-are-inputs",
     "targets-two-ahead",
     "negative-id",
     "tokenizer-of-characters",
-    "vocabulary-of-25",
     "loss-forgets-mask",
     "iterator-used-up",
-    "no-causal-mask",
     "softer-mask",
     "leak-behind-zero-gate",
-    "batch-norm",
-    "bag-of-words",
-    "tokens-zeroed",
-    "softmax-in-loss",
-    "embedding-of-unit-variance",
+    "attention-over-batch",
     "mask-without-diagonal",
-    "blocks-in-private-attribute",
 )
 
 
@@ -71,6 +63,6 @@ def test_the_cheap_rungs_name_the_cause(name):
     assert first_error(name, ["data", "init"]) == FAULTS[name].code
 
 
-@pytest.mark.parametrize("name", ["rate-1e-6", "second-best-token"])
+@pytest.mark.parametrize("name", ["second-best-token"])
 def test_the_whole_ladder_names_the_cause(name):
     assert first_error(name) == FAULTS[name].code

@@ -7,23 +7,15 @@ from healthy import HEALTHY
 
 from mlxstories.ladder import diagnose
 
-WHOLE = ("eight-rows", "zero-init-branches-and-head")
+WHOLE = ("eight-rows",)
 CHEAP = (
     "built-in-recipe",
-    "gru",
     "causal-convolution",
     "no-positions",
-    "sliding-window",
     "mixture-of-experts",
-    "post-norm",
-    "causal-mixer",
     "linear-attention",
-    "tuple-output-and-z-loss",
     "frozen-positional-table",
-    "label-smoothing",
     "padded-rows",
-    "rows-of-changing-length",
-    "tuples-without-mask",
     "everything-given",
 )
 
