@@ -152,6 +152,11 @@ def frozen_positional_table(seed: int) -> Subject:
 
     def model():
         decoder = Decoder(data.vocab_size)
+        rates = 10000.0 ** -(np.arange(32) / 32)
+        angles = np.arange(256)[:, None] * rates
+        decoder.position.weight = mx.array(
+            np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32) / 8
+        )
         decoder.position.freeze()
         return decoder
 
