@@ -48,10 +48,13 @@ def install() -> Blas:
     slots = _import_slots(Path(mx.__file__).parent / "lib" / "libmlx.so", "cblas_sgemm")
     for name, path, symbol in _candidates():
         try:
-            sgemm = ctypes.cast(getattr(ctypes.CDLL(path), symbol), ctypes.c_void_p).value
+            library = ctypes.CDLL(path)
+            sgemm = ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
         except (OSError, AttributeError):
             continue
         if slots and sgemm:
+            if "OPENBLAS_NUM_THREADS" not in os.environ:
+                _use_one_thread(library, symbol)
             for slot in slots:
                 _write_pointer(slot, sgemm)
             return Blas(name, path)
@@ -66,6 +69,15 @@ def _candidates():
     if spec and spec.origin:
         for path in Path(spec.origin).parent.glob("lib/libscipy_openblas*.so"):
             yield "OpenBLAS (scipy-openblas32)", str(path), "scipy_cblas_sgemm"
+
+
+def _use_one_thread(library: ctypes.CDLL, symbol: str) -> None:
+    """OpenBLAS's threads spin while they wait for each other: on a machine with any other work, small
+    products become up to 50 times slower, which costs far more than a second thread gains."""
+    prefix = symbol.removesuffix("cblas_sgemm")
+    set_threads = getattr(library, f"{prefix}openblas_set_num_threads", None)
+    if set_threads is not None:
+        set_threads(1)
 
 
 def _keep_freed_memory() -> None:
