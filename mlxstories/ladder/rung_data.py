@@ -413,7 +413,9 @@ def _split(exam: Examination) -> None:
         exam.check("validation is unseen", None, "no validation data given")
         return
     kind, (share, natural) = max(shares.items(), key=lambda item: item[1][0] - 2 * item[1][1])
-    excess = share - 2 * natural
+    rows = len(subject.val_texts) if kind == "texts" else sum(batch.shape[0] for batch in exam.val.batches)
+    margin = 2 * (natural * (1 - natural) / rows) ** 0.5  # two standard errors of what chance repeats
+    excess = share - 2 * natural - margin
     failed = excess >= _OVERLAP_ERROR
     detail = ", ".join(f"{value[0]:.1%} of {name}" for name, value in shares.items())
     exam.check("validation is unseen", not failed, f"shared with training: {detail}")
@@ -427,5 +429,6 @@ def _split(exam: Examination) -> None:
             where="val_batches" if kind != "texts" else "val_texts",
             shared=share,
             repeated_within_training=natural,
+            margin=margin,
             **{f"shared_{name}": value[0] for name, value in shares.items()},
         )

@@ -252,7 +252,11 @@ def _oversteps(exam, loss, batches, held, steps, baselines: Baselines, margin: f
     if 0.3 in sweep and sweep[0.3][0] < sweep[1.0][0] + 0.05:
         run = exam.run(batches, steps, measure=held, at=(steps,), ramp=_RAMP, scale=0.1)
         other = run.points[-1][1] if run.points and run.finite else float("inf")
-        if other < enough:
+        if other < enough:  # before an accusation, without the ramp, which momentum may not suit
+            plain = exam.run(batches, steps, measure=held, at=(steps,))
+            own = plain.points[-1][1] if plain.points and plain.finite else float("inf")
+            loss = evidence["loss"] = min(loss, own)
+        if other < loss - max(0.3, 2 * margin):
             _too_large(exam, loss, other, steps, {**evidence, "loss_at_a_tenth_of_the_rate": other})
             return True
     return False
