@@ -13,14 +13,16 @@ from mlxstories.model.cache import KVCache
 from mlxstories.model.config import ModelConfig
 from mlxstories.model.layers import Block, build_norm
 
-EMBEDDING_STD = 0.02  # Radford et al. 2019; tied logits then start near 0 and the loss near ln V
+EMBEDDING_STD = 0.02  # Radford et al. 2019
+TIED_LOGIT = 5.12  # the most a tied model may say at first for the token it just read, 0.02 * 256
 
 
 class Transformer(nn.Module):
     """A pre-norm transformer; with random weights from ``mx.random``.
 
-    Embeddings start at N(0, 0.02²) and matrices at N(0, 1 / fan-in), which keeps activations at unit scale at
-    any width. The two that write to the residual stream are multiplied by ``0.02 / sqrt(2 layers)``: all blocks
+    Matrices start at N(0, 1 / fan-in), which keeps activations at unit scale at any width. Embeddings start at
+    N(0, 0.02²), or less where a wide tied model would bet on the token it has just read. The matrices that
+    write to the residual stream are multiplied by the embedding's deviation over ``sqrt(2 layers)``: all blocks
     together then add as much as the embedding holds (Radford et al. 2019, section 2.3). Were they larger, the
     tokens would drown in the stream, and copying a name from earlier in the story would be learnt late.
 
@@ -105,11 +107,12 @@ class Transformer(nn.Module):
         return x
 
     def _initialize(self) -> None:
-        residual = EMBEDDING_STD / math.sqrt(2 * self.config.layers)
+        embedding = min(EMBEDDING_STD, TIED_LOGIT / self.config.dim)
+        residual = embedding / math.sqrt(2 * self.config.layers)
         weights = []
         for name, value in tree_flatten(self.parameters()):
             if name in ("embed.weight", "position.weight"):
-                std = EMBEDDING_STD
+                std = embedding
             elif value.ndim == 2:
                 std = 1 / math.sqrt(value.shape[1])
                 if name == "head_projection.weight":

@@ -33,10 +33,11 @@ def model(request):
         tied=False,
     )
     model = Transformer(config)
-    # Far from uniform, so that the argmax is no matter of rounding
-    model.embed.weight, model.head_projection.weight = (
-        50 * weight for weight in (model.embed.weight, model.head_projection.weight)
-    )
+    # Far from uniform, so that the argmax is no matter of rounding, and with blocks that matter
+    for block in model.blocks:
+        block.attention.out.weight = 50 * block.attention.out.weight
+        block.feed_forward.down.weight = 50 * block.feed_forward.down.weight
+    model.head_projection.weight = 50 * model.head_projection.weight
     return model
 
 
