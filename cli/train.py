@@ -49,7 +49,8 @@ def command(data, model, phase, name, runs, no_check, resume, **training):
         dataset = load_dataset(data)
         size = model.pop("size")
         separator = None if model.pop("across_stories") else END
-        shape = size_config(size, dataset.tokenizer.vocab_size, separator=separator, **model)
+        parts = {"qk_norm": phase.qk_norm, "separator": separator, **model}
+        shape = size_config(size, dataset.tokenizer.vocab_size, **parts)
         name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
         trainer = experiment.start(Path(runs) / name, dataset, shape, phase, config, show)
     trainer.warn = show.finding
@@ -143,7 +144,7 @@ class Display:
         from rich.console import Console
         from rich.table import Table
 
-        out = Console(highlight=False)
+        out = Console(highlight=False, soft_wrap=True)
         table = Table("held-out stories", "tokens", "loss", "floor", "accuracy", "ceiling")
         for name, row in {"all": result, **result["by_kind"]}.items():
             table.add_row(
