@@ -1,0 +1,60 @@
+"""`mlxstories train`: options reach the run, and bad input is one line and exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mlxstories.cli import main
+
+SMALL = ["--stories", "20", "--validation", "4", "--size", "debug", "--steps", "1", "--no-check"]
+
+
+def train(tmp_path, *options):
+    return CliRunner().invoke(main, ["train", *SMALL, "--runs", str(tmp_path), "--name", "run", *options])
+
+
+def test_a_phase_and_its_overrides_reach_the_run(tmp_path):
+    result = train(tmp_path, "--phase", "3", "--lr", "0.002", "--set", "optimizer.momentum=0.9")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["model"]["qk_norm"] is True
+    assert config["phase"]["name"] == "phase 3"
+    assert config["phase"]["optimizer"]["learning_rate"] == 0.002
+    assert config["phase"]["optimizer"]["momentum"] == 0.9
+    assert "from the floor" in result.output
+
+
+def test_an_encoder_trains_on_masked_tokens(tmp_path):
+    result = train(tmp_path, "--arch", "encoder")
+    assert result.exit_code == 0, result.output
+    told = CliRunner().invoke(main, ["sample", str(tmp_path / "run")])
+    assert told.exit_code == 2 and "encoder" in told.output
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["--data", "no/such/file"], "no/such/file"),
+        (["--stories", "-3"], "-3"),
+        (["--heads", "7"], "7 heads"),
+        (["--lr", "-1"], "-1"),
+        (["--set", "nonsense=1"], "nonsense"),
+        (["--set", "nonsense"], "FIELD=VALUE"),
+        (["--steps", "0"], "steps"),
+        (["--resume", "nosuch"], "nosuch"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, options, named):
+    result = train(tmp_path, *options)
+    assert result.exit_code == 2
+    assert named in result.output and "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_does_not_import_mlx():
+    code = "import sys; from mlxstories.cli import main\ntry: main(['--help'])\nfinally: print('mlx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
