@@ -70,7 +70,8 @@ def row_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, fl
 def _rows(batches: list[HostBatch]):
     for batch in batches:
         for ids, mask in zip(batch.inputs, batch.mask, strict=True):
-            yield ids[mask > 0].tobytes()
+            if (mask > 0).any():  # rows of padding alone fill up a last batch
+                yield ids[mask > 0].tobytes()
 
 
 def window_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:

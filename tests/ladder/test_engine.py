@@ -33,7 +33,7 @@ from mlxstories.ladder.examination import Examination, read_schedule
 from mlxstories.ladder.finding import EXPLAINS, fold
 from mlxstories.ladder.limits import TimeLimitError, time_limit
 from mlxstories.ladder.objective import recover
-from mlxstories.ladder.overlap import text_overlap, window_overlap
+from mlxstories.ladder.overlap import row_overlap, text_overlap, window_overlap
 from mlxstories.ladder.rung_data import shift_rates, trailing_padding
 
 V, T, B = 13, 16, 4
@@ -151,6 +151,19 @@ def test_overlap_counts_what_validation_shares():
     train, val = read_batch((rows, rows)), read_batch((rows[:10, 8:56], rows[:10, 8:56]))
     assert window_overlap([train], [val])[0] == 1.0
     assert window_overlap([train.rows(slice(10, 20))], [val])[0] == 0.0
+
+
+def test_rows_of_padding_alone_are_no_overlap():
+    """They fill up the last batch of both sides."""
+    rng = np.random.default_rng(0)
+
+    def side():
+        ids = rng.integers(3, 99, (4, 16))
+        mask = np.array([1.0, 1.0, 1.0, 0.0])[:, None] * np.ones((4, 16))
+        ids[3] = 0
+        return [read_batch((ids, ids, mask.astype(np.float32)))]
+
+    assert row_overlap(side(), side()) == (0.0, 0.0)
 
 
 def test_consequences_are_folded_under_their_cause():
