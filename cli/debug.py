@@ -87,14 +87,12 @@ def write_report(report: dict, place: str) -> None:
     if place == "-":
         click.echo(text, nl=False)
         return
-    from mlxstories.runs import writing
+    from mlxstories.runs import write_text, writing
 
     path = Path(place)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_text(text)
-        beside.replace(path)
+    write_text(path, text)
 
 
 def _finite(value):

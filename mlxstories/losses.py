@@ -10,10 +10,10 @@ import mlx.nn as nn
 
 from mlxstories import kernels
 from mlxstories.batch import Batch
+from mlxstories.data.tokenizer import MASK, SPECIALS
 from mlxstories.model.config import ModelConfig
 
-MASK = 2  # fixed id of "<|mask|>"; ids below FIRST_WORD are special
-FIRST_WORD = 3
+FIRST_WORD = len(SPECIALS)  # ids below it are special
 MASKED_SHARE = 0.15
 
 
