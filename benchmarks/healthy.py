@@ -184,7 +184,7 @@ def muon() -> optim.Optimizer:
     return optim.MultiOptimizer([optim.Muon(0.02), optim.AdamW(1e-3, bias_correction=True)], [is_matrix])
 
 
-optimizer("sgd-momentum", lambda: optim.SGD(0.3, momentum=0.9))
+optimizer("sgd-momentum", lambda: optim.SGD(0.1, momentum=0.9))
 optimizer("lion", lambda: optim.Lion(3e-4))
 optimizer("muon", muon)
 optimizer("adam-without-bias-correction", lambda: optim.Adam(1e-3))

@@ -15,6 +15,7 @@ _USUAL = (0.01, 0.3, 3.0)
 _CRAWL = 0.12  # of the first loss: a rate that takes away less in the whole minimal rung is too small
 _WIDE = (0.01, 0.1, 10.0, 100.0, 1000.0)
 _SMALL = (1e-4, 1e-3, 0.01, 0.1)
+_EXPLODED = 4.0  # times the first loss, at any time
 
 
 def climb(exam: Examination) -> None:
@@ -28,11 +29,13 @@ def climb(exam: Examination) -> None:
     minimal: Run = exam.facts["minimal"]
     failed = not exam.facts["memorised"]
     steps = min(20, len(minimal.losses)) if not failed else min(30, max(20, len(minimal.losses)))
-    scales = _USUAL if not failed else _WIDE if minimal.finite else _SMALL
+    start = start_loss(exam)
+    worst = max((loss for _, loss, _ in minimal.points), default=start)
+    exploded = not minimal.finite or worst > _EXPLODED * start
+    scales = _USUAL if not failed else _SMALL if exploded else _WIDE
     runs = {1.0: _try(exam, 1.0, steps)}
     for scale in scales:
         runs[scale] = _try(exam, scale, steps)
-    start = start_loss(exam)
 
     def gain(scale: float) -> float:
         loss = runs[scale][0]
@@ -101,8 +104,11 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
     if _clip(exam, failed=True, own=own, **evidence):
         return
     # A rate that teaches word frequencies alone is no cure.
-    cures = runs[best][0] < bound - 0.05 * start
-    if helps and best > 1 and cures:
+    taught = bound - 0.05 * start
+    if helps and best > 1 and not runs[best][0] < taught:  # perhaps it is only slow, and a little too bold
+        steps, best = len(minimal.losses), best / 3
+        runs[1.0], runs[best] = minimal.points[-1][1:], _try(exam, best, steps)
+    if helps and best > 1 and runs[best][0] < taught:
         words = _words(peak, best, runs, steps)
         exam.found(
             "learning-rate-too-small",
@@ -117,9 +123,10 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
         if _uncorrected(exam, evidence):
             return
         words = _words(peak, best, runs, steps)
+        learns = minimal.finite and minimal.points[-1][1] < bound - 0.1 * start  # more than word frequencies
         exam.found(
             "learning-rate-too-large",
-            ERROR,
+            WARNING if learns else ERROR,
             f"{words['now']} is about {1 / best:g} times too large: at {words['then']} the same {steps} steps reach "
             f"{words['reach']} instead of {words['have']}",
             fix=f"lower the learning rate to about {words['then']}",

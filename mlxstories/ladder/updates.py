@@ -161,6 +161,7 @@ def _movement(exam: Examination, model: nn.Module, watched: Watched, optimizer: 
         )
         return
     reach = max(watched.moved.values(), default=0.0)
+    pace = np.median([watched.moved[n] / g for n, g in watched.gradient.items() if n in moved and g > 0] or [0.0])
     still = [
         n
         for n, a in arrays.items()
@@ -168,7 +169,8 @@ def _movement(exam: Examination, model: nn.Module, watched: Watched, optimizer: 
         and a.size
         and watched.gradient.get(n, 0.0) > 1e-9
         and a.dtype == mx.float32
-        and reach > 1e-6 * max(1e-6, float(mx.abs(a).max()))
+        # Moves as large as its gradient promises, or as its neighbours make, would not drown in rounding.
+        and min(reach, pace * watched.gradient[n]) > 1e-6 * max(1e-6, float(mx.abs(a).max()))
     ]
     share = sum(arrays[n].size for n in still) / max(1, sum(a.size for a in arrays.values()))
     exam.check("a step moves every parameter", not still, f"{len(moved)} of {len(arrays)}")
