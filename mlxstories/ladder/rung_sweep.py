@@ -113,7 +113,7 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
         exam.found(
             "learning-rate-too-small",
             ERROR if crawls else WARNING,
-            f"{words['now']} is about {best:g} times too small: at {words['then']} the same {steps} steps reach "
+            f"{words['now']} is about {best:.0f} times too small: at {words['then']} the same {steps} steps reach "
             f"{words['reach']} instead of {words['have']}",
             fix=f"raise the learning rate to about {words['then']}",
             where="optimizer",
@@ -127,7 +127,7 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
         exam.found(
             "learning-rate-too-large",
             WARNING if learns else ERROR,
-            f"{words['now']} is about {1 / best:g} times too large: at {words['then']} the same {steps} steps reach "
+            f"{words['now']} is about {1 / best:.0f} times too large: at {words['then']} the same {steps} steps reach "
             f"{words['reach']} instead of {words['have']}",
             fix=f"lower the learning rate to about {words['then']}",
             where="optimizer",

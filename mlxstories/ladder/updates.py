@@ -161,7 +161,9 @@ def _movement(exam: Examination, model: nn.Module, watched: Watched, optimizer: 
         )
         return
     reach = max(watched.moved.values(), default=0.0)
-    pace = np.median([watched.moved[n] / g for n, g in watched.gradient.items() if n in moved and g > 0] or [0.0])
+    pace = np.median(
+        [watched.moved[n] / g for n, g in watched.gradient.items() if n in moved and g > 0] or [0.0]
+    )
     still = [
         n
         for n, a in arrays.items()

@@ -188,7 +188,9 @@ def _near(value: float, other: float) -> bool:
     return abs(value - other) <= _CLOSE * max(1.0, abs(other))
 
 
-def _unlike_the_mean(value: float, expected, logits: list[np.ndarray], batches: list[HostBatch]) -> str | None:
+def _unlike_the_mean(
+    value: float, expected, logits: list[np.ndarray], batches: list[HostBatch]
+) -> str | None:
     """What a loss is that is not the mean over all real tokens, in words."""
     loss = expected["mean"][0]
     if _near(np.log(max(value, 1e-30)), loss):
