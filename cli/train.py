@@ -16,7 +16,7 @@ from mlxstories.cli.recipe import model_options, phase_options
 @data_options
 @model_options
 @phase_options
-@click.option("--epochs", default=2, show_default=True, help="Times through the training stories.")
+@click.option("--epochs", default=4, show_default=True, help="Times through the training stories.")
 @click.option("--steps", type=int, help="Updates, instead of --epochs.")
 @click.option("--batch-size", default=4, show_default=True, help="Rows of a microbatch.")
 @click.option("--layout", type=click.Choice(["packed", "padded"]), default="packed", show_default=True)

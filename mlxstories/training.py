@@ -43,7 +43,7 @@ class TrainingConfig:
         evaluations: validations in a run at the least; there is always one each epoch.
     """
 
-    epochs: int = 2
+    epochs: int = 4
     steps: int | None = None
     batch_size: int = 4
     layout: str = "packed"
