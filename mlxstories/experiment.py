@@ -103,7 +103,8 @@ def resume(run: Run, report: Report) -> Trainer:
 def check(trainer: Trainer) -> Diagnosis | None:
     """The ladder's cheap checks of what is about to be trained; its findings go into the run directory.
 
-    None for an encoder, which sees both sides by design: the checks are those of next-token training.
+    None for an encoder, which sees both sides by design: the checks are those of next-token training. The texts are
+    left out, because loading has split them without a duplicate already.
     """
     model, dataset, config = trainer.model.config, trainer.dataset, trainer.config
     if model.arch == "encoder":
@@ -121,8 +122,6 @@ def check(trainer: Trainer) -> Diagnosis | None:
         train_batches=lambda seed: batches(dataset.train, np.random.default_rng(seed)),
         val_batches=lambda: batches(dataset.val, None),
         tokenizer=dataset.tokenizer,
-        train_texts=dataset.train_texts,
-        val_texts=dataset.val_texts,
         floor=dataset.floor and dataset.floor.nats,
     )
     diagnosis = check_before_training(subject, seed=config.seed)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mlxstories.ladder.finding import Diagnosis
-from mlxstories.plots.style import COLOURS, GREY, mark_level, new_figure, styled
+from mlxstories.plots.style import COLOURS, GREY, legend_above, mark_level, new_figure, styled
 from mlxstories.plots.sweep import sweep
 
 
@@ -28,6 +29,8 @@ def figures(diagnosis: Diagnosis, *, story: bool = False) -> dict[str, Figure]:
         drawn["sweep"] = sweep({"here": swept}, own=own, caption=caption, story=story)
     if data.get("gradients"):
         drawn["gradients"] = gradients(data["gradients"], name)
+    if data.get("updates"):
+        drawn["updates"] = updates(data["updates"], name)
     if data.get("short"):
         drawn["short"] = short(data["short"], name)
     if data.get("causality"):
@@ -54,25 +57,54 @@ def overfit(data: Mapping, caption: list[str], story: bool) -> Figure:
 @styled
 def gradients(data: Mapping[str, Mapping[str, float]], caption: list[str]) -> Figure:
     """Gradient norm of each parameter, untrained and a few steps on."""
-    names = list(data)
-    figure, (axes,) = new_figure("Gradient norm by parameter", caption, (max(2.5, 0.22 * len(names) + 1),))
-    rows = np.arange(len(names))
-    for key, colour, marker in (("first", COLOURS[0], "o"), ("later", COLOURS[1], "s")):
-        values = np.array([data[name][key] for name in names])
+    figure, axes, rows = _by_parameter("Gradient norm by parameter", "gradient norm", list(data), caption)
+    handles = []
+    for key, label, colour, marker in (
+        ("first", "at the first step", COLOURS[0], "o"),
+        ("later", "a few steps on", COLOURS[1], "s"),
+    ):
+        values = np.array([norms[key] for norms in data.values()])
         alive = values > 0
-        label = "at the first step" if key == "first" else "a few steps on"
-        axes.plot(values[alive], rows[alive], marker, color=colour, label=label)
-    dead = np.array([max(data[name].values()) == 0 for name in names])
+        handles += axes.plot(values[alive], rows[alive], marker, color=colour, label=label)
+    dead = np.array([max(norms.values()) == 0 for norms in data.values()])
     for row in rows[dead]:
         axes.annotate(
             "no gradient", (0, row), xycoords=("axes fraction", "data"), va="center", color=COLOURS[1]
         )
-    axes.set(
-        xscale="log", xlabel="gradient norm", yticks=rows, yticklabels=names, ylim=(len(names) - 0.5, -0.5)
-    )
-    axes.tick_params(axis="y", labelsize=8)
-    axes.legend()
+    legend_above(axes, handles)
     return figure
+
+
+@styled
+def updates(data: Mapping[str, list[float]], caption: list[str]) -> Figure:
+    """Size of each parameter's updates beside its own, over the first steps; about 1e-3 is usual."""
+    figure, axes, rows = _by_parameter(
+        "Update-to-weight ratio by parameter",
+        "norm of the update / norm of the weights",
+        list(data),
+        [*caption, "the first updates, from least to most, and their median"],
+    )
+    for row, ratios in zip(rows, data.values(), strict=True):
+        moved = [ratio for ratio in ratios if ratio > 0]
+        if moved:
+            axes.plot([min(moved), max(moved)], [row, row], color=GREY, linewidth=1.2)
+            axes.plot(np.median(moved), row, "o", color=COLOURS[0])
+        else:
+            axes.annotate(
+                "never moves", (0, row), xycoords=("axes fraction", "data"), va="center", color=COLOURS[1]
+            )
+    return figure
+
+
+def _by_parameter(
+    title: str, unit: str, names: list[str], caption: list[str]
+) -> tuple[Figure, Axes, np.ndarray]:
+    """A logarithmic panel with a row for each parameter."""
+    figure, (axes,) = new_figure(title, caption, (max(2.5, 0.22 * len(names) + 1.2),))
+    rows = np.arange(len(names))
+    axes.set(xscale="log", xlabel=unit, yticks=rows, yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    axes.tick_params(axis="y", labelsize=8)
+    return figure, axes, rows
 
 
 @styled

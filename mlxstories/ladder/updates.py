@@ -31,6 +31,7 @@ class Watched:
         cosines: of each update with the downhill direction of our own loss.
         decays: share of the weights that each update removed.
         spreads: coefficient of variation of the update's entries, over matrices.
+        ratios: norm of each parameter's updates over its own norm, one entry an update.
         losses: returned by the step; ours: recomputed before it.
         updates: calls that changed anything.
     """
@@ -39,6 +40,7 @@ class Watched:
     cosines: list[float] = field(default_factory=list)
     decays: list[float] = field(default_factory=list)
     spreads: list[float] = field(default_factory=list)
+    ratios: dict[str, list[float]] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     rates: list[float | None] = field(default_factory=list)
     updates: int = 0
@@ -51,6 +53,8 @@ def examine(exam: Examination) -> None:
     model, optimizer = exam.model(), exam.optimizer()
     watched = watch(exam, model, optimizer)
     exam.facts["watched"] = watched
+    if watched.ratios:
+        exam.rung.figures["updates"] = watched.ratios
     if watched.calls == 0:
         exam.check("a step's update is finite", False)
         exam.found(
@@ -104,6 +108,8 @@ def watch(exam: Examination, model: nn.Module, optimizer: Optimizer) -> Watched:
             matrices = [n for n in change if change[n].ndim >= 2 and moved[n] > 0]
             watched.decays.append(_decay_of(before, change, matrices))
             watched.spreads.append(_spread_of(change, matrices))
+            for name, ratio in _ratios(before, change).items():
+                watched.ratios.setdefault(name, []).append(ratio)
             if gradient is not None:
                 watched.cosines.append(_cosine(change, gradient))
         for name, value in (gradient or {}).items():
@@ -118,6 +124,13 @@ def _decay_of(before, change, names) -> float:
     shrink = sum((change[n] * before[n].astype(mx.float32)).sum() for n in names) if names else 0.0
     norm = sum(before[n].astype(mx.float32).square().sum() for n in names) if names else 1.0
     return -float(shrink / mx.maximum(mx.array(norm), 1e-12))
+
+
+def _ratios(before, change) -> dict[str, float]:
+    ratios = {n: mx.linalg.norm(d) / mx.linalg.norm(before[n].astype(mx.float32)) for n, d in change.items()}
+    mx.eval(ratios)
+    # Parameters that start at 0 have no ratio.
+    return {name: float(ratio) for name, ratio in ratios.items() if np.isfinite(float(ratio))}
 
 
 def _spread_of(change, names) -> float:

@@ -219,3 +219,35 @@ FAULTS.add(
     "the blocks are kept in self._layers, which MLX does not count among the parameters",
     change(build_model=Hidden),
 )
+
+
+# What is no language model
+
+
+class LastPosition(Transformer):
+    """Logits of the last position alone."""
+
+    def __call__(self, tokens, cache=None):
+        return super().__call__(tokens, cache)[:, -1]
+
+
+class OtherWidth(Transformer):
+    """The output matrix is fed rows of twice its width."""
+
+    def __call__(self, tokens, cache=None):
+        x = self.features(tokens, cache)
+        return mx.concatenate([x, x], axis=-1) @ self.embed.weight.T
+
+
+FAULTS.add(
+    "last-position-only",
+    "subject-error",
+    "the model returns the logits of the last position alone",
+    change(build_model=LastPosition),
+)
+FAULTS.add(
+    "widths-disagree",
+    "subject-error",
+    "two layers disagree on the width, so the forward pass raises",
+    change(build_model=OtherWidth),
+)
