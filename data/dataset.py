@@ -26,6 +26,7 @@ from mlxstories.data.tokenizer import KINDS, Tokenizer
 from mlxstories.errors import StoriesError
 
 DEFAULT_STORIES = {"stories": 10_000, "tinystories": 100_000}
+MOST_STORIES = 10_000_000  # held in memory
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise StoriesError(f"{name} must be at least 1; got {value}")
+            if value is not None and value > MOST_STORIES:
+                raise StoriesError(f"{name} must be at most {MOST_STORIES:,}; got {value:,}")
         for name, allowed in (("tokenizer", KINDS), ("separator", SEPARATORS), ("split", SPLITS)):
             if getattr(self, name) not in allowed:
                 raise StoriesError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")

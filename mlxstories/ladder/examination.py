@@ -143,7 +143,7 @@ class Examination:
                 self.rung.name,
                 f"{what} raised {describe_error(error)}",
                 {"exception": type(error).__name__},
-                f"correct {where} so that {what} runs",
+                f"call {what} on one batch by hand and mend what it raises",
                 where,
             )
             raise SubjectFault(finding) from error

@@ -408,7 +408,7 @@ def _judge_blindness(exam: Examination, views: list[Dependence]) -> None:
         exam.found(
             "input-blind",
             ERROR,
-            f"the last logits do not move when {what} changes, even with noise on all weights",
+            f"changing {what} moves no logit at the end of the row, even with noise on all weights",
             fix="follow the tokens through the model: an embedding that is not used, a mask that hides too much, "
             "an output taken from the wrong place",
             where="model",

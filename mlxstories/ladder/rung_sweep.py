@@ -106,7 +106,7 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
     # A rate that teaches word frequencies alone is no cure.
     taught = bound - 0.05 * start
     if helps and best > 1 and not runs[best][0] < taught:  # perhaps it is only slow, and a little too bold
-        steps, best = len(minimal.losses), best / 3
+        steps, best, taught = len(minimal.losses), best / 3, bound - 0.2 * start
         runs[1.0], runs[best] = minimal.points[-1][1:], _try(exam, best, steps)
     if helps and best > 1 and runs[best][0] < taught:
         words = _words(peak, best, runs, steps)
