@@ -71,7 +71,16 @@ def memorised(exam: Examination, run: Run) -> bool:
 
 def row_entropy(exam: Examination) -> float:
     """Unigram entropy of the minimal batch's own targets: what word frequencies alone reach."""
+    shares = _shares(exam)
+    return float(-(shares * np.log(shares)).sum())
+
+
+def row_share(exam: Examination) -> float:
+    """The accuracy of always guessing the commonest target of the minimal batch."""
+    return float(_shares(exam).max())
+
+
+def _shares(exam: Examination) -> np.ndarray:
     batch = exam.minimal
     _, counts = np.unique(batch.targets[batch.mask > 0], return_counts=True)
-    shares = counts / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    return counts / counts.sum()

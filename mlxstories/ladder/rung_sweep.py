@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.ladder.examination import Examination, Run, put, read_schedule
 from mlxstories.ladder.finding import ERROR, WARNING
-from mlxstories.ladder.rung_minimal import memorised, row_entropy, start_loss
+from mlxstories.ladder.rung_minimal import memorised, row_entropy, row_share, start_loss
 from mlxstories.ladder.updates import Clip
 
 _USUAL = (0.01, 0.3, 3.0)
@@ -104,11 +104,14 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
     if _clip(exam, failed=True, own=own, **evidence):
         return
     # A rate that teaches word frequencies alone is no cure.
-    taught = bound - 0.05 * start
-    if helps and best > 1 and not runs[best][0] < taught:  # perhaps it is only slow, and a little too bold
-        steps, best, taught = len(minimal.losses), best / 3, bound - 0.2 * start
+    cures = runs[best][0] < bound - 0.05 * start
+    if helps and best > 1 and not cures:  # perhaps it is only slow, and a little too bold
+        steps, best = len(minimal.losses), best / 3
         runs[1.0], runs[best] = minimal.points[-1][1:], _try(exam, best, steps)
-    if helps and best > 1 and runs[best][0] < taught:
+        loss, accuracy = runs[best]
+        cures = loss < bound - 0.2 * start or accuracy > row_share(exam) + 0.3
+        evidence |= {"steps": steps, "loss_of_longer_run": loss, "accuracy_of_longer_run": accuracy}
+    if helps and best > 1 and cures:
         words = _words(peak, best, runs, steps)
         exam.found(
             "learning-rate-too-small",
