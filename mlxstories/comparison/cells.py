@@ -1,0 +1,165 @@
+"""One training of a comparison, found again by what it was made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mlxstories import experiment
+from mlxstories.comparison.arms import Arm
+from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
+from mlxstories.data.tokenizer import END
+from mlxstories.errors import StoriesError
+from mlxstories.generation import generate, text_statistics
+from mlxstories.model import ModelConfig, size_config
+from mlxstories.phases import values
+from mlxstories.runs import Run, write_json
+from mlxstories.sampling import SamplingConfig
+from mlxstories.serialize import read_json, to_dict
+from mlxstories.training import NotFinite, Stream, TrainingConfig
+
+_TOLD = 16  # stories, for the measures of variety
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all arms.
+
+    Attributes:
+        data: stories, split and tokenizer.
+        size: named model size.
+        epochs: times through the training stories, for the arm with the fewest microbatches an update.
+        batch_size: rows of a microbatch.
+        budget: "tokens" gives every arm the same microbatches, "updates" the same number of updates.
+        model: fields of `ModelConfig` that all arms share.
+    """
+
+    data: DataConfig
+    size: str
+    epochs: int
+    batch_size: int
+    budget: str
+    model: tuple[tuple[str, Any], ...] = ()
+
+    def shape(self, arm: Arm, dataset: Dataset) -> ModelConfig:
+        parts = {"separator": END, "qk_norm": arm.phase.qk_norm, **dict(self.model), **arm.model}
+        return size_config(self.size, dataset.tokenizer.vocab_size, **parts)
+
+    def microbatches(self, accumulations: list[int]) -> int:
+        """Microbatches that all accumulations divide: about ``epochs`` times through the stories."""
+        dataset = load(self.data)
+        config = TrainingConfig(batch_size=self.batch_size)
+        context = size_config(self.size, dataset.tokenizer.vocab_size, **dict(self.model)).context
+        once = math.lcm(*accumulations)
+        return max(1, self.epochs * Stream(dataset.train, context, config).length // once) * once
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm in a setting under one seed.
+
+    Attributes:
+        updates: that this arm makes.
+    """
+
+    arm: Arm
+    setting: Setting
+    seed: int
+    updates: int
+
+    def key(self) -> str:
+        """Equal for equal trainings: hashes everything that can change the result."""
+        dataset = load(self.setting.data)
+        recipe = {path: value for path, value in values(self.arm.phase).items() if path != "name"}
+        content = {
+            "model": to_dict(self.setting.shape(self.arm, dataset)),
+            "phase": recipe,
+            "training": to_dict(self.training()),
+            "data": dataset.fingerprint,
+            "versions": [version(name) for name in ("mlxstories", "mlx")],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+    def training(self) -> TrainingConfig:
+        return TrainingConfig(
+            steps=self.updates,
+            batch_size=self.setting.batch_size,
+            seed=self.seed,
+            log_every=min(10, self.updates),
+        )
+
+
+@lru_cache(maxsize=2)
+def load(config: DataConfig) -> Dataset:
+    return load_dataset(config)
+
+
+def run(cell: Cell, store: Path) -> dict[str, Any]:
+    """The cell's result: read if it is there, continued if it was interrupted, trained otherwise.
+
+    A training that turns not finite has a loss of infinity and an accuracy of 0.
+    """
+    path = store / cell.key()
+    done = path / "cell.json"
+    if done.is_file():
+        return read_json(done)
+    trainer = _trainer(cell, path)
+    try:
+        evaluation = trainer.train()
+    except NotFinite as error:
+        result = _measured(cell, trainer) | {"loss": math.inf, "accuracy": 0.0, "stopped": str(error)}
+        write_json(done, result)
+        return result
+    if evaluation is None:
+        raise KeyboardInterrupt
+    result = experiment.finish(trainer, evaluation)
+    result = _measured(cell, trainer) | {"loss": result["loss"], "accuracy": result["accuracy"]}
+    write_json(done, result)
+    return result
+
+
+def _trainer(cell: Cell, path: Path):
+    if (path / "config.json").is_file():
+        trained = Run(path)
+        try:
+            if trained.checkpoints():
+                return experiment.resume(trained, _silent)
+        except StoriesError:
+            pass  # damaged: train it again
+    shutil.rmtree(path, ignore_errors=True)
+    dataset = load(cell.setting.data)
+    shape = cell.setting.shape(cell.arm, dataset)
+    return experiment.start(path, dataset, shape, cell.arm.phase, cell.training(), _silent)
+
+
+def _silent(record: dict) -> None:
+    pass
+
+
+def _measured(cell: Cell, trainer) -> dict[str, Any]:
+    floor, progress = trainer.dataset.floor, trainer.progress
+    result = {
+        "seed": cell.seed,
+        "tokens": progress.tokens,
+        "updates": progress.step,
+        "seconds": progress.seconds,
+        "floor": floor and floor.nats,
+        "ceiling": floor and floor.accuracy,
+    }
+    if trainer.model.config.arch == "decoder":
+        told = generate(
+            trainer.model,
+            [[]] * _TOLD,
+            max_tokens=trainer.model.config.context - 1,
+            sampling=SamplingConfig(temperature=0.8),
+            seed=cell.seed,
+        )
+        result |= asdict(text_statistics([story.tokens for story in told]))
+    return result
