@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("debug", "train", "sample", "plot", "data", "info")
+COMMANDS = ("debug", "train", "sample", "compare", "plot", "data", "info")
 
 
 class _Commands(click.Group):
@@ -38,6 +38,7 @@ _SUMMARIES = {
     "debug": "Climb the debugging ladder and name what is wrong with a training setup.",
     "train": "Train a model on stories.",
     "sample": "Let a trained model tell stories.",
+    "compare": "Compare training recipes fairly, over seeds, and say why they differ.",
     "plot": "Draw the curves of runs.",
     "data": "Show the stories and what is known about them.",
     "info": "Show versions, device, BLAS and where data and runs lie.",

@@ -92,7 +92,7 @@ class Cell:
             steps=self.updates,
             batch_size=self.setting.batch_size,
             seed=self.seed,
-            log_every=min(10, self.updates),
+            evaluations=5,
         )
 
 

@@ -139,9 +139,7 @@ class Study:
         return best, curves
 
     def _results(self, wanted: list[Cell]) -> Iterator[tuple[tuple[str, int], dict]]:
-        done = 0
-        for cell, result in _run_all(wanted, self.store, self.jobs):
-            done += 1
+        for done, (cell, result) in enumerate(_run_all(wanted, self.store, self.jobs), 1):
             self.report(cell, result, done, len(wanted))
             yield (cell.arm.name, cell.seed), result
 

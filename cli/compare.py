@@ -1,0 +1,159 @@
+"""`mlxstories compare`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from mlxstories.cli.options import data_options
+
+_STORIES = 1000  # of the built-in ones, so that a first comparison takes minutes
+_LEFT_OUT = ("distinct-2", "repeated-4", "tokens", "seconds")  # on narrow terminals
+
+
+def _list(kind):
+    def parse(_context, parameter, value):
+        if value is None:
+            return None
+        try:
+            return [kind(part.strip().replace("_", "")) for part in value.split(",")]
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not a list separated by commas") from error
+
+    return parse
+
+
+@click.command("compare")
+@data_options
+@click.option("--arms", "path", type=click.Path(path_type=Path, dir_okay=False), metavar="PATH",
+              help="Arms from a JSON or TOML file of field overrides.")  # fmt: skip
+@click.option("--ablate", is_flag=True, help="Each ingredient of phase 2, added alone and removed alone.")
+@click.option("--schedules", is_flag=True, help="Phase 1 under every learning-rate schedule.")
+@click.option("--arch", callback=_list(str), metavar="LIST", help="Phase 1 as decoder,encoder.")
+@click.option(
+    "--scale", callback=_list(int), metavar="LIST", help="Numbers of stories, such as 100,1000,10000."
+)
+@click.option("--sizes", callback=_list(str), default="small", show_default=True, help="Model sizes.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many.")
+@click.option("--budget", type=click.Choice(["tokens", "updates", "both"]), default="tokens", show_default=True,
+              help="What every arm gets the same of.")  # fmt: skip
+@click.option(
+    "--epochs", type=click.IntRange(1), default=2, show_default=True, help="Times through the stories."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Rows of a microbatch."
+)
+@click.option("--context", type=int, help="Longest row, in tokens.")
+@click.option(
+    "--tune", is_flag=True, help="Choose each arm's learning rate among 0.3, 1 and 3 times its own first."
+)
+@click.option("--story", is_flag=True, help="Reproduce the figures of the debugging story, its 99.9 % too.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
+@click.option("--store", type=click.Path(path_type=Path), default="comparisons", show_default=True,
+              help="Folder of finished trainings, which are never repeated.")  # fmt: skip
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all results here."
+)
+@click.option("--markdown", "markdown_path", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write the report here.")  # fmt: skip
+@click.option(
+    "--export", type=click.Path(path_type=Path, file_okay=False), help="Write figures into this folder."
+)
+def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, epochs, batch_size, context, tune,
+            story, jobs, store, json_path, markdown_path, export):  # fmt: skip
+    """Compare training recipes fairly.
+
+    Phases 1, 2 and 3 by default, or other arms. All arms share stories, split, tokenizer, initial weights, order of
+    batches and evaluation; they differ in the fields that the report lists, and in nothing else. Interrupted
+    comparisons continue where they stopped.
+    """
+    from mlxstories.comparison import Study, StudyConfig, arms
+    from mlxstories.comparison.cells import Setting
+    from mlxstories.comparison.document import markdown
+    from mlxstories.comparison.study import BUDGETS, as_dict
+    from mlxstories.runs import write_json, write_text
+
+    if story:
+        from mlxstories.comparison.story import reproduce
+
+        click.echo(reproduce(store, lambda line: click.echo(line, err=True)))
+        return
+    chosen = [
+        name
+        for name, given in (
+            ("--arms", path),
+            ("--ablate", ablate),
+            ("--schedules", schedules),
+            ("--arch", arch),
+        )
+        if given
+    ]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} each choose the arms: give one of them.")
+    if path:
+        compared = arms.read_arms(path)
+    elif ablate:
+        compared = arms.ablation()
+    else:
+        compared = arms.schedules() if schedules else arms.archs(arch) if arch else arms.phases()
+    if data.source == "stories" and data.stories is None:
+        data = dataclasses.replace(data, stories=_STORIES)
+    settings = [
+        Setting(
+            data=data if stories is None else dataclasses.replace(data, stories=stories),
+            size=size,
+            epochs=epochs,
+            batch_size=batch_size,
+            budget=one,
+            model=() if context is None else (("context", context),),
+        )
+        for size in sizes
+        for stories in scale or (None,)
+        for one in (BUDGETS if budget == "both" else (budget,))
+    ]
+    tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, _progress).run()
+    show(tables)
+    if json_path:
+        write_json(json_path, as_dict(tables))
+    if markdown_path:
+        write_text(markdown_path, markdown(tables))
+    if export:
+        from mlxstories.plots.comparison import figures
+        from mlxstories.plots.style import save
+
+        for name, figure in figures(tables).items():
+            click.echo(save(figure, export / f"{name}.png"))
+
+
+def _progress(cell, result, done, total) -> None:
+    click.echo(
+        f"{done:>4} of {total}  {cell.arm.name}, seed {cell.seed}: loss {result['loss']:.4f}, "
+        f"accuracy {result['accuracy']:.2%}, {result['updates']:,} updates, {result['seconds']:.0f} s",
+        err=True,
+    )
+
+
+def show(tables) -> None:
+    """Every setting as a table, what its arms differ in, and the answer in words."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from mlxstories.comparison.document import COLUMNS, cells, differing, title
+    from mlxstories.comparison.words import answer
+
+    out = Console(highlight=False)
+    wide = out.width >= 120 or not out.is_terminal
+    if not out.is_terminal:
+        out = Console(highlight=False, width=130, soft_wrap=True)
+    shown = [i for i, name in enumerate(COLUMNS) if wide or name not in _LEFT_OUT]
+    for table in tables:
+        grid = Grid(*(COLUMNS[i] for i in shown), title=title(table), title_justify="left")
+        for row in table.rows:
+            values = cells(table, row)
+            grid.add_row(*(values[i] for i in shown))
+        out.print(grid)
+        for line in differing(table):
+            out.print(line, markup=False)
+        out.print(f"\n{answer(table)}\n", markup=False)

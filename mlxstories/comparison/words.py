@@ -1,0 +1,113 @@
+"""The answer of a comparison in words, from what was measured alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlxstories.comparison.arms import INGREDIENTS
+from mlxstories.comparison.statistics import Estimate, estimate
+from mlxstories.comparison.study import Row, Table, comparable
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an ingredient does to the loss, in nats per token, over seeds.
+
+    Attributes:
+        added: alone to phase 1.
+        removed: the rise of phase 2's loss over that of phase 2 without it.
+        share: mean of both, the ingredient's part in the difference between the phases. It is the Shapley
+            value of two ingredients; with more it leaves a remainder, which is reported.
+    """
+
+    name: str
+    added: Estimate
+    removed: Estimate
+    share: Estimate
+
+
+def effects(table: Table) -> list[Effect]:
+    """Every ingredient's effect, largest first; empty where the table is no ablation."""
+    names = {row.arm.name for row in table.rows}
+    wanted = {f"phase 1 + {name}" for name in INGREDIENTS} | {f"phase 2 - {name}" for name in INGREDIENTS}
+    if not wanted <= names:
+        return []
+    one, two = (table.row(f"phase {n}").values("loss") for n in (1, 2))
+    found = []
+    for name in INGREDIENTS:
+        with_it, without = (
+            table.row(f"phase {sign}").values("loss") for sign in (f"1 + {name}", f"2 - {name}")
+        )
+        added = [a - b for a, b in zip(with_it, one, strict=True)]
+        removed = [b - a for a, b in zip(without, two, strict=True)]
+        share = [(a + b) / 2 for a, b in zip(added, removed, strict=True)]
+        found.append(Effect(name, estimate(added), estimate(removed), estimate(share)))
+    return sorted(found, key=lambda effect: -abs(effect.share.mean))
+
+
+def answer(table: Table) -> str:
+    """One paragraph on a setting: who wins by how much, and why where an ablation says so."""
+    reference = table.rows[0]
+    sentences = [_heading(table)]
+    found = effects(table)
+    rows = [
+        row
+        for row in table.rows[1:]
+        if not found or (row.arm.name.startswith("phase 2") and row is table.row("phase 2"))
+    ]
+    for row in rows:
+        sentences.append(_against(row, reference))
+    if found:
+        sentences += _why(table, found)
+    return " ".join(sentences)
+
+
+def _heading(table: Table) -> str:
+    setting, seeds = table.setting, len(table.rows[0].results)
+    floor = "" if table.floor is None else f", floor {table.floor:.3f} nats"
+    return f"At equal {setting.budget}, over {seeds} seed{'s' * (seeds > 1)}{floor}:"
+
+
+def _against(row: Row, reference: Row) -> str:
+    if not comparable(row.arm, reference.arm):
+        return (
+            f"{row.arm.name} cannot be compared with {reference.arm.name}: the loss of one is over masked tokens seen "
+            "from both sides, that of the other over next tokens."
+        )
+    found = row.differences["loss"]
+    nats, half = found.estimate.mean, found.estimate.half
+    interval = "" if half is None else f" ± {half:.3f}"
+    direction = "below" if nats < 0 else "above"
+    text = f"{row.arm.name} ends {abs(nats):.3f}{interval} nats {direction} {reference.arm.name}: {found.verdict}"
+    if found.verdict == "undecided" and found.seeds_to_decide:
+        text += f" ({found.seeds_to_decide} seeds would decide it)"
+    elif found.verdict == "undecided":
+        text += (
+            " (over 1000 seeds, or more than one to begin with, would be needed)"
+            if nats
+            else " (they are the same)"
+        )
+    return text + "."
+
+
+def _why(table: Table, found: list[Effect]) -> list[str]:
+    total = table.row("phase 2").differences["loss"].estimate.mean
+    updates = [table.row(f"phase {n}").results[0]["updates"] for n in (1, 2)]
+    parts = []
+    for effect in found:
+        name = effect.name
+        if name == "accumulation" and updates[1] < updates[0]:
+            name += f" (with it {updates[0] / updates[1]:.2g} times fewer updates)"
+        half = "" if effect.share.half is None else f" ± {effect.share.half:.3f}"
+        parts.append(f"{effect.share.mean:+.3f}{half} {name}")
+    rest = total - sum(effect.share.mean for effect in found)
+    sentences = [
+        f"Of the {total:+.3f} nats, {', '.join(parts)}; {rest:+.3f} is left to how they act together."
+    ]
+    for n in (1, 2):
+        row, base = table.row(f"phase {n} - bias correction"), table.row(f"phase {n}")
+        values = [a - b for a, b in zip(row.values("loss"), base.values("loss"), strict=True)]
+        change = estimate(values)
+        half = "" if change.half is None else f" ± {change.half:.3f}"
+        sentences.append(f"Without bias correction phase {n} changes by {change.mean:+.3f}{half} nats.")
+    return sentences
