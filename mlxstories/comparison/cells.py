@@ -152,6 +152,11 @@ def _measured(cell: Cell, trainer) -> dict[str, Any]:
         "seconds": progress.seconds,
         "floor": floor and floor.nats,
         "ceiling": floor and floor.accuracy,
+        "curve": [
+            {name: record[name] for name in ("step", "tokens", "loss", "accuracy")}
+            for record in trainer.run.metrics()
+            if record["split"] == "val"
+        ],
     }
     if trainer.model.config.arch == "decoder":
         told = generate(
