@@ -23,7 +23,6 @@ import click
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
 
 
 @dataclass(frozen=True)
@@ -178,12 +177,14 @@ def table(results: list[Result]) -> str:
     )
 
 
-def write_readme(text: str) -> None:
+def write_between(name: str, text: str) -> None:
+    """Put ``text`` between the README's markers of this name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     content = README.read_text(encoding="utf-8")
-    if BEGIN not in content or END not in content:
-        raise click.ClickException(f"{README.name} lacks the markers {BEGIN} and {END}")
-    before, after = content.split(BEGIN)[0], content.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    if begin not in content or end not in content:
+        raise click.ClickException(f"{README.name} lacks the markers {begin} and {end}")
+    before, after = content.split(begin)[0], content.split(end)[1]
+    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 @click.command()
@@ -221,7 +222,7 @@ def main(seeds, only, which, jobs, path, readme, written):
         )
     if readme:
         order = {name: index for index, name in enumerate(dict.fromkeys(r.name for r in results))}
-        write_readme(table(sorted(results, key=lambda r: (order[r.name], r.seed))))
+        write_between("faults", table(sorted(results, key=lambda r: (order[r.name], r.seed))))
 
 
 if __name__ == "__main__":

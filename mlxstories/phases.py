@@ -61,7 +61,7 @@ PHASE_2 = dataclasses.replace(
 
 PHASE_3 = Phase(
     "phase 3",
-    OptimizerConfig("muon", learning_rate=5e-3, betas=(0.9, 0.95), weight_decay=0.01),
+    OptimizerConfig("muon", learning_rate=0.02, betas=(0.9, 0.95), weight_decay=0.01),
     ScheduleConfig("wsd", warmup=0.02, cooldown=0.3),
     qk_norm=True,
 )

@@ -93,6 +93,14 @@ class Study:
     report: Callable[[Cell, dict, int, int], None] = lambda cell, result, done, total: None
 
     def run(self) -> list[Table]:
+        """Train what is missing.
+
+        Raises:
+            StoriesError: a model or a data set cannot be built; nothing is trained then.
+        """
+        for setting in self.config.settings:
+            for arm in self.config.arms:
+                setting.shape(arm, cells.load(setting.data))
         return [self._table(setting) for setting in self.config.settings]
 
     def _table(self, setting: Setting) -> Table:
