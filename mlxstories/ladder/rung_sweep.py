@@ -126,10 +126,9 @@ def _explain(exam: Examination, runs, gains, best: float, steps: int) -> None:
         if _uncorrected(exam, evidence):
             return
         words = _words(peak, best, runs, steps)
-        learns = minimal.finite and minimal.points[-1][1] < bound - 0.1 * start  # more than word frequencies
         exam.found(
             "learning-rate-too-large",
-            WARNING if learns else ERROR,
+            ERROR,
             f"{words['now']} is about {1 / best:.0f} times too large: at {words['then']} the same {steps} steps reach "
             f"{words['reach']} instead of {words['have']}",
             fix=f"lower the learning rate to about {words['then']}",
