@@ -24,7 +24,7 @@ from mlxstories.runs import write_json
 
 GALLERY = Path(__file__).parent.parent / "plots" / "gallery"
 SEEDS = range(5)
-SCALES = (100, 1000, 3000)
+SCALES = (100, 300, 1000)
 
 
 def built_in(stories: int, budget: str = "tokens") -> Setting:
@@ -32,10 +32,10 @@ def built_in(stories: int, budget: str = "tokens") -> Setting:
 
 
 def studies(books: Path | None) -> dict[str, StudyConfig]:
-    both = [built_in(1000), built_in(1000, "updates")]
     found = {
-        "ablation": StudyConfig(arms.ablation(), both, SEEDS),
+        "ablation": StudyConfig(arms.ablation(), [built_in(1000)], SEEDS),
         "scale": StudyConfig(arms.phases(), [built_in(stories) for stories in SCALES], SEEDS),
+        "updates": StudyConfig(arms.phases(), [built_in(1000, "updates")], SEEDS),
         "schedules": StudyConfig(arms.schedules(), [built_in(1000)], SEEDS),
     }
     if books is not None:
