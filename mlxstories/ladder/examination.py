@@ -19,6 +19,15 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlxstories import kernels  # noqa: F401  (puts the fast BLAS in place)
 from mlxstories.ladder.batches import HostBatch, UnusableBatch, read_batch
 from mlxstories.ladder.finding import ERROR, Check, Finding, Rung
+from mlxstories.ladder.optimizers import (
+    Schedule,
+    copied,
+    intercepted,
+    parts,
+    put_back,
+    read_rate,
+    read_schedule,
+)
 from mlxstories.ladder.subject import Subject, blame, describe_error
 
 _MAX_BATCHES = 400  # of an epoch that are read
@@ -45,17 +54,6 @@ class Epoch:
     @cached_property
     def cells(self) -> int:
         return sum(int((batch.mask > 0).sum()) for batch in self.batches)
-
-
-@contextmanager
-def intercepted(optimizer: Optimizer, receive: Callable[[Any], Any]) -> Iterator[None]:
-    """Pass every tree of gradients through ``receive`` on its way into the optimiser."""
-    apply = optimizer.apply_gradients
-    optimizer.apply_gradients = lambda gradients, parameters: apply(receive(gradients), parameters)
-    try:
-        yield
-    finally:
-        del optimizer.apply_gradients
 
 
 @dataclass
@@ -185,7 +183,7 @@ class Examination:
                 )
         first, kept = self._first.setdefault("optimizer", (optimizer, None))
         if kept is None:
-            self._first["optimizer"] = (optimizer, [_copied(o.state) for o in parts(optimizer)])
+            self._first["optimizer"] = (optimizer, [copied(o.state) for o in parts(optimizer)])
         elif first is optimizer:
             self._restore_optimizer()
         return optimizer
@@ -198,7 +196,7 @@ class Examination:
     def _restore_optimizer(self):
         optimizer, states = self._first["optimizer"]
         for part, state in zip(parts(optimizer), states, strict=True):
-            _put_back(part.state, state)
+            put_back(part.state, state)
             part._initialized = False
 
     @contextmanager
@@ -446,44 +444,6 @@ class Examination:
         return model
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """An optimiser's learning rate over its updates, as far as it can be read from outside."""
-
-    scheduled: bool
-    steps: tuple[int, ...]
-    rates: tuple[float, ...]
-
-    @property
-    def peak(self) -> float:
-        return max(self.rates, default=0.0)
-
-    @property
-    def peak_step(self) -> int:
-        """The first update at which the rate is within 1 % of its peak."""
-        return next((s for s, r in zip(self.steps, self.rates, strict=True) if r >= 0.99 * self.peak), 0)
-
-
-def read_schedule(optimizer: Optimizer) -> Schedule:
-    """Ask an optimiser's schedule for its rate at steps up to 100 000."""
-    optimizer = parts(optimizer)[0]
-    scheduler = optimizer._schedulers.get("learning_rate")
-    if scheduler is None:
-        rate = read_rate(optimizer)
-        return Schedule(False, (0,), (rate,) if rate is not None else ())
-    steps = sorted({round(1.06**k) - 1 for k in range(200)} | set(range(50)))
-    rates = [float(scheduler(mx.array(step, mx.uint64))) for step in steps]
-    return Schedule(True, tuple(steps), tuple(rate if np.isfinite(rate) else 0.0 for rate in rates))
-
-
-def read_rate(optimizer: Optimizer) -> float | None:
-    """The optimiser's current learning rate, or None where it has none."""
-    try:
-        return float(optimizer.learning_rate)
-    except (KeyError, AttributeError, TypeError, ValueError, IndexError):
-        return None
-
-
 def token_losses(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
     """Negative log-probability of each target in nats and whether the argmax hits it; [B, T] each."""
     logits = logits.astype(mx.float32)
@@ -510,27 +470,6 @@ def _between(before: mx.array, after: mx.array, factor: float) -> mx.array:
         return after
     old, new = before.astype(mx.float32), after.astype(mx.float32)
     return (old + factor * (new - old)).astype(before.dtype)
-
-
-def parts(optimizer: Optimizer) -> list[Optimizer]:
-    return list(getattr(optimizer, "optimizers", None) or [optimizer])
-
-
-def _copied(state):
-    if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    return [_copied(v) for v in state] if isinstance(state, list) else state
-
-
-def _put_back(state: dict, kept: dict) -> None:
-    # In place: a compiled step of the user's may hold this very dict.
-    for key in [key for key in state if key not in kept]:
-        del state[key]
-    for key, value in kept.items():
-        if isinstance(value, dict) and isinstance(state.get(key), dict):
-            _put_back(state[key], value)
-        else:
-            state[key] = _copied(value)
 
 
 def _plain(value):

@@ -11,9 +11,10 @@ from mlx.optimizers import Adam, Optimizer
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.batches import HostBatch
-from mlxstories.ladder.examination import Examination, intercepted, masked_mean, parts, put, read_rate
+from mlxstories.ladder.examination import Examination, masked_mean, put
 from mlxstories.ladder.finding import ERROR, WARNING
 from mlxstories.ladder.objective import fit
+from mlxstories.ladder.optimizers import intercepted, parts, read_rate
 from mlxstories.ladder.rung_init import judge_objective
 
 _CALLS = 6

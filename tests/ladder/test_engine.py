@@ -29,10 +29,11 @@ from mlxstories.ladder import (
 )
 from mlxstories.ladder.batches import UnusableBatch, read_batch
 from mlxstories.ladder.causality import dependence
-from mlxstories.ladder.examination import Examination, read_schedule
+from mlxstories.ladder.examination import Examination
 from mlxstories.ladder.finding import EXPLAINS, fold
 from mlxstories.ladder.limits import TimeLimitError, time_limit
 from mlxstories.ladder.objective import recover
+from mlxstories.ladder.optimizers import read_schedule
 from mlxstories.ladder.overlap import row_overlap, text_overlap, window_overlap
 from mlxstories.ladder.rung_data import shift_rates, trailing_padding
 
