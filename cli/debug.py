@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from mlxstories import story as debugging_story
+
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
-STORY_MINIMAL = (10, 0.667)  # updates and accuracy on 4 stories, in the story this project grew out of
-STORY_SWEEP = {1e-5: 0.0, 3e-4: 0.35, 1e-3: 1.0}
 
 
 @click.command("debug")
@@ -184,7 +184,7 @@ class Ladder:
 
     def _beside_the_story(self, diagnosis) -> None:
         data = {name: value for rung in diagnosis.rungs for name, value in rung.figures.items()}
-        steps, accuracy = STORY_MINIMAL
+        steps, accuracy = debugging_story.MINIMAL
         here = next((p[2] for p in data.get("overfit", {}).get("points", ()) if p[0] == steps), None)
         if here is not None:
             self.say(f"\n4 stories, {steps} steps: {here:.1%} of the tokens; the story's {accuracy:.1%}")
@@ -192,7 +192,9 @@ class Ladder:
         if points:
             self.say(f"learning rates, {points[0]['steps']} steps on the same stories:")
         for point in points:
-            told = next((a for rate, a in STORY_SWEEP.items() if abs(rate / point["rate"] - 1) < 0.05), None)
+            told = next(
+                (a for rate, a in debugging_story.SWEEP.items() if abs(rate / point["rate"] - 1) < 0.05), None
+            )
             beside = f"; the story's {told:.0%}" if told is not None else ""
             self.say(f"  {point['rate']:.0e}: {point['accuracy']:.1%}{beside}")
 

@@ -14,12 +14,11 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from mlxstories.errors import StoriesError
 from mlxstories.plots.runs import Curves
 from mlxstories.plots.style import COLOURS, GREY, legend_above, log_axis, mark_level, new_figure, styled
+from mlxstories.story import EPOCHS
 
 AGAINST = {"updates": "step", "tokens": "tokens", "epochs": "epoch"}
 
-# Validation accuracy by epoch, as the debugging story that this project grew out of tells it.
-STORY = {1: 0.331, 3: 0.931, 5: 0.993, 20: 0.999}
-VANISHED = 1e-6  # the gradient norm below which that story calls a model dead
+VANISHED = 1e-6  # the gradient norm below which the debugging story calls a model dead
 
 
 def figures(runs: Sequence[Curves], against: str | None = None) -> dict[str, Figure]:
@@ -69,7 +68,7 @@ def accuracy(runs: Sequence[Curves], against: str = "epochs") -> Figure:
     extra = []
     if against == "epochs":
         reached = max(run.train["epoch"][-1] for run in runs)
-        points = [(epoch, value) for epoch, value in STORY.items() if epoch <= reached * 1.02]
+        points = [(epoch, value) for epoch, value in EPOCHS.items() if epoch <= reached * 1.02]
         if points:
             axes.plot(*zip(*points, strict=True), "*", color=GREY, markersize=11, zorder=3, clip_on=False)
             said = ", ".join(f"{value:.1%}" for _, value in points)

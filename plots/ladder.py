@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from mlxstories.ladder.finding import Diagnosis
 from mlxstories.plots.style import COLOURS, GREY, legend_above, mark_level, new_figure, styled
 from mlxstories.plots.sweep import sweep
+from mlxstories.story import MINIMAL
 
 
 def figures(diagnosis: Diagnosis, *, story: bool = False) -> dict[str, Figure]:
@@ -47,7 +48,7 @@ def overfit(data: Mapping, caption: list[str], story: bool) -> Figure:
     top.set(ylabel="loss (nats per token)", ylim=(0, None))
     bottom.plot(steps, accuracies, "o-", color=COLOURS[0], label="here")
     if story:
-        bottom.plot(10, 0.667, "*", color=GREY, markersize=11, label="the story's")
+        bottom.plot(*MINIMAL, "*", color=GREY, markersize=11, label="the story's")
         bottom.legend()
     bottom.set(ylabel="accuracy", xlabel="updates", ylim=(-0.03, 1.05))
     bottom.yaxis.set_major_formatter(PercentFormatter(1.0))

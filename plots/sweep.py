@@ -10,9 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from mlxstories.errors import StoriesError
 from mlxstories.plots.style import COLOURS, GREY, new_figure, styled
-
-# Accuracy by learning rate in the debugging story that this project grew out of.
-STORY = {1e-5: 0.0, 3e-4: 0.35, 1e-3: 1.0}
+from mlxstories.story import SWEEP
 
 
 @styled
@@ -58,7 +56,7 @@ def sweep(
         )
     if story and quantity == "accuracy":
         axes.plot(
-            *zip(*STORY.items(), strict=True),
+            *zip(*SWEEP.items(), strict=True),
             "*",
             color=GREY,
             markersize=11,

@@ -24,11 +24,9 @@ from mlxstories.ladder.recipe import Recipe, built_in, healthy
 from mlxstories.losses import next_token
 from mlxstories.phases import PHASE_1, PHASE_2
 from mlxstories.runs import Run
+from mlxstories.story import EPOCHS, SHORT, SWEEP
 
 LEAK = "no-causal-mask"
-EPOCHS = {1: 0.331, 3: 0.931, 5: 0.993, 20: 0.999}  # the story's validation accuracy
-RATES = {1e-5: 0.0, 3e-4: 0.35, 1e-3: 1.0}
-SHORT = {"phase 1": (0.203, 4.57), "phase 2": (0.184, 4.84)}  # accuracy and validation loss
 _SEEDS = 3
 _DATA = DataConfig(stories=1000, validation=200)
 
@@ -48,8 +46,8 @@ def reproduce(store: Path, tell: Callable[[str], None] = lambda line: None) -> s
         "| the story's figure | the story | here | here, with the causal mask left out |",
         "| --- | --- | --- | --- |",
         *(
-            f"| S2: accuracy on 4 stories after 20 steps at {r:g} | {RATES[r]:.0%} | {rates[r]:.1%} | |"
-            for r in RATES
+            f"| S2: accuracy on 4 stories after 20 steps at {r:g} | {SWEEP[r]:.0%} | {rates[r]:.1%} | |"
+            for r in SWEEP
         ),
         *(
             f"| S3: validation accuracy after epoch {e} | {EPOCHS[e]:.1%} | {honest[e]:.1%} | {leaking[e]:.1%} |"
@@ -76,7 +74,7 @@ def reproduce(store: Path, tell: Callable[[str], None] = lambda line: None) -> s
 def _rates() -> dict[float, float]:
     diagnosis = diagnose(built_in(), rungs=["sweep"])
     points = next(rung.figures["sweep"] for rung in diagnosis.rungs if "sweep" in rung.figures)
-    return {rate: min(points, key=lambda p: abs(np.log(p["rate"] / rate)))["accuracy"] for rate in RATES}
+    return {rate: min(points, key=lambda p: abs(np.log(p["rate"] / rate)))["accuracy"] for rate in SWEEP}
 
 
 def _accuracies(recipe: Recipe, tell) -> dict[int, float]:
