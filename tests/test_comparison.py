@@ -198,7 +198,7 @@ def test_the_answer_attributes_what_was_measured(tables):
     assert next(e for e in found if e.name == "betas").added.mean == pytest.approx(by_hand)
     text = answer(tables[0])
     total = tables[0].row("phase 2").differences["loss"].estimate.mean
-    assert f"Of the {total:+.3f} nats" in text and "2 times fewer updates" in text
+    assert f"Of the {total:+.3f} nats" in text and "(it leaves 50% of the updates)" in text
 
 
 def test_encoder_and_decoder_are_not_compared(store):

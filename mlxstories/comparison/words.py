@@ -50,11 +50,7 @@ def answer(table: Table) -> str:
     reference = table.rows[0]
     sentences = [_heading(table)]
     found = effects(table)
-    rows = [
-        row
-        for row in table.rows[1:]
-        if not found or (row.arm.name.startswith("phase 2") and row is table.row("phase 2"))
-    ]
+    rows = [table.row("phase 2")] if found else table.rows[1:]
     for row in rows:
         sentences.append(_against(row, reference))
     if found:
@@ -79,15 +75,13 @@ def _against(row: Row, reference: Row) -> str:
     interval = "" if half is None else f" ± {half:.3f}"
     direction = "below" if nats < 0 else "above"
     text = f"{row.arm.name} ends {abs(nats):.3f}{interval} nats {direction} {reference.arm.name}: {found.verdict}"
-    if found.verdict == "undecided" and found.seeds_to_decide:
-        text += f" ({found.seeds_to_decide} seeds would decide it)"
-    elif found.verdict == "undecided":
-        text += (
-            " (over 1000 seeds, or more than one to begin with, would be needed)"
-            if nats
-            else " (they are the same)"
-        )
-    return text + "."
+    if found.verdict != "undecided":
+        return text + "."
+    if found.estimate.n < 2:
+        return text + " (one seed decides nothing)."
+    if nats == 0:
+        return text + " (they are the same)."
+    return text + f" ({found.seeds_to_decide or 'over 1000'} seeds would decide it)."
 
 
 def _why(table: Table, found: list[Effect]) -> list[str]:
@@ -95,19 +89,19 @@ def _why(table: Table, found: list[Effect]) -> list[str]:
     updates = [table.row(f"phase {n}").results[0]["updates"] for n in (1, 2)]
     parts = []
     for effect in found:
-        name = effect.name
-        if name == "accumulation" and updates[1] < updates[0]:
-            name += f" (with it {updates[0] / updates[1]:.2g} times fewer updates)"
-        half = "" if effect.share.half is None else f" ± {effect.share.half:.3f}"
-        parts.append(f"{effect.share.mean:+.3f}{half} {name}")
+        halved = effect.name == "accumulation" and updates[1] < updates[0]
+        note = f" (it leaves {updates[1] / updates[0]:.0%} of the updates)" if halved else ""
+        parts.append(f"{_signed(effect.share)} {effect.name}{note}")
     rest = total - sum(effect.share.mean for effect in found)
     sentences = [
         f"Of the {total:+.3f} nats, {', '.join(parts)}; {rest:+.3f} is left to how they act together."
     ]
     for n in (1, 2):
-        row, base = table.row(f"phase {n} - bias correction"), table.row(f"phase {n}")
-        values = [a - b for a, b in zip(row.values("loss"), base.values("loss"), strict=True)]
-        change = estimate(values)
-        half = "" if change.half is None else f" ± {change.half:.3f}"
-        sentences.append(f"Without bias correction phase {n} changes by {change.mean:+.3f}{half} nats.")
+        without, base = table.row(f"phase {n} - bias correction"), table.row(f"phase {n}")
+        changes = [a - b for a, b in zip(without.values("loss"), base.values("loss"), strict=True)]
+        sentences.append(f"Without bias correction phase {n} changes by {_signed(estimate(changes))} nats.")
     return sentences
+
+
+def _signed(found: Estimate) -> str:
+    return f"{found.mean:+.3f}" + ("" if found.half is None else f" ± {found.half:.3f}")
