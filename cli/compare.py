@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import click
@@ -113,7 +114,11 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
         for stories in scale or (None,)
         for one in (BUDGETS if budget == "both" else (budget,))
     ]
-    tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, _progress).run()
+    try:
+        tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, _progress).run()
+    except KeyboardInterrupt:
+        click.echo("Stopped. The same command continues from here.", err=True)
+        sys.exit(130)
     show(tables)
     if json_path:
         write_json(json_path, as_dict(tables))

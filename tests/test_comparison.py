@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import mlx.core as mx
 import numpy as np
@@ -242,3 +246,28 @@ def test_the_command_writes_its_results(tmp_path, store):
 def test_bad_options_are_one_line(tmp_path, options, message):
     done = CliRunner().invoke(main, ["compare", *options, "--store", str(tmp_path / "s")])
     assert done.exit_code == 2 and message in done.output and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_comparison_that_is_stopped_continues(tmp_path, jobs):
+    given = "compare --stories 24 --validation 8 --sizes debug --epochs 2 --context 64 --seeds 2"
+    command = [
+        sys.executable,
+        "-m",
+        "mlxstories.cli",
+        *given.split(),
+        "--jobs",
+        jobs,
+        "--store",
+        tmp_path / "s",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    first = process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert "1 of 6" in first
+    assert process.returncode == 130 and "continues" in errors and "Traceback" not in errors
+    finished = {path.parent: path.stat().st_mtime_ns for path in tmp_path.glob("s/*/cell.json")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert finished and all((p / "cell.json").stat().st_mtime_ns == t for p, t in finished.items())
