@@ -59,10 +59,10 @@ def phases() -> list[Arm]:
 
 
 def schedules() -> list[Arm]:
-    """Phase 1 under every schedule; Noam's peak is set to the same rate."""
-    return [
-        Arm(name.replace("_", " "), override(PHASE_1, {"schedule.name": name})) for name in sorted(SCHEDULES)
-    ]
+    """Phase 1 under every schedule, its own first; Noam's peak is set to the same rate."""
+    own = PHASE_1.schedule.name
+    names = sorted(SCHEDULES, key=lambda name: (name != own, name))
+    return [Arm(name.replace("_", " "), override(PHASE_1, {"schedule.name": name})) for name in names]
 
 
 def archs(names: Iterable[str]) -> list[Arm]:
