@@ -36,8 +36,10 @@ def _list(kind):
 @click.option(
     "--scale", callback=_list(int), metavar="LIST", help="Numbers of stories, such as 100,1000,10000."
 )
-@click.option("--sizes", callback=_list(str), default="small", show_default=True, help="Model sizes.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many.")
+@click.option(
+    "--sizes", callback=_list(str), default="small", show_default=True, metavar="LIST", help="Model sizes."
+)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds.")
 @click.option("--budget", type=click.Choice(["tokens", "updates", "both"]), default="tokens", show_default=True,
               help="What every arm gets the same of.")  # fmt: skip
 @click.option(
@@ -66,7 +68,7 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
             story, jobs, store, json_path, markdown_path, export):  # fmt: skip
     """Compare training recipes fairly.
 
-    Phases 1, 2 and 3 by default, or other arms. All arms share stories, split, tokenizer, initial weights, order of
+    Phases 1, 2 and 3 by default, or other arms, on 1,000 built-in stories unless --stories says otherwise. All arms share stories, split, tokenizer, initial weights, order of
     batches and evaluation; they differ in the fields that the report lists, and in nothing else. Interrupted
     comparisons continue where they stopped.
     """
