@@ -68,9 +68,9 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
             story, jobs, store, json_path, markdown_path, export):  # fmt: skip
     """Compare training recipes fairly.
 
-    Phases 1, 2 and 3 by default, or other arms, on 1,000 built-in stories unless --stories says otherwise. All arms share stories, split, tokenizer, initial weights, order of
-    batches and evaluation; they differ in the fields that the report lists, and in nothing else. Interrupted
-    comparisons continue where they stopped.
+    Phases 1, 2 and 3 by default, or other arms, on 1,000 built-in stories unless --stories says otherwise.
+    All arms share stories, split, tokenizer, initial weights, order of batches and evaluation; they differ in
+    the fields that the report lists, and in nothing else. Interrupted comparisons continue where they stopped.
     """
     from mlxstories.comparison import Study, StudyConfig, arms
     from mlxstories.comparison.cells import Setting
