@@ -156,6 +156,8 @@ def table(results: list[Result]) -> str:
     lines = [
         in_words(summary(results)),
         "",
+        "<details><summary>Every fault and every healthy subject</summary>",
+        "",
         "| fault | what was done | cause named | found |",
         "| --- | --- | --- | --- |",
     ]
@@ -173,6 +175,8 @@ def table(results: list[Result]) -> str:
             *lines,
             "",
             f"Healthy subjects, {sum(result.right for result in healthy)} of {len(healthy)} passed: {names}.",
+            "",
+            "</details>",
         ]
     )
 
