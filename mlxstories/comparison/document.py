@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mlxstories.comparison.arms import changed
 from mlxstories.comparison.study import Row, Table
@@ -47,10 +48,12 @@ def _setting(table: Table) -> str:
 
 def title(table: Table) -> str:
     setting = table.setting
-    stories = "all" if setting.data.stories is None else f"{setting.data.stories:,}"
-    source = setting.data.source if isinstance(setting.data.source, str) else ", ".join(setting.data.source)
+    data = setting.data
+    count = "all" if data.stories is None else f"{data.stories:,}"
+    files = data.source if isinstance(data.source, str) else ", ".join(data.source)
+    stories = f"{count} built-in stories" if files == "stories" else f"{count} stories of {Path(files).name}"
     times = "once" if setting.epochs == 1 else f"{setting.epochs} times"
-    return f"{stories} of {source.rpartition('/')[2]} {times}, size {setting.size}, equal {setting.budget}"
+    return f"{stories} {times}, size {setting.size}, equal {setting.budget}"
 
 
 def cells(table: Table, row: Row) -> list[str]:
