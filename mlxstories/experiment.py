@@ -147,15 +147,20 @@ def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
         "samples": [],
     }
     if trainer.model.config.arch == "decoder":
-        told = generate(
-            trainer.model,
-            [[]] * SAMPLES,
-            max_tokens=trainer.model.config.context - 1,
-            sampling=SamplingConfig(temperature=0.8),
-            seed=trainer.config.seed,
-            end=dataset.tokenizer.end,
-        )
-        result["samples"] = [dataset.tokenizer.decode(story.tokens) for story in told]
+        result["samples"] = [dataset.tokenizer.decode(story) for story in tell(trainer, SAMPLES)]
         write_text(run.path / "samples.txt", "\n<|endoftext|>\n".join(result["samples"]) + "\n")
     write_json(run.path / "result.json", result)
     return result
+
+
+def tell(trainer: Trainer, count: int) -> list[list[int]]:
+    """Stories from the model as it is, at temperature 0.8 with the run's seed; each as token ids."""
+    told = generate(
+        trainer.model,
+        [[]] * count,
+        max_tokens=trainer.model.config.context - 1,
+        sampling=SamplingConfig(temperature=0.8),
+        seed=trainer.config.seed,
+        end=trainer.dataset.tokenizer.end,
+    )
+    return [story.tokens for story in told]

@@ -41,10 +41,13 @@ class Arm:
     phase: Phase
     model: Mapping[str, Any] = field(default_factory=dict)
 
+    def recipe(self) -> dict[str, Any]:
+        """The fields of the phase by dotted path, its name apart."""
+        return {path: value for path, value in values(self.phase).items() if path != "name"}
+
     def fields(self) -> dict[str, Any]:
         """Everything by which arms may differ, by dotted path."""
-        own = {path: value for path, value in values(self.phase).items() if path != "name"}
-        return own | {f"model.{name}": value for name, value in self.model.items()}
+        return self.recipe() | {f"model.{name}": value for name, value in self.model.items()}
 
 
 def changed(a: Arm, b: Arm) -> dict[str, tuple[Any, Any]]:

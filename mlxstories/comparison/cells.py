@@ -17,11 +17,9 @@ from mlxstories.comparison.arms import Arm
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
-from mlxstories.generation import generate, text_statistics
+from mlxstories.generation import text_statistics
 from mlxstories.model import ModelConfig, size_config
-from mlxstories.phases import values
 from mlxstories.runs import Run, write_json
-from mlxstories.sampling import SamplingConfig
 from mlxstories.serialize import read_json, to_dict
 from mlxstories.training import NotFinite, Stream, TrainingConfig
 
@@ -77,10 +75,9 @@ class Cell:
     def key(self) -> str:
         """Equal for equal trainings: hashes everything that can change the result."""
         dataset = load(self.setting.data)
-        recipe = {path: value for path, value in values(self.arm.phase).items() if path != "name"}
         content = {
             "model": to_dict(self.setting.shape(self.arm, dataset)),
-            "phase": recipe,
+            "phase": self.arm.recipe(),
             "training": to_dict(self.training()),
             "data": dataset.fingerprint,
             "versions": [version(name) for name in ("mlxstories", "mlx")],
@@ -114,13 +111,13 @@ def run(cell: Cell, store: Path) -> dict[str, Any]:
     try:
         evaluation = trainer.train()
     except NotFinite as error:
-        result = _measured(cell, trainer) | {"loss": math.inf, "accuracy": 0.0, "stopped": str(error)}
-        write_json(done, result)
-        return result
-    if evaluation is None:
-        raise KeyboardInterrupt
-    result = experiment.finish(trainer, evaluation)
-    result = _measured(cell, trainer) | {"loss": result["loss"], "accuracy": result["accuracy"]}
+        reached = {"loss": math.inf, "accuracy": 0.0, "stopped": str(error)}
+    else:
+        if evaluation is None:
+            raise KeyboardInterrupt
+        experiment.finish(trainer, evaluation)
+        reached = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    result = _measured(cell, trainer) | reached
     write_json(done, result)
     return result
 
@@ -159,12 +156,5 @@ def _measured(cell: Cell, trainer) -> dict[str, Any]:
         ],
     }
     if trainer.model.config.arch == "decoder":
-        told = generate(
-            trainer.model,
-            [[]] * _TOLD,
-            max_tokens=trainer.model.config.context - 1,
-            sampling=SamplingConfig(temperature=0.8),
-            seed=cell.seed,
-        )
-        result |= asdict(text_statistics([story.tokens for story in told]))
+        result |= asdict(text_statistics(experiment.tell(trainer, _TOLD)))
     return result

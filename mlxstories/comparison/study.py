@@ -170,13 +170,14 @@ def _run_all(wanted: list[Cell], store: Path, jobs: int) -> Iterator[tuple[Cell,
         yield from ((cell, cells.run(cell, store)) for cell in wanted)
         return
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the processes to come
-    unique = {cell.key(): cell for cell in wanted}  # two arms may be the same training
+    same: dict[str, list[Cell]] = {}  # two arms may be the same training
+    for cell in wanted:
+        same.setdefault(cell.key(), []).append(cell)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = {pool.submit(cells.run, cell, store): key for key, cell in unique.items()}
+        futures = {pool.submit(cells.run, alike[0], store): alike for alike in same.values()}
         for future in as_completed(futures):
-            same = [cell for cell in wanted if cell.key() == futures[future]]
-            yield from ((cell, future.result()) for cell in same)
+            yield from ((cell, future.result()) for cell in futures[future])
 
 
 def as_dict(tables: Sequence[Table]) -> dict[str, Any]:

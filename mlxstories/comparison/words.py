@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mlxstories.comparison.arms import INGREDIENTS
 from mlxstories.comparison.statistics import Estimate, estimate
 from mlxstories.comparison.study import Row, Table, comparable
@@ -38,10 +40,8 @@ def effects(table: Table) -> list[Effect]:
         with_it, without = (
             table.row(f"phase {sign}").values("loss") for sign in (f"1 + {name}", f"2 - {name}")
         )
-        added = [a - b for a, b in zip(with_it, one, strict=True)]
-        removed = [b - a for a, b in zip(without, two, strict=True)]
-        share = [(a + b) / 2 for a, b in zip(added, removed, strict=True)]
-        found.append(Effect(name, estimate(added), estimate(removed), estimate(share)))
+        added, removed = np.subtract(with_it, one), np.subtract(two, without)
+        found.append(Effect(name, estimate(added), estimate(removed), estimate((added + removed) / 2)))
     return sorted(found, key=lambda effect: -abs(effect.share.mean))
 
 
@@ -98,8 +98,8 @@ def _why(table: Table, found: list[Effect]) -> list[str]:
     ]
     for n in (1, 2):
         without, base = table.row(f"phase {n} - bias correction"), table.row(f"phase {n}")
-        changes = [a - b for a, b in zip(without.values("loss"), base.values("loss"), strict=True)]
-        sentences.append(f"Without bias correction phase {n} changes by {_signed(estimate(changes))} nats.")
+        change = estimate(np.subtract(without.values("loss"), base.values("loss")))
+        sentences.append(f"Without bias correction phase {n} changes by {_signed(change)} nats.")
     return sentences
 
 

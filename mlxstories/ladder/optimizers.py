@@ -67,12 +67,14 @@ def read_rate(optimizer: Optimizer) -> float | None:
 
 
 def copied(state):
+    """An optimiser's state with dicts and lists of its own; arrays are shared, since none is changed in place."""
     if isinstance(state, dict):
         return {key: copied(value) for key, value in state.items()}
     return [copied(v) for v in state] if isinstance(state, list) else state
 
 
 def put_back(state: dict, kept: dict) -> None:
+    """Make ``state`` equal to the copy ``kept``."""
     # In place: a compiled step of the user's may hold this very dict.
     for key in [key for key in state if key not in kept]:
         del state[key]
