@@ -13,37 +13,56 @@ from pathlib import Path
 import click
 from faults import write_between
 
-from mlxstories.comparison import Study, StudyConfig, arms
+from mlxstories.comparison import Arm, Study, StudyConfig, arms
 from mlxstories.comparison.cells import Setting
 from mlxstories.comparison.document import markdown
 from mlxstories.comparison.study import as_dict
 from mlxstories.data.dataset import DataConfig
+from mlxstories.model.config import SIZES as SIZES_OF_MODELS
+from mlxstories.phases import PHASE_1, override
 from mlxstories.plots.comparison import figures
 from mlxstories.plots.style import save
 from mlxstories.runs import write_json
 
 GALLERY = Path(__file__).parent.parent / "plots" / "gallery"
 SEEDS = range(5)
-SCALES = (100, 300, 1000)
+SCALES = (100, 1000, 10_000)
+RATES = (1e-3, 3e-4, 3e-3, 1e-2)
+SIZES = ("debug", "small", "base")
 TITLES = {
     "ablation": "Why phase 2 ends where it does: every ingredient added and removed alone",
-    "scale": "Three phases on 100, 300 and 1,000 stories",
     "updates": "Three phases at equal updates",
+    "tuned": "Three phases, each at the best of three learning rates",
+    "rates": "Phase 1 at four learning rates",
     "schedules": "Phase 1 under every schedule",
+    "scale": "Three phases on 100, 1,000 and 10,000 stories for as many tokens",
+    "sizes": "Three sizes on 300 stories, ten times",
     "books": "Three phases on real text",
 }
 
 
-def built_in(stories: int, budget: str = "tokens") -> Setting:
-    return Setting(DataConfig(stories=stories, validation=200), "debug", 1, 4, budget)
+def built_in(stories: int, epochs: int = 1, budget: str = "tokens") -> Setting:
+    return Setting(DataConfig(stories=stories, validation=200), "debug", epochs, 4, budget)
+
+
+def sizes() -> list[Arm]:
+    """Phase 1 on models of every size: here the model is what differs."""
+    return [Arm(name, PHASE_1, SIZES_OF_MODELS[name]) for name in SIZES]
+
+
+def rates() -> list[Arm]:
+    return [Arm(f"rate {rate:g}", override(PHASE_1, {"optimizer.learning_rate": rate})) for rate in RATES]
 
 
 def studies(books: Path | None) -> dict[str, StudyConfig]:
     found = {
         "ablation": StudyConfig(arms.ablation(), [built_in(1000)], SEEDS),
-        "scale": StudyConfig(arms.phases(), [built_in(stories) for stories in SCALES], SEEDS),
-        "updates": StudyConfig(arms.phases(), [built_in(1000, "updates")], SEEDS),
+        "updates": StudyConfig(arms.phases(), [built_in(1000, budget="updates")], SEEDS),
+        "tuned": StudyConfig(arms.phases(), [built_in(1000)], SEEDS, tune=True),
+        "rates": StudyConfig(rates(), [built_in(1000)], SEEDS),
         "schedules": StudyConfig(arms.schedules(), [built_in(1000)], SEEDS),
+        "scale": StudyConfig(arms.phases(), built_in(max(SCALES)).scaled(SCALES), SEEDS),
+        "sizes": StudyConfig(sizes(), [built_in(300, epochs=10)], SEEDS),
     }
     if books is not None:
         data = DataConfig(source=str(books), stories=600, validation=100, tokenizer="bpe", vocab_size=1024)

@@ -34,7 +34,10 @@ def _list(kind):
 @click.option("--schedules", is_flag=True, help="Phase 1 under every learning-rate schedule.")
 @click.option("--arch", callback=_list(str), metavar="LIST", help="Phase 1 as decoder,encoder.")
 @click.option(
-    "--scale", callback=_list(int), metavar="LIST", help="Numbers of stories, such as 100,1000,10000."
+    "--scale",
+    callback=_list(int),
+    metavar="LIST",
+    help="Numbers of stories, such as 100,1000,10000, for the same tokens: fewer are repeated more often.",
 )
 @click.option(
     "--sizes", callback=_list(str), default="small", show_default=True, metavar="LIST", help="Model sizes."
@@ -43,7 +46,11 @@ def _list(kind):
 @click.option("--budget", type=click.Choice(["tokens", "updates", "both"]), default="tokens", show_default=True,
               help="What every arm gets the same of.")  # fmt: skip
 @click.option(
-    "--epochs", type=click.IntRange(1), default=2, show_default=True, help="Times through the stories."
+    "--epochs",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Times through the stories (the largest number of --scale).",
 )
 @click.option(
     "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Rows of a microbatch."
@@ -103,18 +110,13 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
         compared = arms.schedules() if schedules else arms.archs(arch) if arch else arms.phases()
     if data.source == "stories" and data.stories is None:
         data = dataclasses.replace(data, stories=_STORIES)
+    model = () if context is None else (("context", context),)
     settings = [
-        Setting(
-            data=data if stories is None else dataclasses.replace(data, stories=stories),
-            size=size,
-            epochs=epochs,
-            batch_size=batch_size,
-            budget=one,
-            model=() if context is None else (("context", context),),
-        )
+        setting
         for size in sizes
-        for stories in scale or (None,)
         for one in (BUDGETS if budget == "both" else (budget,))
+        for own in [Setting(data, size, epochs, batch_size, one, model)]
+        for setting in (own.scaled(scale) if scale else [own])
     ]
     try:
         tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, _progress).run()

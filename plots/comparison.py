@@ -105,8 +105,10 @@ def scale(tables: Sequence[Table]) -> Figure:
     tables = sorted(tables, key=lambda table: table.setting.data.stories)
     sizes = np.array([table.setting.data.stories for table in tables])
     setting = tables[0].setting
+    tokens = max(result["tokens"] for row in tables[-1].rows for result in row.results)
+    repeats = "times, ".join(f"{t.setting.data.stories:,} stories {t.setting.epochs} " for t in tables)
     caption = [
-        f"size {setting.size}, {setting.epochs} epoch(s), equal {setting.budget}",
+        f"size {setting.size}, about {tokens:,} tokens each ({repeats}times), equal {setting.budget}",
         _facts(tables[0])[1],
     ]
     figure, (axes,) = new_figure("Loss by number of stories", caption)

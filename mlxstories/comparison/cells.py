@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +46,16 @@ class Setting:
     batch_size: int
     budget: str
     model: tuple[tuple[str, Any], ...] = ()
+
+    def scaled(self, counts: Sequence[int]) -> list[Setting]:
+        """This setting with each number of stories. All train on about as many tokens as the largest: fewer
+        stories are repeated more often, so what differs is the data and not the length of the training."""
+        return [
+            replace(
+                self, data=replace(self.data, stories=n), epochs=max(1, round(self.epochs * max(counts) / n))
+            )
+            for n in counts
+        ]
 
     def shape(self, arm: Arm, dataset: Dataset) -> ModelConfig:
         parts = {"separator": END, "qk_norm": arm.phase.qk_norm, **dict(self.model), **arm.model}
