@@ -19,7 +19,7 @@ from mlxstories.cli import main
 from mlxstories.comparison import Arm, Study, StudyConfig, arms, cells
 from mlxstories.comparison.cells import Cell, Setting
 from mlxstories.comparison.document import markdown
-from mlxstories.comparison.statistics import estimate, paired, seeds_to_decide
+from mlxstories.comparison.statistics import estimate, paired, seeds_to_decide, together
 from mlxstories.comparison.study import as_dict
 from mlxstories.comparison.words import answer, effects
 from mlxstories.data.dataset import DataConfig
@@ -67,6 +67,31 @@ def test_null_comparisons_have_the_nominal_false_positive_rate():
         for common in rng.normal(0, 10, (1000, 5))
     ]
     assert stats.binomtest(sum(decided), len(decided), 0.05).pvalue > 0.01
+
+
+def test_the_p_value_is_the_paired_t_tests():
+    a, b = np.random.default_rng(2).normal(0.3, 1, (2, 6))
+    assert paired(a, b, lower_is_better=True).p_value == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
+def test_many_null_comparisons_together_have_the_nominal_rate_of_any_false_verdict():
+    rng = np.random.default_rng(5)
+    false = 0
+    for _ in range(1000):
+        found = [paired(rng.normal(size=5), rng.normal(size=5), lower_is_better=True) for _ in range(8)]
+        false += any(one.verdict != "undecided" for one in together(found))
+    assert stats.binomtest(false, 1000, 0.05, alternative="greater").pvalue > 0.01
+
+
+def test_holms_own_steps():
+    # p = 0.01, 0.04, 0.03 against 0.05 / 3, 0.05 / 2 and 0.05 / 1: only the first passes, the others stop there.
+    rng = np.random.default_rng(3)
+    shape = rng.normal(size=5)
+    shape = (shape - shape.mean()) / shape.std(ddof=1)
+    samples = [shape + stats.t.isf(p / 2, 4) / np.sqrt(5) for p in (0.01, 0.04, 0.03)]
+    found = [paired(sample, np.zeros(5), lower_is_better=False) for sample in samples]
+    assert [one.p_value for one in found] == pytest.approx([0.01, 0.04, 0.03])
+    assert [one.verdict for one in together(found)] == ["better", "undecided", "undecided"]
 
 
 def test_seeds_to_decide_have_the_power_that_is_promised():

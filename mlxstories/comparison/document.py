@@ -33,7 +33,8 @@ def _setting(table: Table) -> str:
     lines = [
         f"### {title(table)}",
         "",
-        f"Seeds {seeds}; means over seeds with 95 % intervals; the verdict is on the paired difference in loss.",
+        f"Seeds {seeds}; means over seeds with 95 % intervals. Verdicts are on the paired difference in "
+        "loss; all of a table's are right together with 95 % (Holm).",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{' --- |' * len(COLUMNS)}",

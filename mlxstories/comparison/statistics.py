@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -33,12 +33,14 @@ class Difference:
 
     Attributes:
         estimate: of the paired differences, arm minus reference.
-        verdict: "better", "worse" or "undecided", by whether the interval leaves out 0.
+        p_value: of the two-sided paired t test; None for a single seed.
+        verdict: "better", "worse" or "undecided", at the 5 % level.
         seeds_to_decide: seeds at which a difference of this size and spread would be found four times out of
             five (paired t test at 5 %, power 80 %); None where that is over 1000 or not known.
     """
 
     estimate: Estimate
+    p_value: float | None
     verdict: str
     seeds_to_decide: int | None
 
@@ -61,10 +63,30 @@ def paired(arm: Sequence[float], reference: Sequence[float], *, lower_is_better:
     """
     differences = np.subtract(arm, reference, dtype=np.float64)
     found = estimate(differences)
-    decided = found.low is not None and (found.low > 0 or found.high < 0)
+    p_value = _p_value(differences)
     better = (found.mean < 0) == lower_is_better
+    decided = p_value is not None and p_value < 1 - LEVEL
     verdict = "undecided" if not decided else "better" if better else "worse"
-    return Difference(found, verdict, seeds_to_decide(differences))
+    return Difference(found, p_value, verdict, seeds_to_decide(differences))
+
+
+def together(found: Sequence[Difference]) -> list[Difference]:
+    """Differences read side by side: a verdict stays only where all are right with 95 % (Holm 1979)."""
+    p_values = np.array([1.0 if one.p_value is None else one.p_value for one in found])
+    order = np.argsort(p_values, kind="stable")
+    held = np.maximum.accumulate(p_values[order] * np.arange(len(found), 0, -1)) >= 1 - LEVEL
+    undecided = set(order[held].tolist())
+    return [replace(one, verdict="undecided") if i in undecided else one for i, one in enumerate(found)]
+
+
+def _p_value(differences: np.ndarray) -> float | None:
+    n = len(differences)
+    if n < 2:
+        return None
+    mean, error = abs(differences.mean()), differences.std(ddof=1) / np.sqrt(n)
+    if error == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(mean / error, n - 1))
 
 
 def seeds_to_decide(differences: Sequence[float]) -> int | None:

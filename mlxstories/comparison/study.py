@@ -13,7 +13,7 @@ from typing import Any
 from mlxstories.comparison import cells
 from mlxstories.comparison.arms import Arm, changed
 from mlxstories.comparison.cells import Cell, Setting
-from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired
+from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
 from mlxstories.errors import StoriesError
 from mlxstories.phases import override
 
@@ -114,12 +114,12 @@ class Study:
         for arm in arms:
             rows.append(Row(arm, [results[arm.name, seed] for seed in self.config.seeds]))
             rows[-1].tuned = curves.get(arm.name)
-        for row in rows[1:]:
-            if comparable(row.arm, rows[0].arm):
-                for name, lower in (("loss", True), ("accuracy", False)):
-                    row.differences[name] = paired(
-                        row.values(name), rows[0].values(name), lower_is_better=lower
-                    )
+        others = [row for row in rows[1:] if comparable(row.arm, rows[0].arm)]
+        for name, lower in (("loss", True), ("accuracy", False)):
+            reference = rows[0].values(name)
+            found = [paired(row.values(name), reference, lower_is_better=lower) for row in others]
+            for row, difference in zip(others, together(found), strict=True):
+                row.differences[name] = difference
         return Table(setting, rows)
 
     def _tuned(self, setting: Setting, arms: list[Arm], updates: dict[str, int]):

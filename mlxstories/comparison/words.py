@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.comparison.arms import INGREDIENTS
-from mlxstories.comparison.statistics import Estimate, estimate
+from mlxstories.comparison.statistics import LEVEL, Estimate, estimate
 from mlxstories.comparison.study import Row, Table, comparable
 
 
@@ -81,6 +81,8 @@ def _against(row: Row, reference: Row) -> str:
         return text + " (one seed decides nothing)."
     if nats == 0:
         return text + " (they are the same)."
+    if found.p_value < 1 - LEVEL:
+        return text + " (alone it would be decided, among this table's comparisons it is not)."
     return text + f" ({found.seeds_to_decide or 'over 1000'} seeds would decide it)."
 
 
