@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import mlx.core as mx
 import numpy as np
@@ -273,8 +274,8 @@ def test_bad_options_are_one_line(tmp_path, options, message):
     assert done.exit_code == 2 and message in done.output and "Traceback" not in done.output
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_comparison_that_is_stopped_continues(tmp_path, jobs):
+@pytest.mark.parametrize("jobs, delay", [("1", 0), ("2", 0), ("2", 0.3)])
+def test_a_comparison_that_is_stopped_continues(tmp_path, jobs, delay):
     given = "compare --stories 24 --validation 8 --sizes debug --epochs 2 --context 64 --seeds 2"
     command = [
         sys.executable,
@@ -286,8 +287,15 @@ def test_a_comparison_that_is_stopped_continues(tmp_path, jobs):
         "--store",
         tmp_path / "s",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a CI may ignore it
+    )
     first = process.stderr.readline()
+    time.sleep(delay)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert "1 of 6" in first

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlxstories.comparison import cells
+from mlxstories.comparison import cells, workers
 from mlxstories.comparison.arms import Arm, changed
 from mlxstories.comparison.cells import Cell, Setting
 from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
@@ -147,7 +144,7 @@ class Study:
         return best, curves
 
     def _results(self, wanted: list[Cell]) -> Iterator[tuple[tuple[str, int], dict]]:
-        for done, (cell, result) in enumerate(_run_all(wanted, self.store, self.jobs), 1):
+        for done, (cell, result) in enumerate(workers.run_all(wanted, self.store, self.jobs), 1):
             self.report(cell, result, done, len(wanted))
             yield (cell.arm.name, cell.seed), result
 
@@ -163,21 +160,6 @@ def _updates(setting: Setting, arms: list[Arm]) -> dict[str, int]:
     shared = microbatches // min(accumulations)
     by_tokens = setting.budget == "tokens"
     return {arm.name: microbatches // arm.phase.accumulation if by_tokens else shared for arm in arms}
-
-
-def _run_all(wanted: list[Cell], store: Path, jobs: int) -> Iterator[tuple[Cell, dict]]:
-    if jobs == 1:
-        yield from ((cell, cells.run(cell, store)) for cell in wanted)
-        return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the processes to come
-    same: dict[str, list[Cell]] = {}  # two arms may be the same training
-    for cell in wanted:
-        same.setdefault(cell.key(), []).append(cell)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = {pool.submit(cells.run, alike[0], store): alike for alike in same.values()}
-        for future in as_completed(futures):
-            yield from ((cell, future.result()) for cell in futures[future])
 
 
 def as_dict(tables: Sequence[Table]) -> dict[str, Any]:

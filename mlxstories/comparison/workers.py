@@ -1,0 +1,74 @@
+"""Trainings one after another or in worker processes, which an interruption ends with all progress saved."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlxstories.comparison import cells
+from mlxstories.comparison.cells import Cell
+from mlxstories.errors import StoriesError
+
+_stopped = None  # in a worker: an event, set once the comparison is interrupted
+
+
+def run_all(wanted: Sequence[Cell], store: Path, jobs: int) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Every cell with its result, in the order in which they are ready.
+
+    Raises:
+        StoriesError: a worker was killed; what is finished is kept.
+        KeyboardInterrupt: passed on, once every training under way has saved itself.
+    """
+    if jobs == 1:
+        yield from ((cell, cells.run(cell, store)) for cell in wanted)
+        return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the processes to come
+    same: dict[str, list[Cell]] = {}  # two arms may be the same training
+    for cell in wanted:
+        same.setdefault(cell.key(), []).append(cell)
+    context = multiprocessing.get_context("spawn")
+    stopped = context.Event()
+    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(stopped,)) as pool:
+        with _sigint_ignored():  # which the workers, started here, inherit
+            futures = {pool.submit(_work, alike[0], store): alike for alike in same.values()}
+        try:
+            for future in as_completed(futures):
+                yield from ((cell, future.result()) for cell in futures[future])
+        except BrokenProcessPool:
+            raise StoriesError(
+                "a training process was killed, as happens when memory runs out: "
+                "the same command continues; give it fewer --jobs"
+            ) from None
+        except KeyboardInterrupt:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGINT)  # a training ends after its step; idle workers ignore it
+            raise
+
+
+@contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _begin(stopped) -> None:
+    global _stopped
+    _stopped = stopped
+
+
+def _work(cell: Cell, store: Path) -> dict[str, Any]:
+    if _stopped.is_set():
+        raise KeyboardInterrupt
+    return cells.run(cell, store)
