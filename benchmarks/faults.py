@@ -1,6 +1,6 @@
 """Every planted fault and every healthy subject through the ladder: recall, precision, false alarms, seconds.
 
-    python benchmarks/faults.py --seeds 0,1,2 --jobs 2 --json faults.json --readme
+    python benchmarks/faults.py --seeds 0,1,2 --jobs 2 --json faults.json --docs
 
 Recall is the share of faults whose expected code is the first error; precision the share of subjects with an
 error whose first error is right, false alarms on healthy subjects counted.
@@ -22,7 +22,7 @@ import click
 # Threads that wait for each other cost tenfold where processes share cores, and small matrices gain nothing.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-README = Path(__file__).parent.parent / "README.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,11 @@ def in_words(totals: dict) -> str:
 
 
 def table(results: list[Result]) -> str:
-    """The README's table, one row for each fault."""
+    """The table of docs/faults.md, one row for each fault."""
     from mlxstories.ladder.faults import FAULTS
 
     lines = [
         in_words(summary(results)),
-        "",
-        "<details><summary>Every fault and every healthy subject</summary>",
         "",
         "| fault | what was done | cause named | found |",
         "| --- | --- | --- | --- |",
@@ -175,20 +173,19 @@ def table(results: list[Result]) -> str:
             *lines,
             "",
             f"Healthy subjects, {sum(result.right for result in healthy)} of {len(healthy)} passed: {names}.",
-            "",
-            "</details>",
         ]
     )
 
 
 def write_between(name: str, text: str) -> None:
-    """Put ``text`` between the README's markers of this name."""
+    """Put ``text`` between the markers of docs/``name``.md."""
+    page = DOCS / f"{name}.md"
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    content = README.read_text(encoding="utf-8")
+    content = page.read_text(encoding="utf-8")
     if begin not in content or end not in content:
-        raise click.ClickException(f"{README.name} lacks the markers {begin} and {end}")
+        raise click.ClickException(f"{page.name} lacks the markers {begin} and {end}")
     before, after = content.split(begin)[0], content.split(end)[1]
-    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 @click.command()
@@ -199,7 +196,7 @@ def write_between(name: str, text: str) -> None:
 @click.option(
     "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all results here."
 )
-@click.option("--readme", is_flag=True, help="Write the table into README.md.")
+@click.option("--docs", is_flag=True, help="Write the table into docs/faults.md.")
 @click.option(
     "--read",
     "written",
@@ -207,7 +204,7 @@ def write_between(name: str, text: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take the results of this --json file and examine nothing; may be repeated.",
 )
-def main(seeds, only, which, jobs, path, readme, written):
+def main(seeds, only, which, jobs, path, docs, written):
     """Examine planted faults and healthy subjects."""
     results = [Result(**record) for file in written for record in json.loads(file.read_text())["results"]]
     chosen = [] if written else tasks([int(seed) for seed in seeds.split(",")], only, which)
@@ -224,7 +221,7 @@ def main(seeds, only, which, jobs, path, readme, written):
         path.write_text(
             json.dumps({"summary": totals, "results": [asdict(r) for r in results]}, indent=1) + "\n"
         )
-    if readme:
+    if docs:
         order = {name: index for index, name in enumerate(dict.fromkeys(r.name for r in results))}
         write_between("faults", table(sorted(results, key=lambda r: (order[r.name], r.seed))))
 

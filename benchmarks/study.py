@@ -1,9 +1,10 @@
 """The project's own study: the phases, the full ablation, scales and real text, over five seeds.
 
-    python benchmarks/study.py --books books.txt --readme
+    python benchmarks/study.py --books books.txt --docs
 
 Trainings are kept in ``comparisons/`` and never repeated, so an interrupted study continues. Figures go to
-``plots/gallery/``, results to ``plots/gallery/study.json``, the answer to the README between its markers.
+``plots/gallery/``, results to ``plots/gallery/study.json``, the answer to docs/study.md between its
+markers.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def studies(books: Path | None) -> dict[str, StudyConfig]:
 @click.option("--only", multiple=True, help="Parts of the study.")
 @click.option("--store", default=Path("comparisons"), type=click.Path(path_type=Path))
 @click.option("--jobs", type=click.IntRange(1), default=1)
-@click.option("--readme", is_flag=True, help="Write the answer into README.md.")
-def main(books, only, store, jobs, readme):
+@click.option("--docs", is_flag=True, help="Write the answer into docs/study.md.")
+def main(books, only, store, jobs, docs):
     """Run the study."""
     parts, sections = {}, ["Seeds 0 to 4, on Linux with two cores; figures in `plots/gallery/`.\n"]
     for name, config in studies(books).items():
@@ -84,13 +85,13 @@ def main(books, only, store, jobs, readme):
             continue
         tables = Study(config, store, jobs, progress).run()
         parts[name] = as_dict(tables)
-        sections.append(f"<details><summary>{TITLES[name]}</summary>\n\n{markdown(tables)}\n</details>\n")
+        sections.append(f"## {TITLES[name]}\n\n{markdown(tables)}")
         for figure_name, figure in figures(tables).items():
             save(figure, GALLERY / f"{name}-{figure_name}.png")
     write_json(GALLERY / "study.json", parts)
     text = "\n".join(sections)
     click.echo(text)
-    if readme:
+    if docs:
         write_between("study", text)
 
 
