@@ -19,7 +19,7 @@ class Documents:
     """Stories without special tokens, one after another.
 
     Attributes:
-        tokens: uint16 or uint32 [N], all stories concatenated.
+        tokens: uint16 or uint32 [N], all stories concatenated; an array, or what reads like one.
         offsets: int64 [stories + 1]; story i is ``tokens[offsets[i]:offsets[i + 1]]``.
     """
 
@@ -55,6 +55,9 @@ class Documents:
         """Tokens to predict: every token of every story and its end."""
         return len(self.tokens) + len(self)
 
+    def release(self) -> None:
+        """Give back the memory of tokens that were read out of files; those of an array stay."""
+
 
 class Rows(NamedTuple):
     """R rows of T cells, each cell an (input, target) pair of one story.
@@ -81,13 +84,68 @@ class Rows(NamedTuple):
         return float(self.mask.mean(dtype=np.float64)) if self.mask.size else 0.0
 
 
-def pack(
+class Arrangement:
+    """Which piece of which story lies where in R rows; the rows themselves are filled when asked for.
+
+    It holds 40 bytes a piece, about a quarter of a byte a cell, where filled rows take 20 bytes a cell.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        pieces: _Pieces,
+        row: np.ndarray,
+        context: int,
+        rng: np.random.Generator | None,
+    ):
+        # Within a row: the continuation first, then by story, or in an order drawn by rng.
+        order = np.arange(len(row)) if rng is None else rng.permutation(len(row))
+        order = order[np.lexsort((pieces.start[order] == 0, row[order]))]
+        self._documents, self._context = documents, context
+        self._pieces = _Pieces(*(field[order] for field in pieces))
+        self._row = row[order]
+        self.rows = int(row.max()) + 1 if len(row) else 0
+
+    def fill(self, start: int = 0, stop: int | None = None) -> Rows:
+        """The rows ``start`` to ``stop``, as a slice takes them."""
+        start, stop, _ = slice(start, stop).indices(self.rows)
+        first, last = np.searchsorted(self._row, (start, max(start, stop)))
+        story, begin, length = (field[first:last] for field in self._pieces)
+        row = self._row[first:last] - start
+        before = np.cumsum(length) - length  # cells of all earlier pieces, then of those in the same row
+        column = before - before[np.searchsorted(row, row)]
+
+        cell_story = np.repeat(story, length)
+        within = np.arange(int(length.sum())) - np.repeat(before, length)
+        position = np.repeat(begin, length) + within
+        cell = np.repeat(row * self._context + column, length) + within
+
+        shape = (max(0, stop - start), self._context)
+        size = shape[0] * shape[1]
+        inputs, targets = np.full((2, size), END, dtype=np.int32)
+        mask = np.zeros(size, dtype=np.float32)
+        stories, positions = np.full((2, size), -1, dtype=np.int32)
+
+        tokens, offsets = self._documents.tokens, self._documents.offsets
+        source = offsets[cell_story] + position
+        ends = source == offsets[cell_story + 1]
+        targets[cell[~ends]] = tokens[source[~ends]]
+        begins = position == 0
+        inputs[cell[~begins]] = tokens[source[~begins] - 1]
+        mask[cell] = 1.0
+        stories[cell] = cell_story
+        positions[cell] = position
+        return Rows(*(field.reshape(shape) for field in (inputs, targets, mask, stories, positions)))
+
+
+def arrange(
     documents: Documents,
     context: int,
     *,
     layout: str = "packed",
     rng: np.random.Generator | None = None,
-) -> Rows:
+    stories: np.ndarray | None = None,
+) -> Arrangement:
     """Arrange every (input, target) pair of every story, each exactly once, in rows of ``context`` cells.
 
     ``packed`` puts whole stories together best-fit by decreasing length (Ding et al. 2024, "Fewer
@@ -96,17 +154,34 @@ def pack(
     that END begins: segment = cumsum(inputs == END).
 
     With ``rng`` the rows, the order within them, stories of equal length and the first cut of long
-    stories are drawn anew; without it the result depends on the documents alone.
+    stories are drawn anew; without it the result depends on the documents alone. ``stories``, int64
+    indices, arranges these stories alone.
     """
     if context < 1:
         raise StoriesError(f"context must be at least 1 token; got {context}")
     if layout not in LAYOUTS:
         raise StoriesError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
-    pieces = _cut(documents.lengths + 1, context, rng)
+    everything = stories is None
+    offsets = documents.offsets
+    lengths = documents.lengths if everything else offsets[stories + 1] - offsets[stories]
+    pieces = _cut(lengths + 1, context, rng)
     row = np.arange(len(pieces.story)) if layout == "padded" else _best_fit(pieces, context, rng)
     if rng is not None and len(row):
         row = rng.permutation(int(row.max()) + 1)[row]
-    return _fill(documents, pieces, row, context, rng)
+    if not everything:
+        pieces = pieces._replace(story=stories[pieces.story])
+    return Arrangement(documents, pieces, row, context, rng)
+
+
+def pack(
+    documents: Documents,
+    context: int,
+    *,
+    layout: str = "packed",
+    rng: np.random.Generator | None = None,
+) -> Rows:
+    """All rows of :func:`arrange` at once."""
+    return arrange(documents, context, layout=layout, rng=rng).fill()
 
 
 class _Pieces(NamedTuple):
@@ -179,38 +254,3 @@ def _put(row, waiting, taken, each, length, room, rooms) -> np.ndarray:
         if len(rows) and left:
             rooms.setdefault(left, []).append(rows)
     return waiting
-
-
-def _fill(
-    documents: Documents, pieces: _Pieces, row: np.ndarray, context: int, rng: np.random.Generator | None
-) -> Rows:
-    # Within a row: the continuation first, then by story, or in an order drawn by rng.
-    order = np.arange(len(row)) if rng is None else rng.permutation(len(row))
-    order = order[np.lexsort((pieces.start[order] == 0, row[order]))]
-    story, start, length = (field[order] for field in pieces)
-    row = row[order]
-    before = np.cumsum(length) - length  # cells of all earlier pieces, then of those in the same row
-    first_of_row = np.searchsorted(row, row)
-    column = before - before[first_of_row]
-
-    cell_story = np.repeat(story, length)
-    within = np.arange(int(length.sum())) - np.repeat(before, length)
-    position = np.repeat(start, length) + within
-    cell = np.repeat(row * context + column, length) + within
-
-    shape = (int(row.max()) + 1 if len(row) else 0, context)
-    size = shape[0] * context
-    inputs, targets = np.full((2, size), END, dtype=np.int32)
-    mask = np.zeros(size, dtype=np.float32)
-    stories, positions = np.full((2, size), -1, dtype=np.int32)
-
-    source = documents.offsets[cell_story] + position
-    tokens = documents.tokens
-    ends = position == documents.lengths[cell_story]
-    targets[cell[~ends]] = tokens[source[~ends]]
-    begins = position == 0
-    inputs[cell[~begins]] = tokens[source[~begins] - 1]
-    mask[cell] = 1.0
-    stories[cell] = cell_story
-    positions[cell] = position
-    return Rows(*(field.reshape(shape) for field in (inputs, targets, mask, stories, positions)))

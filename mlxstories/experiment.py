@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from mlxstories.batch import Batch, batch_of
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
-from mlxstories.data.packing import Documents, pack
+from mlxstories.data.packing import pack
 from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation
 from mlxstories.generation import generate
@@ -25,6 +24,7 @@ from mlxstories.phases import Phase
 from mlxstories.runs import Run, write_json, write_text
 from mlxstories.sampling import SamplingConfig
 from mlxstories.serialize import from_dict, to_dict
+from mlxstories.stream import Stream
 from mlxstories.training import Trainer, TrainingConfig
 
 SAMPLES = 3
@@ -110,8 +110,13 @@ def check(trainer: Trainer) -> Diagnosis | None:
     if model.arch == "encoder":
         return None
 
-    def batches(documents: Documents, rng: np.random.Generator | None) -> Iterator[Batch]:
-        rows = pack(documents, model.context, layout=config.layout, rng=rng)
+    def train_batches(seed: int) -> Iterator[Batch]:
+        stream = Stream(dataset.train, model.context, dataclasses.replace(config, seed=seed))
+        while stream.epoch == 0:
+            yield next(stream)
+
+    def val_batches() -> Iterator[Batch]:
+        rows = pack(dataset.val, model.context, layout=config.layout)
         for index in range(math.ceil(len(rows.inputs) / config.batch_size)):
             yield batch_of(rows, index, config.batch_size)
 
@@ -119,8 +124,8 @@ def check(trainer: Trainer) -> Diagnosis | None:
         name=trainer.run.path.name,
         model=lambda: Transformer(model),
         vocab_size=model.vocab_size,
-        train_batches=lambda seed: batches(dataset.train, np.random.default_rng(seed)),
-        val_batches=lambda: batches(dataset.val, None),
+        train_batches=train_batches,
+        val_batches=val_batches,
         tokenizer=dataset.tokenizer,
         floor=dataset.floor and dataset.floor.nats,
     )

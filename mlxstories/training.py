@@ -15,9 +15,7 @@ import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories import checkpoints
-from mlxstories.batch import Batch, batch_of
 from mlxstories.data.dataset import Dataset
-from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation, Evaluator
 from mlxstories.ladder import Finding, Watch
@@ -27,6 +25,7 @@ from mlxstories.optim import build_optimizer, build_schedule
 from mlxstories.phases import Phase
 from mlxstories.runs import Checkpoint, Run
 from mlxstories.step import StepResult, TrainStep
+from mlxstories.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -83,35 +82,6 @@ class Progress:
 
 class NotFinite(Exception):
     """The loss or a gradient became infinite or NaN; the message says at which step and where."""
-
-
-class Stream:
-    """Microbatches of static shape without end, epoch after epoch, each epoch packed and shuffled anew.
-
-    The last microbatch of an epoch is filled up with empty rows, which the mask leaves out.
-    """
-
-    def __init__(self, documents: Documents, context: int, config: TrainingConfig):
-        self._documents, self._context, self._config = documents, context, config
-        self._rows: Rows | None = None
-        self.epoch = self.batch = 0
-        self.length = math.ceil(len(self._pack(0).inputs) / config.batch_size)
-
-    def _pack(self, epoch: int) -> Rows:
-        rng = np.random.default_rng((self._config.seed, epoch))
-        return pack(self._documents, self._context, layout=self._config.layout, rng=rng)
-
-    def seek(self, epoch: int, batch: int) -> None:
-        self.epoch, self.batch, self._rows = epoch, batch, None
-
-    def __next__(self) -> Batch:
-        if self._rows is None:
-            self._rows = self._pack(self.epoch)
-        batch = batch_of(self._rows, self.batch, self._config.batch_size)
-        self.batch += 1
-        if self.batch * self._config.batch_size >= len(self._rows.inputs):
-            self.seek(self.epoch + 1, 0)
-        return batch
 
 
 @dataclass

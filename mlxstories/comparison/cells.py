@@ -22,7 +22,8 @@ from mlxstories.generation import text_statistics
 from mlxstories.model import ModelConfig, size_config
 from mlxstories.runs import Run, write_json
 from mlxstories.serialize import read_json, to_dict
-from mlxstories.training import NotFinite, Stream, TrainingConfig
+from mlxstories.stream import Stream
+from mlxstories.training import NotFinite, TrainingConfig
 
 _TOLD = 16  # stories, for the measures of variety
 

@@ -14,11 +14,10 @@ from mlx.utils import tree_flatten
 
 from mlxstories import experiment
 from mlxstories.data.dataset import DataConfig, load_dataset
-from mlxstories.data.packing import Documents
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
 from mlxstories.phases import PHASES, override
-from mlxstories.training import NotFinite, Stream, TrainingConfig
+from mlxstories.training import NotFinite, TrainingConfig
 
 
 @pytest.fixture(scope="module")
@@ -109,19 +108,6 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_parameter(dataset, t
     trainer = trainer_for(dataset, tmp_path / "run", phase=phase)
     with pytest.raises(NotFinite, match=r"step \d+: the gradient of \S+ "):
         trainer.train()
-
-
-def test_the_stream_gives_every_token_once_an_epoch_in_static_shapes():
-    rng = np.random.default_rng(0)
-    documents = Documents.of([rng.integers(3, 99, rng.integers(1, 90)).astype(np.uint16) for _ in range(70)])
-    stream = Stream(documents, 32, TrainingConfig(batch_size=8))
-    for epoch in range(3):
-        seen = 0
-        while stream.epoch == epoch:
-            batch = next(stream)
-            assert batch.inputs.shape == batch.targets.shape == batch.mask.shape == (8, 32)
-            seen += int(batch.mask.sum())
-        assert seen == documents.targets
 
 
 def test_a_real_process_stopped_by_ctrl_c_tells_how_to_resume(tmp_path):
