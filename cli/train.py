@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ from mlxstories.cli.recipe import model_options, phase_options
 @click.option("--seed", default=0, show_default=True, help="Of the weights, the order of rows and dropout.")
 @click.option("--log-every", default=10, show_default=True, help="Updates between two lines of metrics.")
 @click.option("--evaluations", default=10, show_default=True, help="Validations in a run, at the least.")
+@click.option("--keep", default=2, show_default=True, help="Newest checkpoints to keep, besides the best.")
+@click.option("--every", type=int, help="Updates between checkpoints.  [default: one at each validation]")
 @click.option("--name", help="The run's name.  [default: phase, size and time]")
 @click.option(
     "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs."
@@ -39,22 +42,33 @@ def command(data, model, phase, name, runs, no_check, resume, **training):
     from mlxstories.data.tokenizer import END
     from mlxstories.model import size_config
     from mlxstories.runs import find_run
-    from mlxstories.training import NotFinite, TrainingConfig
+    from mlxstories.training import TrainingConfig
 
     show = Display()
-    if resume:
-        trainer = experiment.resume(find_run(resume, runs), show)
-    else:
-        config = TrainingConfig(**training)
-        dataset = load_dataset(data)
-        size = model.pop("size")
-        separator = None if model.pop("across_stories") else END
-        parts = {"qk_norm": phase.qk_norm, "separator": separator, **model}
-        shape = size_config(size, dataset.tokenizer.vocab_size, **parts)
-        name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
-        trainer = experiment.start(Path(runs) / name, dataset, shape, phase, config, show)
+    with contextlib.ExitStack() as held:
+        if resume:
+            run = find_run(resume, runs)
+            held.enter_context(run.locked())
+            trainer = experiment.resume(run, show)
+        else:
+            config = TrainingConfig(**training)
+            dataset = load_dataset(data)
+            size = model.pop("size")
+            separator = None if model.pop("across_stories") else END
+            parts = {"qk_norm": phase.qk_norm, "separator": separator, **model}
+            shape = size_config(size, dataset.tokenizer.vocab_size, **parts)
+            name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
+            trainer = experiment.start(Path(runs) / name, dataset, shape, phase, config, show)
+            held.enter_context(trainer.run.locked())
+        _train(trainer, show, check=not no_check and trainer.progress.step == 0)
+
+
+def _train(trainer, show, *, check: bool) -> None:
+    from mlxstories import experiment
+    from mlxstories.training import NotFinite
+
     trainer.warn = show.finding
-    if not (no_check or resume):
+    if check:
         show.check(experiment.check(trainer))
     show.begin(trainer)
     try:

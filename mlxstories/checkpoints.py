@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +9,67 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_unflatten
+from safetensors import SafetensorError, safe_open
 
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
+from mlxstories.files import new_directory, remove_partial, sync
 from mlxstories.model import ModelConfig, Transformer
-from mlxstories.runs import FORMAT, Checkpoint, Run, new_directory, write_json
+from mlxstories.runs import ARRAY_FILES, Checkpoint, Run
 from mlxstories.serialize import from_dict
 
+_DTYPES = {  # of the safetensors format
+    mx.bool_: "BOOL",
+    mx.uint8: "U8",
+    mx.int8: "I8",
+    mx.uint16: "U16",
+    mx.int16: "I16",
+    mx.uint32: "U32",
+    mx.int32: "I32",
+    mx.uint64: "U64",
+    mx.int64: "I64",
+    mx.float16: "F16",
+    mx.bfloat16: "BF16",
+    mx.float32: "F32",
+    mx.float64: "F64",
+    mx.complex64: "C64",
+}
 
-def save(run: Run, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> Checkpoint:
-    """Write ``checkpoints/step-<n>``; keep it and the best one, delete the others.
 
-    ``state`` needs ``step`` and ``val_loss`` (nats per token, or None).
+def save(
+    run: Run, model: nn.Module, optimizer: Optimizer, state: dict[str, Any], keep: int = 2
+) -> Checkpoint:
+    """Write ``checkpoints/step-<n>``; keep the ``keep`` newest and the best one, delete the others.
+
+    ``state`` needs ``step`` and ``val_loss`` (nats per token, or None). The metrics written so far are forced to the
+    disk first, so that no checkpoint is newer than they are.
     """
-    final = run.path / "checkpoints" / f"step-{state['step']}"
-    with new_directory(final) as staging:
-        _save_arrays(staging / "model.safetensors", model.parameters())
-        _save_arrays(staging / "optimizer.safetensors", optimizer.state)
-        sums = {file.name: _sha256(file) for file in sorted(staging.iterdir())}
-        write_json(staging / "state.json", {"format": FORMAT, **state, "sha256": sums})
-    keep = {final, run.checkpoint("best").path}
-    for checkpoint in run.checkpoints():
-        if checkpoint.path not in keep:
-            shutil.rmtree(checkpoint.path)
-    return Checkpoint(final, state)
+    folder = run.file("checkpoints")
+    remove_partial(folder)
+    sync(run.file("metrics.jsonl"))
+    checkpoint = Checkpoint(folder / f"step-{state['step']}", state)
+    with new_directory(checkpoint.path) as staging:
+        for name, tree in zip(ARRAY_FILES, (model.parameters(), optimizer.state), strict=True):
+            _save_arrays(staging / name, tree)
+        checkpoint.write(staging)
+    run.prune(keep)
+    return checkpoint
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer | None = None) -> None:
-    """Load a checkpoint into ``model`` and, for resuming, into ``optimizer``.
+    """Load a checkpoint, verified by :meth:`Run.checkpoint`, into ``model`` and, for resuming, into ``optimizer``.
+
+    Nothing is allocated before the files' headers agree with the model in every name, type and shape.
 
     Raises:
-        StoriesError: a file is missing, damaged (its SHA-256 differs) or made for another model.
+        StoriesError: it was made for another model, or cannot be read.
     """
-    sums = checkpoint.state.get("sha256", {})
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        file = checkpoint.path / name
-        if not file.is_file() or _sha256(file) != sums.get(name):
-            raise StoriesError(f"{file} is missing or damaged: its SHA-256 is not that of state.json.")
-    try:
-        model.load_weights(str(checkpoint.path / "model.safetensors"), strict=True)
-        if optimizer is not None:
-            _restore_optimizer(optimizer, model, mx.load(str(checkpoint.path / "optimizer.safetensors")))
-    except (RuntimeError, ValueError) as error:
-        raise StoriesError(f"checkpoint {checkpoint.path} does not fit this run: {error}") from error
+    weights, moments = (checkpoint.path / name for name in ARRAY_FILES)
+    model.load_weights(list(_load_arrays(weights, model.parameters()).items()), strict=True)
+    if optimizer is not None:
+        optimizer.init(model.trainable_parameters())
+        optimizer.state = tree_unflatten(list(_load_arrays(moments, optimizer.state).items()))
     mx.eval(model.parameters())
-
-
-def _restore_optimizer(optimizer: Optimizer, model: nn.Module, arrays: dict[str, mx.array]) -> None:
-    optimizer.init(model.trainable_parameters())
-    wanted = {name for name, _ in tree_flatten(optimizer.state)}
-    if wanted != arrays.keys():
-        raise ValueError(f"optimiser state differs in {', '.join(sorted(wanted ^ arrays.keys()))}")
-    optimizer.state = tree_unflatten(list(arrays.items()))
 
 
 def load_model(run: Run, which: str = "best") -> tuple[Transformer, Tokenizer, dict[str, Any]]:
@@ -80,13 +86,24 @@ def _save_arrays(path: Path, tree: Any) -> None:
         mx.save_safetensors(str(path), dict(tree_flatten(tree)), metadata={"format": "mlx"})
     except RuntimeError as error:  # how MLX reports a failed write
         raise OSError(str(error)) from error
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _load_arrays(path: Path, like: Any) -> dict[str, mx.array]:
+    """The arrays of a safetensors file, which must be those of the tree ``like`` in name, type and shape."""
+    wanted = {name: (_DTYPES[array.dtype], list(array.shape)) for name, array in tree_flatten(like)}
+    try:
+        with safe_open(path, framework="np") as file:  # checks the header's size and all offsets
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            there = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
+        different = sorted(
+            name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)
+        )
+        if different:
+            raise StoriesError(
+                f"{path} does not fit this run: {', '.join(different[:3])} "
+                f"{'differs' if len(different) == 1 else 'differ'} in name, type or shape"
+                f"{f', and {len(different) - 3} more' if len(different) > 3 else ''}."
+            )
+        return mx.load(str(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise StoriesError(f"{path} cannot be read: {error}.") from error

@@ -70,10 +70,11 @@ def start(
 
 
 def resume(run: Run, report: Report) -> Trainer:
-    """A trainer at the run's last checkpoint.
+    """A trainer at the run's last checkpoint, or at step 0 if it ended before the first one.
 
     Raises:
-        StoriesError: the run has finished, is damaged, or its data is no longer what it was trained on.
+        StoriesError: the run has finished, is damaged, in use by another process, or its data is no longer what it
+            was trained on.
     """
     config = run.config
     parts = {
@@ -92,11 +93,13 @@ def resume(run: Run, report: Report) -> Trainer:
         )
     model = new_model(parts["model"], parts["training"].seed)
     trainer = Trainer(model, parts["phase"], dataset, parts["training"], run, report)
-    trainer.resume(run.checkpoint("last"))
-    if trainer.progress.step >= trainer.total_steps:
-        raise StoriesError(
-            f"{run.path} has finished all its {trainer.total_steps} updates: nothing to resume."
-        )
+    with run.locked():
+        checkpoint = run.checkpoint("last") if run.saved() else None
+        if checkpoint and checkpoint.step >= trainer.total_steps and run.file("result.json").is_file():
+            raise StoriesError(
+                f"{run.path} has finished all its {trainer.total_steps} updates: nothing to resume."
+            )
+        trainer.resume(checkpoint)
     return trainer
 
 

@@ -57,8 +57,16 @@ def read_json(path: Path) -> Any:
         StoriesError: the file is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StoriesError(f"{path} is missing: the directory is not a whole run.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise StoriesError(f"{path} cannot be read as JSON ({error}): it is damaged.") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; whatever is wrong with it is a ValueError, nesting too deep to follow included."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
@@ -24,6 +25,7 @@ from mlxstories.model import Transformer
 from mlxstories.optim import build_optimizer, build_schedule
 from mlxstories.phases import Phase
 from mlxstories.runs import Checkpoint, Run
+from mlxstories.serialize import from_dict
 from mlxstories.step import StepResult, TrainStep
 from mlxstories.stream import Stream
 
@@ -40,6 +42,8 @@ class TrainingConfig:
         seed: of the initial weights, the order of the rows, dropout and masking.
         log_every: updates between two lines of training metrics.
         evaluations: validations in a run at the least; there is always one each epoch.
+        keep: newest checkpoints that are kept, besides the best.
+        every: updates between two checkpoints; None: they are saved at validations alone.
     """
 
     epochs: int = 4
@@ -49,9 +53,11 @@ class TrainingConfig:
     seed: int = 0
     log_every: int = 10
     evaluations: int = 10
+    keep: int = 2
+    every: int | None = None
 
     def __post_init__(self):
-        for name in ("epochs", "steps", "batch_size", "log_every", "evaluations"):
+        for name in ("epochs", "steps", "batch_size", "log_every", "evaluations", "keep", "every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise StoriesError(f"{name} must be at least 1, not {value}.")
@@ -68,9 +74,11 @@ class Progress:
 
     Attributes:
         step: updates done.
-        tokens: real tokens trained on.
+        tokens: real tokens trained on, up to the last line of metrics.
         epoch, batch: the data position, the next microbatch to train on.
         seconds: spent so far, evaluations included.
+        window: nats, tokens, hits and gradient norm of each step since the last line of metrics.
+        window_seconds: spent on them.
     """
 
     step: int = 0
@@ -78,6 +86,8 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
+    window: list[list[float]] = field(default_factory=list)
+    window_seconds: float = 0.0
 
 
 class NotFinite(Exception):
@@ -114,15 +124,18 @@ class Trainer:
         floor = self.dataset.floor and self.dataset.floor.nats
         self.watch = Watch(floor=floor, vocab_size=self.model.config.vocab_size)
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint: weights, optimiser state, data position and metrics as they were."""
+    def resume(self, checkpoint: Checkpoint | None) -> None:
+        """Continue from a checkpoint: weights, optimiser state, data position and metrics as they were; or start
+        again if there is none."""
+        if checkpoint is None:
+            self.run.rewind(-1)
+            return
+        where = f"{checkpoint.path / 'state.json'}, progress"
+        self.progress = from_dict(Progress, checkpoint.state.get("progress"), where)
         checkpoints.restore(checkpoint, self.model, self.optimizer)
-        try:
-            self.progress = Progress(**checkpoint.state["progress"])
-        except (KeyError, TypeError) as error:
-            raise StoriesError(f"{checkpoint.path / 'state.json'} is damaged: no valid progress.") from error
         self.stream.seek(self.progress.epoch, self.progress.batch)
-        self.run.truncate_metrics(self.progress.step)
+        for record in self.run.rewind(self.progress.step):
+            self._watch(record)
 
     def train(self) -> Evaluation | None:
         """Train to the last update, or until SIGINT or SIGTERM asks to stop after the step.
@@ -141,11 +154,14 @@ class Trainer:
             label_smoothing=self.phase.label_smoothing,
             clip_norm=self.phase.clip_norm,
         )
-        if self.progress.step == 0:
-            self._evaluate()
-        window = _Window(step.names)
+        window = _Window(step.names, self.progress)
         began = time.perf_counter() - self.progress.seconds
-        with stop_signal() as stopping:
+        with self.run.locked(), stop_signal() as stopping:
+            if self.progress.step == self.total_steps:  # it was killed before its result was written
+                return self.evaluator(self.dataset.val, self.dataset.floor)
+            if self.progress.step == 0:
+                self._evaluate()
+                window.restart_clock()
             while True:
                 self.model.train()
                 batches = [next(self.stream) for _ in range(self.phase.accumulation)]
@@ -154,18 +170,24 @@ class Trainer:
                 self.progress.epoch, self.progress.batch = self.stream.epoch, self.stream.batch
                 done, stop = self.progress.step == self.total_steps, stopping.is_set()
                 due = done or self.progress.step % self.evaluate_every == 0
-                if due or stop or self.progress.step % self.config.log_every == 0:
+                save = due or stop or self._is_multiple(self.config.every)
+                if due or self._is_multiple(self.config.log_every):
                     self._log(window)
+                elif save:
+                    window.settle()
                 evaluation = self._evaluate() if due else None
                 self.progress.seconds = time.perf_counter() - began
-                if due or stop:
+                if save:
                     self._save(evaluation)
                     window.restart_clock()
                 if done or stop:
                     return evaluation
 
+    def _is_multiple(self, updates: int | None) -> bool:
+        return updates is not None and self.progress.step % updates == 0
+
     def _log(self, window: _Window) -> None:
-        record = window.flush(self.progress)
+        record = window.flush()
         record["learning_rate"] = float(self.learning_rate(mx.array(self.progress.step - 1)))
         self._write(record)
 
@@ -179,33 +201,39 @@ class Trainer:
         position = {"step": self.progress.step, "epoch": round(epoch, 4), "tokens": self.progress.tokens}
         self.run.append(position | record)
         self.report(position | record)
-        if record["split"] == "val":
-            found = self.watch(self.progress.step, val_loss=record["loss"])
-        else:
-            found = self.watch(self.progress.step, loss=record["loss"], grad_norm=record["grad_norm"])
+        found = self._watch(position | record)
         if found:
             self.run.add_findings(found)
         for finding in found:
             self.warn(finding)
 
+    def _watch(self, record: dict) -> list[Finding]:
+        if record["split"] == "val":
+            return self.watch(record["step"], val_loss=record["loss"])
+        return self.watch(record["step"], loss=record["loss"], grad_norm=record["grad_norm"])
+
     def _save(self, evaluation: Evaluation | None) -> None:
-        val_loss = None if evaluation is None else evaluation.loss
-        state = {"step": self.progress.step, "val_loss": val_loss, "seed": self.config.seed}
-        checkpoints.save(self.run, self.model, self.optimizer, state | {"progress": vars(self.progress)})
+        state = {
+            "step": self.progress.step,
+            "val_loss": None if evaluation is None else evaluation.loss,
+            "seed": self.config.seed,
+            "progress": dataclasses.asdict(self.progress),
+        }
+        checkpoints.save(self.run, self.model, self.optimizer, state, self.config.keep)
 
 
 class _Window:
-    """What the steps since the last line of metrics measured.
+    """What the steps since the last line of metrics measured, kept in ``progress``.
 
     A step's numbers are read while the next one runs, so the device never waits for the host.
     """
 
-    def __init__(self, names: list[str]):
-        self._names, self._pending = names, None
+    def __init__(self, names: list[str], progress: Progress):
+        self._names, self._progress, self._pending = names, progress, None
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        self._began, self._steps = time.perf_counter(), []
+        self._began = time.perf_counter()
 
     def add(self, result: StepResult) -> None:
         if self._pending is not None:
@@ -213,23 +241,31 @@ class _Window:
         self._pending = result
 
     def _read(self) -> None:
-        nats, tokens, hits, norm = (float(value) for value in self._pending[:4])
-        self._steps.append((nats, tokens, hits, norm))
+        self._progress.window.append([float(value) for value in self._pending[:4]])
         self._norms, self._pending = self._pending.norms, None
 
-    def flush(self, progress: Progress) -> dict:
+    def settle(self) -> None:
+        """Wait for the last step. Raises NotFinite."""
         self._read()
-        nats, tokens, hits, norms = np.array(self._steps, dtype=np.float64).T
-        progress.tokens += int(tokens.sum())
-        norm_of = dict(zip(self._names, np.array(self._norms).tolist(), strict=True))
+        self._progress.window_seconds += time.perf_counter() - self._began
+        self.restart_clock()
+        nats, _, _, norms = np.array(self._progress.window, dtype=np.float64).T
         bad = ~np.isfinite(nats) | ~np.isfinite(norms)
         if bad.any():
-            step = progress.step - len(bad) + int(bad.argmax()) + 1
-            wrong = [name for name, value in norm_of.items() if not math.isfinite(value)]
+            step = self._progress.step - len(bad) + int(bad.argmax()) + 1
+            wrong = [name for name, value in self._norm_of().items() if not math.isfinite(value)]
             where = f"the gradient of {wrong[0]} and {len(wrong) - 1} more" if wrong else "the loss"
             raise NotFinite(f"step {step}: {where} is not finite.")
+
+    def _norm_of(self) -> dict[str, float]:
+        return dict(zip(self._names, np.array(self._norms).tolist(), strict=True))
+
+    def flush(self) -> dict:
+        """A line of metrics; the window starts anew."""
+        self.settle()
+        nats, tokens, hits, norms = np.array(self._progress.window, dtype=np.float64).T
         blocks: dict[str, float] = {}
-        for name, value in norm_of.items():
+        for name, value in self._norm_of().items():
             block = ".".join(name.split(".")[: 2 if name.startswith("blocks.") else 1])
             blocks[block] = math.hypot(blocks.get(block, 0.0), value)
         record = {
@@ -238,9 +274,10 @@ class _Window:
             "accuracy": hits.sum() / tokens.sum(),
             "grad_norm": norms[-1],
             "block_grad_norms": blocks,
-            "tokens_per_second": tokens.sum() / (time.perf_counter() - self._began),
+            "tokens_per_second": tokens.sum() / self._progress.window_seconds,
         }
-        self.restart_clock()
+        self._progress.tokens += int(tokens.sum())
+        self._progress.window, self._progress.window_seconds = [], 0.0
         return record
 
 

@@ -19,6 +19,7 @@ from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
 from mlxstories.generation import text_statistics
+from mlxstories.lock import Busy
 from mlxstories.model import ModelConfig, size_config
 from mlxstories.runs import Run, write_json
 from mlxstories.serialize import read_json, to_dict
@@ -140,6 +141,8 @@ def _trainer(cell: Cell, path: Path):
         try:
             if trained.checkpoints():
                 return experiment.resume(trained, _silent)
+        except Busy:
+            raise
         except StoriesError:
             pass  # damaged: train it again
     shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,106 @@
+"""Files that are whole or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlxstories.errors import StoriesError
+
+PARTIAL = ".mlxstories-partial"  # how the names of what is being written end; they begin with a dot
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn a failure to write into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise StoriesError(f"cannot write to {place}: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A hidden directory to fill. When the block ends well, all of it is forced to the disk and renamed to ``path``,
+    whose former content goes; otherwise it is removed."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
+        try:
+            yield staging
+            staging.chmod(0o755)
+            for folder, _, names in os.walk(staging, topdown=False):
+                for name in names:
+                    sync(Path(folder, name))
+                sync(Path(folder))
+            if path.exists():
+                remove_directory(path)
+            staging.rename(path)
+            sync(path.parent)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory; seen by its name it is there whole or not at all."""
+    if path.is_symlink():  # its target is none of ours
+        path.unlink()
+        return
+    hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
+    path.rename(hidden)  # over the empty directory
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def remove_partial(folder: Path, older_than: float = float("inf")) -> None:
+    """Remove what killed processes left half-written in ``folder``, if it is older than a POSIX time."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_mtime < older_than:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside ``path``, then rename: the old content or the new one, never a part."""
+    content = text.encode("utf-8")
+    with writing(path):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o644)
+            sync(Path(name))
+            os.replace(name, path)
+            sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Force a file or a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        full = getattr(fcntl, "F_FULLFSYNC", None)  # on macOS, fsync stops at the drive's cache
+        if full is not None:
+            with contextlib.suppress(OSError):  # file systems that are not on a drive
+                fcntl.fcntl(descriptor, full)
+                return
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
