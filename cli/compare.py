@@ -32,12 +32,12 @@ def _list(kind):
               help="Arms from a JSON or TOML file of field overrides.")  # fmt: skip
 @click.option("--ablate", is_flag=True, help="Each ingredient of phase 2, added alone and removed alone.")
 @click.option("--schedules", is_flag=True, help="Phase 1 under every learning-rate schedule.")
-@click.option("--arch", callback=_list(str), metavar="LIST", help="Phase 1 as decoder,encoder.")
+@click.option("--arch", callback=_list(str), metavar="LIST", help="Phase 1 on these: decoder,encoder.")
 @click.option(
     "--scale",
     callback=_list(int),
     metavar="LIST",
-    help="Numbers of stories, such as 100,1000,10000, for the same tokens: fewer are repeated more often.",
+    help="Numbers of stories, such as 100,1000,10000; fewer are repeated, for equal tokens.",
 )
 @click.option(
     "--sizes", callback=_list(str), default="small", show_default=True, metavar="LIST", help="Model sizes."
@@ -55,10 +55,8 @@ def _list(kind):
 @click.option(
     "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Rows of a microbatch."
 )
-@click.option("--context", type=int, help="Longest row, in tokens.")
-@click.option(
-    "--tune", is_flag=True, help="Choose each arm's learning rate among 0.3, 1 and 3 times its own first."
-)
+@click.option("--context", type=int, help="Longest row, in tokens.  [default: the size's]")
+@click.option("--tune", is_flag=True, help="First choose each arm's rate among 0.3, 1 and 3 times its own.")
 @click.option("--story", is_flag=True, help="Reproduce the figures of the debugging story, its 99.9 % too.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
 @click.option("--store", type=click.Path(path_type=Path), default="comparisons", show_default=True,

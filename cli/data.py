@@ -22,11 +22,13 @@ def command():
     default=("stories",),
     show_default=True,
     metavar="SOURCE",
-    help="stories (built in), tinystories, or files and directories; repeatable.",
+    help="Source: stories (built in), tinystories, files or directories; repeatable.",
 )
-@click.option("--stories", default=3, show_default=True, type=click.IntRange(min=1), help="How many to show.")
-@click.option("--seed", default=0, show_default=True, help="Of the built-in stories.")
-@click.option("--field", default="text", show_default=True, help="Text field of JSON lines and parquet.")
+@click.option("--stories", default=3, show_default=True, type=click.IntRange(min=1), help="Stories to show.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the built-in stories.")
+@click.option(
+    "--field", default="text", show_default=True, help="Field of JSON lines and parquet that holds the text."
+)
 @click.option(
     "--separator",
     type=click.Choice(["auto", "endoftext", "blank-line", "file"]),
@@ -34,7 +36,7 @@ def command():
     show_default=True,
     help="What separates stories in text files.",
 )
-@click.option("--floor", is_flag=True, help="Also show what is known about each built-in story.")
+@click.option("--floor", is_flag=True, help="Show what is known about each built-in story too.")
 def show(paths, stories, seed, field, separator, floor):
     """Print some stories."""
     from mlxstories.data import source

@@ -16,15 +16,25 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 @click.command("debug")
 @click.argument("file", metavar="[FILE[:NAME]]", required=False)
 @click.option(
-    "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="How many to memorise."
+    "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
 )
 @click.option(
     "--break", "fault", metavar="FAULT", help="Plant a fault in the built-in recipe; `list` shows all."
 )
 @click.option(
-    "--rung", "rungs", multiple=True, type=click.Choice(RUNGS), help="Climb only this one; repeatable."
+    "--rung",
+    "rungs",
+    multiple=True,
+    type=click.Choice(RUNGS),
+    help="Climb only this one and those it builds on; repeatable.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**31 - 1),
+    help="Seed of all that is drawn.",
+)
 @click.option("--json", "report", metavar="PATH", help="Write the report as JSON; `-` is standard output.")
 @click.option("--export", metavar="DIR", help="Write a figure for each rung that has one.")
 @click.option(
@@ -32,7 +42,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     default=300.0,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="Seconds for everything.",
+    help="Seconds after which the climb is given up.",
 )
 def command(file, stories, fault, rungs, seed, report, export, timeout):
     """Climb the debugging ladder and name what is wrong with a training setup.

@@ -1,11 +1,28 @@
-"""Options that choose the stories, shared by every command that needs some."""
+"""Options that choose stories and arguments that choose runs, shared by the commands that need some."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
+
+
+class _RunType(click.ParamType):
+    """A run's name or directory; the shell completes the names under ``--runs``."""
+
+    name = "run"
+
+    def shell_complete(self, ctx, param, incomplete):
+        folder = Path(ctx.params.get("runs") or "runs")
+        names = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="dir")]
+
+
+RUN = _RunType()
 
 
 def data_options(function: Callable) -> Callable:
@@ -45,7 +62,7 @@ _OPTIONS = (
         default=("stories",),
         show_default=True,
         metavar="SOURCE",
-        help="stories (built in), tinystories, or files and directories; repeatable.",
+        help="Source: stories (built in), tinystories, files or directories; repeatable.",
     ),
     click.option(
         "--stories",
@@ -59,7 +76,12 @@ _OPTIONS = (
         metavar="N",
         help="Stories held out.  [default: 500; of files a tenth, at most 500]",
     ),
-    click.option("--field", default="text", show_default=True, help="Text field of JSON lines and parquet."),
+    click.option(
+        "--field",
+        default="text",
+        show_default=True,
+        help="Field of JSON lines and parquet that holds the text.",
+    ),
     click.option(
         "--separator",
         type=click.Choice(["auto", "endoftext", "blank-line", "file"]),
@@ -75,8 +97,14 @@ _OPTIONS = (
         help="Held-out stories: drawn at random, or the last ones in order.",
     ),
     click.option(
-        "--tokenizer", type=click.Choice(["word", "char", "bpe"]), default="word", show_default=True
+        "--tokenizer",
+        type=click.Choice(["word", "char", "bpe"]),
+        default="word",
+        show_default=True,
+        help="A token is a word, a character or a piece of a word.",
     ),
-    click.option("--vocab-size", default=8192, show_default=True, help="Most tokens in the vocabulary."),
-    click.option("--data-seed", default=0, show_default=True, help="Of the built-in stories and the split."),
+    click.option("--vocab-size", default=8192, show_default=True, help="Largest vocabulary, in tokens."),
+    click.option(
+        "--data-seed", default=0, show_default=True, help="Seed of the built-in stories and the split."
+    ),
 )

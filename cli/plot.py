@@ -6,12 +6,19 @@ from pathlib import Path
 
 import click
 
+from mlxstories.cli.options import RUN
+
 
 @click.command("plot")
-@click.argument("names", metavar="[RUN]...", nargs=-1)
-@click.option("--export", default="plots", show_default=True, help="Folder to write the figures to.")
+@click.argument("names", metavar="[RUN]...", type=RUN, nargs=-1)
+@click.option("--export", default="plots", show_default=True, help="Write the figures into this folder.")
 @click.option(
-    "--format", "suffix", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True
+    "--format",
+    "suffix",
+    type=click.Choice(["png", "svg", "pdf"]),
+    default="png",
+    show_default=True,
+    help="File format of the figures.",
 )
 @click.option(
     "--against",

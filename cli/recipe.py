@@ -10,11 +10,15 @@ import click
 
 # option: (field of Phase, type, help)
 _PHASE_FIELDS = {
-    "optimizer": ("optimizer.name", str, "adamw, adam, nadamw, lion, muon or sgd."),
+    "optimizer": ("optimizer.name", str, "Optimiser: adamw, adam, nadamw, lion, muon or sgd."),
     "lr": ("optimizer.learning_rate", float, "Peak learning rate."),
     "weight-decay": ("optimizer.weight_decay", float, "Weight decay, times the learning rate."),
-    "schedule": ("schedule.name", str, "constant, linear_warmup, warmup_linear, warmup_cosine, noam or wsd."),
-    "warmup": ("schedule.warmup", float, "Warmup: updates, or below 1 a share of all updates."),
+    "schedule": (
+        "schedule.name",
+        str,
+        "Schedule: constant, linear_warmup, warmup_linear, warmup_cosine, noam, wsd.",
+    ),
+    "warmup": ("schedule.warmup", float, "Warmup: updates, or below 1 a share of them all."),
     "label-smoothing": ("label_smoothing", float, "Label smoothing of the training loss."),
     "accumulation": ("accumulation", int, "Microbatches an update."),
     "clip-norm": ("clip_norm", float, "Largest global gradient norm."),
@@ -60,7 +64,7 @@ def _parse(value: str):
 
 
 _SHAPE = {
-    "arch": (click.Choice(["decoder", "encoder"]), "decoder sees the past, encoder both sides."),
+    "arch": (click.Choice(["decoder", "encoder"]), "A decoder sees the past, an encoder both sides."),
     "norm": (click.Choice(["rms", "layer"]), "Normalisation."),
     "positions": (click.Choice(["rope", "learned", "sinusoidal"]), "Position encoding."),
     "feed-forward": (click.Choice(["swiglu", "gelu", "relu2"]), "Feed-forward part."),
@@ -71,7 +75,7 @@ _SHAPE = {
     "context": (int, "Longest row, in tokens."),
     "dropout": (float, "Share of activations dropped."),
     "tied/--untied": (None, "Output matrix tied to the embedding."),
-    "qk-norm/--no-qk-norm": (None, "Normalise queries and keys."),
+    "qk-norm/--no-qk-norm": (None, "Normalise queries and keys.  [default: the phase's]"),
 }
 
 
@@ -86,10 +90,11 @@ def model_options(function: Callable) -> Callable:
         return function(*args, model={"size": size, "across_stories": across_stories, **given}, **options)
 
     wrapper = click.option(
-        "--across-stories", is_flag=True, help="Let attention cross the stories of a packed row."
+        "--across-stories", is_flag=True, help="Let attention cross the stories of a row."
     )(wrapper)
     for option, (kind, text) in reversed(_SHAPE.items()):
-        wrapper = click.option(f"--{option}", type=kind, default=None, help=text)(wrapper)
+        described = text if "[default" in text else f"{text}  [default: the size's]"
+        wrapper = click.option(f"--{option}", type=kind, default=None, help=described)(wrapper)
     return click.option(
         "--size",
         type=click.Choice(["debug", "small", "base", "large"]),

@@ -7,20 +7,40 @@ import json
 
 import click
 
+from mlxstories.cli.options import RUN
+
 
 @click.command("sample")
-@click.argument("run", required=False)
-@click.option("--prompt", "prompts", multiple=True, help="Beginning of a story; may be given several times.")
+@click.argument("run", type=RUN, required=False)
+@click.option("--prompt", "prompts", multiple=True, help="Beginning of a story; repeatable.")
 @click.option("--num", default=3, show_default=True, help="Stories for each prompt.")
 @click.option("--max-tokens", type=int, help="Longest continuation, tokens.  [default: the model's context]")
 @click.option("--temperature", default=0.8, show_default=True, help="0 always takes the likeliest token.")
 @click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest tokens; 0 keeps all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Keep the fewest tokens with this probability.")
-@click.option("--min-p", default=0.0, show_default=True, help="Keep tokens with this share of the largest.")
+@click.option(
+    "--min-p",
+    default=0.0,
+    show_default=True,
+    help="Keep tokens with this share of the likeliest's probability.",
+)
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: avoid repeated tokens.")
-@click.option("--no-repeat-ngram", default=0, show_default=True, help="Forbid repeating so many tokens.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same stories.")
-@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option(
+    "--no-repeat-ngram",
+    default=0,
+    show_default=True,
+    help="Never repeat so many tokens in a row; 0 allows it.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the draws: the same one tells the same stories."
+)
+@click.option(
+    "--which",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Checkpoint of the lowest validation loss, or the last one.",
+)
 @click.option("--stream", "streaming", is_flag=True, help="Show each story while it is told.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the stories and statistics.")
 @click.option("--runs", default="runs", show_default=True, help="Folder of runs.")

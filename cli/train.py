@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mlxstories.cli.options import data_options
+from mlxstories.cli.options import RUN, data_options
 from mlxstories.cli.recipe import model_options, phase_options
 
 
@@ -20,10 +20,18 @@ from mlxstories.cli.recipe import model_options, phase_options
 @click.option("--epochs", default=4, show_default=True, help="Times through the training stories.")
 @click.option("--steps", type=int, help="Updates, instead of --epochs.")
 @click.option("--batch-size", default=4, show_default=True, help="Rows of a microbatch.")
-@click.option("--layout", type=click.Choice(["packed", "padded"]), default="packed", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Of the weights, the order of rows and dropout.")
+@click.option(
+    "--layout",
+    type=click.Choice(["packed", "padded"]),
+    default="packed",
+    show_default=True,
+    help="Fill rows with stories, or pad each story to a row.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the weights, the order of rows and dropout."
+)
 @click.option("--log-every", default=10, show_default=True, help="Updates between two lines of metrics.")
-@click.option("--evaluations", default=10, show_default=True, help="Validations in a run, at the least.")
+@click.option("--evaluations", default=10, show_default=True, help="Validations in a run, at least.")
 @click.option("--keep", default=2, show_default=True, help="Newest checkpoints to keep, besides the best.")
 @click.option("--every", type=int, help="Updates between checkpoints.  [default: one at each validation]")
 @click.option("--name", help="The run's name.  [default: phase, size and time]")
@@ -31,7 +39,9 @@ from mlxstories.cli.recipe import model_options, phase_options
     "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs."
 )
 @click.option("--no-check", is_flag=True, help="Skip the ladder's cheap checks before the first step.")
-@click.option("--resume", metavar="RUN", help="Continue this run; all other options but --runs are ignored.")
+@click.option(
+    "--resume", metavar="RUN", type=RUN, help="Continue this run; all other options but --runs are ignored."
+)
 def command(data, model, phase, name, runs, no_check, resume, **training):
     """Train a model on stories.
 

@@ -1,0 +1,102 @@
+"""What every command says of itself, and what the shell completes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import click
+import pytest
+
+from mlxstories.cli import _SUMMARIES, COMMANDS, main
+
+
+def commands(context: click.Context):
+    """Every command under ``context``'s, each in a context of its own."""
+    for name in context.command.list_commands(context):
+        command = context.command.get_command(context, name)
+        below = click.Context(command, info_name=name, parent=context)
+        yield below
+        if isinstance(command, click.Group):
+            yield from commands(below)
+
+
+ALL = list(commands(click.Context(main, info_name="mlxstories", **main.context_settings)))
+
+
+@pytest.mark.parametrize("context", ALL, ids=lambda context: context.command_path)
+def test_every_option_explains_itself_in_two_lines(context):
+    for option in context.command.params:
+        if not isinstance(option, click.Option):
+            continue
+        assert option.help, f"{option.opts[0]} has no help"
+        text = option.help.partition("[default")[0].strip()
+        assert text[0] == text[0].upper() and text[-1] == ".", f"{option.opts[0]}: {text}"
+        assert len(textwrap.wrap(text, 46)) <= 2, f"{option.opts[0]} needs three lines: {text}"
+        default = option.get_default(context)
+        if not option.is_flag and isinstance(default, (str, int, float, Path, tuple)) and default != ():
+            assert option.show_default, f"{option.opts[0]} hides its default {default!r}"
+
+
+@pytest.mark.parametrize("context", ALL, ids=lambda context: context.command_path)
+def test_every_command_says_what_it_does(context):
+    first, _, _ = context.command.help.partition("\n")
+    assert first.endswith(".") and len(first) <= 110
+
+
+def test_help_loads_no_mlx():
+    code = (
+        "import sys; from mlxstories.cli import main; main(['--help'], standalone_mode=False); "
+        "sys.exit('mlx.core' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def complete(*words: str, shell: str = "bash", directory=None) -> list[str]:
+    """What ``shell`` is offered for the last of ``words``."""
+    asked = {
+        "_MLXSTORIES_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": " ".join(["mlxstories", *words]),
+        "COMP_CWORD": words[-1] if shell == "fish" else str(len(words)),
+    }
+    return run(asked, directory).split()
+
+
+def run(environment: dict[str, str], directory=None) -> str:
+    code = "from mlxstories.cli import main; main(prog_name='mlxstories')"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_commands_complete(shell):
+    assert any("train" in offered for offered in complete("tr", shell=shell))
+
+
+def test_options_complete():
+    assert complete("train", "--weight-d") == ["plain,--weight-decay"]
+
+
+def test_runs_complete(tmp_path):
+    for folder, name in (("runs", "first"), ("runs", "second"), ("elsewhere", "third")):
+        (tmp_path / folder / name).mkdir(parents=True)
+        (tmp_path / folder / name / "config.json").touch()
+    assert complete("sample", "fi", directory=tmp_path) == ["plain,first"]
+    assert complete("train", "--resume", "se", directory=tmp_path) == ["plain,second"]
+    assert complete("plot", "--runs", "elsewhere", "th", directory=tmp_path) == ["plain,third"]
+    assert complete("plot", "not-there", directory=tmp_path) == ["dir,not-there"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_documented_lines_print_a_completion_script(shell):
+    assert "_MLXSTORIES_COMPLETE" in run({"_MLXSTORIES_COMPLETE": f"{shell}_source"})
+
+
+def test_every_command_has_a_summary():
+    assert set(_SUMMARIES) == set(COMMANDS)
