@@ -1,6 +1,6 @@
 """broken.py with its three mistakes mended; docs/examples.md tells how they were found.
 
-    mlxstories debug examples/fixed.py
+mlxstories debug examples/fixed.py
 """
 
 from __future__ import annotations
