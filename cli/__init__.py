@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("debug", "train", "sample", "compare", "plot", "data", "info")
+COMMANDS = ("debug", "train", "sample", "compare", "plot", "export", "import", "data", "info")
 
 
 class _Commands(click.Group):
@@ -18,7 +18,8 @@ class _Commands(click.Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"{__name__}.{name}").command
+        module = "import_" if name == "import" else name  # a keyword names no module
+        return importlib.import_module(f"{__name__}.{module}").command
 
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
@@ -40,6 +41,8 @@ _SUMMARIES = {
     "sample": "Let a trained model tell stories.",
     "compare": "Compare training recipes fairly, over seeds, and say why they differ.",
     "plot": "Draw the curves of runs.",
+    "export": "Write a trained model for mlx-lm and Hugging Face transformers.",
+    "import": "Make an exported model a run again.",
     "data": "Show the stories and what is known about them.",
     "info": "Show versions, device, BLAS and where data and runs lie.",
 }

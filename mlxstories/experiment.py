@@ -77,6 +77,10 @@ def resume(run: Run, report: Report) -> Trainer:
             was trained on.
     """
     config = run.config
+    if "data" not in config:
+        raise StoriesError(
+            f"{run.path} was imported without a recipe, so there is no training to go on with."
+        )
     parts = {
         name: from_dict(cls, config.get(name), f"{run.path}/config.json, {name}")
         for name, cls in {

@@ -1,0 +1,38 @@
+"""`mlxstories export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("export")
+@click.argument("run", required=False)
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory to make."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the weights; float32 keeps every bit.",
+)
+@click.option("--quantize", "bits", type=click.Choice(["4", "8"]), help="Bits a weight, for mlx-lm alone.")
+@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
+def command(run, to, dtype, bits, which, runs):
+    """Write a trained model for mlx-lm and Hugging Face transformers.
+
+    RUN is a run's name or directory; without it, the newest run. DIR also holds a model card, README.md.
+    """
+    from mlxstories.export import export
+    from mlxstories.runs import find_run
+
+    found = find_run(run, Path(runs))
+    done = export(found, to, which=which, dtype=dtype, bits=bits and int(bits))
+    click.echo(
+        f"{to}: {done['model_type']}, step {done['step']:,} of {found.path}, {done['bytes'] / 1e6:.1f} MB. Next:\n"
+        f'  python -m mlx_lm generate --model {to} --prompt "Once upon a time"'
+    )

@@ -1,0 +1,65 @@
+"""The model card: what the model was trained on, how, what it reached, and how to use it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.runs import Run
+from mlxstories.serialize import read_json
+
+_SOURCES = {
+    "stories": "the built-in stories of mlxstories, whose entropy is known",
+    "tinystories": "[TinyStories](https://huggingface.co/datasets/roneneldan/TinyStories)",
+}
+
+
+def scores(run: Run, step: int) -> dict[str, Any]:
+    """Loss and accuracy on held-out stories after ``step``, and the tokens trained on; empty if unknown."""
+    measured = [m for m in run.metrics() if m["step"] == step and m["split"] == "val"]
+    return {key: measured[-1].get(key) for key in ("loss", "accuracy", "tokens")} if measured else {}
+
+
+def card(run: Run, name: str, described: dict[str, Any], tokenizer: Tokenizer) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        name: of the exported directory.
+        described: the contents of its ``config.json``.
+    """
+    own = described["mlxstories"]
+    data, checkpoint = own.get("data"), own["checkpoint"]
+    finished = run.path / "result.json"
+    result = read_json(finished) if finished.is_file() else {}
+    if result.get("steps") != checkpoint["step"]:
+        result = {**result, "by_kind": {}}  # measured on other weights
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(files(__package__).joinpath("card.md.jinja").read_text("utf-8"))
+    return template.render(
+        name=name,
+        run=own,
+        shape=described,
+        tokenizer=tokenizer,
+        data=data,
+        source=data and _source(data["source"]),
+        phase=own.get("phase"),
+        floor=own.get("floor") or {},
+        checkpoint=checkpoint,
+        by_kind=result.get("by_kind", {}),
+        samples=result.get("samples", [])[:1],
+        context=own["model"]["context"],
+    )
+
+
+def _source(source: str | list[str]) -> str:
+    """Where the stories came from; of files the names alone, since a card is public."""
+    if isinstance(source, str):
+        return _SOURCES[source]
+    return "stories of " + ", ".join(
+        path.replace("\\", "/").rstrip("/").rpartition("/")[2] for path in source
+    )

@@ -1,0 +1,123 @@
+"""The shapes of llama (RMSNorm, RoPE, SwiGLU) and of qwen3, which also normalises queries and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from mlxstories.data.tokenizer import END
+from mlxstories.export.shape import Arrays, Shape
+from mlxstories.model import ModelConfig
+from mlxstories.model.layers import EPS, ROPE_BASE
+
+_BLOCK = {
+    "attention_norm": "input_layernorm",
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+    "attention.out": "self_attn.o_proj",
+    "feed_forward_norm": "post_attention_layernorm",
+    "feed_forward.gate": "mlp.gate_proj",
+    "feed_forward.up": "mlp.up_proj",
+    "feed_forward.down": "mlp.down_proj",
+}
+_NORMS = ("q_norm", "k_norm")  # of qwen3, whose weights ours has not: they are ones
+
+
+def _names(config: ModelConfig) -> dict[str, str]:
+    """Our name of each array, and theirs."""
+    names = {"embed.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
+    if not config.tied:
+        names["head_projection.weight"] = "lm_head.weight"
+    for layer in range(config.layers):
+        for ours, theirs in _BLOCK.items():
+            names[f"blocks.{layer}.{ours}.weight"] = f"model.layers.{layer}.{theirs}.weight"
+    return names
+
+
+def _describe(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.layers,
+        "intermediate_size": config.hidden,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.heads,
+        "head_dim": config.dim // config.heads,
+        "max_position_embeddings": config.context,
+        "rms_norm_eps": EPS,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": config.tied,
+        "rope_theta": ROPE_BASE,  # where mlx-lm looks
+        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_BASE},  # where transformers 5 looks
+    }
+
+
+def _export(arrays: Arrays, config: ModelConfig) -> Arrays:
+    written = {theirs: arrays[ours] for ours, theirs in _names(config).items()}
+    if config.qk_norm:
+        ones = mx.ones((config.dim // config.heads,))
+        for layer in range(config.layers):
+            written |= {f"model.layers.{layer}.self_attn.{name}.weight": ones for name in _NORMS}
+    return written
+
+
+def _restore(arrays: Arrays, config: ModelConfig) -> Arrays:
+    for name, array in arrays.items():
+        if name.endswith(tuple(f"{norm}.weight" for norm in _NORMS)) and not mx.all(array == 1):
+            raise ValueError(f"{name} is not all ones, and queries and keys have no weights here")
+    return {ours: arrays[theirs] for ours, theirs in _names(config).items()}
+
+
+def _read(values: Mapping[str, Any]) -> ModelConfig:
+    heads, dim = values["num_attention_heads"], values["hidden_size"]
+    theta = values.get("rope_theta") or values.get("rope_parameters", {}).get("rope_theta")
+    for name, found, wanted in (
+        ("num_key_value_heads", values.get("num_key_value_heads", heads), heads),
+        ("head_dim", values.get("head_dim") or dim // heads, dim // heads),
+        ("rms_norm_eps", values["rms_norm_eps"], EPS),
+        ("rope_theta", theta, ROPE_BASE),
+        ("attention_bias", values.get("attention_bias", False), False),
+        ("rope_scaling", values.get("rope_scaling") or None, None),
+    ):
+        if found != wanted:
+            raise ValueError(f"{name} is {found}, and models here have {wanted}")
+    return ModelConfig(
+        values["vocab_size"],
+        dim=dim,
+        layers=values["num_hidden_layers"],
+        heads=heads,
+        hidden=values["intermediate_size"],
+        context=values["max_position_embeddings"],
+        tied=values.get("tie_word_embeddings", True),
+        qk_norm=values["model_type"] == "qwen3",
+        separator=END,
+    )
+
+
+def _shape(model_type: str, architecture: str, qk_norm: bool) -> Shape:
+    parts = {
+        "arch": "decoder",
+        "norm": "rms",
+        "positions": "rope",
+        "feed_forward": "swiglu",
+        "qk_norm": qk_norm,
+    }
+    return Shape(
+        model_type,
+        architecture,
+        parts,
+        refuses=lambda config: None,
+        describe=_describe,
+        export=_export,
+        native=lambda arrays: arrays,
+        restore=_restore,
+        read=_read,
+    )
+
+
+LLAMA = _shape("llama", "LlamaForCausalLM", qk_norm=False)
+QWEN3 = _shape("qwen3", "Qwen3ForCausalLM", qk_norm=True)

@@ -1,0 +1,110 @@
+"""An exported directory as a run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxstories import checkpoints
+from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.errors import StoriesError
+from mlxstories.export.quantization import dequantize
+from mlxstories.export.shape import Arrays, Shape
+from mlxstories.export.shapes import SHAPES
+from mlxstories.export.tokenizer import restored
+from mlxstories.model import ModelConfig, Transformer, parameter_count
+from mlxstories.optim import build_optimizer
+from mlxstories.phases import PHASE_1, Phase
+from mlxstories.runs import Run
+from mlxstories.serialize import from_dict, read_json, to_dict
+from mlxstories.training import Progress
+
+
+def import_model(source: Path, path: Path) -> Run:
+    """Make the new run ``path`` of the directory ``source`` that `export` or mlx-lm wrote.
+
+    The run stands at step 0 with the weights as they are and a fresh optimiser. It keeps the recipe that an export
+    carries in its ``config.json``, so that ``train --resume`` trains it on; without one it can be sampled from.
+
+    Raises:
+        StoriesError: the directory is no such model, or ``path`` exists.
+    """
+    source, path = Path(source), Path(path)
+    for name in ("config.json", "tokenizer.json"):
+        if not (source / name).is_file():
+            raise StoriesError(f"{source} has no {name}: it is not an exported model.")
+    described = read_json(source / "config.json")
+    shape = SHAPES.get(described.get("model_type")) if isinstance(described, dict) else None
+    if shape is None:
+        raise StoriesError(
+            f"the model type of {source / 'config.json'} is none of {', '.join(SHAPES)}: it cannot be imported."
+        )
+    own: dict[str, Any] = dict(described.get("mlxstories") or {})
+    came_from = {"directory": str(source), "name": own.pop("name", None), **own.pop("checkpoint", {})}
+    config = _model_config(source, shape, described, own)
+    tokenizer = _tokenizer(source, config)
+    model = Transformer(config)
+    weights = _weights(source, shape, described, config)
+    try:
+        model.load_weights(list(weights.items()), strict=True)
+    except ValueError as error:
+        raise StoriesError(f"the weights of {source} do not fit its config.json: {error}") from error
+    mx.eval(model.parameters())
+    recipe = {**own, "model": to_dict(config), "parameters": parameter_count(model), "imported": came_from}
+    return _first_checkpoint(Run.create(path, recipe, tokenizer), model, came_from.get("loss"))
+
+
+def _model_config(source: Path, shape: Shape, described: dict, own: dict) -> ModelConfig:
+    where = f"{source / 'config.json'}"
+    if "model" in own:
+        return from_dict(ModelConfig, own["model"], f"{where}, mlxstories.model")
+    try:
+        return shape.read(described)
+    except KeyError as error:
+        raise StoriesError(f"{where} lacks {error.args[0]}, which a {shape.model_type} has.") from error
+    except (TypeError, ValueError) as error:
+        raise StoriesError(f"{where}: {error}.") from error
+
+
+def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
+    file = source / "tokenizer.json"
+    try:
+        tokenizer = restored(read_json(file))
+    except StoriesError as error:
+        raise StoriesError(f"{file}: {error}") from error
+    if tokenizer.vocab_size != config.vocab_size:
+        raise StoriesError(
+            f"{file} has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: they belong to two models."
+        )
+    return tokenizer
+
+
+def _weights(source: Path, shape: Shape, described: dict, config: ModelConfig) -> Arrays:
+    arrays: Arrays = {}
+    files = sorted(source.glob("model*.safetensors"))
+    if not files:
+        raise StoriesError(f"{source} has no model.safetensors: it is not a whole exported model.")
+    try:
+        for file in files:
+            arrays |= mx.load(str(file))
+        if quantization := described.get("quantization"):
+            arrays = dequantize(arrays, quantization)
+        arrays = {name: array.astype(mx.float32) for name, array in arrays.items()}
+        return shape.restore(arrays, config)
+    except KeyError as error:
+        raise StoriesError(f"{source} lacks the weights {error.args[0]}.") from error
+    except (RuntimeError, ValueError) as error:
+        raise StoriesError(f"the weights of {source} cannot be read: {error}.") from error
+
+
+def _first_checkpoint(run: Run, model: nn.Module, loss: float | None) -> Run:
+    phase = run.config.get("phase")
+    phase = PHASE_1 if phase is None else from_dict(Phase, phase, f"{run.path}/config.json, phase")
+    optimizer = build_optimizer(phase.optimizer)
+    optimizer.init(model.trainable_parameters())
+    state = {"step": 0, "val_loss": loss, "seed": run.config.get("seed", 0), "progress": vars(Progress())}
+    checkpoints.save(run, model, optimizer, state)
+    return run

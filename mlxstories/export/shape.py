@@ -1,0 +1,44 @@
+"""What a model becomes outside: a shape that mlx-lm and Hugging Face transformers know by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from mlxstories.model import ModelConfig
+
+Arrays = dict[str, mx.array]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model type of mlx-lm and transformers, and how ours is written as one.
+
+    Attributes:
+        model_type: its name in ``config.json``, and the module ``mlx_lm.models.<model_type>``.
+        architecture: the class of transformers.
+        parts: fields of `ModelConfig` that it fixes, and their values.
+        refuses: of a model with these parts, why it does not fit all the same, or None.
+        describe: the shape's own fields of ``config.json``.
+        export: our arrays by name to theirs; bit for bit, but for what they have and we leave out.
+        native: theirs as mlx-lm holds them, matrices [out, in]; quantised weights are written so.
+        restore: from theirs, in either form, to ours.
+        read: their ``config.json`` to our configuration.
+    """
+
+    model_type: str
+    architecture: str
+    parts: Mapping[str, Any]
+    refuses: Callable[[ModelConfig], str | None]
+    describe: Callable[[ModelConfig], dict[str, Any]]
+    export: Callable[[Arrays, ModelConfig], Arrays]
+    native: Callable[[Arrays], Arrays]
+    restore: Callable[[Arrays, ModelConfig], Arrays]
+    read: Callable[[Mapping[str, Any]], ModelConfig]
+
+    def differences(self, config: ModelConfig) -> dict[str, Any]:
+        """The fields in which a model differs from the shape, with the value that the shape has."""
+        return {name: value for name, value in self.parts.items() if getattr(config, name) != value}

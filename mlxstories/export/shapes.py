@@ -1,0 +1,41 @@
+"""The shapes there are, and which of them a model has."""
+
+from __future__ import annotations
+
+from mlxstories.errors import StoriesError
+from mlxstories.export.gpt2 import GPT2
+from mlxstories.export.llama import LLAMA, QWEN3
+from mlxstories.export.shape import Shape
+from mlxstories.model import ModelConfig
+
+SHAPES = {shape.model_type: shape for shape in (LLAMA, QWEN3, GPT2)}
+
+
+def shape_of(config: ModelConfig) -> Shape:
+    """The shape of a model.
+
+    Raises:
+        StoriesError: there is none; the message names the nearest and how to train it.
+    """
+    nearest = min(SHAPES.values(), key=lambda shape: len(shape.differences(config)))
+    differences = nearest.differences(config)
+    if not differences:
+        if reason := nearest.refuses(config):
+            raise StoriesError(f"the model has the parts of {nearest.model_type}, but {reason}.")
+        return nearest
+    own = ", ".join(f"{name} {getattr(config, name)}" for name in differences)
+    options = " ".join(_option(name, value) for name, value in differences.items())
+    raise StoriesError(
+        f"mlx-lm has no counterpart of a model with {own}; the nearest is {nearest.model_type}: "
+        f"train with {options}."
+    )
+
+
+def _option(name: str, value) -> str:
+    """The option of `mlxstories train` that gives a part this value."""
+    option = name.replace("_", "-")
+    if name == "tied":
+        return "--tied" if value else "--untied"
+    if isinstance(value, bool):
+        return f"--{'' if value else 'no-'}{option}"
+    return f"--{option} {value}"

@@ -1,0 +1,81 @@
+"""A run as a directory that mlx-lm and transformers load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from mlxstories.checkpoints import load_model
+from mlxstories.data.tokenizer import END
+from mlxstories.errors import StoriesError
+from mlxstories.export.card import card, scores
+from mlxstories.export.quantization import quantize
+from mlxstories.export.shapes import shape_of
+from mlxstories.export.tokenizer import PADDING, tokenizer_config, tokenizer_json
+from mlxstories.runs import Run, new_directory, write_json, write_text
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def export(
+    run: Run, to: Path, *, which: str = "best", dtype: str = "float32", bits: int | None = None
+) -> dict[str, Any]:
+    """Write the run's model into the new directory ``to``, which appears whole or not at all.
+
+    Args:
+        which: the "best" or the "last" checkpoint.
+        dtype: of the weights; "float32" keeps every bit.
+        bits: 4 or 8 quantises the matrices, in a form that mlx-lm alone reads.
+
+    Returns:
+        what was written: ``model_type``, ``step``, ``bytes`` of the weights.
+
+    Raises:
+        StoriesError: no shape of mlx-lm fits the model, ``to`` holds something, or the run is damaged.
+    """
+    to = Path(to)
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise StoriesError(f"{to} exists already and is not an empty directory: choose another --to.")
+    model, tokenizer, config = load_model(run, which)
+    shape = shape_of(model.config)
+    step = run.checkpoint(which).step
+    arrays = shape.export(dict(tree_flatten(model.parameters())), model.config)
+    arrays = {name: array.astype(getattr(mx, dtype)) for name, array in arrays.items()}
+    described = {
+        "model_type": shape.model_type,
+        "architectures": [shape.architecture],
+        "vocab_size": model.config.vocab_size,
+        **shape.describe(model.config),
+        **_special_ids(),
+        "torch_dtype": dtype,
+        "mlxstories": {**config, "checkpoint": {"step": step, **scores(run, step)}},
+    }
+    if bits is not None:
+        arrays, described["quantization"] = quantize(shape.native(arrays), bits)
+    with new_directory(to) as staging:
+        _save(staging / "model.safetensors", arrays)
+        write_json(staging / "config.json", described)
+        write_json(staging / "generation_config.json", _special_ids())
+        write_json(staging / "tokenizer.json", tokenizer_json(tokenizer))
+        write_json(staging / "tokenizer_config.json", tokenizer_config(model.config.context))
+        write_text(staging / "README.md", card(run, to.name, described, tokenizer))
+    return {
+        "model_type": shape.model_type,
+        "step": step,
+        "bytes": sum(array.nbytes for array in arrays.values()),
+    }
+
+
+def _special_ids() -> dict[str, int]:
+    return {"bos_token_id": END, "eos_token_id": END, "pad_token_id": PADDING}
+
+
+def _save(path: Path, arrays: Mapping[str, mx.array]) -> None:
+    try:
+        mx.save_safetensors(str(path), dict(arrays), metadata={"format": "mlx"})
+    except RuntimeError as error:  # how MLX reports a failed write
+        raise OSError(str(error)) from error

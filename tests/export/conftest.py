@@ -1,0 +1,45 @@
+"""Small runs with random weights, of every shape and tokenizer."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_map
+
+from mlxstories import checkpoints
+from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.model import ModelConfig, Transformer
+from mlxstories.optim import OptimizerConfig, build_optimizer
+from mlxstories.runs import Run
+from mlxstories.serialize import to_dict
+
+TEXT = "Tom lost a red ball. “Where is it?” he said. Tom was sad. Mia found the ball, and Tom was happy."
+SHAPES = {
+    "llama": {},
+    "llama untied": {"tied": False},
+    "qwen3": {"qk_norm": True},
+    "gpt2": {"norm": "layer", "positions": "learned", "feed_forward": "gelu"},
+}
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory):
+    """``make_run(shape, kind, **parts) -> Run``; weights are far from their start, so that logits differ."""
+
+    def make(shape="llama", kind="word", extra=None, **parts):
+        path = tmp_path_factory.mktemp("runs") / "tale"
+        tokenizer = Tokenizer.train(kind, [TEXT] * 2, 300)
+        size = {"dim": 32, "layers": 2, "heads": 4, "context": 40, "separator": 0}
+        config = ModelConfig(tokenizer.vocab_size, **{**size, **SHAPES.get(shape, {}), **parts})
+        mx.random.seed(3)
+        model = Transformer(config)
+        moved = tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters())
+        model.update(moved)
+        run = Run.create(path, {"model": to_dict(config), **(extra or {})}, tokenizer)
+        optimizer = build_optimizer(OptimizerConfig())
+        optimizer.init(model.trainable_parameters())
+        checkpoints.save(run, model, optimizer, {"step": 7, "val_loss": 2.0})
+        run.append({"step": 7, "split": "val", "loss": 2.0, "accuracy": 0.5, "tokens": 1234})
+        return run
+
+    return make
