@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from mlxstories.cli.options import RUN
+
 
 @click.command("export")
-@click.argument("run", required=False)
+@click.argument("run", type=RUN, required=False)
 @click.option(
     "--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory to make."
 )
@@ -20,7 +22,13 @@ import click
     help="Of the weights; float32 keeps every bit.",
 )
 @click.option("--quantize", "bits", type=click.Choice(["4", "8"]), help="Bits a weight, for mlx-lm alone.")
-@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option(
+    "--which",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Checkpoint of the lowest validation loss, or the last one.",
+)
 @click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
 def command(run, to, dtype, bits, which, runs):
     """Write a trained model for mlx-lm and Hugging Face transformers.

@@ -50,7 +50,7 @@ def save(
     checkpoint = Checkpoint(folder / f"step-{state['step']}", state)
     with new_directory(checkpoint.path) as staging:
         for name, tree in zip(ARRAY_FILES, (model.parameters(), optimizer.state), strict=True):
-            _save_arrays(staging / name, tree)
+            save_arrays(staging / name, tree)
         checkpoint.write(staging)
     run.prune(keep)
     return checkpoint
@@ -81,7 +81,8 @@ def load_model(run: Run, which: str = "best") -> tuple[Transformer, Tokenizer, d
     return model, run.tokenizer(), config
 
 
-def _save_arrays(path: Path, tree: Any) -> None:
+def save_arrays(path: Path, tree: Any) -> None:
+    """Write a tree of arrays as safetensors; OSError if that fails."""
     try:
         mx.save_safetensors(str(path), dict(tree_flatten(tree)), metadata={"format": "mlx"})
     except RuntimeError as error:  # how MLX reports a failed write

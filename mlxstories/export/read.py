@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlxstories.export.quantization import dequantize
 from mlxstories.export.shape import Arrays, Shape
 from mlxstories.export.shapes import SHAPES
 from mlxstories.export.tokenizer import restored
+from mlxstories.files import PARTIAL, sync, writing
 from mlxstories.model import ModelConfig, Transformer, parameter_count
 from mlxstories.optim import build_optimizer
 from mlxstories.phases import PHASE_1, Phase
@@ -54,7 +56,17 @@ def import_model(source: Path, path: Path) -> Run:
         raise StoriesError(f"the weights of {source} do not fit its config.json: {error}") from error
     mx.eval(model.parameters())
     recipe = {**own, "model": to_dict(config), "parameters": parameter_count(model), "imported": came_from}
-    return _first_checkpoint(Run.create(path, recipe, tokenizer), model, came_from.get("loss"))
+    if path.exists():
+        raise StoriesError(f"run {path} exists already: choose another --name.")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden = {"prefix": f".{path.name}.", "suffix": PARTIAL, "dir": path.parent}
+        with tempfile.TemporaryDirectory(**hidden) as staging:
+            run = Run.create(Path(staging) / path.name, recipe, tokenizer)
+            _save_first(run, model, came_from.get("loss"))
+            run.path.rename(path)
+        sync(path.parent)
+    return Run(path)
 
 
 def _model_config(source: Path, shape: Shape, described: dict, own: dict) -> ModelConfig:
@@ -100,11 +112,10 @@ def _weights(source: Path, shape: Shape, described: dict, config: ModelConfig) -
         raise StoriesError(f"the weights of {source} cannot be read: {error}.") from error
 
 
-def _first_checkpoint(run: Run, model: nn.Module, loss: float | None) -> Run:
+def _save_first(run: Run, model: nn.Module, loss: float | None) -> None:
     phase = run.config.get("phase")
     phase = PHASE_1 if phase is None else from_dict(Phase, phase, f"{run.path}/config.json, phase")
     optimizer = build_optimizer(phase.optimizer)
     optimizer.init(model.trainable_parameters())
     state = {"step": 0, "val_loss": loss, "seed": run.config.get("seed", 0), "progress": vars(Progress())}
     checkpoints.save(run, model, optimizer, state)
-    return run

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlxstories.checkpoints import load_model
+from mlxstories.checkpoints import load_model, save_arrays
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
 from mlxstories.export.card import card, scores
 from mlxstories.export.quantization import quantize
 from mlxstories.export.shapes import shape_of
 from mlxstories.export.tokenizer import PADDING, tokenizer_config, tokenizer_json
-from mlxstories.runs import Run, new_directory, write_json, write_text
+from mlxstories.files import new_directory, write_json, write_text
+from mlxstories.runs import Run
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -29,7 +29,7 @@ def export(
     Args:
         which: the "best" or the "last" checkpoint.
         dtype: of the weights; "float32" keeps every bit.
-        bits: 4 or 8 quantises the matrices, in a form that mlx-lm alone reads.
+        bits: 4 or 8 quantises the matrices, in a form that of the two mlx-lm alone reads.
 
     Returns:
         what was written: ``model_type``, ``step``, ``bytes`` of the weights.
@@ -57,7 +57,7 @@ def export(
     if bits is not None:
         arrays, described["quantization"] = quantize(shape.native(arrays), bits)
     with new_directory(to) as staging:
-        _save(staging / "model.safetensors", arrays)
+        save_arrays(staging / "model.safetensors", arrays)
         write_json(staging / "config.json", described)
         write_json(staging / "generation_config.json", _special_ids())
         write_json(staging / "tokenizer.json", tokenizer_json(tokenizer))
@@ -72,10 +72,3 @@ def export(
 
 def _special_ids() -> dict[str, int]:
     return {"bos_token_id": END, "eos_token_id": END, "pad_token_id": PADDING}
-
-
-def _save(path: Path, arrays: Mapping[str, mx.array]) -> None:
-    try:
-        mx.save_safetensors(str(path), dict(arrays), metadata={"format": "mlx"})
-    except RuntimeError as error:  # how MLX reports a failed write
-        raise OSError(str(error)) from error
