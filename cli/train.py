@@ -42,53 +42,70 @@ from mlxstories.cli.recipe import model_options, phase_options
 @click.option(
     "--resume", metavar="RUN", type=RUN, help="Continue this run; all other options but --runs are ignored."
 )
-def command(data, model, phase, name, runs, no_check, resume, **training):
+@click.option(
+    "--patience",
+    default=600.0,
+    show_default=True,
+    help="Seconds to wait for the other processes of mlx.launch before they are given up.",
+)
+def command(patience, **options):
     """Train a model on stories.
 
-    Without options: phase 1 on the built-in stories, whose best reachable loss and accuracy are known.
+    Without options: phase 1 on the built-in stories, whose best reachable loss and accuracy are known. Under
+    mlx.launch, all processes train one model together.
     """
+    from mlxstories import distributed
+
+    group = distributed.join(patience)
+    show = Display(quiet=not group.leads)
+    try:
+        with group.supervised():
+            _train(group, show, **options)
+    except distributed.Lost:
+        sys.exit(1)
+
+
+def _train(group, show, data, model, phase, name, runs, no_check, resume, **training):
     from mlxstories import experiment
-    from mlxstories.data.dataset import load_dataset
-    from mlxstories.data.tokenizer import END
-    from mlxstories.model import size_config
+    from mlxstories.distributed.following import open_run
     from mlxstories.runs import find_run
     from mlxstories.training import TrainingConfig
 
-    show = Display()
     with contextlib.ExitStack() as held:
         if resume:
-            run = find_run(resume, runs)
-            held.enter_context(run.locked())
-            trainer = experiment.resume(run, show)
+            run = open_run(group, lambda: find_run(resume, runs))
+            group.together(lambda: held.enter_context(run.locked()))
+            trainer = experiment.resume(run, show, group)
         else:
             config = TrainingConfig(**training)
-            dataset = load_dataset(data)
-            size = model.pop("size")
-            separator = None if model.pop("across_stories") else END
-            parts = {"qk_norm": phase.qk_norm, "separator": separator, **model}
-            shape = size_config(size, dataset.tokenizer.vocab_size, **parts)
-            name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
-            trainer = experiment.start(Path(runs) / name, dataset, shape, phase, config, show)
+            trainer = group.together(lambda: _new(group, show, data, model, phase, name, runs, config))
             held.enter_context(trainer.run.locked())
-        _train(trainer, show, check=not no_check and trainer.progress.step == 0)
+        _run(trainer, show, check=not no_check and trainer.progress.step == 0)
 
 
-def _train(trainer, show, *, check: bool) -> None:
+def _run(trainer, show, *, check: bool) -> None:
     from mlxstories import experiment
     from mlxstories.training import NotFinite
 
+    group = trainer.group
+    group.on_loss = lambda reason: show.lost(trainer, reason, group)
     trainer.warn = show.finding
-    if check:
+    if check and group.leads:
         show.check(experiment.check(trainer))
     show.begin(trainer)
     try:
         evaluation = trainer.train()
     except NotFinite as error:
         show.end()
-        click.echo(f"Stopped: {error} The checkpoints before it are kept in {trainer.run.path}.", err=True)
-        click.echo("Find out why: mlxstories debug", err=True)
+        if group.leads:
+            click.echo(
+                f"Stopped: {error} The checkpoints before it are kept in {trainer.run.path}.", err=True
+            )
+            click.echo("Find out why: mlxstories debug", err=True)
         sys.exit(1)
     show.end()
+    if not group.leads:
+        return
     if evaluation is None:
         click.echo(
             f"Stopped after step {trainer.progress.step}, checkpoint saved. Continue with:\n"
@@ -98,13 +115,29 @@ def _train(trainer, show, *, check: bool) -> None:
     show.result(trainer, experiment.finish(trainer, evaluation))
 
 
+def _new(group, show, data, model, phase, name, runs, config):
+    """A trainer of a new run, at step 0."""
+    from mlxstories import experiment
+    from mlxstories.data.dataset import load_dataset
+    from mlxstories.data.tokenizer import END
+    from mlxstories.model import size_config
+
+    dataset = load_dataset(data)
+    size = model.pop("size")
+    separator = None if model.pop("across_stories") else END
+    parts = {"qk_norm": phase.qk_norm, "separator": separator, **model}
+    shape = size_config(size, dataset.tokenizer.vocab_size, **parts)
+    name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return experiment.start(Path(runs) / name, dataset, shape, phase, config, show, group)
+
+
 class Display:
     """Live progress in a terminal, a plain line for every record elsewhere."""
 
-    def __init__(self):
+    def __init__(self, quiet: bool = False):
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.live = None
         self.latest = {}
 
@@ -115,12 +148,13 @@ class Display:
 
         dataset, phase, config = trainer.dataset, trainer.phase, trainer.config
         rows = phase.accumulation * config.batch_size
+        shared = f" shared among {trainer.group.size} processes" if trainer.group.size > 1 else ""
         self.console.print(
             f"{trainer.run.path}: {phase.name}, {parameter_count(trainer.model):,} parameters, "
             f"{dataset.train.targets:,} tokens in {len(dataset.train):,} stories, "
-            f"{trainer.total_steps:,} updates of {rows} rows x {trainer.model.config.context} tokens"
+            f"{trainer.total_steps:,} updates of {rows} rows x {trainer.model.config.context} tokens{shared}"
         )
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             columns = (BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
             self.live = Progress(*columns, TextColumn("{task.description}"), console=self.console)
             self.live.start()
@@ -158,6 +192,14 @@ class Display:
             console.print(
                 f"{finding.severity}: {finding.code}: {finding.message}. Fix: {finding.fix}.", markup=False
             )
+
+    def lost(self, trainer, reason: str, group) -> None:
+        """One line: this may be called in a thread, just before the process ends."""
+        click.echo(
+            f"Stopped: process {group.rank} of {group.size}: {reason} "
+            f"Continue from the last checkpoint: mlxstories train --resume {trainer.run.path}",
+            err=True,
+        )
 
     def end(self) -> None:
         if self.live is not None:

@@ -13,6 +13,7 @@ from mlxstories.batch import Batch, batch_of
 from mlxstories.data.dataset import Floor
 from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.data.source import KINDS
+from mlxstories.distributed import ALONE, Group
 from mlxstories.losses import corrupt
 from mlxstories.model import Transformer
 
@@ -38,48 +39,68 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates one model, as often as needed, with one compiled forward pass."""
+    """Evaluates one model, as often as needed, with one compiled forward pass.
 
-    def __init__(self, model: Transformer):
-        self._model = model
+    The processes of ``group`` score every so-many-th batch each; all of them get the sums over all tokens.
+    """
+
+    def __init__(self, model: Transformer, group: Group = ALONE):
+        self._model, self._group = model, group
         self._score = mx.compile(partial(token_scores, model), inputs=[model.state])
 
     def __call__(self, documents: Documents, floor: Floor | None = None) -> Evaluation:
         """Evaluate on whole stories, longer ones in pieces of the context."""
         rows = pack(documents, self._model.config.context)
+        batches = np.arange(self._group.rank, math.ceil(len(rows.inputs) / ROWS), self._group.size)
+        place = (batches[:, None] * ROWS + np.arange(ROWS)).reshape(-1)
+        place = place[place < len(rows.inputs)]
+        rows = Rows(*(field[place] for field in rows))
         self._model.eval()
         scored = []
-        for index in range(math.ceil(len(rows.inputs) / ROWS)):
-            scored.append(self._score(batch_of(rows, index, ROWS), mx.random.key(index)))
+        for index, batch in enumerate(batches.tolist()):
+            scored.append(self._score(batch_of(rows, index, ROWS), mx.random.key(batch)))
             mx.async_eval(scored[-1])
-        nats, hits, weights = (np.concatenate([np.array(s[i]) for s in scored]) for i in range(3))
-        real = weights[: len(rows.inputs)] > 0
-        nats, hits = (array[: len(rows.inputs)][real].astype(np.float64) for array in (nats, hits))
-        return Evaluation(
-            loss=float(nats.mean()),
-            accuracy=float(hits.mean()),
-            tokens=len(nats),
-            by_kind={}
-            if floor is None or floor.kind is None
-            else _by_kind(floor, documents, rows, real, nats, hits),
-        )
+        none = np.zeros((0, rows.inputs.shape[1]))
+        nats, hits, weights = (np.concatenate([none, *(np.array(s[i]) for s in scored)]) for i in range(3))
+        nats, hits, weights = (array[: len(place)] for array in (nats, hits, weights))
+        real = weights > 0
+        nats, hits = nats[real].astype(np.float64), hits[real].astype(np.float64)
+        sums = [(len(nats), nats.sum(), hits.sum(), 0.0, 0.0)]
+        if floor is not None and floor.kind is not None:
+            sums += _by_kind(floor, documents, rows, real, nats, hits)
+        return _evaluation(self._group.total(np.array(sums)))
 
 
-def _by_kind(floor: Floor, documents: Documents, rows: Rows, real, nats, hits) -> dict[str, dict[str, float]]:
+def _by_kind(floor: Floor, documents: Documents, rows: Rows, real, nats, hits) -> list[tuple]:
+    """For each kind of token: how many, and the sums of nats, hits, the source's entropy and best accuracy."""
     # A story of n words has n + 1 targets, so the targets of story i start i places after its words.
     place = documents.offsets[rows.story[real]] + rows.story[real] + rows.position[real]
-    kinds, entropy, best = floor.kind[place], floor.entropy[place], floor.best[place]
-    return {
-        name: {
-            "tokens": int((kinds == kind).sum()),
-            "loss": float(nats[kinds == kind].mean()),
-            "floor": float(entropy[kinds == kind].mean()),
-            "accuracy": float(hits[kinds == kind].mean()),
-            "ceiling": float(best[kinds == kind].mean()),
-        }
-        for kind, name in enumerate(KINDS)
-        if (kinds == kind).any()
-    }
+    kinds, values = floor.kind[place], (nats, hits, floor.entropy[place], floor.best[place])
+    alike = [kinds == kind for kind in range(len(KINDS))]
+    return [(chosen.sum(), *(value[chosen].sum() for value in values)) for chosen in alike]
+
+
+def _evaluation(sums: np.ndarray) -> Evaluation:
+    """From sums over all tokens [1 + kinds, 5], the first row of all kinds together."""
+    means = sums[:, 1:] / np.maximum(sums[:, :1], 1)
+    return Evaluation(
+        loss=float(means[0, 0]),
+        accuracy=float(means[0, 1]),
+        tokens=int(sums[0, 0]),
+        by_kind={
+            name: {
+                "tokens": int(count),
+                "loss": float(loss),
+                "floor": float(entropy),
+                "accuracy": float(accuracy),
+                "ceiling": float(best),
+            }
+            for name, count, (loss, accuracy, entropy, best) in zip(
+                KINDS, sums[1:, 0], means[1:], strict=False
+            )
+            if count
+        },
+    )
 
 
 def token_scores(model: Transformer, batch: Batch, key: mx.array) -> tuple[mx.array, mx.array, mx.array]:

@@ -15,13 +15,15 @@ import mlx.core as mx
 from mlxstories.batch import Batch, batch_of
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.data.packing import pack
+from mlxstories.distributed import ALONE, Group
+from mlxstories.distributed.following import Following
 from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation
 from mlxstories.generation import generate
 from mlxstories.ladder import Diagnosis, Subject, check_before_training
 from mlxstories.model import ModelConfig, Transformer, parameter_count
 from mlxstories.phases import Phase
-from mlxstories.runs import Run, write_json, write_text
+from mlxstories.runs import Checkpoint, Run, write_json, write_text
 from mlxstories.sampling import SamplingConfig
 from mlxstories.serialize import from_dict, to_dict
 from mlxstories.stream import Stream
@@ -46,8 +48,10 @@ def start(
     phase: Phase,
     training: TrainingConfig,
     report: Report,
+    group: Group = ALONE,
 ) -> Trainer:
     """Create the run directory ``path`` and a trainer at step 0."""
+    training.share(group.size)
     model = new_model(model_config, training.seed)
     floor = dataset.floor and {"nats": dataset.floor.nats, "accuracy": dataset.floor.accuracy}
     config = {
@@ -65,17 +69,36 @@ def start(
             "python": platform.python_version(),
         },
     }
-    run = Run.create(path, config, dataset.tokenizer)
-    return Trainer(model, phase, dataset, training, run, report)
+    run = Run.create(path, config, dataset.tokenizer) if group.leads else Following(path, config)
+    return Trainer(model, phase, dataset, training, run, report, group=group)
 
 
-def resume(run: Run, report: Report) -> Trainer:
+def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
     """A trainer at the run's last checkpoint, or at step 0 if it ended before the first one.
+
+    The number of processes may have changed; where there are several, ``run`` is of `open_run`.
 
     Raises:
         StoriesError: the run has finished, is damaged, in use by another process, or its data is no longer what it
             was trained on.
     """
+    trainer = group.together(lambda: _resumable(run, report, group))
+
+    def last() -> Checkpoint | None:
+        checkpoint = run.checkpoint("last") if run.saved() else None
+        if checkpoint and checkpoint.step >= trainer.total_steps and run.file("result.json").is_file():
+            raise StoriesError(
+                f"{run.path} has finished all its {trainer.total_steps} updates: nothing to resume."
+            )
+        return checkpoint
+
+    with run.locked():
+        trainer.resume(group.together(last))
+    return trainer
+
+
+def _resumable(run: Run, report: Report, group: Group) -> Trainer:
+    """The trainer of a run, at step 0."""
     config = run.config
     if "data" not in config:
         raise StoriesError(
@@ -95,16 +118,9 @@ def resume(run: Run, report: Report) -> Trainer:
         raise StoriesError(
             f"the data of {run.path} has changed since it was started: train a new run instead."
         )
+    parts["training"].share(group.size)
     model = new_model(parts["model"], parts["training"].seed)
-    trainer = Trainer(model, parts["phase"], dataset, parts["training"], run, report)
-    with run.locked():
-        checkpoint = run.checkpoint("last") if run.saved() else None
-        if checkpoint and checkpoint.step >= trainer.total_steps and run.file("result.json").is_file():
-            raise StoriesError(
-                f"{run.path} has finished all its {trainer.total_steps} updates: nothing to resume."
-            )
-        trainer.resume(checkpoint)
-    return trainer
+    return Trainer(model, parts["phase"], dataset, parts["training"], run, report, group=group)
 
 
 def check(trainer: Trainer) -> Diagnosis | None:

@@ -12,6 +12,7 @@ from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.batch import Batch
+from mlxstories.distributed import ALONE, Group
 from mlxstories.optim import clip_by_global_norm
 
 Objective = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
@@ -40,7 +41,8 @@ class TrainStep:
     """A compiled training step.
 
     The microbatches' gradients are summed over tokens and divided once by all their real tokens, so
-    accumulation gives exactly the gradient of the large batch, however unequal the token counts are.
+    accumulation gives exactly the gradient of the large batch, however unequal the token counts are. So does
+    sharing the rows of each microbatch among the processes of ``group``.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class TrainStep:
         *,
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
+        group: Group = ALONE,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -85,7 +88,7 @@ class TrainStep:
             optimizer.update(model, gradients)
             return norm, mx.stack(norms)
 
-        self._gradient, self._add, self._update = gradient, add, update
+        self._gradient, self._add, self._update, self._sum = gradient, add, update, group.sum
 
     def __call__(self, batches: Sequence[Batch], seed: int) -> StepResult:
         """Update the model from ``batches``; all randomness of the step (dropout, masking) is a function
@@ -97,6 +100,7 @@ class TrainStep:
             measured, gradient = self._gradient(batch, key)
             sums = measured if sums is None else sums + measured
             gradients = gradient if gradients is None else self._add(gradients, gradient)
+        sums, gradients = self._sum((sums, gradients))
         norm, norms = self._update(gradients, mx.maximum(sums[1], 1.0))
         mx.async_eval(self.model.state, self.optimizer.state, sums, norm, norms)
         return StepResult(sums[0], sums[1], sums[2], norm, norms)

@@ -40,13 +40,8 @@ class Stream:
     def __init__(
         self, documents: Documents, context: int, config: TrainingConfig, *, rank: int = 0, ranks: int = 1
     ):
-        if config.batch_size % ranks:
-            raise StoriesError(
-                f"batch_size must be a multiple of the {ranks} processes that share a batch, "
-                f"not {config.batch_size}."
-            )
         self._documents, self._context, self._config = documents, context, config
-        self._rows = config.batch_size // ranks
+        self._rows = config.share(ranks)
         self._first = rank * self._rows
         windows = self._epoch(0)
         self.length = sum(self._batches(windows[index]) for index in range(len(windows)))

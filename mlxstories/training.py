@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +19,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories import checkpoints
 from mlxstories.data.dataset import Dataset
+from mlxstories.distributed import ALONE, Group, digest
 from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation, Evaluator
 from mlxstories.ladder import Finding, Watch
@@ -37,7 +40,7 @@ class TrainingConfig:
     Attributes:
         epochs: times through the training stories; ignored when ``steps`` is given.
         steps: updates, or None.
-        batch_size: rows of a microbatch.
+        batch_size: rows of a microbatch, shared among the processes where there are several.
         layout: ``"packed"`` (whole stories side by side) or ``"padded"`` (one story a row).
         seed: of the initial weights, the order of the rows, dropout and masking.
         log_every: updates between two lines of training metrics.
@@ -65,6 +68,19 @@ class TrainingConfig:
             raise StoriesError(f"layout must be packed or padded, not {self.layout!r}.")
         if not 0 <= self.seed < 2**31:
             raise StoriesError(f"seed must lie between 0 and {2**31 - 1}, not {self.seed}.")
+
+    def share(self, processes: int) -> int:
+        """Rows of a microbatch that each of so many processes reads.
+
+        Raises:
+            StoriesError: they cannot have equal shares.
+        """
+        if self.batch_size % processes:
+            raise StoriesError(
+                f"a batch of {self.batch_size} rows cannot be divided among {processes} processes: "
+                f"take a --batch-size that is a multiple of {processes}, or another number of processes."
+            )
+        return self.batch_size // processes
 
 
 @dataclass
@@ -98,7 +114,8 @@ class NotFinite(Exception):
 class Trainer:
     """A model in training.
 
-    ``report`` receives every line of metrics as it is written, ``warn`` every finding that the curves show.
+    ``report`` receives every line of metrics as it is written, ``warn`` every finding that the curves show. The
+    processes of ``group`` share the rows of every batch, and ``run`` is `Following` on all but the first.
     """
 
     model: Transformer
@@ -109,9 +126,11 @@ class Trainer:
     report: Callable[[dict], None] = lambda record: None
     warn: Callable[[Finding], None] = lambda finding: None
     progress: Progress = field(default_factory=Progress)
+    group: Group = ALONE
 
     def __post_init__(self):
-        self.stream = Stream(self.dataset.train, self.model.config.context, self.config)
+        share = {"rank": self.group.rank, "ranks": self.group.size}
+        self.stream = Stream(self.dataset.train, self.model.config.context, self.config, **share)
         self.updates_per_epoch = math.ceil(self.stream.length / self.phase.accumulation)
         self.total_steps = self.config.steps or self.config.epochs * self.updates_per_epoch
         at_least = math.ceil(self.total_steps / self.config.evaluations)
@@ -120,22 +139,29 @@ class Trainer:
         self.learning_rate = schedule
         self.optimizer: Optimizer = build_optimizer(self.phase.optimizer, schedule)
         self.optimizer.init(self.model.trainable_parameters())
-        self.evaluator = Evaluator(self.model)
+        self.evaluator = Evaluator(self.model, self.group)
         floor = self.dataset.floor and self.dataset.floor.nats
         self.watch = Watch(floor=floor, vocab_size=self.model.config.vocab_size)
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
         """Continue from a checkpoint: weights, optimiser state, data position and metrics as they were; or start
-        again if there is none."""
-        if checkpoint is None:
-            self.run.rewind(-1)
-            return
-        where = f"{checkpoint.path / 'state.json'}, progress"
-        self.progress = from_dict(Progress, checkpoint.state.get("progress"), where)
-        checkpoints.restore(checkpoint, self.model, self.optimizer)
+        again if there is none. Of several processes, rank 0 reads it for all."""
+        progress, records = json.loads(self.group.first(lambda: self._rewind(checkpoint)))
+        self.progress = Progress(**progress)
+        self.model.update(self.group.adopt(self.model.parameters()))
+        self.optimizer.state = self.group.adopt(self.optimizer.state)
         self.stream.seek(self.progress.epoch, self.progress.batch)
-        for record in self.run.rewind(self.progress.step):
+        for record in records:
             self._watch(record)
+
+    def _rewind(self, checkpoint: Checkpoint | None) -> bytes:
+        """Load a checkpoint and bring the run directory back to it; its position and metrics as JSON."""
+        if checkpoint is None:
+            return json.dumps([dataclasses.asdict(Progress()), self.run.rewind(-1)]).encode()
+        where = f"{checkpoint.path / 'state.json'}, progress"
+        progress = from_dict(Progress, checkpoint.state.get("progress"), where)
+        checkpoints.restore(checkpoint, self.model, self.optimizer)
+        return json.dumps([dataclasses.asdict(progress), self.run.rewind(progress.step)]).encode()
 
     def train(self) -> Evaluation | None:
         """Train to the last update, or until SIGINT or SIGTERM asks to stop after the step.
@@ -145,6 +171,7 @@ class Trainer:
 
         Raises:
             NotFinite: the loss or a gradient is not finite; checkpoints written before stay.
+            Lost: another process of the group ended; checkpoints written before stay.
             StoriesError: the run directory cannot be written.
         """
         step = TrainStep(
@@ -153,10 +180,12 @@ class Trainer:
             objective(self.model.config),
             label_smoothing=self.phase.label_smoothing,
             clip_norm=self.phase.clip_norm,
+            group=self.group,
         )
         window = _Window(step.names, self.progress)
         began = time.perf_counter() - self.progress.seconds
         with self.run.locked(), stop_signal() as stopping:
+            self.group.require_equal(self._facts)
             if self.progress.step == self.total_steps:  # it was killed before its result was written
                 return self.evaluator(self.dataset.val, self.dataset.floor)
             if self.progress.step == 0:
@@ -165,13 +194,19 @@ class Trainer:
             while True:
                 self.model.train()
                 batches = [next(self.stream) for _ in range(self.phase.accumulation)]
-                window.add(step(batches, self.config.seed * 2**32 + self.progress.step))
+                seed = self.group.seed(self.config.seed * 2**32 + self.progress.step)
+                with self.group.waiting():
+                    result = step(batches, seed)
                 self.progress.step += 1
                 self.progress.epoch, self.progress.batch = self.stream.epoch, self.stream.batch
-                done, stop = self.progress.step == self.total_steps, stopping.is_set()
+                done = self.progress.step == self.total_steps
                 due = done or self.progress.step % self.evaluate_every == 0
-                save = due or stop or self._is_multiple(self.config.every)
-                if due or self._is_multiple(self.config.log_every):
+                log = due or self._is_multiple(self.config.log_every)
+                save = due or self._is_multiple(self.config.every)
+                stop = self.group.agree(stopping.is_set(), now=log or save)
+                window.add(result)
+                save = save or stop
+                if log:
                     self._log(window)
                 elif save:
                     window.settle()
@@ -181,7 +216,7 @@ class Trainer:
                     self._save(evaluation)
                     window.restart_clock()
                 if done or stop:
-                    return evaluation
+                    return evaluation if done else None
 
     def _is_multiple(self, updates: int | None) -> bool:
         return updates is not None and self.progress.step % updates == 0
@@ -212,7 +247,19 @@ class Trainer:
             return self.watch(record["step"], val_loss=record["loss"])
         return self.watch(record["step"], loss=record["loss"], grad_norm=record["grad_norm"])
 
+    def _facts(self) -> dict[str, bytes]:
+        """What must be the same on every process of the group."""
+        options = (self.model.config, self.phase, self.config, self.progress)
+        return {
+            "versions of mlxstories and MLX": f"{version('mlxstories')} {mx.__version__}".encode(),
+            "training and held-out stories": self.dataset.fingerprint.encode(),
+            "options": repr(options).encode(),
+            "weights": digest([self.model.parameters(), self.optimizer.state]),
+        }
+
     def _save(self, evaluation: Evaluation | None) -> None:
+        if not self.group.leads:
+            return
         state = {
             "step": self.progress.step,
             "val_loss": None if evaluation is None else evaluation.loss,

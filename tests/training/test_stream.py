@@ -77,5 +77,5 @@ def test_ranks_share_each_batch_by_rows(documents):
         batch, shared = next(whole), [next(part) for part in parts]
         assert same(batch, [np.concatenate(field) for field in zip(*shared, strict=True)])
         assert {(part.epoch, part.batch) for part in parts} == {(whole.epoch, whole.batch)}
-    with pytest.raises(StoriesError, match="multiple of the 4 processes"):
+    with pytest.raises(StoriesError, match="among 4 processes"):
         Stream(documents, 32, config, ranks=4)

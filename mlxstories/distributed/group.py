@@ -1,0 +1,256 @@
+"""The processes that train one model together, and what they say to each other.
+
+`Group` itself is one process alone: every method answers at once, without communication. `Processes` has the same
+methods over ``mx.distributed``. Callers never ask which of the two they have.
+
+All communication is ``all_sum``, the one collective that every backend of MLX implements, and every process makes
+the same calls in the same order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlxstories.distributed.patience import Watchdog
+from mlxstories.errors import StoriesError
+
+T = TypeVar("T")
+Facts = Mapping[str, bytes]
+
+BUCKET = 32 << 20  # bytes summed in one call: few calls, and at most this much memory beside the gradients
+
+START = 3600.0  # more seconds of patience while another process may still fetch its stories
+
+
+class Lost(Exception):
+    """Another process ended or fell silent; the message says how it was noticed."""
+
+
+class Group:
+    """One process alone.
+
+    Attributes:
+        rank: number of this process, from 0; rank 0 alone writes and displays.
+        size: how many processes there are.
+        on_loss: receives the reason when the others are lost, just before this process ends.
+    """
+
+    rank = 0
+    size = 1
+    on_loss: Callable[[str], None] = staticmethod(lambda reason: None)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def seed(self, seed: int) -> int:
+        """A seed below 2**63 made this process's own; rank 0 keeps it as it is."""
+        return seed + (self.rank << 56)
+
+    def sum(self, tree: T) -> T:
+        """A tree of arrays, each summed over the processes; not evaluated."""
+        return tree
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """float64 values, each summed over the processes: exactly, and to the same bits on every one."""
+        return values
+
+    def agree(self, flag: bool, *, now: bool = False) -> bool:
+        """Whether any process gave True, in the call before this one, or in this one with ``now``.
+
+        The answer of the call before is there already, so the device need not wait for the host.
+        """
+        return flag
+
+    def first(self, make: Callable[[], bytes]) -> bytes:
+        """What ``make`` returns on rank 0, where alone it is called.
+
+        Raises:
+            StoriesError: raised by ``make``; on the other ranks SystemExit, so that the error is shown once.
+        """
+        return make()
+
+    def together(self, make: Callable[[], T]) -> T:
+        """What ``make`` returns here, once it has succeeded on every process. It must not communicate.
+
+        Raises:
+            StoriesError: ``make`` raised it on some process; on the other ranks SystemExit.
+        """
+        return make()
+
+    def adopt(self, tree: T) -> T:
+        """The arrays of rank 0 in place of this process's, bit for bit; shapes and types must be the same."""
+        return tree
+
+    def require_equal(self, facts: Callable[[], Facts]) -> None:
+        """
+        Raises:
+            StoriesError: a fact differs between processes; the message names it and the process.
+        """
+
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """Around what may wait for the others; the methods of the group do so themselves."""
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def supervised(self) -> Iterator[None]:
+        """While the block runs, the loss of another process ends this one, with `Lost` or, where MLX waits
+        for ever, with exit code 1 after ``on_loss``."""
+        yield
+
+
+ALONE = Group()
+
+
+class Processes(Group):
+    """Several processes over ``mx.distributed``; see `join`.
+
+    Args:
+        group: of MLX.
+        patience: seconds to wait for the others before they are given up.
+    """
+
+    def __init__(self, group: mx.distributed.Group, patience: float):
+        self._group = group
+        self._watchdog = Watchdog(patience, lambda reason: self.on_loss(reason))
+        self._vote: mx.array | None = None
+        self.rank, self.size = group.rank(), group.size()
+
+    def sum(self, tree: T) -> T:
+        return _in_buckets(tree, lambda bucket: mx.distributed.all_sum(bucket, group=self._group))
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        bits = np.ascontiguousarray(values, dtype=np.float64).reshape(-1).view(np.uint32)
+        return self._gather(bits).view(np.float64).sum(axis=0).reshape(np.shape(values))
+
+    def agree(self, flag: bool, *, now: bool = False) -> bool:
+        before = self._vote
+        self._vote = mx.distributed.all_sum(mx.array([int(flag)]), group=self._group)
+        mx.async_eval(self._vote)
+        answer = self._vote if now else before
+        with self._watchdog.waiting():
+            return answer is not None and answer.item() > 0
+
+    def first(self, make: Callable[[], bytes]) -> bytes:
+        content = self.together(make if self.leads else bytes)
+        length = int(self._gather(np.array([len(content)], dtype=np.uint32))[0, 0])
+        bits = np.zeros((length + 3) // 4 * 4, dtype=np.uint8)
+        bits[: len(content)] = np.frombuffer(content, dtype=np.uint8)
+        return self._add(bits.view(np.uint32)).tobytes()[:length]
+
+    def together(self, make: Callable[[], T]) -> T:
+        result, error = None, b""
+        try:
+            result = make()
+        except StoriesError as raised:
+            error = str(raised).encode()
+        lengths = self._gather(np.array([len(error)], dtype=np.uint32), extra=START)[:, 0]
+        if not lengths.any():
+            return result
+        failed = int(np.flatnonzero(lengths)[0])
+        text = np.zeros(lengths.max(), dtype=np.uint32)
+        text[: len(error)] = np.frombuffer(error, dtype=np.uint8)
+        message = self._gather(text)[failed, : lengths[failed]].astype(np.uint8).tobytes().decode()
+        raise self._once(message if failed == 0 else f"process {failed} of {self.size}: {message}")
+
+    def adopt(self, tree: T) -> T:
+        def of_rank_0(bucket: mx.array) -> mx.array:
+            bits = bucket.view(mx.uint8)
+            return mx.distributed.all_sum(
+                bits if self.leads else mx.zeros_like(bits), group=self._group
+            ).view(bucket.dtype)
+
+        adopted = _in_buckets(tree, of_rank_0)
+        with self._watchdog.waiting():
+            mx.eval(adopted)
+        return adopted
+
+    def require_equal(self, facts: Callable[[], Facts]) -> None:
+        found = {"computer's name": platform.node().encode()} | dict(facts())
+        digests = b"".join(hashlib.sha256(value).digest() for value in found.values())
+        table = self._gather(np.frombuffer(digests, dtype=np.uint32)).reshape(self.size, len(found), -1)
+        equal = (table == table[0]).all(axis=-1)
+        for index, name in list(enumerate(found))[1:]:
+            if not equal[:, index].all():
+                other = int(np.argmin(equal[:, index]))
+                where = "on this computer too" if equal[other, 0] else "on another computer"
+                raise self._once(
+                    f"process {other} of {self.size}, {where}, has other {name} than process 0: "
+                    "start all with the same options, files and versions."
+                )
+
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        return self._watchdog.waiting()
+
+    @contextlib.contextmanager
+    def supervised(self) -> Iterator[None]:
+        with self._watchdog.running():
+            try:
+                yield
+            except RuntimeError as error:
+                if not str(error).startswith(("[ring]", "[jaccl]", "[nccl]", "[mpi]")):
+                    raise
+                reason = f"the connection to another process was lost ({error})."
+                self.on_loss(reason)
+                raise Lost(reason) from error
+
+    def _add(self, words: np.ndarray, extra: float = 0.0) -> np.ndarray:
+        """The sum over the processes of a uint32 array."""
+        total = mx.distributed.all_sum(mx.array(words), group=self._group) if words.size else mx.array(words)
+        with self._watchdog.waiting(extra):
+            return np.array(total)
+
+    def _gather(self, words: np.ndarray, extra: float = 0.0) -> np.ndarray:
+        """The uint32 [n] of every process, uint32 [size, n]."""
+        table = np.zeros((self.size, len(words)), dtype=np.uint32)
+        table[self.rank] = words
+        return self._add(table, extra)
+
+    def _once(self, message: str) -> BaseException:
+        """An error that rank 0 shows; the others end quietly with the same exit code."""
+        return StoriesError(message) if self.leads else SystemExit(2)
+
+
+def digest(tree: Any) -> bytes:
+    """SHA-256 of a tree of arrays, in whatever order it holds them."""
+    total = hashlib.sha256()
+    for name, array in sorted(tree_flatten(tree), key=lambda leaf: leaf[0]):
+        total.update(name.encode())
+        total.update(memoryview(array.reshape(-1).view(mx.uint8)))
+    return total.digest()
+
+
+def _in_buckets(tree: T, collective: Callable[[mx.array], mx.array]) -> T:
+    """Apply ``collective`` to flat arrays of about `BUCKET` bytes that hold all leaves of one type side by side."""
+    names, leaves = zip(*tree_flatten(tree), strict=True)
+    found: list[Any] = [None] * len(leaves)
+    for bucket in _buckets(names, leaves):
+        joined = collective(mx.concatenate([leaves[i].reshape(-1) for i in bucket]))
+        ends = np.cumsum([leaves[i].size for i in bucket])[:-1].tolist()
+        for i, part in zip(bucket, mx.split(joined, ends), strict=True):
+            found[i] = part.reshape(leaves[i].shape)
+    return tree_unflatten(list(zip(names, found, strict=True)))
+
+
+def _buckets(names: Sequence[str], leaves: Sequence[mx.array]) -> list[list[int]]:
+    """Indices of the leaves, by type and, within it, by name until a bucket is full: a tree that was loaded from a
+    file has its leaves in another order."""
+    full, open_ = [], {}
+    for index in sorted(range(len(leaves)), key=names.__getitem__):
+        leaf = leaves[index]
+        bucket, nbytes = open_.get(leaf.dtype, ([], 0))
+        if bucket and nbytes + leaf.nbytes > BUCKET:
+            full.append(bucket)
+            bucket, nbytes = [], 0
+        bucket.append(index)
+        open_[leaf.dtype] = (bucket, nbytes + leaf.nbytes)
+    return full + [bucket for bucket, _ in open_.values()]

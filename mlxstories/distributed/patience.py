@@ -1,0 +1,90 @@
+"""An end to waiting for processes that are gone.
+
+A collective of MLX waits inside the library, where no signal handler of Python runs. What happens when a peer is
+gone depends on the backend: the ring raises within milliseconds once the peer's socket is closed, but waits for ever
+on a computer that vanished or a process that is stopped, and JACCL waits for ever on both. So a thread watches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+GRACE = 30.0  # seconds, at the least, for a step that was under way when SIGINT or SIGTERM came
+
+
+class Watchdog:
+    """Ends this process with exit code 1 when a wait for the others outlasts its patience.
+
+    A signal to stop shortens the patience to `GRACE`, or thrice the longest wait so far, and a second one ends the
+    wait at once: the launcher sends SIGTERM to the processes left when one has ended.
+
+    Args:
+        patience: seconds.
+        say: receives the reason, one sentence, just before the process ends.
+    """
+
+    def __init__(self, patience: float, say: Callable[[str], None]):
+        self._patience, self._say = patience, say
+        self._since: float | None = None
+        self._longest = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self, extra: float = 0.0) -> Iterator[None]:
+        """Around every wait for the others, which may last ``extra`` seconds more."""
+        self._since = time.monotonic() + extra
+        try:
+            yield
+        finally:
+            self._longest = max(self._longest, time.monotonic() - self._since)
+            self._since = None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Watch while the block runs. Signals are seen in the main thread alone, as Python has it."""
+        signals, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        main = threading.current_thread() is threading.main_thread()
+        previous = signal.set_wakeup_fd(wakeup) if main else None
+        done = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(signals, done), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if main:
+                signal.set_wakeup_fd(previous)
+            os.close(wakeup)  # the thread reads the end of the pipe
+            thread.join()
+            os.close(signals)
+
+    def _watch(self, signals: int, done: threading.Event) -> None:
+        told: list[float] = []
+        while not done.is_set():
+            if select.select([signals], [], [], 0.5)[0]:
+                stops = [n for n in os.read(signals, 16) if n in (signal.SIGINT, signal.SIGTERM)]
+                told += [time.monotonic()] * len(stops)
+            since, now = self._since, time.monotonic()
+            grace = max(GRACE, 3 * self._longest)
+            if since is None or done.is_set():
+                continue
+            if now - since > self._patience:
+                self._end(f"the other processes were silent for {self._patience:g} seconds.")
+            elif len(told) > 1:
+                self._end("it was told to stop while it waited for the other processes.")
+            elif told and now - max(since, told[0]) > grace:
+                self._end(
+                    f"the other processes were silent for {grace:.0f} seconds after the signal to stop."
+                )
+
+    def _end(self, reason: str) -> None:
+        try:
+            self._say(reason)
+        finally:
+            os._exit(1)
