@@ -58,6 +58,7 @@ def command(patience, **options):
 
     group = distributed.join(patience)
     show = Display(quiet=not group.leads)
+    group.on_loss = lambda reason: show.lost(group, reason)
     try:
         with group.supervised():
             _train(group, show, **options)
@@ -88,7 +89,7 @@ def _run(trainer, show, *, check: bool) -> None:
     from mlxstories.training import NotFinite
 
     group = trainer.group
-    group.on_loss = lambda reason: show.lost(trainer, reason, group)
+    group.on_loss = lambda reason: show.lost(group, reason, trainer.run.path)
     trainer.warn = show.finding
     if check and group.leads:
         show.check(experiment.check(trainer))
@@ -193,13 +194,10 @@ class Display:
                 f"{finding.severity}: {finding.code}: {finding.message}. Fix: {finding.fix}.", markup=False
             )
 
-    def lost(self, trainer, reason: str, group) -> None:
+    def lost(self, group, reason: str, run: Path | None = None) -> None:
         """One line: this may be called in a thread, just before the process ends."""
-        click.echo(
-            f"Stopped: process {group.rank} of {group.size}: {reason} "
-            f"Continue from the last checkpoint: mlxstories train --resume {trainer.run.path}",
-            err=True,
-        )
+        advice = f" Continue from the last checkpoint: mlxstories train --resume {run}" if run else ""
+        click.echo(f"Stopped: process {group.rank} of {group.size}: {reason}{advice}", err=True)
 
     def end(self) -> None:
         if self.live is not None:
