@@ -30,7 +30,7 @@ def read_documents(
     """
     if separator not in SEPARATORS:
         raise StoriesError(f"separator must be one of {', '.join(SEPARATORS)}; got {separator!r}")
-    files = _files(paths)
+    files = source_files(paths)
     without_mark = separator
     if separator == "auto":
         without_mark = "file" if len(files) > 1 else "blank-line"
@@ -50,7 +50,8 @@ def read_documents(
             raise StoriesError(f"{path} contains no text; leave it out or give another file")
 
 
-def _files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The files that :func:`read_documents` reads, in its order."""
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -97,20 +98,26 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _plain(path: Path, without_mark: str, *, marked: bool) -> Iterator[str]:
     """Stories of a text file; what stands between two marks is given out as soon as it is complete."""
+    once = None
+    if without_mark == "blank-line":
+        # A file is read twice, to see first whether the mark occurs at all; a pipe is kept instead.
+        once = None if path.is_file() else list(_lines(path))
+        if not (marked and any(MARK in line for line in (_lines(path) if once is None else once))):
+            yield from _paragraphs(_lines(path) if once is None else once)
+            return
     story: list[str] = []
-    seen = False
-    for line in _lines(path):
+    for line in _lines(path) if once is None else once:
         while marked and MARK in line:
-            seen = True
             before, line = line.split(MARK, 1)
             yield "".join([*story, before]).strip("\n")
             story = []
         story.append(line)
-    if seen or without_mark in ("file", "endoftext"):
-        yield "".join(story).strip("\n")
-        return
+    yield "".join(story).strip("\n")
+
+
+def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
     paragraph: list[str] = []
-    for line in story:
+    for line in lines:
         if line.strip():
             paragraph.append(line)
         elif paragraph:
@@ -145,7 +152,7 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
                     f"{path} has no text column {field!r}; name one of {', '.join(columns.names)} by --field"
                 )
             row = 0
-            for batch in table.iter_batches(columns=[field]):
+            for batch in table.iter_batches(batch_size=1024, columns=[field]):
                 for text in batch.column(0).to_pylist():
                     row += 1
                     if text is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -18,8 +18,9 @@ from mlxstories.errors import StoriesError
 END, UNKNOWN, MASK = 0, 1, 2
 SPECIALS = ("<|endoftext|>", "<|unknown|>", "<|mask|>")
 KINDS = ("word", "char", "bpe")
+T = TypeVar("T")
 
-_CHUNK = 1024  # texts encoded in one call
+_CHUNK, _CHUNK_LENGTH = 1024, 1 << 22  # texts encoded in one call, and their characters
 
 _LETTER = r"[\p{L}\p{M}\p{N}]"
 # Words keep inner apostrophes, hyphens and underscores (don't, merry-go-round), numbers their inner
@@ -63,16 +64,20 @@ class Tokenizer:
         description["added_tokens"] = []
         return cls(Backend.from_str(json.dumps(description)))
 
+    @property
+    def dtype(self) -> type[np.unsignedinteger]:
+        """The smallest unsigned type that holds the vocabulary, uint16 or uint32."""
+        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, no special token added."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """Token ids of many texts, in the smallest unsigned type that holds the vocabulary."""
-        kind = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        """Token ids of many texts, of type ``dtype``."""
         return [
-            np.array(encoding.ids, dtype=kind)
-            for chunk in _chunks(texts)
+            np.array(encoding.ids, dtype=self.dtype)
+            for chunk in chunks(texts)
             for encoding in self.backend.encode_batch_fast(chunk, add_special_tokens=False)
         ]
 
@@ -183,9 +188,17 @@ def _kind_of(backend: Backend) -> str:
     return "char" if backend.normalizer is None else "word"
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[Sequence[str]]:
-    texts = iter(texts)
-    while chunk := list(islice(texts, _CHUNK)):
+def chunks(items: Iterable[T], text: Callable[[T], str] = lambda item: item) -> Iterator[list[T]]:
+    """Items in lists of at most 1,024 and about 4 million characters of their ``text``."""
+    chunk: list[T] = []
+    length = 0
+    for item in items:
+        chunk.append(item)
+        length += len(text(item))
+        if len(chunk) == _CHUNK or length >= _CHUNK_LENGTH:
+            yield chunk
+            chunk, length = [], 0
+    if chunk:
         yield chunk
 
 

@@ -1,0 +1,65 @@
+"""Which stories a model is trained and evaluated on, and how they become tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlxstories.data.readers import SEPARATORS
+from mlxstories.data.splits import SPLITS
+from mlxstories.data.tokenizer import KINDS
+from mlxstories.errors import StoriesError
+
+DEFAULT_STORIES = {"stories": 10_000, "tinystories": 100_000}
+MOST_STORIES = 10_000_000  # held in memory
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which stories a model is trained and evaluated on.
+
+    Attributes:
+        source: ``stories`` (built in), ``tinystories``, paths of files and directories, or the path of a
+            prepared directory (:mod:`mlxstories.data.shards`).
+        stories: stories to train on, at most; None means 10,000 built-in ones, 100,000 of TinyStories,
+            all of the files.
+        validation: stories held out; None means 500 (built in, TinyStories), or a tenth of the files'.
+        field: the text field of JSON lines and parquet.
+        separator: what separates stories in text files: auto, endoftext, blank-line or file.
+        tokenizer: word, char or bpe.
+        vocab_size: most tokens in the vocabulary.
+        split: ``seeded`` at random by story, or ``tail``, the last ones in order.
+        seed: of the built-in stories and of the split.
+    """
+
+    source: str | tuple[str, ...] = "stories"
+    stories: int | None = None
+    validation: int | None = None
+    field: str = "text"
+    separator: str = "auto"
+    tokenizer: str = "word"
+    vocab_size: int = 8192
+    split: str = "seeded"
+    seed: int = 0
+
+    def __post_init__(self):
+        if isinstance(self.source, str):
+            if self.source not in DEFAULT_STORIES:
+                object.__setattr__(self, "source", (self.source,))
+        else:
+            object.__setattr__(self, "source", tuple(str(path) for path in self.source))
+            if not self.source:
+                raise StoriesError("no source of stories; name stories, tinystories, or files")
+            for name in DEFAULT_STORIES:
+                if name in self.source:
+                    raise StoriesError(f"{name} cannot be mixed with other sources; name it alone")
+        for name in ("stories", "validation"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise StoriesError(f"{name} must be at least 1; got {value}")
+            if value is not None and value > MOST_STORIES:
+                raise StoriesError(f"{name} must be at most {MOST_STORIES:,}; got {value:,}")
+        for name, allowed in (("tokenizer", KINDS), ("separator", SEPARATORS), ("split", SPLITS)):
+            if getattr(self, name) not in allowed:
+                raise StoriesError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        if self.vocab_size < 4:
+            raise StoriesError(f"vocab_size must be at least 4; got {self.vocab_size}")
