@@ -43,7 +43,7 @@ _SUMMARIES = {
     "plot": "Draw the curves of runs.",
     "export": "Write a trained model for mlx-lm and Hugging Face transformers.",
     "import": "Make an exported model a run again.",
-    "data": "Show the stories and what is known about them.",
+    "data": "Show stories and what is known about them; prepare corpora larger than memory.",
     "info": "Show versions, device, BLAS and where data and runs lie.",
 }
 

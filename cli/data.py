@@ -2,16 +2,85 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
+from pathlib import Path
 
 import click
 
-from mlxstories.cli.options import data_options
+from mlxstories.cli.options import data_options, reading_options
 
 
 @click.group("data")
 def command():
-    """Show the stories and what is known about them."""
+    """Show stories and what is known about them; prepare corpora larger than memory."""
+
+
+@command.command()
+@click.argument("data", nargs=-1, required=True, metavar="SOURCE...")
+@reading_options
+@click.option(
+    "--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New directory to write."
+)
+def prepare(data, to):
+    """Tokenise stories of any number into a directory to train from.
+
+    SOURCE is stories (built in), tinystories, or files and directories. Memory stays bounded; stopped, the
+    same command goes on where it was. Then: mlxstories train --data DIR
+    """
+    from mlxstories.data.prepare import prepare
+
+    meter = _Meter()
+    try:
+        index = prepare(data, to, report=meter)
+    except KeyboardInterrupt:
+        meter.end()
+        click.echo("Stopped. The same command goes on where it was.", err=True)
+        sys.exit(130)
+    meter.end()
+    stories, tokens = (sum(getattr(shard, name) for shard in index.train) for name in ("stories", "tokens"))
+    held_out = sum(shard.stories for shard in index.validation)
+    click.echo(
+        f"{to}: {tokens + stories:,} tokens of {stories:,} stories to train on, {held_out:,} held out; "
+        f"{index.duplicates_removed:,} exact duplicates removed"
+        + (f", {index.empty_removed:,} without a token" if index.empty_removed else "")
+    )
+    click.echo(f"Next:\n  mlxstories train --data {to}")
+
+
+class _Meter:
+    """One line for what is going on, rewritten in a terminal and left out elsewhere."""
+
+    def __init__(self):
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+        self.status = self.console.status("") if self.console.is_terminal else None
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        if self.status is not None:
+            of = f" of {total / 1e6:,.0f}" if total else ""
+            self.status.start()
+            self.status.update(f"{stage}: {done / 1e6:,.0f}{of} MB")
+
+    def end(self) -> None:
+        if self.status is not None:
+            self.status.stop()
+
+
+@command.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+def verify(directory):
+    """Check every byte of a prepared directory against its index."""
+    from mlxstories.data import shards
+    from mlxstories.errors import StoriesError
+
+    if not shards.is_prepared(directory):
+        raise StoriesError(f"{directory} is no prepared directory; make one by mlxstories data prepare")
+    prepared = shards.verify(directory)
+    click.echo(
+        f"{directory} is whole: {prepared.train.targets:,} tokens to train on, {prepared.val.targets:,} held out"
+    )
 
 
 @command.command()
@@ -39,7 +108,7 @@ def command():
 @click.option("--floor", is_flag=True, help="Show what is known about each built-in story too.")
 def show(paths, stories, seed, field, separator, floor):
     """Print some stories."""
-    from mlxstories.data import source
+    from mlxstories.data import shards, source
     from mlxstories.data.readers import read_documents
     from mlxstories.data.tinystories import download
     from mlxstories.errors import StoriesError
@@ -54,7 +123,11 @@ def show(paths, stories, seed, field, separator, floor):
         raise StoriesError("--floor is known for the built-in stories alone; leave out --data")
     if paths == ("tinystories",):
         paths, separator = (download("validation"),), "endoftext"
-    documents = read_documents(paths, field=field, separator=separator)
+    if len(paths) == 1 and shards.is_prepared(Path(paths[0])):
+        prepared = shards.load(Path(paths[0]))
+        documents = shards.Decoded(prepared.val, prepared.tokenizer)
+    else:
+        documents = read_documents(paths, field=field, separator=separator)
     for number, text in enumerate(islice(documents, stories)):
         click.echo(("\n" if number else "") + text)
 

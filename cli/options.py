@@ -30,12 +30,25 @@ def data_options(function: Callable) -> Callable:
 
     ``--data-seed`` stands apart from the seed of a training, so that runs of several seeds share stories.
     """
+    source = click.option(
+        "--data",
+        multiple=True,
+        default=("stories",),
+        show_default=True,
+        metavar="SOURCE",
+        help="Source: stories (built in), tinystories, files or directories; repeatable.",
+    )
+    return source(reading_options(function))
+
+
+def reading_options(function: Callable) -> Callable:
+    """Adds how to read, split and tokenise sources; of ``data``, their names, the command receives a DataConfig."""
 
     @functools.wraps(function)
     def wrapper(
         *args, data, stories, validation, field, separator, split, tokenizer, vocab_size, data_seed, **options
     ):
-        from mlxstories.data.dataset import DataConfig
+        from mlxstories.data.config import DataConfig
 
         config = DataConfig(
             source=data[0] if len(data) == 1 else data,
@@ -56,14 +69,6 @@ def data_options(function: Callable) -> Callable:
 
 
 _OPTIONS = (
-    click.option(
-        "--data",
-        multiple=True,
-        default=("stories",),
-        show_default=True,
-        metavar="SOURCE",
-        help="Source: stories (built in), tinystories, files or directories; repeatable.",
-    ),
     click.option(
         "--stories",
         type=int,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
+from mlxstories.data import shards
 from mlxstories.data import source as built_in
 from mlxstories.data.config import DEFAULT_STORIES, DataConfig
 from mlxstories.data.packing import Documents
@@ -22,7 +24,7 @@ from mlxstories.data.splits import (
     split,
 )
 from mlxstories.data.tinystories import download
-from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.data.tokenizer import Tokenizer, words
 from mlxstories.errors import StoriesError
 
 
@@ -56,8 +58,8 @@ class Dataset:
     tokenizer: Tokenizer
     train: Documents
     val: Documents
-    train_texts: list[str]
-    val_texts: list[str]
+    train_texts: Sequence[str]
+    val_texts: Sequence[str]
     floor: Floor | None
     report: dict
     fingerprint: str
@@ -69,6 +71,8 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
     A given tokenizer is used as it is; else one is trained on the training stories alone. Raises
     StoriesError for input that cannot be read or split.
     """
+    if isinstance(config.source, tuple) and any(shards.is_prepared(Path(path)) for path in config.source):
+        return _prepared(config, tokenizer)
     told: list[built_in.Story] | None = None
     if config.source == "stories":
         train_texts, told, removed = _tell(config)
@@ -97,6 +101,68 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
     }
     mark = _fingerprint(config, train_texts, val_texts)
     return Dataset(config, tokenizer, train, val, train_texts, val_texts, floor, report, mark)
+
+
+def _prepared(config: DataConfig, tokenizer: Tokenizer | None) -> Dataset:
+    """A prepared directory, whose tokens stay in their files."""
+    if len(config.source) > 1:
+        raise StoriesError("a prepared directory cannot be mixed with other sources; name it alone")
+    path = Path(config.source[0])
+    prepared = shards.load(path)
+    index = prepared.index
+    for field in fields(DataConfig):
+        asked, there = getattr(config, field.name), getattr(index.config, field.name)
+        if field.name != "source" and asked not in (field.default, there):
+            raise StoriesError(
+                f"{path} was prepared with {field.name} {there}, not {asked}; leave it out, or prepare again"
+            )
+    if tokenizer is not None and tokenizer.backend.to_str() != prepared.tokenizer.backend.to_str():
+        raise StoriesError(
+            f"{path} was prepared with another tokenizer; prepare it again, or train a new run"
+        )
+    train_texts, val_texts = (
+        shards.Decoded(documents, prepared.tokenizer) for documents in (prepared.train, prepared.val)
+    )
+    floor = None
+    if index.config.source == "stories" and not sum(shard.unknown for shard in index.validation):
+        told = [built_in.walk(words(text)) for text in val_texts]
+        floor = _floor(told, prepared.val, prepared.tokenizer)
+    report = {
+        "source": str(path),
+        "tokenizer": prepared.tokenizer.kind,
+        "vocabulary": prepared.tokenizer.vocab_size,
+        "duplicates_removed": index.duplicates_removed,
+        "train": _describe_shards(index.train),
+        "validation": _describe_shards(index.validation),
+        "near_duplicates": index.near_duplicates,
+        "floor": None if floor is None else {"nats": floor.nats, "accuracy": floor.accuracy},
+    }
+    return Dataset(
+        config,
+        prepared.tokenizer,
+        prepared.train,
+        prepared.val,
+        train_texts,
+        val_texts,
+        floor,
+        report,
+        index.fingerprint,
+    )
+
+
+def _describe_shards(parts: Sequence[shards.Shard]) -> dict:
+    stories, tokens, unknown, text_bytes = (
+        sum(getattr(shard, name) for shard in parts)
+        for name in ("stories", "tokens", "unknown", "text_bytes")
+    )
+    return {
+        "stories": stories,
+        "tokens": tokens + stories,
+        "bytes": text_bytes,
+        "mean_length": tokens / stories,
+        "max_length": max(shard.longest for shard in parts),
+        "unknown_rate": unknown / tokens,
+    }
 
 
 def _tell(config: DataConfig) -> tuple[list[str], list[built_in.Story], int]:

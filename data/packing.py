@@ -56,7 +56,9 @@ class Documents:
         return len(self.tokens) + len(self)
 
     def release(self) -> None:
-        """Give back the memory of tokens that were read out of files; those of an array stay."""
+        """Give back the memory of tokens that lie in files; an array's stay."""
+        if not isinstance(self.tokens, np.ndarray):
+            self.tokens.release()
 
 
 class Rows(NamedTuple):

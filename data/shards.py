@@ -24,6 +24,7 @@ from mlxstories.data.config import DataConfig
 from mlxstories.data.packing import Documents
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
+from mlxstories.files import sha256, write_json
 from mlxstories.serialize import from_dict, read_json, to_dict
 
 FORMAT = "mlxstories shards 1"
@@ -78,12 +79,14 @@ class Index:
     empty_removed: int
     near_duplicates: dict[str, Any] | None
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it, and so of every story and the tokenizer."""
+        return _digest(to_dict(self))
+
     def write(self, path: Path) -> None:
         """Write it to the directory ``path``, whose other files must be there."""
-        from mlxstories.files import write_json
-
-        content = to_dict(self)
-        write_json(path / INDEX, {"format": FORMAT, "sha256": _digest(content), **content})
+        write_json(path / INDEX, {"format": FORMAT, "sha256": self.fingerprint, **to_dict(self)})
 
     @classmethod
     def read(cls, path: Path) -> Index:
@@ -94,7 +97,9 @@ class Index:
         """
         content = read_json(path / INDEX)
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise StoriesError(f"{path / INDEX} is not an index of prepared stories of this version; {_AGAIN}")
+            raise StoriesError(
+                f"{path / INDEX} is not an index of prepared stories of this version; {_AGAIN}"
+            )
         if content.pop("sha256", None) != _digest(content):
             raise StoriesError(f"{path / INDEX} is damaged: its SHA-256 differs; {_AGAIN}")
         return from_dict(cls, content, str(path / INDEX))
@@ -154,7 +159,7 @@ class Decoded(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An open directory: its index, tokenizer, and the stories as tokens in mapped files."""
+    """An open directory: its index, tokenizer, training stories in mapped files, and held-out ones in memory."""
 
     index: Index
     tokenizer: Tokenizer
@@ -171,7 +176,7 @@ def load(path: Path) -> Prepared:
     """Open a prepared directory.
 
     Checked are the index, the tokenizer, the lengths of the stories and the sizes of all files, not the
-    tokens themselves; :func:`verify` reads those too. Held in memory are 8 bytes a story.
+    tokens themselves; :func:`verify` reads those too. Held in memory are 8 bytes a story and the held-out tokens.
 
     Raises:
         StoriesError: the directory is half-written or damaged.
@@ -184,8 +189,8 @@ def load(path: Path) -> Prepared:
     index = Index.read(path)
     _check(path / TOKENIZER, index.tokenizer_sha256)
     tokenizer = Tokenizer.load(path / TOKENIZER)
-    parts = (documents(path, shards, index.dtype) for shards in (index.train, index.validation))
-    return Prepared(index, tokenizer, *parts)
+    train, val = (documents(path, shards, index.dtype) for shards in (index.train, index.validation))
+    return Prepared(index, tokenizer, train, Documents(val.tokens[:], val.offsets))
 
 
 def documents(path: Path, shards: Sequence[Shard], dtype: str) -> Documents:
@@ -220,19 +225,12 @@ def verify(path: Path) -> Prepared:
 def _check(file: Path, expected: str) -> None:
     if not file.is_file():
         raise StoriesError(f"{file} is missing; {_AGAIN}")
-    if sha256_of(file) != expected:
-        raise StoriesError(f"{file} is damaged: its SHA-256 differs from the index; {_AGAIN}")
-
-
-def sha256_of(file: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        actual = sha256(file)
     except OSError as error:
         raise StoriesError(f"cannot read {file}: {error.strerror or error}") from error
-    return digest.hexdigest()
+    if actual != expected:
+        raise StoriesError(f"{file} is damaged: its SHA-256 differs from the index; {_AGAIN}")
 
 
 def _digest(content: dict) -> str:

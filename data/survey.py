@@ -19,6 +19,7 @@ from mlxstories.data.splits import MOST_VALIDATION, distinct, fingerprint
 from mlxstories.data.tinystories import download
 from mlxstories.data.tokenizer import chunks
 from mlxstories.errors import StoriesError
+from mlxstories.files import sha256
 
 LEFT_OUT, TRAIN, VALIDATION, UNDECIDED = range(4)
 
@@ -53,15 +54,11 @@ def identity(config: DataConfig, report: Callable[[int], None] = lambda count: N
         digest.update(json.dumps([tales.PARTS, lexicon.LISTS, lexicon.FORMS]).encode())
         return digest.hexdigest()
     for path in files(config):
-        mine = hashlib.sha256()
         try:
-            with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    mine.update(block)
-                    report(len(block))
+            mark = sha256(path, report)
         except OSError as error:
             raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
-        digest.update(path.suffix.lower().encode() + b"\0" + mine.digest())
+        digest.update(f"{path.suffix.lower()} {mark}\n".encode())
     return digest.hexdigest()
 
 

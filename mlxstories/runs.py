@@ -31,6 +31,7 @@ from mlxstories.files import (
     new_directory,
     remove_directory,
     remove_partial,
+    sha256,
     write_json,
     write_text,
     writing,
@@ -79,7 +80,7 @@ class Checkpoint:
 
     def write(self, staging: Path) -> None:
         """Complete a directory that holds the arrays: their checksums go into ``state.json``."""
-        sums = {name: _sha256(staging / name) for name in ARRAY_FILES}
+        sums = {name: sha256(staging / name) for name in ARRAY_FILES}
         state = {"format": CHECKPOINT_FORMAT, **self.state, "sha256": sums}
         write_json(staging / "state.json", {**state, "checksum": _checksum(state)})
 
@@ -94,7 +95,7 @@ class Checkpoint:
             file = self.path / name
             _refuse_links(file)
             try:
-                sound = _sha256(file) == self.state["sha256"].get(name)
+                sound = sha256(file) == self.state["sha256"].get(name)
             except OSError as error:
                 raise StoriesError(f"{file} cannot be read: {error.strerror or error}.") from error
             if not sound:
@@ -301,11 +302,3 @@ def _refuse_links(*paths: Path) -> None:
 def _checksum(state: dict[str, Any]) -> str:
     """SHA-256 of the state in one canonical form."""
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -53,6 +53,29 @@ def test_stats_of_files(tmp_path):
     assert "validation stories closely resemble" in result.output
 
 
+def test_prepare_then_use(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"Tom saw {i} red birds." for i in range(30)))
+    args = ("prepare", str(tmp_path / "a.txt"), "--to", str(tmp_path / "shards"), "--validation", "4")
+    for _ in range(2):
+        result = run(*args)
+        assert result.exit_code == 0, result.output
+        assert "26 stories to train on, 4 held out; 0 exact duplicates removed" in result.output
+        assert f"mlxstories train --data {tmp_path / 'shards'}" in result.output
+    assert "is whole: 182 tokens to train on" in run("verify", str(tmp_path / "shards")).output
+    assert "26 stories" in run("stats", "--data", str(tmp_path / "shards")).output
+    shown = run("show", "--data", str(tmp_path / "shards"), "--stories", "2").output
+    assert shown.count("Tom saw") == 2
+
+
+def test_only_a_whole_directory_is_verified(tmp_path):
+    result = run("verify", str(tmp_path))
+    assert result.exit_code == 2 and "is no prepared directory" in result.output
+    assert run("prepare", "--to", str(tmp_path / "x")).exit_code == 2
+    (tmp_path / "notes.txt").write_text("Mine.")
+    result = run("prepare", "stories", "--stories", "20", "--to", str(tmp_path))
+    assert result.exit_code == 2 and "holds something else" in result.output
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
