@@ -58,9 +58,8 @@ def command(patience, **options):
 
     group = distributed.join(patience)
     show = Display(quiet=not group.leads)
-    group.on_loss = lambda reason: show.lost(group, reason)
     try:
-        with group.supervised():
+        with group.supervised(show.lost):
             _train(group, show, **options)
     except distributed.Lost:
         sys.exit(1)
@@ -88,24 +87,22 @@ def _run(trainer, show, *, check: bool) -> None:
     from mlxstories import experiment
     from mlxstories.training import NotFinite
 
-    group = trainer.group
-    group.on_loss = lambda reason: show.lost(group, reason, trainer.run.path)
     trainer.warn = show.finding
-    if check and group.leads:
+    if check and trainer.group.leads:
         show.check(experiment.check(trainer))
     show.begin(trainer)
     try:
         evaluation = trainer.train()
     except NotFinite as error:
         show.end()
-        if group.leads:
+        if trainer.group.leads:
             click.echo(
                 f"Stopped: {error} The checkpoints before it are kept in {trainer.run.path}.", err=True
             )
             click.echo("Find out why: mlxstories debug", err=True)
         sys.exit(1)
     show.end()
-    if not group.leads:
+    if not trainer.group.leads:
         return
     if evaluation is None:
         click.echo(
@@ -139,7 +136,7 @@ class Display:
         from rich.console import Console
 
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
-        self.live = None
+        self.live = self.run = None
         self.latest = {}
 
     def begin(self, trainer) -> None:
@@ -147,6 +144,7 @@ class Display:
 
         from mlxstories.model import parameter_count
 
+        self.run = trainer.run.path
         dataset, phase, config = trainer.dataset, trainer.phase, trainer.config
         rows = phase.accumulation * config.batch_size
         shared = f" shared among {trainer.group.size} processes" if trainer.group.size > 1 else ""
@@ -194,10 +192,12 @@ class Display:
                 f"{finding.severity}: {finding.code}: {finding.message}. Fix: {finding.fix}.", markup=False
             )
 
-    def lost(self, group, reason: str, run: Path | None = None) -> None:
+    def lost(self, reason: str) -> None:
         """One line: this may be called in a thread, just before the process ends."""
-        advice = f" Continue from the last checkpoint: mlxstories train --resume {run}" if run else ""
-        click.echo(f"Stopped: process {group.rank} of {group.size}: {reason}{advice}", err=True)
+        advice = (
+            f" Continue from the last checkpoint: mlxstories train --resume {self.run}" if self.run else ""
+        )
+        click.echo(f"Stopped: {reason}{advice}", err=True)
 
     def end(self) -> None:
         if self.live is not None:

@@ -40,12 +40,10 @@ class Group:
     Attributes:
         rank: number of this process, from 0; rank 0 alone writes and displays.
         size: how many processes there are.
-        on_loss: receives the reason when the others are lost, just before this process ends.
     """
 
     rank = 0
     size = 1
-    on_loss: Callable[[str], None] = staticmethod(lambda reason: None)
 
     @property
     def leads(self) -> bool:
@@ -102,9 +100,9 @@ class Group:
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def supervised(self) -> Iterator[None]:
+    def supervised(self, say: Callable[[str], None]) -> Iterator[None]:
         """While the block runs, the loss of another process ends this one, with `Lost` or, where MLX waits
-        for ever, with exit code 1 after ``on_loss``."""
+        for ever, with exit code 1. Before that, ``say`` receives the reason, perhaps in another thread."""
         yield
 
 
@@ -121,7 +119,7 @@ class Processes(Group):
 
     def __init__(self, group: mx.distributed.Group, patience: float):
         self._group = group
-        self._watchdog = Watchdog(patience, lambda reason: self.on_loss(reason))
+        self._watchdog = Watchdog(patience)
         self._vote: mx.array | None = None
         self.rank, self.size = group.rank(), group.size()
 
@@ -192,15 +190,18 @@ class Processes(Group):
         return self._watchdog.waiting()
 
     @contextlib.contextmanager
-    def supervised(self) -> Iterator[None]:
-        with self._watchdog.running():
+    def supervised(self, say: Callable[[str], None]) -> Iterator[None]:
+        def say_who(reason: str) -> None:
+            say(f"process {self.rank} of {self.size}: {reason}")
+
+        with self._watchdog.running(say_who):
             try:
                 yield
             except RuntimeError as error:
                 if not str(error).startswith(("[ring]", "[jaccl]", "[nccl]", "[mpi]")):
                     raise
                 reason = f"the connection to another process was lost ({error})."
-                self.on_loss(reason)
+                say_who(reason)
                 raise Lost(reason) from error
 
     def _add(self, words: np.ndarray, extra: float = 0.0) -> np.ndarray:

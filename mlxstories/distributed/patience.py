@@ -26,11 +26,10 @@ class Watchdog:
 
     Args:
         patience: seconds.
-        say: receives the reason, one sentence, just before the process ends.
     """
 
-    def __init__(self, patience: float, say: Callable[[str], None]):
-        self._patience, self._say = patience, say
+    def __init__(self, patience: float):
+        self._patience = patience
         self._since: float | None = None
         self._longest = 0.0
 
@@ -45,14 +44,17 @@ class Watchdog:
             self._since = None
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Watch while the block runs. Signals are seen in the main thread alone, as Python has it."""
+    def running(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Watch while the block runs; ``say`` receives the reason just before the process ends.
+
+        Signals are seen where the block runs in the main thread, as Python has it.
+        """
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         main = threading.current_thread() is threading.main_thread()
         previous = signal.set_wakeup_fd(wakeup) if main else None
         done = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(signals, done), daemon=True)
+        thread = threading.Thread(target=self._watch, args=(signals, done, say), daemon=True)
         thread.start()
         try:
             yield
@@ -64,27 +66,29 @@ class Watchdog:
             thread.join()
             os.close(signals)
 
-    def _watch(self, signals: int, done: threading.Event) -> None:
+    def _watch(self, signals: int, done: threading.Event, say: Callable[[str], None]) -> None:
         told: list[float] = []
         while not done.is_set():
             if select.select([signals], [], [], 0.5)[0]:
                 stops = [n for n in os.read(signals, 16) if n in (signal.SIGINT, signal.SIGTERM)]
                 told += [time.monotonic()] * len(stops)
-            since, now = self._since, time.monotonic()
-            grace = max(GRACE, 3 * self._longest)
-            if since is None or done.is_set():
-                continue
-            if now - since > self._patience:
-                self._end(f"the other processes were silent for {self._patience:g} seconds.")
-            elif len(told) > 1:
-                self._end("it was told to stop while it waited for the other processes.")
-            elif told and now - max(since, told[0]) > grace:
-                self._end(
-                    f"the other processes were silent for {grace:.0f} seconds after the signal to stop."
-                )
+            reason = self._reason(told)
+            if reason is not None and not done.is_set():
+                try:
+                    say(reason)
+                finally:
+                    os._exit(1)
 
-    def _end(self, reason: str) -> None:
-        try:
-            self._say(reason)
-        finally:
-            os._exit(1)
+    def _reason(self, told: list[float]) -> str | None:
+        """Why the wait under way must end, if it must; ``told`` are the times of the signals to stop."""
+        since, now = self._since, time.monotonic()
+        grace = max(GRACE, 3 * self._longest)
+        if since is None:
+            return None
+        if now - since > self._patience:
+            return f"the other processes were silent for {self._patience:g} seconds."
+        if len(told) > 1:
+            return "it was told to stop while it waited for the other processes."
+        if told and now - max(since, told[0]) > grace:
+            return f"the other processes were silent for {grace:.0f} seconds after the signal to stop."
+        return None

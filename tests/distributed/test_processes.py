@@ -103,9 +103,8 @@ def test_nobody_waits_for_ever_for_a_process_that_fell_silent(tmp_path):
         "import os, signal, sys\n"
         "from mlxstories.distributed import join\n"
         "group = join(patience=0.5)\n"
-        "group.on_loss = lambda reason: print(reason, flush=True)\n"
         "group.agree(False, now=True)\n"
-        "with group.supervised():\n"
+        "with group.supervised(lambda reason: print(reason, flush=True)):\n"
         "    if group.rank: os.kill(os.getpid(), signal.SIGSTOP)\n"
         "    group.agree(False, now=True)\n"
     )
@@ -115,7 +114,10 @@ def test_nobody_waits_for_ever_for_a_process_that_fell_silent(tmp_path):
     finally:
         silent.kill()
     finish([silent])
-    assert waiting.returncode == 1 and out == "the other processes were silent for 0.5 seconds.\n", err
+    assert (
+        waiting.returncode == 1
+        and out == "process 0 of 2: the other processes were silent for 0.5 seconds.\n"
+    ), err
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_once_and_nothing_is_written(tmp_path):
