@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("debug", "train", "sample", "compare", "plot", "export", "import", "data", "info")
+COMMANDS = ("tour", "debug", "train", "sample", "compare", "plot", "export", "import", "data", "info")
 
 
 class _Commands(click.Group):
@@ -36,6 +36,7 @@ class _Commands(click.Group):
 
 # Help must not import the commands, which import MLX, so their one-line summaries stand here.
 _SUMMARIES = {
+    "tour": "Five minutes from a broken recipe to a model that tells stories.",
     "debug": "Climb the debugging ladder and name what is wrong with a training setup.",
     "train": "Train a model on stories.",
     "sample": "Let a trained model tell stories.",

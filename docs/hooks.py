@@ -8,12 +8,14 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
+PAGES = {"README.md": "index.md", "CHANGELOG.md": "CHANGELOG.md", "CONTRIBUTING.md": "CONTRIBUTING.md"}
 MOVED = {"](docs/": "](", "](../plots/gallery/": "](gallery/", "](plots/gallery/": "](gallery/"}
 
 
 def on_files(files, config):
-    """Add the first page, the study's figures and the examples to the site."""
-    files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text(encoding="utf-8")))
+    """Add the pages of the root, the study's figures and the examples to the site."""
+    for here, there in PAGES.items():
+        files.append(File.generated(config, there, content=(ROOT / here).read_text(encoding="utf-8")))
     outside = {"gallery": ROOT.glob("plots/gallery/*.png"), "examples": ROOT.glob("examples/*.*")}
     for folder, paths in outside.items():
         for path in sorted(paths):
