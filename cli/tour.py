@@ -88,7 +88,9 @@ def command(yes, keep):
                 break
             run(stop, folder)
         else:
-            click.echo("\nThat was the tour. `mlxstories -h` lists the commands; each explains itself with -h.")
+            click.echo(
+                "\nThat was the tour. `mlxstories -h` lists the commands; each explains itself with -h."
+            )
     click.echo(f"The runs lie in {keep}/runs." if keep else "The tour's folder is removed again.")
 
 
