@@ -60,7 +60,7 @@ def _backend(environment: Mapping[str, str]) -> str | None:
             f"MLX_RANK is set, and of {', '.join(_MARKS)} {len(found)} are, so it is not clear how to reach the "
             "other processes: start with mlx.launch, or unset MLX_RANK to train with one process."
         )
-    if found == ["ring"] and not _hosts(environment["MLX_HOSTFILE"]):
+    if found == ["ring"] and len(_hosts(environment["MLX_HOSTFILE"])) < 2 and environment["MLX_RANK"] == "0":
         return None  # mlx.launch -n 1 writes an empty host file
     return found[0]
 

@@ -9,9 +9,10 @@ from mlxstories.errors import StoriesError
 def test_a_process_on_its_own_is_alone(tmp_path):
     assert join(environment={}) is ALONE
     assert join(environment={"OMPI_COMM_WORLD_SIZE": "1"}) is ALONE
-    empty = tmp_path / "hosts"  # as mlx.launch -n 1 writes it
-    empty.write_text("\n")
-    assert join(environment={"MLX_RANK": "0", "MLX_HOSTFILE": str(empty)}) is ALONE
+    hosts = tmp_path / "hosts"
+    for content in ("\n", '[["127.0.0.1:1"]]'):  # the first is how mlx.launch -n 1 writes it
+        hosts.write_text(content)
+        assert join(environment={"MLX_RANK": "0", "MLX_HOSTFILE": str(hosts)}) is ALONE
 
 
 @pytest.mark.parametrize(

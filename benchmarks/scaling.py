@@ -1,0 +1,254 @@
+"""Training with several processes: are the losses those of one, what do kills leave, and what does it cost?
+
+    python benchmarks/scaling.py --json scaling.json
+
+Measured here: the losses of 1 to 4 processes, runs whose processes are killed, and the speed of 1 and 2 processes
+with one BLAS thread each, in alternating rounds. Reasoned on paper: the time to sum the gradients over real links,
+which no single computer can show.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import ranks
+
+from mlxstories.runs import write_json
+
+SIZES = ("small", "base", "large")
+PHASES = (1, 2, 3)
+# usable bits a second and seconds one way: nominal for the wires, what a good room allows for Wi-Fi 6
+LINKS = {
+    "Thunderbolt 4 (IP)": (20e9, 50e-6),
+    "10 GbE": (10e9, 50e-6),
+    "1 GbE": (1e9, 100e-6),
+    "Wi-Fi 6": (0.6e9, 2e-3),
+}
+
+
+def cli(*options: object) -> list[str]:
+    return [sys.executable, "-m", "mlxstories.cli", "train", *map(str, options)]
+
+
+def recipe(phase: int, steps: int) -> list[object]:
+    return [
+        "--stories", 200, "--validation", 50, "--size", "debug", "--phase", phase, "--batch-size", 12,
+        "--steps", steps, "--log-every", 1, "--no-check",
+    ]  # fmt: skip
+
+
+def trained(count: int, folder: Path, command: list[str]) -> None:
+    """Run ``count`` processes of ``command`` to their end."""
+    for process in ranks.start(count, command, folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL):
+        _, err = process.communicate()
+        if process.returncode:
+            raise click.ClickException(err)
+
+
+def metrics(run: Path) -> dict[tuple[int, str], dict]:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {(line["step"], line["split"]): line for line in map(json.loads, lines)}
+
+
+def difference(run: Path, reference: Path) -> float:
+    """The largest relative difference between the losses of two runs, which must have the same lines."""
+    one, other = metrics(reference), metrics(run)
+    if one.keys() != other.keys() or any(one[at]["tokens"] != other[at]["tokens"] for at in one):
+        raise click.ClickException(f"{run} and {reference} measured at other points")
+    return max(abs(other[at]["loss"] / one[at]["loss"] - 1) for at in one)
+
+
+def losses(folder: Path, counts: range, steps: int = 20) -> list[dict]:
+    """Every phase with every number of processes against one."""
+    found = []
+    for phase in PHASES:
+        for count in (1, *counts):
+            run = folder / f"phase{phase}-{count}"
+            trained(count, folder, cli(*recipe(phase, steps), "--runs", folder, "--name", run.name))
+            if count > 1:
+                worst = difference(run, folder / f"phase{phase}-1")
+                found.append({"phase": phase, "processes": count, "steps": steps, "difference": worst})
+                click.echo(f"phase {phase}, {count} processes: losses differ by at most {worst:.1e}")
+    return found
+
+
+def kills(folder: Path, counts: range, number: int, steps: int = 20) -> list[dict]:
+    """Runs in which a process is killed at a random moment, continued by another number of processes."""
+    dice, found = random.Random(0), []
+    for index in range(number):
+        before, after = dice.choice(counts), dice.choice((1, *counts))
+        run, at = folder / f"killed-{index}", dice.randrange(1, steps - 2)
+        command = cli(*recipe(1, steps), "--every", 3, "--runs", folder, "--name", run.name)
+        processes = ranks.start(before, command, folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        while (at, "train") not in metrics(run):
+            time.sleep(0.01)
+        time.sleep(dice.uniform(0, 0.2))
+        victim = dice.randrange(before)
+        processes[victim].kill()
+        killed = time.perf_counter()
+        said = {rank: each.communicate(timeout=60)[1] for rank, each in enumerate(processes)}
+        seconds = time.perf_counter() - killed
+        others = [rank for rank in said if rank != victim]
+        clear = all("Stopped: process" in said[rank] and "Traceback" not in said[rank] for rank in others)
+        codes = {processes[rank].returncode for rank in others}
+        trained(after, folder, cli("--resume", run))
+        found.append(
+            {
+                "processes": before,
+                "victim": victim,
+                "after step": at,
+                "resumed with": after,
+                "seconds until all had ended": round(seconds, 2),
+                "ended in one clear line": clear and codes == {1},
+                "difference": difference(run, folder / "phase1-1"),
+            }
+        )
+        click.echo(", ".join(f"{name} {value}" for name, value in found[-1].items()))
+    return found
+
+
+def worker(size: str, rows: int, steps: int) -> None:
+    """One rank of a timing: seconds and CPU seconds of a step, and of summing the gradients alone."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    from mlxstories import experiment
+    from mlxstories.data.dataset import DataConfig, load_dataset
+    from mlxstories.distributed import join
+    from mlxstories.losses import objective
+    from mlxstories.model import parameter_count, size_config
+    from mlxstories.phases import PHASE_1
+    from mlxstories.step import TrainStep
+    from mlxstories.training import TrainingConfig
+
+    group = join()
+    dataset = load_dataset(DataConfig(stories=500, validation=10))
+    shape = size_config(size, dataset.tokenizer.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainingConfig(batch_size=rows)
+        trainer = experiment.start(Path(folder) / "run", dataset, shape, PHASE_1, config, print, group)
+    step = TrainStep(trainer.model, trainer.optimizer, objective(shape), clip_norm=1.0, group=group)
+    trainer.model.train()
+    zeros = tree_map(mx.zeros_like, trainer.model.parameters())
+
+    def timed(action) -> tuple[list[float], float]:
+        walls, cpu = [], time.process_time()
+        for number in range(steps):
+            began = time.perf_counter()
+            mx.eval(action(number))
+            walls.append(time.perf_counter() - began)
+        return walls, (time.process_time() - cpu) / steps
+
+    for number in range(3):
+        mx.eval(step([next(trainer.stream)], number))
+    walls, cpu = timed(lambda number: (step([next(trainer.stream)], number), trainer.model.state))
+    sums, _ = timed(lambda number: group.sum(zeros))
+    parameters = parameter_count(trainer.model)
+    print(json.dumps({"walls": walls, "cpu": cpu, "sums": sums, "parameters": parameters}))
+
+
+def speed(folder: Path, size: str, rounds: int, rows: int = 8, steps: int = 10) -> dict:
+    """One and two processes on the same global batch, in alternating rounds."""
+    code = f"import scaling; scaling.worker({size!r}, {rows}, {steps})"
+    rounds_of: dict[int, list[list[dict]]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for count, results in rounds_of.items():
+            processes = ranks.start(
+                count, [sys.executable, "-c", code], folder, stdout=subprocess.PIPE, cwd=Path(__file__).parent
+            )
+            results.append([json.loads(process.communicate()[0]) for process in processes])
+    wall = {
+        count: [statistics.median(result[0]["walls"]) for result in results]
+        for count, results in rounds_of.items()
+    }
+    cpu = {
+        count: statistics.median(sum(rank["cpu"] for rank in result) for result in results)
+        for count, results in rounds_of.items()
+    }
+    ratios = sorted(one / two for one, two in zip(wall[1], wall[2], strict=True))
+    found = {
+        "size": size,
+        "parameters": rounds_of[1][0][0]["parameters"],
+        "rows": rows,
+        "rounds": rounds,
+        "milliseconds a step": {
+            count: round(1e3 * statistics.median(times), 1) for count, times in wall.items()
+        },
+        "CPU milliseconds a step": {count: round(1e3 * value, 1) for count, value in cpu.items()},
+        "speed-up": {"median": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]},
+        "CPU work of one over that of two": cpu[1] / cpu[2],
+        "milliseconds to sum the gradients": round(
+            1e3 * statistics.median(statistics.median(result[0]["sums"]) for result in rounds_of[2]), 2
+        ),
+    }
+    click.echo(json.dumps(found, indent=2))
+    return found
+
+
+def paper() -> list[dict]:
+    """Seconds to sum the gradients of a step in a ring, and how long a step on one computer must take for two to
+    reach 90 % of twice its speed.
+
+    Each of N processes sends 2 (N - 1) / N of the gradient's S bytes in 2 (N - 1) messages, so the sum takes
+    c = 2 (N - 1) / N S / B + 2 (N - 1) L over links of B bytes and L seconds. It follows the backward pass, so the
+    efficiency is (t / N) / (t / N + c) for a step of t seconds on one computer, and 90 % needs t = 9 N c.
+    """
+    from mlxstories.model import Transformer, parameter_count, size_config
+
+    found = []
+    for size in SIZES:
+        parameters = parameter_count(Transformer(size_config(size, 8192)))
+        for link, (bits, latency) in LINKS.items():
+            for count in (2, 4):
+                seconds = 2 * (count - 1) / count * 4 * parameters / (bits / 8) + 2 * (count - 1) * latency
+                found.append(
+                    {
+                        "size": size,
+                        "parameters": parameters,
+                        "megabytes": 4 * parameters / 1e6,
+                        "processes": count,
+                        "link": link,
+                        "milliseconds": 1e3 * seconds,
+                        "milliseconds of a step for 90 %": 1e3 * 9 * count * seconds,
+                    }
+                )
+    for row in found:
+        click.echo(
+            f"{row['size']:6}{row['megabytes']:7.1f} MB  {row['processes']} x {row['link']:20}"
+            f"{row['milliseconds']:9.1f} ms a sum; 90 % from steps of "
+            f"{row['milliseconds of a step for 90 %']:,.0f} ms"
+        )
+    return found
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True, help="Of the timing.")
+@click.option("--size", default="small", show_default=True, help="Of the timed model.")
+@click.option("--kills", "number", default=8, show_default=True, help="Runs with a killed process.")
+@click.option("--most", default=4, show_default=True, help="Processes.")
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write everything there.")
+def main(rounds: int, size: str, number: int, most: int, path: Path | None) -> None:
+    counts = range(2, most + 1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        result = {
+            "losses": losses(folder, counts),
+            "kills": kills(folder, counts, number),
+            "speed": speed(folder, size, rounds),
+            "paper": paper(),
+        }
+    if path is not None:
+        write_json(path, result)
+
+
+if __name__ == "__main__":
+    main()
