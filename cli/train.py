@@ -40,6 +40,10 @@ from mlxstories.cli.recipe import model_options, phase_options
 )
 @click.option("--no-check", is_flag=True, help="Skip the ladder's cheap checks before the first step.")
 @click.option(
+    "--repair", is_flag=True, help="Return to good weights and change the recipe when a run goes wrong."
+)
+@click.option("--max-repairs", default=3, show_default=True, help="With --repair: give up after so many.")
+@click.option(
     "--resume", metavar="RUN", type=RUN, help="Continue this run; all other options but --runs are ignored."
 )
 @click.option(
@@ -65,7 +69,7 @@ def command(patience, **options):
         sys.exit(1)
 
 
-def _train(group, show, data, model, phase, name, runs, no_check, resume, **training):
+def _train(group, show, data, model, phase, name, runs, no_check, repair, max_repairs, resume, **training):
     from mlxstories import experiment
     from mlxstories.distributed.following import open_run
     from mlxstories.runs import find_run
@@ -77,7 +81,9 @@ def _train(group, show, data, model, phase, name, runs, no_check, resume, **trai
             group.together(lambda: held.enter_context(run.locked()))
             trainer = experiment.resume(run, show, group)
         else:
-            config = TrainingConfig(**training)
+            if repair and max_repairs < 1:
+                raise click.BadParameter("must be at least 1", param_hint="--max-repairs")
+            config = TrainingConfig(**training, max_repairs=max_repairs if repair else 0)
             trainer = group.together(lambda: _new(group, show, data, model, phase, name, runs, config))
             held.enter_context(trainer.run.locked())
         _run(trainer, show, check=not no_check and trainer.progress.step == 0)
@@ -85,6 +91,7 @@ def _train(group, show, data, model, phase, name, runs, no_check, resume, **trai
 
 def _run(trainer, show, *, check: bool) -> None:
     from mlxstories import experiment
+    from mlxstories.repair import GaveUp, train_and_repair
     from mlxstories.training import NotFinite
 
     trainer.warn = show.finding
@@ -92,7 +99,12 @@ def _run(trainer, show, *, check: bool) -> None:
         show.check(experiment.check(trainer))
     show.begin(trainer)
     try:
-        evaluation = trainer.train()
+        repairs = trainer.config.max_repairs
+        evaluation = train_and_repair(trainer, repairs) if repairs else trainer.train()
+    except GaveUp as error:
+        show.end()
+        click.echo(f"Gave up: {error} The run is kept in {trainer.run.path}.", err=True)
+        sys.exit(1)
     except NotFinite as error:
         show.end()
         if trainer.group.leads:
@@ -119,7 +131,10 @@ def _new(group, show, data, model, phase, name, runs, config):
     from mlxstories.data.dataset import load_dataset
     from mlxstories.data.tokenizer import END
     from mlxstories.model import size_config
+    from mlxstories.repair import require_alone
 
+    if config.max_repairs:
+        require_alone(group)
     dataset = load_dataset(data)
     size = model.pop("size")
     separator = None if model.pop("across_stories") else END

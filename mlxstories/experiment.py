@@ -170,6 +170,8 @@ def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
         "trained_tokens": progress.tokens,
         "epochs": progress.step / trainer.updates_per_epoch,
         "seconds": progress.seconds,
+        "repairs": trainer.repairs,
+        "extra_updates": progress.extra_updates,
         "seed": trainer.config.seed,
         "parameters": parameter_count(trainer.model),
         "samples": [],

@@ -21,6 +21,7 @@ import logging
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,19 +179,12 @@ class Run:
         earlier = read_json(path) if path.is_file() else []
         write_json(path, [*earlier, *(dataclasses.asdict(finding) for finding in findings)])
 
-    def rewind(self, step: int) -> list[dict[str, Any]]:
+    def rewind(self, step: int, repairs: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
         """Forget the metrics and the watch's findings after ``step``, which will be measured again, and what killed
-        processes left half-written. Returns the metrics that stay."""
+        processes left half-written. Returns the measurements that stay."""
         remove_partial(self.path)
         remove_partial(self.path / "checkpoints")
-        records = self.metrics()
-        for number, record in enumerate(records, 1):
-            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-                raise StoriesError(
-                    f"{self.path / 'metrics.jsonl'} line {number} is not a measurement: the file is damaged."
-                )
-        kept = [record for record in records if record["step"] <= step]
-        write_text(self.file("metrics.jsonl"), "".join(json.dumps(record) + "\n" for record in kept))
+        kept = self.keep_metrics(step, repairs)
         path = self.file("findings.json")
         if path.is_file():
             try:
@@ -198,6 +192,21 @@ class Run:
             except (TypeError, KeyError, IndexError) as error:
                 raise StoriesError(f"{path} holds no list of findings: it is damaged.") from error
             write_json(path, early)
+        return kept
+
+    def keep_metrics(self, step: int, repairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Drop the measurements after ``step`` (all at step 0, where training begins by measuring) and all repairs
+        but these. Returns the measurements that stay."""
+        records = self.metrics()
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+                raise StoriesError(
+                    f"{self.path / 'metrics.jsonl'} line {number} is not a measurement: the file is damaged."
+                )
+        kept = [record for record in records if record["step"] <= step and record.get("split") != "repair"]
+        kept = kept if step > 0 else []
+        lines = sorted([*repairs, *kept], key=lambda record: record["step"])
+        write_text(self.file("metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
         return kept
 
     def saved(self) -> bool:
@@ -242,6 +251,12 @@ class Run:
         if damages:
             raise StoriesError(f"run {self.path} has no whole checkpoint: {damages[-1][1]}")
         raise StoriesError(f"run {self.path} has no checkpoint: it ended before its first one.")
+
+    def drop_checkpoints(self, step: int) -> None:
+        """Remove the checkpoints after ``step``."""
+        for path in self._steps():
+            if _step_of(path) > step:
+                remove_directory(path)
 
     def prune(self, keep: int) -> None:
         """Remove all checkpoints but the ``keep`` newest whole ones and the best."""

@@ -31,6 +31,7 @@ class Stream:
 
     Attributes:
         epoch, batch: position, the next microbatch.
+        skipped: positions that are left out.
         length: microbatches of the first epoch; others differ by a few where stories longer than a row are cut.
 
     Raises:
@@ -43,6 +44,7 @@ class Stream:
         self._documents, self._context, self._config = documents, context, config
         self._rows = config.share(ranks)
         self._first = rank * self._rows
+        self.skipped: set[tuple[int, int]] = set()
         windows = self._epoch(0)
         self.length = sum(self._batches(windows[index]) for index in range(len(windows)))
         self.seek(0, 0)
@@ -58,6 +60,11 @@ class Stream:
         """Continue with microbatch ``batch`` of ``epoch``."""
         self.epoch, self.batch = epoch, batch
         self._windows: Windows | None = None
+        self._skip()
+
+    def _skip(self) -> None:
+        if (self.epoch, self.batch) in self.skipped:
+            next(self)
 
     def _turn(self) -> None:
         """To the window that holds the next microbatch."""
@@ -82,4 +89,6 @@ class Stream:
         self.batch += 1
         if self.batch == self._end and self._index == len(self._windows) - 1:
             self.seek(self.epoch + 1, 0)
+        else:
+            self._skip()
         return batch

@@ -26,7 +26,7 @@ from mlxstories.ladder import Finding, Watch
 from mlxstories.losses import objective
 from mlxstories.model import Transformer
 from mlxstories.optim import build_optimizer, build_schedule
-from mlxstories.phases import Phase
+from mlxstories.phases import Phase, override
 from mlxstories.runs import Checkpoint, Run
 from mlxstories.serialize import from_dict
 from mlxstories.step import StepResult, TrainStep
@@ -47,6 +47,7 @@ class TrainingConfig:
         evaluations: validations in a run at the least; there is always one each epoch.
         keep: newest checkpoints that are kept, besides the best.
         every: updates between two checkpoints; None: they are saved at validations alone.
+        max_repairs: how often a run that goes wrong is repaired; 0: it is only watched.
     """
 
     epochs: int = 4
@@ -58,12 +59,15 @@ class TrainingConfig:
     evaluations: int = 10
     keep: int = 2
     every: int | None = None
+    max_repairs: int = 0
 
     def __post_init__(self):
         for name in ("epochs", "steps", "batch_size", "log_every", "evaluations", "keep", "every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise StoriesError(f"{name} must be at least 1, not {value}.")
+        if self.max_repairs < 0:
+            raise StoriesError(f"max_repairs must be at least 0, not {self.max_repairs}.")
         if self.layout not in ("packed", "padded"):
             raise StoriesError(f"layout must be packed or padded, not {self.layout!r}.")
         if not 0 <= self.seed < 2**31:
@@ -95,6 +99,7 @@ class Progress:
         seconds: spent so far, evaluations included.
         window: nats, tokens, hits and gradient norm of each step since the last line of metrics.
         window_seconds: spent on them.
+        extra_updates: spent on repairs: those of trials and those that were thrown away.
     """
 
     step: int = 0
@@ -104,6 +109,7 @@ class Progress:
     seconds: float = 0.0
     window: list[list[float]] = field(default_factory=list)
     window_seconds: float = 0.0
+    extra_updates: int = 0
 
 
 class NotFinite(Exception):
@@ -114,8 +120,11 @@ class NotFinite(Exception):
 class Trainer:
     """A model in training.
 
-    ``report`` receives every line of metrics as it is written, ``warn`` every finding that the curves show. The
-    processes of ``group`` share the rows of every batch, and ``run`` is `Following` on all but the first.
+    ``report`` receives every line of metrics as it is written, ``warn`` every finding that the curves show; an
+    exception of theirs ends the training. The processes of ``group`` share the rows of every batch, and ``run`` is
+    `Following` on all but the first. ``repairs`` are those of `mlxstories.repair`, the earliest first, as lines of
+    metrics: among others the ``changes`` of the phase (path: [old, new]) and the microbatches ``skipped`` (epoch,
+    number); ``phase`` is the recipe after them.
     """
 
     model: Transformer
@@ -127,6 +136,7 @@ class Trainer:
     warn: Callable[[Finding], None] = lambda finding: None
     progress: Progress = field(default_factory=Progress)
     group: Group = ALONE
+    repairs: list[dict] = field(default_factory=list)
 
     def __post_init__(self):
         share = {"rank": self.group.rank, "ranks": self.group.size}
@@ -135,18 +145,35 @@ class Trainer:
         self.total_steps = self.config.steps or self.config.epochs * self.updates_per_epoch
         at_least = math.ceil(self.total_steps / self.config.evaluations)
         self.evaluate_every = min(self.updates_per_epoch, at_least)
-        schedule = build_schedule(self.phase.schedule, self.phase.optimizer.learning_rate, self.total_steps)
-        self.learning_rate = schedule
-        self.optimizer: Optimizer = build_optimizer(self.phase.optimizer, schedule)
-        self.optimizer.init(self.model.trainable_parameters())
         self.evaluator = Evaluator(self.model, self.group)
+        self.recast(self.phase)
+
+    def recast(self, phase: Phase) -> None:
+        """Take ``phase`` as the recipe from here on, with an optimiser that has seen nothing."""
+        self.phase = phase
+        self.learning_rate = build_schedule(phase.schedule, phase.optimizer.learning_rate, self.total_steps)
+        self.optimizer: Optimizer = build_optimizer(phase.optimizer, self.learning_rate)
+        self.optimizer.init(self.model.trainable_parameters())
         floor = self.dataset.floor and self.dataset.floor.nats
         self.watch = Watch(floor=floor, vocab_size=self.model.config.vocab_size)
 
+    def new_step(self) -> TrainStep:
+        """The compiled update of the recipe as it is now."""
+        return TrainStep(
+            self.model,
+            self.optimizer,
+            objective(self.model.config),
+            label_smoothing=self.phase.label_smoothing,
+            clip_norm=self.phase.clip_norm,
+            group=self.group,
+        )
+
     def resume(self, checkpoint: Checkpoint | None) -> None:
-        """Continue from a checkpoint: weights, optimiser state, data position and metrics as they were; or start
-        again if there is none. Of several processes, rank 0 reads it for all."""
-        progress, records = json.loads(self.group.first(lambda: self._rewind(checkpoint)))
+        """Continue from a checkpoint: recipe, weights, optimiser state, data position and metrics as they were; or
+        start again if there is none. Of several processes, rank 0 reads it for all."""
+        progress, records, repairs = json.loads(self.group.first(lambda: self._rewind(checkpoint)))
+        if self.repairs != repairs:
+            self._take(repairs)
         self.progress = Progress(**progress)
         self.model.update(self.group.adopt(self.model.parameters()))
         self.optimizer.state = self.group.adopt(self.optimizer.state)
@@ -155,13 +182,34 @@ class Trainer:
             self._watch(record)
 
     def _rewind(self, checkpoint: Checkpoint | None) -> bytes:
-        """Load a checkpoint and bring the run directory back to it; its position and metrics as JSON."""
+        """Load a checkpoint and bring the run directory back to it; its position, metrics and repairs as JSON."""
         if checkpoint is None:
-            return json.dumps([dataclasses.asdict(Progress()), self.run.rewind(-1)]).encode()
+            return json.dumps([dataclasses.asdict(Progress()), self.run.rewind(-1), []]).encode()
         where = f"{checkpoint.path / 'state.json'}, progress"
         progress = from_dict(Progress, checkpoint.state.get("progress"), where)
+        self._take(checkpoint.state.get("repairs", []))
         checkpoints.restore(checkpoint, self.model, self.optimizer)
-        return json.dumps([dataclasses.asdict(progress), self.run.rewind(progress.step)]).encode()
+        records = self.run.rewind(progress.step, self.repairs)
+        return json.dumps([dataclasses.asdict(progress), records, self.repairs]).encode()
+
+    def _take(self, repairs: list[dict]) -> None:
+        """Apply the repairs of a checkpoint."""
+        phase = self.phase
+        for repair in repairs:
+            phase = override(phase, {path: new for path, (_, new) in repair["changes"].items()})
+            self.stream.skipped |= {tuple(place) for place in repair["skipped"]}
+        self.repairs = repairs
+        self.recast(phase)
+
+    def go_back(self, repair: dict) -> None:
+        """Make a repair last, with the trainer set to the point it begins at: metrics and checkpoints after this
+        point are dropped, and it is saved."""
+        self.repairs = [*self.repairs, self.position() | {"split": "repair"} | repair]
+        self.stream.skipped |= {tuple(place) for place in repair["skipped"]}
+        self.stream.seek(self.progress.epoch, self.progress.batch)
+        self.run.drop_checkpoints(self.progress.step)
+        self._save(None)
+        self.run.keep_metrics(self.progress.step, self.repairs)
 
     def train(self) -> Evaluation | None:
         """Train to the last update, or until SIGINT or SIGTERM asks to stop after the step.
@@ -174,14 +222,7 @@ class Trainer:
             Lost: another process of the group ended; checkpoints written before stay.
             StoriesError: the run directory cannot be written.
         """
-        step = TrainStep(
-            self.model,
-            self.optimizer,
-            objective(self.model.config),
-            label_smoothing=self.phase.label_smoothing,
-            clip_norm=self.phase.clip_norm,
-            group=self.group,
-        )
+        step = self.new_step()
         window = _Window(step.names, self.progress)
         began = time.perf_counter() - self.progress.seconds
         with self.run.locked(), stop_signal() as stopping:
@@ -231,9 +272,13 @@ class Trainer:
         self._write({"split": "val", "loss": evaluation.loss, "accuracy": evaluation.accuracy})
         return evaluation
 
-    def _write(self, record: dict) -> None:
+    def position(self) -> dict:
+        """Step, epoch and tokens as in every line of metrics."""
         epoch = self.progress.step / self.updates_per_epoch
-        position = {"step": self.progress.step, "epoch": round(epoch, 4), "tokens": self.progress.tokens}
+        return {"step": self.progress.step, "epoch": round(epoch, 4), "tokens": self.progress.tokens}
+
+    def _write(self, record: dict) -> None:
+        position = self.position()
         self.run.append(position | record)
         self.report(position | record)
         found = self._watch(position | record)
@@ -265,6 +310,7 @@ class Trainer:
             "val_loss": None if evaluation is None else evaluation.loss,
             "seed": self.config.seed,
             "progress": dataclasses.asdict(self.progress),
+            "repairs": self.repairs,
         }
         checkpoints.save(self.run, self.model, self.optimizer, state, self.config.keep)
 

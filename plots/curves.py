@@ -13,7 +13,16 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from mlxstories.errors import StoriesError
 from mlxstories.plots.runs import Curves
-from mlxstories.plots.style import COLOURS, GREY, legend_above, log_axis, mark_level, new_figure, styled
+from mlxstories.plots.style import (
+    COLOURS,
+    GREY,
+    legend_above,
+    log_axis,
+    mark_level,
+    mark_moment,
+    new_figure,
+    styled,
+)
 from mlxstories.story import EPOCHS
 
 AGAINST = {"updates": "step", "tokens": "tokens", "epochs": "epoch"}
@@ -48,6 +57,7 @@ def loss(runs: Sequence[Curves], against: str = "updates") -> Figure:
     figure, panels = new_figure("Loss", _caption(runs, "training"), heights)
     _draw_splits(panels[0], runs, against, "loss")
     _draw_levels(panels[0], runs, "floor", "floor {:.3f}", above=False)
+    _draw_repairs(panels[0], runs, against)
     top = max(np.nanmax(np.concatenate([run.train["loss"], run.val["loss"]])) for run in runs)
     panels[0].set(ylabel="loss (nats per token)", ylim=(0, min(top * 1.05, _first_loss(runs) * 1.3)))
     if len(panels) == 2:
@@ -87,6 +97,7 @@ def accuracy(runs: Sequence[Curves], against: str = "epochs") -> Figure:
 def learning_rate(runs: Sequence[Curves], against: str = "updates") -> Figure:
     """The learning rate of every update that was recorded."""
     figure, (axes,) = new_figure("Learning rate", _caption(runs), (3.4,))
+    _draw_repairs(axes, runs, against)
     for index, (run, colour) in enumerate(zip(runs, COLOURS, strict=False)):
         x, y = run.train[AGAINST[against]], run.train["learning_rate"]
         # Runs often share a schedule: the first lines are broad enough to be seen under the later ones.
@@ -157,6 +168,16 @@ def _draw_levels(axes: Axes, runs: Sequence[Curves], name: str, text: str, *, ab
     for value in sorted({value for value in values if value is not None}):
         colour = COLOURS[values.index(value)] if len(set(values)) > 1 else "#333333"
         mark_level(axes, value, text.format(value), above=above, colour=colour)
+
+
+def _draw_repairs(axes: Axes, runs: Sequence[Curves], against: str) -> None:
+    """A dotted line where a run went on with a repaired recipe, and what was wrong."""
+    for run, (colour, _) in zip(runs, _colours(runs), strict=True):
+        places: dict[float, list[str]] = {}
+        for repair in run.repairs:
+            places.setdefault(repair[AGAINST[against]], []).append(repair["code"])
+        for place, codes in places.items():
+            mark_moment(axes, place, "repaired: " + ", ".join(codes), colour=colour)
 
 
 def _first_loss(runs: Sequence[Curves]) -> float:

@@ -27,6 +27,7 @@ class Curves:
             learning_rate, grad_norm.
         val: float64 [M] each: step, epoch, tokens, loss, accuracy; unsmoothed.
         blocks: float64 [N] gradient norm for each part of the model.
+        repairs: of the run that was repaired: step, epoch, tokens and code of each.
         floor: entropy floor, nats per token, or None.
         ceiling: best reachable accuracy (share), or None.
     """
@@ -36,6 +37,7 @@ class Curves:
     train: dict[str, np.ndarray]
     val: dict[str, np.ndarray]
     blocks: dict[str, np.ndarray]
+    repairs: list[dict[str, Any]]
     floor: float | None
     ceiling: float | None
 
@@ -57,7 +59,7 @@ def _read(run: Run, label: str) -> Curves:
     config, records = run.config, run.metrics()
     where = run.path / "metrics.jsonl"
     for number, record in enumerate(records, 1):
-        if not isinstance(record, dict) or record.get("split") not in ("train", "val"):
+        if not isinstance(record, dict) or record.get("split") not in ("train", "val", "repair"):
             raise StoriesError(f"{where} line {number} is not a measurement: the file is damaged.")
     train = [record for record in records if record["split"] == "train"]
     val = [record for record in records if record["split"] == "val"]
@@ -75,6 +77,7 @@ def _read(run: Run, label: str) -> Curves:
             columns,
             held_out,
             blocks,
+            [{name: r[name] for name in (*_POSITION, "code")} for r in records if r["split"] == "repair"],
             None if floor.get("nats") is None else float(floor["nats"]),
             None if floor.get("accuracy") is None else float(floor["accuracy"]),
         )

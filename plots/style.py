@@ -90,6 +90,22 @@ def mark_level(axes: Axes, value: float, text: str, *, above: bool, colour: str 
     )
 
 
+def mark_moment(axes: Axes, value: float, text: str, *, colour: str = GREY) -> None:
+    """A dotted vertical line with its name beside its upper end."""
+    axes.axvline(value, color=colour, linestyle=(0, (1, 2)), linewidth=1.3, zorder=1.5)
+    axes.annotate(
+        text,
+        (value, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, -3),
+        textcoords="offset points",
+        rotation=90,
+        va="top",
+        color=colour,
+        size=9,
+    )
+
+
 def legend_above(axes: Axes, handles: Sequence) -> None:
     """A legend in one row over the panel, where no curve can run into it."""
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(handles), borderpad=0.2)

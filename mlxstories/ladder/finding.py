@@ -33,6 +33,7 @@ CATALOGUE: Mapping[str, str] = {
     "frozen-parameters": "parameters stay at their random initial values",
     "no-update": "a training step changes nothing",
     "state-not-kept": "the optimiser starts from nothing at every step",
+    "extreme-constants": "a constant of the recipe lies far outside what trains",
     "clipping-too-tight": "gradients are clipped to a small part of their length",
     "warmup-too-long": "the learning rate is still warming up when training ends",
     "weight-decay-too-large": "weight decay outweighs the gradients",

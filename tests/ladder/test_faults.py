@@ -13,7 +13,7 @@ from mlxstories.ladder.faults import FAULTS, find
 from mlxstories.ladder.recipe import built_in, healthy
 
 # Codes that are only warnings or notes.
-UNPLANTED = {"overfitting", "repetition-loop"}
+UNPLANTED = {"overfitting", "repetition-loop", "extreme-constants"}
 
 CHEAP = (
     "val-is-train",

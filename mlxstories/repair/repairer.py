@@ -1,0 +1,271 @@
+"""The policy: which sign leads to which trial, and what is changed in the recipe.
+
+Zhang et al. 2021 (AUTOTRAINER, ICSE) watch a training and try fixed remedies one after another. Here a remedy is
+chosen by short trials from the point that is returned to, on the same batches, and taken only if it clearly wins.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+
+from mlxstories.distributed import Group
+from mlxstories.errors import StoriesError
+from mlxstories.evaluation import Evaluation
+from mlxstories.ladder.finding import CATALOGUE, ERROR, Finding
+from mlxstories.model import Transformer
+from mlxstories.phases import Phase, override, values
+from mlxstories.repair.branches import Branches, Snapshot, final_loss, with_rate
+from mlxstories.repair.signs import Sign, Signs, rates, word_entropy
+from mlxstories.repair.suspects import Suspect, bad_start, suspects
+from mlxstories.training import NotFinite, Trainer
+
+_CLEARLY = 0.98  # of the loss without the change
+_SEEN_BY_WATCH = {"exploding-gradient", "learning-rate-too-large", "vanishing-gradient"}
+
+
+class GaveUp(Exception):
+    """The run cannot be repaired; the message says what is wrong and what was tried."""
+
+
+class _Repairing(Exception):
+    """Ends a training from within its report."""
+
+    def __init__(self, remedy: _Remedy):
+        super().__init__(remedy.message)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class _Remedy:
+    """What a repair does: fields of the phase, new weights, microbatches (epoch, number) left out."""
+
+    code: str
+    message: str
+    back_to: Snapshot
+    changes: dict[str, Any] = field(default_factory=dict)
+    skipped: tuple[tuple[int, int], ...] = ()
+
+
+def train_and_repair(trainer: Trainer, max_repairs: int) -> Evaluation | None:
+    """As `Trainer.train`, repairing the run at most ``max_repairs`` times, those of a resumed run included.
+
+    Every repair is a finding of the run, a line of ``metrics.jsonl`` and a part of the checkpoint that is written
+    at the point returned to, so that a run killed at any moment resumes with the recipe it had.
+
+    Raises:
+        GaveUp: no repair is left, or none helps.
+        StoriesError: the run directory cannot be written, or several processes train.
+    """
+    require_alone(trainer.group)
+    return _Repairer(trainer, max_repairs).train()
+
+
+def require_alone(group: Group) -> None:
+    """Raises StoriesError if several processes train: only one can try recipes out and return."""
+    if group.size > 1:
+        raise StoriesError(
+            f"--repair works in one process, not in {group.size}: leave it out, or mlx.launch."
+        )
+
+
+class _Repairer:
+    def __init__(self, trainer: Trainer, max_repairs: int):
+        self._trainer, self._max = trainer, max_repairs
+        self._report, self._warn = trainer.report, trainer.warn
+        self._words = word_entropy(trainer.dataset.train)
+        self._branches = Branches(trainer)
+        self._ignored: set[str] = set()
+        now = Snapshot.of(trainer)
+        self._start = now if now.moments is None else self._fresh_start()
+        self._begin()
+
+    def _fresh_start(self) -> Snapshot:
+        trainer = self._trainer
+        mx.random.seed(trainer.config.seed)
+        weights = Transformer(trainer.model.config).parameters()
+        mx.eval(weights)
+        return Snapshot(type(trainer.progress)(), weights, None)
+
+    def _begin(self) -> None:
+        """Look at the curves anew, from where they stand."""
+        trainer = self._trainer
+        guess = math.log(trainer.model.config.vocab_size)
+        self._signs = Signs(rates(trainer.learning_rate, trainer.total_steps), guess, self._words)
+        self._good: collections.deque[Snapshot] = collections.deque(maxlen=2)
+        for record in trainer.run.metrics():
+            self._signs(record)
+
+    def train(self) -> Evaluation | None:
+        trainer = self._trainer
+        trainer.report, trainer.warn = self._on_record, self._on_finding
+        try:
+            while True:
+                try:
+                    return trainer.train()
+                except _Repairing as found:
+                    remedy = found.remedy
+                except NotFinite as error:
+                    remedy = self._remedy(Sign("not-finite", str(error).rstrip(".")))
+                    if remedy is None:
+                        raise GaveUp(f"{str(error).rstrip('.')}, and no repair helps.") from error
+                self._repair(remedy)
+        finally:
+            trainer.report, trainer.warn = self._report, self._warn
+
+    def _on_record(self, record: dict) -> None:
+        self._report(record)
+        sign = self._signs(record)
+        if record["split"] != "train":
+            return
+        if sign is not None:
+            self._consider(sign)
+        if len(self._signs.steps) == 1:
+            self._consider(Sign("recipe", "the recipe"))
+        if self._signs.learning and self._signs.at_best:
+            self._good.append(Snapshot.of(self._trainer))
+
+    def _on_finding(self, finding: Finding) -> None:
+        self._warn(finding)
+        if finding.code in _SEEN_BY_WATCH:
+            self._consider(Sign(finding.code, finding.message))
+
+    def _consider(self, sign: Sign) -> None:
+        """Stop the training if there is a remedy; if there is none, the sign is not looked at again."""
+        if sign.kind in self._ignored or self._trainer.progress.step == self._trainer.total_steps:
+            return
+        remedy = self._remedy(sign)
+        if remedy is not None:
+            raise _Repairing(remedy)
+        self._ignored.add(sign.kind)
+
+    def _suspects(self, gradient_norm: float | None) -> list[Suspect]:
+        trainer = self._trainer
+        found = suspects(trainer.phase, trainer.total_steps, gradient_norm)
+        start = bad_start(self._start.weights, self._fresh_start().weights)
+        return [start, *found] if start else found
+
+    def _remedy(self, sign: Sign) -> _Remedy | None:
+        trainer, spent = self._trainer, self._branches.spent
+        with self._branches.trials():
+            remedy = self._search(sign, trainer.phase, trainer.progress.step)
+        trainer.progress.extra_updates += self._branches.spent - spent
+        return remedy
+
+    def _search(self, sign: Sign, phase: Phase, step: int) -> _Remedy | None:
+        good = self._good[0] if self._good else self._start
+        if sign.kind == "not-finite":
+            spoilt = self._branches.spoilt_batches(good, phase, step)
+            if spoilt:
+                message = f"{sign.message}: {len(spoilt)} microbatches give no finite gradient"
+                return _Remedy("not-finite", message, good, skipped=tuple(spoilt))
+        if good is self._start:
+            remedy = self._recipe(phase)
+            if remedy is None and sign.kind != "recipe":
+                remedy = self._rate(sign, phase)
+            return remedy
+        return self._calmer(sign, phase, good, step) or self._rate(sign, phase)
+
+    def _recipe(self, phase: Phase) -> _Remedy | None:
+        """The suspects set right, if that clearly wins in a trial."""
+        if "recipe" in self._ignored:
+            return None
+        self._ignored.add("recipe")
+        found = self._suspects(self._gradient_norm())
+        if not found:
+            return None
+        changes = {path: value for suspect in found for path, value in suspect.changes.items()}
+        cured = self._fresh_start() if any(suspect.fresh for suspect in found) else self._start
+        length = self._branches.length()
+        without = final_loss(self._branches.losses(self._start, phase, length))
+        with_it = final_loss(self._branches.losses(cured, override(phase, changes), length))
+        if not with_it < _CLEARLY * without:
+            return None
+        said = "; ".join(suspect.message for suspect in found)
+        message = f"{said}: in a trial of {length} updates the loss is {without:.2f} instead of {with_it:.2f}"
+        return _Remedy(found[0].code, message, cured, changes)
+
+    def _gradient_norm(self) -> float | None:
+        norms = [r["grad_norm"] for r in self._trainer.run.metrics() if r["split"] == "train"]
+        return norms[0] if norms else None
+
+    def _rate(self, sign: Sign, phase: Phase) -> _Remedy | None:
+        """From the start with the best rate for all that is suspicious set right."""
+        found = self._suspects(self._gradient_norm())
+        changes = {path: value for suspect in found for path, value in suspect.changes.items()}
+        if phase.clip_norm is None:
+            changes["clip_norm"] = 1.0
+        start = self._fresh_start() if any(suspect.fresh for suspect in found) else self._start
+        base = override(phase, changes)
+        rate, loss = self._branches.best_rate(start, base)
+        if not math.isfinite(loss):
+            return None
+        without = final_loss(self._branches.losses(self._start, phase, self._branches.length()))
+        if not loss < _CLEARLY * without:
+            return None
+        large = rate < phase.optimizer.learning_rate
+        code = "learning-rate-too-large" if large else "learning-rate-too-small"
+        return _Remedy(_code(sign, code), sign.message, start, changes | with_rate(base, rate))
+
+    def _calmer(self, sign: Sign, phase: Phase, good: Snapshot, step: int) -> _Remedy | None:
+        """From the last good point with the gradient clipped, or at a lower rate."""
+        length = max(self._branches.length(), step - good.progress.step + 10)
+        clip = {} if phase.clip_norm is not None and phase.clip_norm <= 1 else {"clip_norm": 1.0}
+        rate = phase.optimizer.learning_rate
+        trials = [clip] if clip else []
+        trials += [clip | with_rate(phase, rate * share) for share in (0.3, 0.1)]
+        losses = [
+            final_loss(self._branches.losses(good, override(phase, changes), length)) for changes in trials
+        ]
+        best = min(range(len(trials)), key=losses.__getitem__)
+        if not math.isfinite(losses[best]):
+            return None
+        code = "exploding-gradient" if best == 0 and clip else "learning-rate-too-large"
+        return _Remedy(_code(sign, code), sign.message, good, trials[best])
+
+    def _repair(self, remedy: _Remedy) -> None:
+        trainer, phase = self._trainer, self._trainer.phase
+        seen_at, back = trainer.progress.step, remedy.back_to.progress
+        if len(trainer.repairs) == self._max:
+            raise GaveUp(f"{remedy.message}, after {self._max} repairs.")
+        changes = {path: [values(phase)[path], new] for path, new in remedy.changes.items()}
+        remedy.back_to.apply(trainer, override(phase, remedy.changes))
+        now = trainer.progress
+        trainer.progress = dataclasses.replace(
+            copy.deepcopy(back), seconds=now.seconds, extra_updates=now.extra_updates + seen_at - back.step
+        )
+        repair = {"code": remedy.code, "message": remedy.message, "seen_at": seen_at, "changes": changes}
+        trainer.go_back(repair | {"skipped": [list(place) for place in remedy.skipped]})
+        self._ignored &= {"recipe"}
+        self._begin()
+        if back.step == 0:
+            self._start = remedy.back_to
+        else:
+            self._good.append(remedy.back_to)
+        done = [f"{path} {_short(old)} → {_short(new)}" for path, (old, new) in changes.items()]
+        if remedy.skipped:
+            done = [f"{len(remedy.skipped)} microbatches left out"]
+        finding = Finding(
+            remedy.code,
+            ERROR,
+            "training",
+            f"at step {seen_at} {remedy.message}",
+            {"step": back.step, "seen_at": seen_at, "changes": changes},
+            f"repaired from step {back.step} on: {', '.join(done) or 'weights drawn anew'}",
+        )
+        trainer.run.add_findings([finding])
+        self._warn(finding)
+
+
+def _code(sign: Sign, otherwise: str) -> str:
+    return sign.kind if sign.kind in CATALOGUE else otherwise
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,180 @@
+"""Trainings that go wrong are repaired, healthy ones are left alone, and a killed one resumes repaired."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import mlx.core as mx
+import pytest
+from click.testing import CliRunner
+from mlx.utils import tree_flatten, tree_map
+
+from mlxstories import experiment
+from mlxstories.cli import main
+from mlxstories.data.dataset import DataConfig, load_dataset
+from mlxstories.model import ModelConfig
+from mlxstories.phases import PHASES, override
+from mlxstories.plots.curves import figures
+from mlxstories.plots.runs import read_curves
+from mlxstories.repair import GaveUp, train_and_repair
+from mlxstories.repair.branches import Branches, Snapshot
+from mlxstories.training import Stream, TrainingConfig
+
+STEPS = 100
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset(DataConfig(stories=80, validation=10))
+
+
+def trainer_for(dataset, path, changes, **training):
+    config = ModelConfig(
+        vocab_size=dataset.tokenizer.vocab_size, dim=32, layers=1, heads=2, context=64, separator=0
+    )
+    phase = override(PHASES[1], {"optimizer.learning_rate": 1e-2} | changes)
+    training = TrainingConfig(**({"batch_size": 4, "steps": STEPS, "evaluations": 2} | training))
+    return experiment.start(path, dataset, config, phase, training, lambda record: None)
+
+
+def weights(trainer):
+    return dict(tree_flatten(trainer.model.parameters()))
+
+
+def overflowing(batch):
+    """A batch whose sum of losses is infinite."""
+    return batch._replace(mask=batch.mask.at[0, 0].add(3e38))
+
+
+@pytest.fixture(scope="module")
+def healthy(dataset, tmp_path_factory):
+    trainer = trainer_for(dataset, tmp_path_factory.mktemp("healthy") / "run", {})
+    return trainer.train().loss, weights(trainer)
+
+
+def test_a_healthy_run_is_the_same_to_the_bit(dataset, tmp_path, healthy):
+    trainer = trainer_for(dataset, tmp_path / "run", {}, max_repairs=3)
+    evaluation = train_and_repair(trainer, 3)
+    assert trainer.repairs == [] and trainer.progress.extra_updates == 0
+    assert evaluation.loss == healthy[0]
+    assert all(bool((value == healthy[1][name]).all()) for name, value in weights(trainer).items())
+
+
+@pytest.mark.parametrize("rate, code", [(1e-6, "learning-rate-too-small"), (3.0, "learning-rate-too-large")])
+def test_a_hopeless_rate_is_replaced_by_one_that_was_measured(dataset, tmp_path, healthy, rate, code):
+    trainer = trainer_for(dataset, tmp_path / "run", {"optimizer.learning_rate": rate})
+    told = []
+    trainer.warn = told.append
+    evaluation = train_and_repair(trainer, 3)
+    (repair,) = trainer.repairs
+    assert repair["code"] == code and 1e-3 < repair["changes"]["optimizer.learning_rate"][1] < 0.1
+    assert evaluation.loss < 1.02 * healthy[0]
+    assert trainer.progress.step == STEPS and trainer.progress.extra_updates > 40
+    assert any("repaired from step 0 on: optimizer.learning_rate" in finding.fix for finding in told)
+    assert code in [
+        finding["code"] for finding in json.loads((trainer.run.path / "findings.json").read_text())
+    ]
+    lines = trainer.run.metrics()
+    assert [line["step"] for line in lines if line["split"] == "train"] == [
+        10,
+        20,
+        30,
+        40,
+        43,
+        50,
+        60,
+        70,
+        80,
+        86,
+        90,
+        100,
+    ]
+    assert [line["step"] for line in lines if line["split"] == "val"] == [0, 43, 86, 100]
+    assert [line["code"] for line in lines if line["split"] == "repair"] == [code]
+    drawn = figures(read_curves([trainer.run]))["loss"]
+    assert any(f"repaired: {code}" in text.get_text() for axes in drawn.axes for text in axes.texts)
+
+
+def test_a_microbatch_that_gives_no_finite_gradient_is_left_out(dataset, tmp_path, healthy, monkeypatch):
+    real = Stream.__next__
+
+    def broken(stream):
+        place = (stream.epoch, stream.batch)
+        batch = real(stream)
+        return overflowing(batch) if place == (0, 33) else batch
+
+    monkeypatch.setattr(Stream, "__next__", broken)
+    trainer = trainer_for(dataset, tmp_path / "run", {})
+    evaluation = train_and_repair(trainer, 3)
+    (repair,) = trainer.repairs
+    assert repair["code"] == "not-finite" and repair["skipped"] == [[0, 33]] and repair["changes"] == {}
+    assert evaluation.loss < 1.02 * healthy[0]
+
+
+def test_weights_of_another_scale_are_drawn_anew(dataset, tmp_path, healthy):
+    trainer = trainer_for(dataset, tmp_path / "run", {})
+    trainer.model.update(tree_map(lambda w: w * 40 if w.ndim == 2 else w, trainer.model.parameters()))
+    evaluation = train_and_repair(trainer, 3)
+    assert [repair["code"] for repair in trainer.repairs] == ["bad-initialization"]
+    assert evaluation.loss == healthy[0]
+
+
+def test_a_run_that_nothing_helps_is_given_up(dataset, tmp_path, monkeypatch):
+    real = Stream.__next__
+    monkeypatch.setattr(Stream, "__next__", lambda stream: overflowing(real(stream)))
+    trainer = trainer_for(dataset, tmp_path / "run", {})
+    with pytest.raises(GaveUp, match="after 2 repairs"):
+        train_and_repair(trainer, 2)
+
+
+def test_trials_leave_the_trainer_as_it_was(dataset, tmp_path):
+    trainer = trainer_for(dataset, tmp_path / "run", {})
+    before, optimizer = weights(trainer), trainer.optimizer
+    branches = Branches(trainer)
+    with branches.trials():
+        losses = branches.losses(Snapshot.of(trainer), override(trainer.phase, {"clip_norm": None}), 5)
+    assert losses[-1] < losses[0] and branches.spent == 5
+    assert trainer.optimizer is optimizer and trainer.phase.clip_norm == 1.0
+    assert (trainer.stream.epoch, trainer.stream.batch) == (0, 0)
+    assert all(bool((value == before[name]).all()) for name, value in weights(trainer).items())
+
+
+OPTIONS = ["train", "--stories", "40", "--validation", "5", "--size", "debug", "--dim", "32", "--heads", "2",
+           "--context", "64", "--batch-size", "2", "--steps", "120", "--lr", "1e-6", "--no-check", "--repair",
+           "--name", "run"]  # fmt: skip
+
+
+def test_a_run_killed_after_its_repair_resumes_with_the_repaired_recipe(tmp_path):
+    whole = CliRunner().invoke(main, [*OPTIONS, "--runs", str(tmp_path / "whole")])
+    assert whole.exit_code == 0, whole.output
+    assert "learning-rate-too-small" in whole.output and "repaired from step 0" in whole.output
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlxstories.cli", *OPTIONS, "--runs", str(cut)], stderr=subprocess.PIPE
+    )
+    metrics = cut / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.is_file() and '"repair"' in metrics.read_text()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (cut / "run" / "result.json").exists()
+    again = CliRunner().invoke(main, ["train", "--resume", str(cut / "run")])
+    assert again.exit_code == 0, again.output
+    results = [json.loads((tmp_path / part / "run" / "result.json").read_text()) for part in ("whole", "cut")]
+    assert results[0]["loss"] == results[1]["loss"]
+    assert results[0]["repairs"] == results[1]["repairs"] != []
+    first, second = (
+        mx.load(str(tmp_path / part / "run" / "checkpoints" / "step-120" / "model.safetensors"))
+        for part in ("whole", "cut")
+    )
+    assert all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def test_giving_up_is_one_line_and_exit_code_1(tmp_path):
+    result = CliRunner().invoke(main, [*OPTIONS, "--max-repairs", "1", "--lr", "1e-6", "--runs", str(tmp_path),
+                                       "--set", "optimizer.eps=1e30"])  # fmt: skip
+    assert result.exit_code in (0, 1) and "Traceback" not in result.output
+    bad = CliRunner().invoke(main, [*OPTIONS, "--max-repairs", "0", "--runs", str(tmp_path / "bad")])
+    assert bad.exit_code == 2 and "--max-repairs" in bad.output and not (tmp_path / "bad").exists()
