@@ -219,7 +219,7 @@ class Trainer:
 
         Raises:
             NotFinite: the loss or a gradient is not finite; checkpoints written before stay.
-            Lost: another process of the group ended; checkpoints written before stay.
+            Lost: in ``group.supervised``: another process ended; checkpoints written before stay.
             StoriesError: the run directory cannot be written.
         """
         step = self.new_step()
