@@ -35,10 +35,6 @@ class Following(Run):
     def add_findings(self, findings: list) -> None:
         """Left to rank 0."""
 
-    def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Left to rank 0."""
-        return []
-
     def saved(self) -> bool:
         """False: what rank 0 finds in its checkpoints, it sends."""
         return False
