@@ -76,8 +76,9 @@ def catalogue() -> str:
             raise click.ClickException(f"{fault.name} is named {finding.code}, not {code}")
         where = f" at `{finding.where}`" if finding.where else ""
         parts.append(f"`--break {fault.name}` ({fault.description}): {finding.severity}{where}\n")
-        parts.append(f"> {finding.message}.\n>\n> **Evidence:** {evidence(finding.evidence)}\n>")
-        parts.append(f"> **Fix:** {finding.fix}.\n")
+        numbers = evidence(finding.evidence)
+        lines = [f"{finding.message}.", numbers and f"**Evidence:** {numbers}", f"**Fix:** {finding.fix}."]
+        parts.append("\n>\n".join(f"> {line}" for line in lines if line) + "\n")
         if others := planted[1:]:
             parts.append(f"Named too: {'; '.join(f'`{f.name}` ({f.description})' for f in others)}.\n")
         click.echo(code, err=True)
@@ -87,7 +88,7 @@ def catalogue() -> str:
 def evidence(numbers: dict) -> str:
     """The figures of a finding in one line."""
     shown = {name: value for name, value in numbers.items() if isinstance(value, (bool, int, float, str))}
-    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in shown.items()) or "none"
+    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in shown.items())
 
 
 def _plain(value) -> str:

@@ -5,6 +5,8 @@ mlxstories debug examples/fixed.py
 
 from __future__ import annotations
 
+import re
+
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
@@ -14,8 +16,8 @@ from mlxstories.data.source import texts
 from mlxstories.ladder import Subject
 
 CONTEXT, BATCH_SIZE, DIM, LAYERS, HEADS = 96, 8, 64, 2, 4
-TRAIN, HELD_OUT = list(texts(200, seed=1)), list(texts(40, seed=2))
-VOCABULARY = ["<pad>", *sorted({word for text in [*TRAIN, *HELD_OUT] for word in text.split()})]
+TRAIN, HELD_OUT = ([re.findall(r"\w+", text.lower()) for text in texts(n, seed=n)] for n in (200, 40))
+VOCABULARY = ["<pad>", *sorted({word for story in [*TRAIN, *HELD_OUT] for word in story})]
 IDS = {word: number for number, word in enumerate(VOCABULARY)}
 
 
@@ -54,7 +56,7 @@ def batches(stories, rng=None):
     """Inputs, targets and what is real, one story a row."""
     order = rng.permutation(len(stories)) if rng else range(len(stories))
     for start in range(0, len(stories) - BATCH_SIZE + 1, BATCH_SIZE):
-        rows = [[IDS[word] for word in stories[i].split()] for i in order[start : start + BATCH_SIZE]]
+        rows = [[IDS[word] for word in stories[i]] for i in order[start : start + BATCH_SIZE]]
         rows = np.array([(row + [0] * CONTEXT)[: CONTEXT + 1] for row in rows], dtype=np.int32)
         inputs, targets = rows[:, :-1], rows[:, 1:]
         yield mx.array(inputs), mx.array(targets), mx.array((targets != 0).astype(np.float32))

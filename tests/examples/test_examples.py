@@ -28,9 +28,10 @@ def test_three_mistakes_are_found_in_broken_and_none_in_fixed():
     assert [f.code for f in diagnose(loss_mended, rungs=["init"]).findings] == ["future-leak"]
 
     model_mended = dataclasses.replace(loss_mended, model=fixed.model)
-    last = diagnose(model_mended, rungs=["minimal"])
+    last = diagnose(model_mended, rungs=["data", "init", "minimal"])
     assert [f.code for f in last.findings] == ["no-bias-correction"]
-    assert not diagnose(fixed, rungs=["data", "init", "minimal"]).findings
+    assert not diagnose(fixed, rungs=["data", "init"]).findings
+    assert fixed.optimizer().bias_correction and not broken.optimizer().bias_correction
 
 
 def test_the_notebook_runs_from_top_to_bottom(monkeypatch, tmp_path):

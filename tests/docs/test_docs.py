@@ -1,0 +1,52 @@
+"""The generated parts of the documentation are current, and the README's links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import mlxstories
+from mlxstories.ladder import CATALOGUE
+from mlxstories.ladder.faults import FAULTS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def test_the_page_of_commands_is_current():
+    written = (DOCS / "cli.md").read_text(encoding="utf-8")
+    generated = runpy.run_path(str(DOCS / "generate.py"))["cli"]()
+    assert written.split() == generated.split(), "run `python docs/generate.py cli`"
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict[str, str]:
+    """The catalogue of docs/ladder.md by code."""
+    page = (DOCS / "ladder.md").read_text(encoding="utf-8")
+    parts = re.split(r"^### `([a-z-]+)`.*$", page, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_code_of_the_catalogue_is_explained(sections):
+    assert list(sections) == list(CATALOGUE), "run `python docs/generate.py ladder`"
+    for code, meaning in CATALOGUE.items():
+        assert sections[code].strip().lower().startswith(meaning.lower())
+        named = set(re.findall(r"`(?:--break )?([a-z0-9-]+)` \(", sections[code]))
+        assert named == {fault.name for fault in FAULTS.values() if fault.code == code}, code
+        assert not named or "**Fix:**" in sections[code]
+
+
+def test_links_of_the_readme_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(targets) > 10
+    for target in targets:
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_version_comes_from_one_place():
+    assert mlxstories.__version__ == version("mlxstories")
+    assert f"## {mlxstories.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
