@@ -1,13 +1,15 @@
 """Write the generated parts of the documentation.
 
     python docs/generate.py cli       # docs/cli.md: the help of every command
-    python docs/generate.py ladder    # the catalogue in docs/ladder.md: plants a fault for each code, minutes
+    python docs/generate.py ladder    # the catalogue in docs/ladder.md: plants a fault for each code, minutes;
+                                      # with --missing for new codes alone
 
 tests/docs checks that both are current.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,11 +32,13 @@ def write_cli():
 
 
 @main.command("ladder")
-def write_ladder():
+@click.option("--missing", is_flag=True, help="Keep the examples that are there already.")
+def write_ladder(missing):
     """Write the catalogue of docs/ladder.md."""
     page = DOCS / "ladder.md"
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{catalogue()}{END}{rest.split(END)[1]}", encoding="utf-8")
+    written, after = rest.split(END)
+    page.write_text(f"{before}{BEGIN}\n{catalogue(written if missing else '')}{END}{after}", encoding="utf-8")
 
 
 def cli() -> str:
@@ -58,31 +62,42 @@ def commands(context: click.Context) -> Iterator[click.Context]:
             yield from commands(click.Context(command, info_name=name, parent=context))
 
 
-def catalogue() -> str:
-    """A section for each code: what it means, and what the ladder says of a fault planted in the recipe."""
-    from mlxstories.ladder import CATALOGUE, diagnose
-    from mlxstories.ladder.faults import FAULTS
-    from mlxstories.ladder.recipe import built_in
+def catalogue(written: str = "") -> str:
+    """A section for each code: what it means, and what the ladder says of a fault planted in the recipe.
 
+    Examples that ``written``, an earlier catalogue, holds are taken from there.
+    """
+    from mlxstories.ladder import CATALOGUE
+    from mlxstories.ladder.faults import FAULTS
+
+    known = {
+        match[1]: match[0] for match in re.finditer(r"^`--break ([a-z0-9-]+)`.*\n\n(>.*\n)+", written, re.M)
+    }
     parts = []
     for code, meaning in CATALOGUE.items():
-        planted = [fault for fault in FAULTS.values() if fault.code == code]
         parts.append(f"### `{code}` {{ #{code} }}\n\n{meaning[0].upper()}{meaning[1:]}.\n")
-        if not planted:
-            continue
-        fault = planted[0]
-        finding = diagnose(built_in(fault=fault.name)).findings[0]
-        if finding.code != code:
-            raise click.ClickException(f"{fault.name} is named {finding.code}, not {code}")
-        where = f" at `{finding.where}`" if finding.where else ""
-        parts.append(f"`--break {fault.name}` ({fault.description}): {finding.severity}{where}\n")
-        numbers = evidence(finding.evidence)
-        lines = [f"{finding.message}.", numbers and f"**Evidence:** {numbers}", f"**Fix:** {finding.fix}."]
-        parts.append("\n>\n".join(f"> {line}" for line in lines if line) + "\n")
+        planted = [fault for fault in FAULTS.values() if fault.code == code]
+        if planted:
+            parts.append(known.get(planted[0].name) or example(planted[0]))
         if others := planted[1:]:
             parts.append(f"Named too: {'; '.join(f'`{f.name}` ({f.description})' for f in others)}.\n")
-        click.echo(code, err=True)
     return "\n".join(parts)
+
+
+def example(fault) -> str:
+    """What the ladder says of ``fault``."""
+    from mlxstories.ladder import diagnose
+    from mlxstories.ladder.recipe import built_in
+
+    finding = diagnose(built_in(fault=fault.name)).findings[0]
+    if finding.code != fault.code:
+        raise click.ClickException(f"{fault.name} is named {finding.code}, not {fault.code}")
+    where = f" at `{finding.where}`" if finding.where else ""
+    numbers = evidence(finding.evidence)
+    lines = [f"{finding.message}.", numbers and f"**Evidence:** {numbers}", f"**Fix:** {finding.fix}."]
+    quoted = "\n>\n".join(f"> {line}" for line in lines if line)
+    click.echo(fault.code, err=True)
+    return f"`--break {fault.name}` ({fault.description}): {finding.severity}{where}\n\n{quoted}\n"
 
 
 def evidence(numbers: dict) -> str:
