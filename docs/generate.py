@@ -71,7 +71,7 @@ def catalogue(written: str = "") -> str:
     from mlxstories.ladder.faults import FAULTS
 
     known = {
-        match[1]: match[0] for match in re.finditer(r"^`--break ([a-z0-9-]+)`.*\n\n(>.*\n)+", written, re.M)
+        match[1]: match[0] for match in re.finditer(r"^`--break ([a-z0-9.-]+)`.*\n\n(>.*\n)+", written, re.M)
     }
     parts = []
     for code, meaning in CATALOGUE.items():

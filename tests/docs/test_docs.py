@@ -35,7 +35,7 @@ def test_every_code_of_the_catalogue_is_explained(sections):
     assert list(sections) == list(CATALOGUE), "run `python docs/generate.py ladder`"
     for code, meaning in CATALOGUE.items():
         assert sections[code].strip().lower().startswith(meaning.lower())
-        named = set(re.findall(r"`(?:--break )?([a-z0-9-]+)` \(", sections[code]))
+        named = set(re.findall(r"`(?:--break )?([a-z0-9.-]+)` \(", sections[code]))
         assert named == {fault.name for fault in FAULTS.values() if fault.code == code}, code
         assert not named or "**Fix:**" in sections[code]
 
