@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 
 import click
 
-COMMANDS = ("tour", "debug", "train", "sample", "compare", "plot", "export", "import", "data", "info")
+COMMANDS = (
+    "tour",
+    "debug",
+    "train",
+    "sample",
+    "compare",
+    "plot",
+    "report",
+    "watch",
+    "export",
+    "import",
+    "data",
+    "info",
+)
 
 
 class _Commands(click.Group):
     """Loads ``mlxstories.cli.<name>`` when the command ``<name>`` is looked up."""
+
+    def parse_args(self, ctx, args):
+        ctx.obj = shlex.join(["mlxstories", *args])  # the command as typed, for what records it
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx):
         return list(COMMANDS)
@@ -42,6 +60,8 @@ _SUMMARIES = {
     "sample": "Let a trained model tell stories.",
     "compare": "Compare training recipes fairly, over seeds, and say why they differ.",
     "plot": "Draw the curves of runs.",
+    "report": "Make one HTML file that says how a run went.",
+    "watch": "Show that file live while a run trains.",
     "export": "Write a trained model for mlx-lm and Hugging Face transformers.",
     "import": "Make an exported model a run again.",
     "data": "Show stories and what is known about them; prepare corpora larger than memory.",

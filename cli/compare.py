@@ -69,8 +69,10 @@ def _list(kind):
 @click.option(
     "--export", type=click.Path(path_type=Path, file_okay=False), help="Write figures into this folder."
 )
+@click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write an HTML report with tables and figures here.")  # fmt: skip
 def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, epochs, batch_size, context, tune,
-            story, jobs, store, json_path, markdown_path, export):  # fmt: skip
+            story, jobs, store, json_path, markdown_path, export, report_path):  # fmt: skip
     """Compare training recipes fairly.
 
     Phases 1, 2 and 3 by default, or other arms, on 1,000 built-in stories unless --stories says otherwise.
@@ -132,6 +134,11 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
 
         for name, figure in figures(tables).items():
             click.echo(save(figure, export / f"{name}.png"))
+    if report_path:
+        from mlxstories.plots.report.page import of_tables
+
+        write_text(report_path, of_tables(tables, click.get_current_context().obj))
+        click.echo(report_path)
 
 
 def _progress(cell, result, done, total) -> None:

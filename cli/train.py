@@ -38,13 +38,22 @@ from mlxstories.cli.recipe import model_options, phase_options
 @click.option(
     "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs."
 )
+@click.option(
+    "--report-to",
+    metavar="LIST",
+    default="",
+    help="Also hand the metrics to tensorboard, wandb or both.  [default: neither]",
+)
 @click.option("--no-check", is_flag=True, help="Skip the ladder's cheap checks before the first step.")
 @click.option(
     "--repair", is_flag=True, help="Return to good weights and change the recipe when a run goes wrong."
 )
 @click.option("--max-repairs", default=3, show_default=True, help="With --repair: give up after so many.")
 @click.option(
-    "--resume", metavar="RUN", type=RUN, help="Continue this run; all other options but --runs are ignored."
+    "--resume",
+    metavar="RUN",
+    type=RUN,
+    help="Continue this run; all other options but --runs and --report-to are ignored.",
 )
 @click.option(
     "--patience",
@@ -69,12 +78,17 @@ def command(patience, **options):
         sys.exit(1)
 
 
-def _train(group, show, data, model, phase, name, runs, no_check, repair, max_repairs, resume, **training):
+def _train(
+    group, show, data, model, phase, name, runs, report_to, no_check, repair, max_repairs, resume, **training
+):
     from mlxstories import experiment
     from mlxstories.distributed.following import open_run
     from mlxstories.runs import find_run
+    from mlxstories.trackers import Trackers
     from mlxstories.training import TrainingConfig
 
+    names = [name.strip() for name in report_to.split(",") if name.strip()] if group.leads else []
+    trackers = group.together(lambda: Trackers(names))
     with contextlib.ExitStack() as held:
         if resume:
             run = open_run(group, lambda: find_run(resume, runs))
@@ -86,6 +100,9 @@ def _train(group, show, data, model, phase, name, runs, no_check, repair, max_re
             config = TrainingConfig(**training, max_repairs=max_repairs if repair else 0)
             trainer = group.together(lambda: _new(group, show, data, model, phase, name, runs, config))
             held.enter_context(trainer.run.locked())
+        held.callback(trackers.close)
+        group.together(lambda: trackers.begin(trainer.run, trainer.progress.step))
+        trainer.report = trackers.after(show)
         _run(trainer, show, check=not no_check and trainer.progress.step == 0)
 
 
@@ -140,8 +157,9 @@ def _new(group, show, data, model, phase, name, runs, config):
     separator = None if model.pop("across_stories") else END
     parts = {"qk_norm": phase.qk_norm, "separator": separator, **model}
     shape = size_config(size, dataset.tokenizer.vocab_size, **parts)
+    typed = click.get_current_context().find_root().obj
     name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return experiment.start(Path(runs) / name, dataset, shape, phase, config, show, group)
+    return experiment.start(Path(runs) / name, dataset, shape, phase, config, show, group, typed)
 
 
 class Display:
@@ -248,5 +266,5 @@ class Display:
             out.print(f"\n  {story}", markup=False)
         out.print(
             f"\nThe run lies in {trainer.run.path}. Next:\n"
-            f"  mlxstories sample {trainer.run.path}\n  mlxstories plot {trainer.run.path} --export plots/"
+            f"  mlxstories sample {trainer.run.path}\n  mlxstories report {trainer.run.path} --open"
         )

@@ -165,6 +165,11 @@ def _describe_shards(parts: Sequence[shards.Shard]) -> dict:
     }
 
 
+def validation_seed(seed: int) -> str:
+    """The seed of the built-in stories held out, where those trained on have ``seed`` itself."""
+    return f"{seed} validation"
+
+
 def _tell(config: DataConfig) -> tuple[list[str], list[built_in.Story], int]:
     """Built-in training texts and validation stories, no story twice.
 
@@ -176,7 +181,7 @@ def _tell(config: DataConfig) -> tuple[list[str], list[built_in.Story], int]:
     train = list(distinct(built_in.texts(wanted, config.seed), seen))
     removed = wanted - len(train)
     fresh = []
-    for story in built_in.stories(config.validation or MOST_VALIDATION, f"{config.seed} validation"):
+    for story in built_in.stories(config.validation or MOST_VALIDATION, validation_seed(config.seed)):
         if fingerprint(story.text) in seen:
             removed += 1
         else:

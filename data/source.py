@@ -67,19 +67,37 @@ def walk(words: Sequence[str]) -> Story:
     Raises StoriesError if the source cannot tell these words.
     """
     words = list(words)
-
-    def pick(choice: _Choice, told: list[str], memory: dict[str, str]) -> _Alternative:
-        here = len(told)
-        for alternative in choice.alternatives:
-            prefix = [memory.get(word, word) for word in alternative.prefix]
-            if words[here : here + len(prefix)] == prefix:
-                return alternative
-        raise _cannot_tell(words, told)
-
-    told, records = _tell(pick)
+    told, records = _follow(words)
     if told != words:
         raise _cannot_tell(words, told)
     return _story(told, records)
+
+
+def beginning(words: Sequence[str]) -> tuple[Story, int]:
+    """The story that follows the given words as far as the source can, and how many of them it tells.
+
+    The number is at most that of the words; it is one more when the story also ends where they do.
+    """
+    words = list(words)
+    told, records = _follow(words)
+    same = next((i for i, (a, b) in enumerate(zip(words, told, strict=False)) if a != b), None)
+    return _story(told, records), min(len(words), len(told)) + (words == told) if same is None else same
+
+
+def _follow(words: list[str]) -> tuple[list[str], list[np.ndarray]]:
+    """The words of the story that makes the choices of ``words``, or at each the one most like it, and records."""
+
+    def pick(choice: _Choice, told: list[str], memory: dict[str, str]) -> _Alternative:
+        here = words[len(told) :]
+
+        def agreement(alternative: _Alternative) -> int:
+            prefix = " ".join(memory.get(word, word) for word in alternative.prefix).split(" ")
+            pairs = zip(prefix, here, strict=False)
+            return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(prefix), len(here)))
+
+        return max(choice.alternatives, key=agreement)
+
+    return _tell(pick)
 
 
 @cache

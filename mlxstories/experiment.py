@@ -19,7 +19,7 @@ from mlxstories.distributed import ALONE, Group
 from mlxstories.distributed.following import Following
 from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation
-from mlxstories.generation import generate
+from mlxstories.generation import Generated, generate
 from mlxstories.ladder import Diagnosis, Subject, check_before_training
 from mlxstories.model import ModelConfig, Transformer, parameter_count
 from mlxstories.phases import Phase
@@ -49,8 +49,9 @@ def start(
     training: TrainingConfig,
     report: Report,
     group: Group = ALONE,
+    command: str | None = None,
 ) -> Trainer:
-    """Create the run directory ``path`` and a trainer at step 0."""
+    """Create the run directory ``path`` and a trainer at step 0; ``command`` is the one typed, for the record."""
     training.share(group.size)
     model = new_model(model_config, training.seed)
     floor = dataset.floor and {"nats": dataset.floor.nats, "accuracy": dataset.floor.accuracy}
@@ -63,6 +64,7 @@ def start(
         "fingerprint": dataset.fingerprint,
         "floor": floor,
         "parameters": parameter_count(model),
+        "command": command,
         "versions": {
             "mlxstories": version("mlxstories"),
             "mlx": version("mlx"),
@@ -177,20 +179,20 @@ def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
         "samples": [],
     }
     if trainer.model.config.arch == "decoder":
-        result["samples"] = [dataset.tokenizer.decode(story) for story in tell(trainer, SAMPLES)]
+        told = tell(trainer.model, SAMPLES, seed=trainer.config.seed, end=dataset.tokenizer.end)
+        result["samples"] = [dataset.tokenizer.decode(story.tokens) for story in told]
         write_text(run.path / "samples.txt", "\n<|endoftext|>\n".join(result["samples"]) + "\n")
     write_json(run.path / "result.json", result)
     return result
 
 
-def tell(trainer: Trainer, count: int) -> list[list[int]]:
-    """Stories from the model as it is, at temperature 0.8 with the run's seed; each as token ids."""
-    told = generate(
-        trainer.model,
+def tell(model: Transformer, count: int, *, seed: int, end: int) -> list[Generated]:
+    """Stories from the model as it is, at temperature 0.8."""
+    return generate(
+        model,
         [[]] * count,
-        max_tokens=trainer.model.config.context - 1,
+        max_tokens=model.config.context - 1,
         sampling=SamplingConfig(temperature=0.8),
-        seed=trainer.config.seed,
-        end=trainer.dataset.tokenizer.end,
+        seed=seed,
+        end=end,
     )
-    return [story.tokens for story in told]

@@ -48,11 +48,13 @@ def read_curves(runs: Sequence[Run]) -> list[Curves]:
     Raises:
         StoriesError: a run without files, without measurements, or with a line that is not one.
     """
+    return [_read(run, label) for run, label in zip(runs, labels(runs), strict=True)]
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """The names of runs, and the paths of those that share one."""
     names = [run.path.resolve().name for run in runs]
-    labels = [
-        name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)
-    ]
-    return [_read(run, label) for run, label in zip(runs, labels, strict=True)]
+    return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
 
 
 def _read(run: Run, label: str) -> Curves:

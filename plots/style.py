@@ -21,7 +21,7 @@ FORMATS = ("png", "svg", "pdf")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#666666"
 
-_STYLE = {
+STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "font.size": 11,
@@ -43,7 +43,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw in the house style without touching the style of whoever calls."""
 
     def in_style(*args, **options) -> Figure:
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(STYLE):
             return draw(*args, **options)
 
     in_style.__doc__ = draw.__doc__
@@ -51,9 +51,24 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return in_style
 
 
+class HeadedFigure(Figure):
+    """A figure that knows its title and the lines under it, each with the colour of its stroke or None."""
+
+    title: str = ""
+    caption: Sequence[tuple[str, str | None]] = ()
+
+    def behead(self, width: float) -> None:
+        """Take title and caption off, for a page that sets them itself, and make it ``width`` inches wide."""
+        for artist in [*self.texts, *self.artists, *self.lines]:
+            artist.remove()
+        left, bottom, right, share = self.get_layout_engine().get()["rect"]
+        self.get_layout_engine().set(rect=(left, bottom, right, 1))
+        self.set_size_inches(width, share * self.get_size_inches()[1] * (0.4 + 0.6 * width / 8))
+
+
 def new_figure(
     title: str, caption: Sequence[str | tuple[str, str]], heights: Sequence[float] = (4.2,)
-) -> tuple[Figure, list[Axes]]:
+) -> tuple[HeadedFigure, list[Axes]]:
     """A figure 8 inches (800 px in a README) wide, with a panel for each height in inches and one x axis.
 
     The lines of ``caption`` stand small under the title; a (text, colour) pair starts with a stroke of that
@@ -61,11 +76,12 @@ def new_figure(
     """
     head = 0.45 + 0.2 * len(caption)
     total = sum(heights) + head
-    figure = Figure(figsize=(8, total), layout="constrained")
+    figure = HeadedFigure(figsize=(8, total), layout="constrained")
+    figure.title = title
+    figure.caption = [(line, None) if isinstance(line, str) else line for line in caption]
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - head / total), hspace=0.04)
     figure.text(0.012, 1 - 0.12 / total, title, va="top", size=14, weight="bold")
-    for index, line in enumerate(caption):
-        text, colour = (line, None) if isinstance(line, str) else line
+    for index, (text, colour) in enumerate(figure.caption):
         y = 1 - (0.5 + 0.2 * index) / total
         if colour:
             figure.add_artist(Line2D([0.013, 0.04], [y, y], color=colour, linewidth=3.5))
@@ -134,7 +150,7 @@ def save(figure: Figure, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as beside:
             written = Path(beside) / path.name
-            with matplotlib.rc_context(_STYLE):
+            with matplotlib.rc_context(STYLE):
                 figure.savefig(written, metadata=dates[path.suffix[1:]])
             written.replace(path)
     return path

@@ -171,5 +171,6 @@ def _measured(cell: Cell, trainer) -> dict[str, Any]:
         ],
     }
     if trainer.model.config.arch == "decoder":
-        result |= asdict(text_statistics(experiment.tell(trainer, _TOLD)))
+        told = experiment.tell(trainer.model, _TOLD, seed=cell.seed, end=trainer.dataset.tokenizer.end)
+        result |= asdict(text_statistics([story.tokens for story in told]))
     return result

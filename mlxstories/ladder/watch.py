@@ -127,7 +127,9 @@ class Watch:
                 floor=self._floor,
             )
         best = min(self._val)
-        if len(self._val) >= 4 and min(self._val[-3:]) > best + 0.1 and self._losses:
+        # Training that gets worse too has another cause than overfitting.
+        learns = bool(self._losses) and self._losses[-1] < best
+        if learns and len(self._val) >= 4 and min(self._val[-3:]) > best + 0.1:
             yield _finding(
                 "overfitting",
                 WARNING,

@@ -173,3 +173,16 @@ GOLDEN = (
     'I hold the watch?" Tom muttered loudly. Misty handed Tom the watch. In the end, Tom felt excited '
     "and Misty sneezed slowly. He and Misty danced to the market every Thursday."
 )
+
+
+def test_the_beginning_that_the_source_can_tell(many):
+    for number, story in enumerate(many[:60]):
+        told, count = source.beginning(story.words)
+        assert count == len(story.words) + 1 and told.words == story.words
+        place = number % len(story.words)
+        told, count = source.beginning([*story.words[:place], "zebra", *story.words[place + 1 :]])
+        assert count == place
+        np.testing.assert_array_equal(told.kind[:place], story.kind[:place])
+        np.testing.assert_array_equal(told.nats[:place], story.nats[:place])
+        assert source.beginning(story.words[:place])[1] == place
+    assert source.beginning([])[1] == 0

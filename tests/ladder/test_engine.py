@@ -303,3 +303,8 @@ def test_the_watch_tells_each_trouble_once():
     assert codes(Watch(), [{"grad_norm": 1e-9}] * 5) == ["vanishing-gradient"]
     diverging = [{"loss": 6.0 - 0.1 * i} for i in range(20)] + [{"loss": 9.0}] * 5
     assert codes(Watch(vocab_size=500), diverging) == ["learning-rate-too-large"]
+    memorising = [
+        {"loss": 3 - 0.3 * i, "val_loss": 3 - 0.2 * i if i < 4 else 2.6 + 0.1 * i} for i in range(9)
+    ]
+    assert codes(Watch(), memorising) == ["overfitting"]
+    assert codes(Watch(), [report | {"loss": 9.0} for report in memorising]) == []  # training got worse too

@@ -1,0 +1,56 @@
+"""`mlxstories report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlxstories.cli.options import RUN
+
+
+@click.command("report")
+@click.argument("names", metavar="[RUN]...", type=RUN, nargs=-1)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write.  [default: report.html in the run; of several runs, in this directory]",
+)
+@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+@click.option(
+    "--num", type=click.IntRange(0), default=3, show_default=True, help="Stories that each run tells in it."
+)
+@click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
+def command(names, to, show, num, runs):
+    """Make one HTML file that says how a run went, or how several compare.
+
+    The verdict comes first, then curves, findings, stories with the probability of each token, the
+    configuration and the command. The file needs no network, prints well and follows the system into the dark.
+    RUN is a directory, or a name under the folder of runs; left out, it is the newest run. Runs that differ in
+    their seed alone are one arm, with 95 % intervals.
+    """
+    from mlxstories.errors import StoriesError
+    from mlxstories.files import write_text, writing
+    from mlxstories.plots.report import page
+    from mlxstories.plots.report.accounts import read_accounts
+    from mlxstories.plots.report.stories import stories
+    from mlxstories.plots.report.verdict import verdict
+    from mlxstories.runs import find_run
+
+    accounts = read_accounts([find_run(name, Path(runs)) for name in names or (None,)])
+    told = {}
+    for account in accounts:
+        try:
+            told[account.label] = stories(account.run, num)
+        except StoriesError as error:
+            told[account.label] = f"No stories: {error}"
+    html = page.of_runs(accounts, told)
+    to = to or (accounts[0].run.path if len(accounts) == 1 else Path()) / "report.html"
+    with writing(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+    write_text(to, html)
+    for account in accounts:
+        click.echo(f"{account.label}: {verdict(account).text}")
+    click.echo(to)
+    if show:
+        click.launch(str(to))

@@ -1,0 +1,155 @@
+"""What a report says of a run, read from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlxstories.errors import StoriesError
+from mlxstories.ladder.finding import CATALOGUE, ERROR, WARNING, Finding, fold
+from mlxstories.plots.runs import Curves, labels, read_curves
+from mlxstories.runs import Run
+from mlxstories.serialize import from_dict, read_json
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Held-out figures: loss (nats per token) and accuracy (share) beside the source's own, None where unknown."""
+
+    loss: float
+    accuracy: float
+    floor: float | None = None
+    ceiling: float | None = None
+    tokens: int | None = None
+
+    @property
+    def above_floor(self) -> float | None:
+        """How far the loss is above the floor, as a share of it."""
+        return None if not self.floor else self.loss / self.floor - 1
+
+    @property
+    def of_ceiling(self) -> float | None:
+        """The accuracy as a share of the best reachable one."""
+        return None if not self.ceiling else self.accuracy / self.ceiling
+
+
+@dataclass(frozen=True)
+class Account:
+    """A run as its files tell it.
+
+    Attributes:
+        label: its name, told apart from other runs of the report.
+        config: ``config.json``.
+        curves: None before the first training measurement.
+        scores: the last held-out figures, None before the first.
+        by_kind: the same for each kind of token, known when training has ended on built-in stories.
+        first: loss before the first update, None before it is measured.
+        best: update and loss of the best validation.
+        findings: the most likely cause first, its consequences folded under it.
+        step, total: updates done and planned; the plan is None before the first measurement.
+        seconds: spent on training, known when it has ended.
+    """
+
+    run: Run
+    label: str
+    config: dict[str, Any]
+    curves: Curves | None
+    scores: Scores | None
+    by_kind: dict[str, Scores]
+    first: float | None
+    best: tuple[int, float] | None
+    findings: list[Finding]
+    step: int
+    total: int | None
+    tokens: int
+    seconds: float | None
+
+    @property
+    def finished(self) -> bool:
+        return self.seconds is not None
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == ERROR]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == WARNING]
+
+
+def read_accounts(runs: Sequence[Run]) -> list[Account]:
+    """The accounts of several runs, measured or just begun.
+
+    Raises:
+        StoriesError: a file is missing or damaged.
+    """
+    return [_read(run, label) for run, label in zip(runs, labels(runs), strict=True)]
+
+
+def _read(run: Run, label: str) -> Account:
+    config, records = run.config, run.metrics()
+    begun = any(isinstance(record, dict) and record.get("split") == "train" for record in records)
+    curves = None
+    if begun:
+        (curves,) = read_curves([run])
+    path = run.file("result.json")
+    result = read_json(path) if path.is_file() else None
+    floor = config.get("floor") or {}
+    validations = [r for r in records if isinstance(r, dict) and r.get("split") == "val"]
+    last = result or (validations[-1] if validations else None)
+    try:
+        known = {"floor": floor.get("nats"), "ceiling": floor.get("accuracy")}
+        best = min(validations, key=lambda r: (r["loss"] is None, r["loss"]), default=None)
+        return Account(
+            run,
+            label,
+            config,
+            curves,
+            last
+            and Scores(
+                float(last["loss"]),
+                float(last["accuracy"]),
+                **known,
+                tokens=last.get("tokens") if result else None,
+            ),
+            {name: Scores(**row) for name, row in result["by_kind"].items()} if result else {},
+            float(validations[0]["loss"]) if validations and validations[0]["step"] == 0 else None,
+            best and (best["step"], float(best["loss"])),
+            _findings(run),
+            *_progress(config, curves, result),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoriesError(
+            f"a file of {run.path} holds an unexpected value ({error!r}): it is damaged."
+        ) from error
+
+
+def _progress(config: dict, curves: Curves | None, result: dict | None) -> tuple:
+    """Updates done and planned, tokens trained on, seconds."""
+    if result is not None:
+        return result["steps"], result["steps"], result["trained_tokens"], float(result["seconds"])
+    training = config.get("training") or {}
+    if curves is None:
+        return 0, training.get("steps"), 0, None
+    step, epoch = curves.train["step"][-1], curves.train["epoch"][-1]
+    planned = training.get("steps") or (
+        round(step / epoch * training["epochs"]) if training.get("epochs") else None
+    )
+    return int(step), planned, int(curves.train["tokens"][-1]), None
+
+
+def _findings(run: Run) -> list[Finding]:
+    path = run.file("findings.json")
+    if not path.is_file():
+        return []
+    items = read_json(path)
+    if not isinstance(items, list):
+        raise StoriesError(f"{path} is not a list of findings: the file is damaged.")
+    found = [from_dict(Finding, item, str(path)) for item in items]
+    for finding in found:
+        if finding.code not in CATALOGUE or finding.severity not in ("error", "warning", "note"):
+            raise StoriesError(
+                f"{path} names {finding.code!r} as {finding.severity!r}, which no check of mlxstories finds."
+            )
+    return fold(found)[0]

@@ -1,0 +1,87 @@
+"""A run in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlxstories.ladder.finding import Finding
+from mlxstories.plots.report.accounts import Account, Scores
+
+_TOO_GOOD = 0.02  # nats below the floor, as the watch over training allows
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement on a run.
+
+    Attributes:
+        status: "good", "warning", "error" or "open" (not finished, nothing found so far).
+        word: the status in a word or two.
+        sentence: what was found and what was reached.
+    """
+
+    status: str
+    word: str
+    sentence: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.word}: {self.sentence}"
+
+
+def verdict(account: Account) -> Verdict:
+    """Errors first, then warnings, then how far the run came; nothing is called healthy before it has ended."""
+    reached = _reached(account.scores)
+    if not account.finished:
+        reached = f"{_done(account)}; {reached}" if account.scores else _done(account)
+    if account.errors:
+        return Verdict("error", "Not healthy", f"{_cause(account.errors)}. {capital(reached)}.")
+    if impossible := _impossible(account):
+        return Verdict("error", "Not healthy", f"{impossible}. {capital(reached)}.")
+    if account.warnings:
+        return Verdict("warning", "A warning", f"{_cause(account.warnings)}. {capital(reached)}.")
+    if not account.finished:
+        return Verdict("open", "Unfinished", f"{reached}, and nothing wrong so far.")
+    return Verdict("good", "Healthy", f"{reached}.")
+
+
+def _cause(found: list[Finding]) -> str:
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{found[0].code}{more}: {found[0].message}"
+
+
+def _impossible(account: Account) -> str | None:
+    """What the figures alone say against a run in which nothing was found."""
+    scores = account.scores
+    if scores is None:
+        return None
+    if scores.floor is not None and scores.loss < scores.floor - _TOO_GOOD:
+        return "the loss is below the floor, which no honest model can reach"
+    if account.finished and account.first is not None and scores.loss >= account.first:
+        return f"training made nothing better than the untrained model's {account.first:.3f} nats"
+    return None
+
+
+def capital(text: str) -> str:
+    """With a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def _done(account: Account) -> str:
+    if account.step == 0:
+        return "no update has been measured yet"
+    planned = f" of {account.total:,}" if account.total else ""
+    return f"{account.step:,}{planned} updates done"
+
+
+def _reached(scores: Scores | None) -> str:
+    if scores is None:
+        return "nothing has been measured on held-out stories"
+    text = f"held-out loss {scores.loss:.3f} nats per token"
+    if scores.above_floor is not None:
+        side = "above" if scores.above_floor >= 0 else "below"
+        text += f", {abs(scores.above_floor):.1%} {side} the floor of {scores.floor:.3f}"
+    text += f", and {scores.accuracy:.1%} of the next tokens right"
+    if scores.of_ceiling is not None:
+        return f"{text}: {scores.of_ceiling:.1%} of what is possible"
+    return text if scores.floor is not None else f"{text}; no floor is known for these stories"
