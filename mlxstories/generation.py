@@ -9,9 +9,10 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 
+from mlxstories import kernels
 from mlxstories.errors import StoriesError
-from mlxstories.model import KVCache, Transformer
-from mlxstories.sampling import SamplingConfig, make_sampler
+from mlxstories.model import Decoder, KVCache, Transformer
+from mlxstories.sampling import Sampler, SamplingConfig, make_sampler
 
 
 @dataclass(frozen=True)
@@ -102,46 +103,74 @@ def _decode(model, prompts, max_tokens, sampling, seed, end, first_row=0) -> Ite
     for row, prompt in enumerate(prompts):
         forced[row, : lengths[row]] = [end, *prompt]
     shortest, last = min(lengths), min(max(lengths) + max_tokens - 1, context)
-    sample = make_sampler(sampling)
+    rows = range(first_row, first_row + len(prompts))
+    # a random 64-bit key a row, to which the position is added: no draw depends on the other rows
+    keys = mx.stack([mx.random.split(mx.random.key(seed + (row << 32)))[0] for row in rows])
     was_training = model.training
-
-    def choose(logits, position, history, keys, forced):
-        drawn = sample(logits, history, keys + mx.stack([mx.zeros_like(position), position]))
-        given = mx.take(forced, position, axis=1)
-        token = mx.where(given < 0, drawn, given)
-        history = mx.concatenate([history[:, 1:], mx.where(token == end, -1, token)[:, None]], axis=1)
-        return token, history
-
-    def step(token, history, state, keys, forced):
-        cache = KVCache.from_state(state)
-        logits = model(token[:, None], cache)[:, -1]
-        token, history = choose(logits, cache.offset.astype(mx.uint32), history, keys, forced)
-        return token, history, cache.state
-
-    compiled = mx.compile(step, inputs=[model.state])
     try:
         model.eval()
-        # END starts the story and is no part of its text: penalties must not keep it from ending
-        history = mx.array(np.concatenate([np.full_like(forced[:, 1:], -1), forced[:, 1:shortest]], axis=1))
-        history = history[:, -context:]
-        # a random 64-bit key a row, to which the position is added: no draw depends on the other rows
-        rows = range(first_row, first_row + len(prompts))
-        keys = mx.stack([mx.random.split(mx.random.key(seed + (row << 32)))[0] for row in rows])
-        cache = KVCache(model.config, len(prompts))
-        logits = model(mx.array(forced[:, :shortest]), cache)[:, -1]
-        forced = mx.array(forced)
-        token, history = choose(logits, cache.offset.astype(mx.uint32), history, keys, forced)
-        state = cache.state
-        del cache, logits
-        mx.async_eval(token, history, state)
+        decoder, sample = Decoder(model), make_sampler(sampling)
+        streams = kernels.streams()[: len(prompts)]
+        shares = np.array_split(np.arange(len(prompts)), len(streams))
+        parts = [
+            _Rows(decoder, sample, forced[share], keys[share[0] : share[-1] + 1], shortest, end, stream)
+            for share, stream in zip(shares, streams, strict=True)
+        ]
         for position in range(shortest, last + 1):
-            chosen = token
-            if position < last:  # the next step is under way while this one's tokens are read
-                token, history, state = compiled(token, history, state, keys, forced)
-                mx.async_eval(token, history, state)
-            yield position, np.array(chosen)
+            yield position, np.concatenate([rows.advance(position < last) for rows in parts])
     finally:
         model.train(was_training)
+
+
+class _Rows:
+    """Some of the rows on a stream of their own: where they stand, and the compiled step to the next position."""
+
+    def __init__(
+        self, decoder: Decoder, sample: Sampler, forced: np.ndarray, keys, shortest: int, end: int, stream
+    ):
+        self.stream = stream
+        model = decoder.model
+
+        def choose(logits, position, history, keys, forced):
+            drawn = sample(logits, history, keys + mx.stack([mx.zeros_like(position), position]))
+            given = mx.take(forced, position, axis=1)
+            token = mx.where(given < 0, drawn, given)
+            history = mx.concatenate([history[:, 1:], mx.where(token == end, -1, token)[:, None]], axis=1)
+            return token, history
+
+        @mx.compile
+        def step(token, history, state, keys, forced):
+            cache = KVCache.from_state(state)
+            logits = decoder(token, cache)
+            token, history = choose(logits, cache.offset.astype(mx.uint32), history, keys, forced)
+            return token, history, cache.state
+
+        with mx.stream(stream):
+            # END starts the story and is no part of its text: penalties must not keep it from ending
+            history = np.concatenate([np.full_like(forced[:, 1:], -1), forced[:, 1:shortest]], axis=1)
+            history = mx.array(history[:, -model.config.context :])
+            cache = KVCache(model.config, len(forced))
+            logits = model(mx.array(forced[:, :shortest]), cache)[:, -1]
+            self.keys, self.forced = keys, mx.array(forced)
+            position = cache.offset.astype(mx.uint32)
+            self.token, self.history = choose(logits, position, history, keys, self.forced)
+            self.state = cache.state
+            mx.async_eval(self.token, self.history, self.state)
+        self._step = step
+
+    def advance(self, further: bool) -> np.ndarray:
+        """The tokens int32 [rows] chosen last; the next position is under way then, if there is one."""
+        chosen = kernels.before_next_step(self.token)
+        if further:
+            with mx.stream(self.stream):
+                token, history, state = self.token, self.history, self.state
+                del self.history, self.state  # so that the cache can be updated in place
+                self.token, self.history, self.state = self._step(
+                    token, history, state, self.keys, self.forced
+                )
+                del token, history, state
+                mx.async_eval(self.token, self.history, self.state)
+        return np.array(chosen)
 
 
 def _check(model: Transformer, prompts, max_tokens: int, seed: int) -> None:

@@ -8,12 +8,16 @@ are. Importing this module also puts a fast BLAS under MLX where that helps.
 
 from __future__ import annotations
 
+import os
+import threading
+
 import mlx.core as mx
 
 from mlxstories import blas
 
 blas.install()
 
+_SMALL = 4096  # elements, for which a polynomial's several loops cost more than they save
 _DOUBLINGS = 8
 _LOWEST = -87.0  # exp of it is the smallest normal float32
 
@@ -22,13 +26,38 @@ def on_cpu() -> bool:
     return mx.default_device().type == mx.cpu
 
 
+def streams() -> list[mx.Stream]:
+    """Where parts of a batch run at the same time: a CPU stream is one thread, a GPU needs no help."""
+    if not on_cpu():
+        return [mx.default_stream(mx.default_device())]
+    if not hasattr(_own, "streams"):  # a stream belongs to the thread that made it
+        more = [mx.new_stream(mx.cpu) for _ in range(_cores() - 1)]
+        _own.streams = [mx.default_stream(mx.cpu), *more]
+    return _own.streams
+
+
+_own = threading.local()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def before_next_step(token: mx.array) -> mx.array:
+    """What decoding last chose, when the next step may be started: on a CPU when it is there, because a step under
+    way holds on to the cache, which the next one then copies instead of updating; on a GPU, fed ahead, at once."""
+    if on_cpu():
+        mx.eval(token)
+    return token
+
+
 def exp_nonpositive(x: mx.array) -> mx.array:
     """``exp(x)`` for float32 x <= 0, within ``(1 + |x|) 3.5e-7`` relative; below -87 it gives exp(-87).
 
     The series of expm1(-x / 2^8), then eight times ``q <- q (2 + q)``, which leads from expm1(y) to
     expm1(2y), then the reciprocal. Every term is positive, so nothing cancels.
     """
-    if not on_cpu():
+    if not on_cpu() or x.size <= _SMALL:
         return mx.exp(x)
     y = mx.maximum(x, _LOWEST) * (-1 / 2**_DOUBLINGS)
     series = 1 + y * (1 / 7)
@@ -42,7 +71,7 @@ def exp_nonpositive(x: mx.array) -> mx.array:
 
 def sigmoid(x: mx.array) -> mx.array:
     """``1 / (1 + exp(-x))``, elementwise, float32."""
-    if not on_cpu():
+    if not on_cpu() or x.size <= _SMALL:
         return mx.sigmoid(x)
     small = exp_nonpositive(-mx.abs(x))
     return mx.where(x >= 0, 1.0, small) / (1 + small)
@@ -89,7 +118,7 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float,
     Returns:
         [B, H, T, D].
     """
-    if not on_cpu() or queries.shape[2] == 1:
+    if not on_cpu():
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     length, span = queries.shape[2], keys.shape[2]
     if mask is None:

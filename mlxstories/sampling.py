@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from mlxstories import kernels
 from mlxstories.errors import StoriesError
 
 
@@ -80,9 +81,15 @@ def make_sampler(config: SamplingConfig) -> Sampler:
 
 
 def draw(logits: mx.array, keys: mx.array) -> mx.array:
-    """One token int32 [B] a row from ``softmax(logits)``, by adding Gumbel noise from the row's key."""
-    noise = mx.vmap(lambda row, key: mx.random.gumbel(row.shape, key=key))(logits, keys)
-    return mx.argmax(logits + noise, axis=-1).astype(mx.int32)
+    """One token int32 [B] a row from ``softmax(logits)``, by inverting the cumulative distribution at one number
+    from the row's key. Gumbel noise would need a random number and two logarithms for every token."""
+    weights = kernels.exp_nonpositive(logits - logits.max(axis=-1, keepdims=True))
+    below = mx.cumsum(weights, axis=-1)
+    share = mx.vmap(lambda key: mx.random.uniform(shape=(1,), key=key))(keys)
+    # Neither the 1e-38 that a forbidden token may keep nor rounding may lead before the first or past the last
+    # token that is allowed.
+    share = mx.clip(share, 2**-24, 1 - 2**-23)
+    return (below <= share * below[:, -1:]).sum(axis=-1).astype(mx.int32)
 
 
 def temperature(logits: mx.array, value: float) -> mx.array:

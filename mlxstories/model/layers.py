@@ -70,12 +70,21 @@ class FeedForward(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [B, T, D] -> [B, T, D]."""
+        return self.narrow(*(layer(x) for layer in self.widening))
+
+    @property
+    def widening(self) -> tuple[nn.Linear, ...]:
+        """The layers that widen the stream."""
+        return (self.gate, self.up) if self.kind == "swiglu" else (self.up,)
+
+    def narrow(self, *widened: mx.array) -> mx.array:
+        """The activation of what the widening layers give, [..., hidden] each, and back to [..., D]."""
         if self.kind == "swiglu":
-            hidden = kernels.swiglu(self.gate(x), self.up(x))
+            hidden = kernels.swiglu(*widened)
         elif self.kind == "gelu":
-            hidden = kernels.gelu(self.up(x))
+            hidden = kernels.gelu(*widened)
         else:
-            hidden = mx.square(mx.maximum(self.up(x), 0))
+            hidden = mx.square(mx.maximum(*widened, 0))
         return self.down(hidden)
 
 

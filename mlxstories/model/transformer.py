@@ -64,9 +64,9 @@ class Transformer(nn.Module):
         index = mx.arange(tokens.shape[1], dtype=mx.int32)[None]
         if cache is not None:
             index = index + cache.offset
-        starts = self._story_starts(tokens, index, cache)
-        mask = self._attention_mask(index, starts, cache)
-        x = self.dropout(self._embed(tokens, index if starts is None else index - starts))
+        starts = self.story_starts(tokens, index, cache)
+        mask = self.attention_mask(index, starts, cache)
+        x = self.dropout(self.embedded(tokens, index if starts is None else index - starts))
         for layer, block in enumerate(self.blocks):
             x = block(x, mask, layer, cache)
         if cache is not None:
@@ -79,14 +79,14 @@ class Transformer(nn.Module):
         """Logits [B, T, V] of features [B, T, D]."""
         return self.embed.as_linear(features) if self.config.tied else self.head_projection(features)
 
-    def _story_starts(self, tokens, index, cache: KVCache | None) -> mx.array | None:
+    def story_starts(self, tokens, index, cache: KVCache | None) -> mx.array | None:
         """Position [B, T] of the first token of each token's story."""
         if self.config.separator is None:
             return None
         earlier = 0 if cache is None else cache.starts
         return mx.cummax(mx.where(tokens == self.config.separator, index, earlier), axis=1)
 
-    def _attention_mask(self, index, starts, cache: KVCache | None) -> mx.array | str | None:
+    def attention_mask(self, index, starts, cache: KVCache | None) -> mx.array | str | None:
         """True where a query may see a key, [B or 1, 1, T, keys], the same for all layers."""
         if self.config.arch == "encoder":
             return None if starts is None else (starts[:, :, None] == starts[:, None, :])[:, None]
@@ -98,7 +98,8 @@ class Transformer(nn.Module):
             seen = seen & (keys[:, None, :] >= starts[:, :, None])
         return seen[:, None]
 
-    def _embed(self, tokens: mx.array, positions: mx.array) -> mx.array:
+    def embedded(self, tokens: mx.array, positions: mx.array) -> mx.array:
+        """Tokens int [B, T] at their positions in the story: [B, T, D]."""
         x = self.embed(tokens)
         if self.config.positions == "learned":
             return x + self.position(positions)

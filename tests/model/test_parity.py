@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxstories.losses import cross_entropy
-from mlxstories.model import KVCache, ModelConfig, Transformer
+from mlxstories.model import Decoder, KVCache, ModelConfig, Transformer
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "model.npz")
 CONFIGS = json.loads(str(GOLDEN["configs"]))
@@ -59,6 +59,16 @@ def test_the_cache_gives_the_logits_of_the_full_forward(name, chunks):
         logits.append(model(tokens[:, start : start + width], cache))
         start += width
     close(mx.concatenate(logits, axis=1), GOLDEN[f"{name}/logits"])
+    assert cache.offset.item() == 12
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "encoder" not in name])
+def test_decoding_gives_the_logits_of_the_full_forward(name):
+    model, tokens = load(name), mx.array(GOLDEN["tokens"])
+    cache, decoder = KVCache(model.config, len(tokens)), Decoder(model)
+    first = model(tokens[:, :3], cache)
+    further = [decoder(tokens[:, position], cache) for position in range(3, 12)]
+    close(mx.concatenate([first, mx.stack(further, axis=1)], axis=1), GOLDEN[f"{name}/logits"])
     assert cache.offset.item() == 12
 
 

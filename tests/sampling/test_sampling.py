@@ -107,6 +107,13 @@ def test_draws_follow_the_probabilities_and_each_rows_key():
     assert sampling.draw(mx.broadcast_to(LOGITS, (5, 4)), keys[:5]).tolist() == drawn[:5].tolist()
 
 
+def test_a_forbidden_token_is_never_drawn():
+    logits = mx.full((200_000, 50), -mx.inf)
+    logits[:, 20], logits[:, 21], logits[:, 30] = 0.0, -60.0, 0.0
+    drawn = np.array(sampling.draw(logits, mx.random.split(mx.random.key(1), len(logits))))
+    assert set(drawn) == {20, 30} and abs((drawn == 20).mean() - 0.5) < 0.01
+
+
 @pytest.fixture
 def uncompiled():
     """mlx-lm compiles its filters anew for every threshold."""

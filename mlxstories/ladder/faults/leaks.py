@@ -23,9 +23,9 @@ def masked_by(mask: Callable[[mx.array], mx.array | None]):
     """A transformer whose attention mask is a function of key position minus query position [T, T]."""
 
     class Masked(Transformer):
-        def _attention_mask(self, index, starts, cache):
+        def attention_mask(self, index, starts, cache):
             if cache is not None:
-                return super()._attention_mask(index, starts, cache)
+                return super().attention_mask(index, starts, cache)
             return mask(index[0][None, :] - index[0][:, None])
 
     return change(build_model=Masked)

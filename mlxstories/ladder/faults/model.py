@@ -61,12 +61,12 @@ def _(recipe: Recipe) -> Recipe:
 
 
 class ConstantTokens(Transformer):
-    def _embed(self, tokens, positions):
-        return super()._embed(mx.zeros_like(tokens), positions)
+    def embedded(self, tokens, positions):
+        return super().embedded(mx.zeros_like(tokens), positions)
 
 
 class PositionsOnly(Transformer):
-    def _embed(self, tokens, positions):
+    def embedded(self, tokens, positions):
         return mx.broadcast_to(self.position(positions), (*tokens.shape, self.config.dim))
 
 
@@ -77,7 +77,7 @@ class OverwrittenStream(Transformer):
         super().__init__(config)
         self.start = mx.random.normal((config.dim,))
 
-    def _embed(self, tokens, positions):
+    def embedded(self, tokens, positions):
         return mx.broadcast_to(self.start, (*tokens.shape, self.config.dim))
 
 
@@ -142,7 +142,7 @@ class FirstBlockOnly(Transformer):
 
     def _mask_of(self, tokens, cache):
         index = mx.arange(tokens.shape[1], dtype=mx.int32)[None] + cache.offset
-        return self._attention_mask(index, None, cache)
+        return self.attention_mask(index, None, cache)
 
 
 class ResultDropped(Block):
