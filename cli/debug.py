@@ -138,7 +138,15 @@ class Ladder:
             self.live.stop()
 
     def say(self, text: str = "") -> None:
-        self.console.print(text, markup=False, soft_wrap=not self.live)
+        """Print a line; where a terminal breaks it, its parts keep the indent."""
+        if not self.live:
+            self.console.print(text, markup=False, soft_wrap=True)
+            return
+        from rich.padding import Padding
+        from rich.text import Text
+
+        line = text.lstrip(" ")
+        self.console.print(Padding(Text(line), (0, 0, 0, len(text) - len(line))))
 
     def event(self, kind: str, value) -> None:
         if kind == "rung":
@@ -166,7 +174,7 @@ class Ladder:
             mark = Spinner("dots") if running else marks[rung.status]
             last = rung.checks[-1].name if running and rung.checks else ""
             summary = last if running else _summary(rung)
-            seconds = "" if running else f"{rung.seconds:.1f} s"
+            seconds = "" if running else f"{rung.seconds:5.1f} s"
             table.add_row(mark, rung.name, seconds, summary.replace("[", r"\["))
         return table
 
