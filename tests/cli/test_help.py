@@ -37,7 +37,11 @@ def test_every_option_explains_itself_in_two_lines(context):
         assert text[0] == text[0].upper() and text[-1] == ".", f"{option.opts[0]}: {text}"
         assert len(textwrap.wrap(text, 46)) <= 2, f"{option.opts[0]} needs three lines: {text}"
         default = option.get_default(context)
-        if not option.is_flag and isinstance(default, (str, int, float, Path, tuple)) and default != ():
+        if (
+            not option.is_flag
+            and isinstance(default, (str, int, float, Path, tuple))
+            and default not in ((), "")
+        ):
             assert option.show_default, f"{option.opts[0]} hides its default {default!r}"
 
 
