@@ -35,7 +35,8 @@ class Attention(nn.Module):
 
     def forward(self, x):
         q, k, v = (
-            f(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value)
+            f(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+            for f in (self.query, self.key, self.value)
         )
         if self.rotates:
             q, k = self.rotate(q), self.rotate(k)

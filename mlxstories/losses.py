@@ -6,12 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from mlxstories import kernels
 from mlxstories.batch import Batch
 from mlxstories.data.tokenizer import MASK, SPECIALS
-from mlxstories.model.config import ModelConfig
+from mlxstories.model import ModelConfig, Transformer
 
 FIRST_WORD = len(SPECIALS)  # ids below it are special
 MASKED_SHARE = 0.15
@@ -79,6 +78,72 @@ def _token_nats(smoothing: float) -> Callable:
     return nats
 
 
+def fused_next_token_metrics(
+    features: mx.array, weight: mx.array, targets: mx.array, mask: mx.array, label_smoothing: float = 0.0
+) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    """`next_token_metrics` of the logits ``features @ weight.T``, which never exist as a whole.
+
+    For training: the gradient is made beside the loss, a chunk of rows at a time, so that the largest part of a
+    small model's step needs neither the logits' memory nor a second pass over them. Without a gradient the
+    plain function does less.
+
+    Args:
+        features: [B, T, D].
+        weight: [V, D], the output matrix.
+        targets, mask, label_smoothing: as in `next_token_metrics`.
+    """
+    flat = features.reshape(-1, features.shape[-1])
+    mask = mask.astype(mx.float32).reshape(-1)
+    objective, nats, hits, *_ = _chunked_nats(label_smoothing)(flat, weight, targets.reshape(-1), mask)
+    return objective, mask.sum(), hits, nats
+
+
+def _chunked_nats(smoothing: float) -> Callable:
+    """Sums of smoothed nats, nats and hits over all rows, and the first one's gradients by features and weight."""
+
+    @mx.custom_function
+    def nats(features, weight, targets, mask):
+        vocab = weight.shape[0]
+        rows = max(1, kernels.chunk_elements() // vocab)
+        sums, by_features, by_weight = mx.zeros(3), [], None
+        for start in range(0, len(features), rows):
+            part = slice(start, start + rows)
+            x = features[part]
+            if by_weight is not None:
+                # One chunk after the other, or all their logits would be in memory at once.
+                x = mx.depends([x], [by_weight])[0]
+            chosen, real = targets[part, None], mask[part, None]
+            logits = (x @ weight.T).astype(mx.float32)
+            best = mx.argmax(logits, axis=-1, keepdims=True)
+            shifted = logits - mx.take_along_axis(logits, best, axis=-1)
+            powers = kernels.exp_nonpositive(shifted)
+            total = powers.sum(axis=-1, keepdims=True)
+            right = mx.take_along_axis(shifted, chosen, axis=-1)
+            plain = mx.log(total) - right
+            smoothed = plain
+            if smoothing:
+                smoothed = plain + smoothing * (right - shifted.mean(axis=-1, keepdims=True))
+            measured = mx.concatenate([smoothed, plain, (best == chosen).astype(mx.float32)], axis=-1)
+            # where, not times: a masked cell whose loss is not finite must not reach the sum
+            sums = sums + mx.where(real > 0, measured * real, 0).sum(axis=0)
+            hit = mx.arange(vocab, dtype=chosen.dtype) == chosen
+            gradient = powers * (real / total) - mx.where(hit, real * (1 - smoothing), 0)
+            if smoothing:
+                gradient = gradient - real * (smoothing / vocab)
+            gradient = gradient.astype(x.dtype)
+            by_features.append(gradient @ weight)
+            by_weight = gradient.T @ x if by_weight is None else mx.addmm(by_weight, gradient.T, x)
+        return sums[0], sums[1], sums[2], mx.concatenate(by_features), by_weight
+
+    @nats.vjp
+    def gradient(primals, cotangents, outputs):
+        _, _, targets, mask = primals
+        by_features, by_weight = ((cotangents[0] * g).astype(g.dtype) for g in outputs[3:])
+        return by_features, by_weight, mx.zeros_like(targets), mx.zeros_like(mask)
+
+    return nats
+
+
 def objective(config: ModelConfig) -> Callable:
     """What a model of this configuration is trained on.
 
@@ -89,20 +154,24 @@ def objective(config: ModelConfig) -> Callable:
     return next_token if config.arch == "decoder" else partial(masked_tokens, vocab_size=config.vocab_size)
 
 
-def next_token(model: nn.Module, batch: Batch, key: mx.array | None = None, label_smoothing: float = 0.0):
+def next_token(model: Transformer, batch: Batch, key: mx.array | None = None, label_smoothing: float = 0.0):
     """Predict ``batch.targets`` from ``batch.inputs``."""
-    return next_token_metrics(model(batch.inputs), batch.targets, batch.mask, label_smoothing)
+    return fused_next_token_metrics(
+        model.features(batch.inputs), model.output_weight, batch.targets, batch.mask, label_smoothing
+    )
 
 
 def masked_tokens(
-    model: nn.Module, batch: Batch, key: mx.array, label_smoothing: float = 0.0, *, vocab_size: int
+    model: Transformer, batch: Batch, key: mx.array, label_smoothing: float = 0.0, *, vocab_size: int
 ):
     """Predict 15 % of ``batch.inputs`` from the others (Devlin et al. 2019, section 3.1).
 
     The same key corrupts the same tokens in the same way, so evaluation repeats.
     """
     corrupted, chosen = corrupt(batch.inputs, batch.mask, key, vocab_size)
-    return next_token_metrics(model(corrupted), batch.inputs, chosen, label_smoothing)
+    return fused_next_token_metrics(
+        model.features(corrupted), model.output_weight, batch.inputs, chosen, label_smoothing
+    )
 
 
 def corrupt(tokens: mx.array, mask: mx.array, key: mx.array, vocab_size: int) -> tuple[mx.array, mx.array]:

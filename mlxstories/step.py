@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -11,9 +11,10 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_map
 
+from mlxstories import kernels
 from mlxstories.batch import Batch
 from mlxstories.distributed import ALONE, Group
-from mlxstories.optim import clip_by_global_norm
+from mlxstories.optim.clipping import clip_factor, parameter_norms, scaled
 
 Objective = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
 """``(model, batch, key, label_smoothing) -> (objective, tokens, hits, nats)``, sums over real tokens."""
@@ -70,8 +71,13 @@ class TrainStep:
         # value_and_grad leaves traced arrays in the model, so the weights are an output here too
         @partial(mx.compile, inputs=[weights, mx.random.state], outputs=[weights, mx.random.state])
         def gradient(batch: Batch, key: mx.array):
-            (_, measured), gradients = differentiate(batch, key)
-            return measured, gradients
+            parts = []
+            for part, stream in _shares(batch):
+                with mx.stream(stream):
+                    key, own = mx.random.split(key)
+                    (_, measured), gradients = differentiate(part, own)
+                    parts.append((measured, gradients))
+            return reduce(partial(tree_map, mx.add), parts)
 
         @mx.compile
         def add(left, right):
@@ -79,14 +85,12 @@ class TrainStep:
 
         @partial(mx.compile, inputs=[weights, moments], outputs=[weights, moments])
         def update(gradients, tokens: mx.array):
-            gradients = tree_map(lambda g: g / tokens.astype(g.dtype), gradients)
-            norms = [mx.linalg.norm(g.astype(mx.float32)) for _, g in tree_flatten(gradients)]
-            if clip_norm is None:
-                norm = mx.linalg.norm(mx.stack(norms))
-            else:
-                gradients, norm = clip_by_global_norm(gradients, clip_norm)
-            optimizer.update(model, gradients)
-            return norm, mx.stack(norms)
+            norms = parameter_norms(gradients) / tokens
+            norm = mx.linalg.norm(norms)
+            factor = 1 / tokens if clip_norm is None else clip_factor(norm, clip_norm) / tokens
+            # stacked, or each element of a gradient would compute the factor in its fused kernel
+            optimizer.update(model, scaled(gradients, mx.stack([factor])[0]))
+            return norm, norms
 
         self._gradient, self._add, self._update, self._sum = gradient, add, update, group.sum
 
@@ -104,3 +108,11 @@ class TrainStep:
         norm, norms = self._update(gradients, mx.maximum(sums[1], 1.0))
         mx.async_eval(self.model.state, self.optimizer.state, sums, norm, norms)
         return StepResult(sums[0], sums[1], sums[2], norm, norms)
+
+
+def _shares(batch: Batch) -> list[tuple[Batch, mx.Stream]]:
+    """The rows of a microbatch in equal parts, one for each stream, as far as they divide."""
+    streams, rows = kernels.streams(), len(batch.inputs)
+    count = max(n for n in range(1, len(streams) + 1) if rows % n == 0)
+    parts = zip(*(mx.split(array, count) for array in batch), strict=True)
+    return [(Batch(*part), stream) for part, stream in zip(parts, streams, strict=False)]

@@ -45,16 +45,12 @@ class Attention(nn.Module):
             queries, keys = mx.fast.rms_norm(queries, None, EPS), mx.fast.rms_norm(keys, None, EPS)
         if self.rope:
             offset = 0 if cache is None else cache.offset
-            queries, keys = _rotate(queries, offset), _rotate(keys, offset)
+            queries, keys = (kernels.rotate(part, offset, ROPE_BASE) for part in (queries, keys))
         if cache is not None:
             keys, values = cache.update(layer, keys, values)
         scale = 1 / math.sqrt(queries.shape[-1])
         mixed = kernels.attention(queries, keys, values, scale, mask)
         return self.out(mixed.swapaxes(1, 2).reshape(x.shape))
-
-
-def _rotate(x: mx.array, offset) -> mx.array:
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=ROPE_BASE, scale=1.0, offset=offset)
 
 
 class FeedForward(nn.Module):

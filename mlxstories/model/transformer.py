@@ -75,6 +75,11 @@ class Transformer(nn.Module):
                 cache.starts = starts[:, -1:]
         return self.norm(x)
 
+    @property
+    def output_weight(self) -> mx.array:
+        """The matrix [V, D] that gives logits: the embedding of a tied model."""
+        return (self.embed if self.config.tied else self.head_projection).weight
+
     def head(self, features: mx.array) -> mx.array:
         """Logits [B, T, V] of features [B, T, D]."""
         return self.embed.as_linear(features) if self.config.tied else self.head_projection(features)

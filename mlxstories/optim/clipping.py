@@ -17,8 +17,22 @@ def clip_by_global_norm(gradients, max_norm: float):
     Returns:
         The scaled gradients and the norm before scaling, float32 [].
     """
+    norm = mx.linalg.norm(parameter_norms(gradients))
+    return scaled(gradients, clip_factor(norm, max_norm)), norm
+
+
+def parameter_norms(gradients) -> mx.array:
+    """The L2 norm of each gradient of a tree, float32 [P], in the order of ``tree_flatten``."""
+    squares = [mx.square(gradient.astype(mx.float32)).sum() for _, gradient in tree_flatten(gradients)]
+    return mx.sqrt(mx.stack(squares))
+
+
+def clip_factor(norm: mx.array, max_norm: float) -> mx.array:
+    """What brings a gradient of this norm to at most ``max_norm``."""
     check_number("max_norm", max_norm, above=0)
-    norms = [mx.linalg.norm(gradient.astype(mx.float32)) for _, gradient in tree_flatten(gradients)]
-    norm = mx.linalg.norm(mx.stack(norms))
-    scale = max_norm / mx.maximum(norm, max_norm)
-    return tree_map(lambda g: (g.astype(mx.float32) * scale).astype(g.dtype), gradients), norm
+    return max_norm / mx.maximum(norm, max_norm)
+
+
+def scaled(gradients, factor: mx.array):
+    """The tree times a float32 scalar, each gradient in its own type."""
+    return tree_map(lambda g: (g.astype(mx.float32) * factor).astype(g.dtype), gradients)

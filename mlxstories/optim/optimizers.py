@@ -11,6 +11,7 @@ multiplier scale it, not the rate); *coupled* decay adds weight_decay * w to the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 from mlx.optimizers import Optimizer
@@ -23,6 +24,7 @@ class _Rule(Optimizer):
     """An update rule in float32: ``moments`` names the state, ``step_from`` is the rule itself."""
 
     moments: tuple[str, ...] = ()
+    _once: list[mx.array] | None = None
 
     def __init__(self, learning_rate: float | Schedule, weight_decay: float):
         super().__init__()
@@ -35,6 +37,21 @@ class _Rule(Optimizer):
     def init_single(self, parameter: mx.array, state: dict) -> None:
         for name in self.moments:
             state[name] = mx.zeros(parameter.shape, mx.float32)
+
+    def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
+        self._once = None
+        updated = super().apply_gradients(gradients, parameters)
+        self._once = None
+        return updated
+
+    def once(self, scalars: Callable[[], Sequence[mx.array]]) -> list[mx.array]:
+        """The scalars that all parameters of an update share, computed for the first one.
+
+        The stack is an operation that mx.compile cannot fuse; else each element would compute them.
+        """
+        if self._once is None:
+            self._once = list(mx.stack(scalars()))
+        return self._once
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
         g, w = gradient.astype(mx.float32), parameter.astype(mx.float32)
@@ -79,11 +96,6 @@ class _Adaptive(_Rule):
         if beta == 0:
             return mx.array(1.0)
         return -mx.expm1(self.step.astype(mx.float32) * math.log(beta))
-
-
-def _once(*scalars: mx.array) -> mx.array:
-    """The scalars, behind an operation that mx.compile cannot fuse; else each element would compute them."""
-    return mx.stack(scalars)
 
 
 class AdamW(_Adaptive):
@@ -131,9 +143,8 @@ class AdamW(_Adaptive):
             v = state["v_max"] = mx.maximum(state["v_max"], v)
         if not self.bias_correction:
             return w - lr * m / (mx.sqrt(v) + self.eps)
-        rate, root = _once(
-            lr / self._correction(self.betas[0]),
-            mx.rsqrt(self._correction(self.betas[1])),
+        rate, root = self.once(
+            lambda: (lr / self._correction(self.betas[0]), mx.rsqrt(self._correction(self.betas[1])))
         )
         return w - rate * m / (mx.sqrt(v) * root + self.eps)
 
@@ -168,14 +179,17 @@ class NAdamW(_Adaptive):
     def step_from(self, g: mx.array, w: mx.array, state: dict, lr: mx.array) -> mx.array:
         w = self._decayed(w, lr)
         m, v = self._update_moments(g, state)
+        of_m, of_g, root = self.once(lambda: self._factors(lr))
+        return w - (of_m * m + of_g * g) / (mx.sqrt(v) * root + self.eps)
+
+    def _factors(self, lr: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         t, product = self.step.astype(mx.float32), self.state["momentum_product"]
         now, ahead = self._momentum(t), self._momentum(t + 1)
-        of_m, of_g, root = _once(
+        return (
             lr * ahead / (1 - product * ahead),
             lr * (1 - now) / (1 - product),
             mx.rsqrt(self._correction(self.betas[1])),
         )
-        return w - (of_m * m + of_g * g) / (mx.sqrt(v) * root + self.eps)
 
 
 class Lion(_Rule):

@@ -13,9 +13,9 @@ def test_exponential_is_accurate_over_the_whole_range():
     for exp in (kernels.exp_nonpositive, mx.compile(kernels.exp_nonpositive)):
         error = np.abs(np.array(exp(mx.array(x))) / exact - 1)
         # an input rounded to float32 is uncertain by |x| 6e-8 already
-        assert (error <= 3.5e-7 * (1 + np.abs(x))).all()
-        assert error[x > -1].max() < 5e-7
-    assert kernels.exp_nonpositive(mx.array(-1e30)).item() < 1e-37
+        assert (error <= 5e-7 * (1 + np.abs(x))).all()
+        assert error[x > -1].max() < 7e-7
+        assert not np.array(exp(mx.array(np.tile(np.float32([-200, -1e20, -1e30, -np.inf]), 2000)))).any()
 
 
 def test_sigmoid_and_activations():

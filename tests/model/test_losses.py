@@ -7,8 +7,15 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from mlxstories import kernels
 from mlxstories.batch import Batch
-from mlxstories.losses import corrupt, cross_entropy, next_token_metrics, objective
+from mlxstories.losses import (
+    corrupt,
+    cross_entropy,
+    fused_next_token_metrics,
+    next_token_metrics,
+    objective,
+)
 from mlxstories.model import ModelConfig, Transformer
 
 
@@ -89,6 +96,30 @@ def test_hits_are_argmax_over_real_tokens():
     assert hits.item() == ((logits.argmax(-1) == targets) * mask).sum()
     flat = mx.zeros((1, 4, 19))  # equal logits are no knowledge
     assert next_token_metrics(flat, mx.array([[3, 4, 5, 6]]), mx.ones((1, 4)))[2].item() == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_chunks_give_the_sums_and_gradients_of_the_whole(monkeypatch, smoothing, rows):
+    monkeypatch.setattr(kernels, "chunk_elements", lambda: 19 * rows)
+    _, targets, mask = (mx.array(x) for x in example())
+    rng = np.random.default_rng(6)
+    features, weight = (mx.array(rng.standard_normal(s).astype("f4")) for s in ((3, 7, 5), (19, 5)))
+
+    def plain(features, weight):
+        return next_token_metrics(features @ weight.T, targets, mask, smoothing)
+
+    def fused(features, weight):
+        return fused_next_token_metrics(features, weight, targets, mask, smoothing)
+
+    for expected, got in zip(plain(features, weight), fused(features, weight), strict=True):
+        assert got.item() == pytest.approx(expected.item(), rel=1e-6)
+    expected, got = (
+        mx.compile(mx.grad(lambda x, w, f=f: 3 * f(x, w)[0], argnums=(0, 1)))(features, weight)
+        for f in (plain, fused)
+    )
+    for theirs, ours in zip(expected, got, strict=True):
+        np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=2e-5)
 
 
 def test_bfloat16_logits_are_summed_in_float32():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxstories import kernels
 from mlxstories.ladder.faults.fault import Group, change
 from mlxstories.ladder.faults.model import rebuilt
 from mlxstories.model import ModelConfig, Transformer
@@ -94,10 +95,7 @@ class ByHand(Attention):
             for projection in (self.query, self.key, self.value)
         )
         if self.rope:
-            queries, keys = (
-                mx.fast.rope(part, part.shape[-1], traditional=False, base=ROPE_BASE, scale=1.0, offset=0)
-                for part in (queries, keys)
-            )
+            queries, keys = (kernels.rotate(part, 0, ROPE_BASE) for part in (queries, keys))
         return self.out(self.mix(queries, keys, values).swapaxes(1, 2).reshape(x.shape))
 
     def mix(self, queries, keys, values):
