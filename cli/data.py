@@ -37,7 +37,8 @@ def prepare(data, to):
         meter.end()
         click.echo("Stopped. The same command goes on where it was.", err=True)
         sys.exit(130)
-    meter.end()
+    finally:
+        meter.end()
     stories, tokens = (sum(getattr(shard, name) for shard in index.train) for name in ("stories", "tokens"))
     held_out = sum(shard.stories for shard in index.validation)
     click.echo(

@@ -31,7 +31,7 @@ VOCABULARY_LENGTH = 2**28  # characters of training stories that a vocabulary is
 PARTS = "preparing.parts"
 
 Report = Callable[[str, int, int | None], None]
-"""Receives the stage (checking, sorting, tokenising), and bytes done and bytes in all, None if not known."""
+"""Receives the stage (checking, sorting, tokenising, comparing), and bytes done and in all, None if not known."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def prepare(
             raise StoriesError(
                 "a source changed while it was read; delete the directory and prepare it again"
             )
+        report("comparing", 0, None)
         return _finish(config, journal, path)
 
 

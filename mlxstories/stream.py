@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mlxstories.batch import Batch, batch_of
@@ -32,7 +33,6 @@ class Stream:
     Attributes:
         epoch, batch: position, the next microbatch.
         skipped: positions that are left out.
-        length: microbatches of the first epoch; others differ by a few where stories longer than a row are cut.
 
     Raises:
         StoriesError: the batch size is not a multiple of ``ranks``.
@@ -45,9 +45,14 @@ class Stream:
         self._rows = config.share(ranks)
         self._first = rank * self._rows
         self.skipped: set[tuple[int, int]] = set()
-        windows = self._epoch(0)
-        self.length = sum(self._batches(windows[index]) for index in range(len(windows)))
         self.seek(0, 0)
+
+    @cached_property
+    def length(self) -> int:
+        """Microbatches of the first epoch, whose windows are all arranged to count them (about a second each);
+        other epochs differ by a few where stories longer than a row are cut."""
+        windows = self._epoch(0)
+        return sum(self._batches(windows[index]) for index in range(len(windows)))
 
     def _epoch(self, epoch: int) -> Windows:
         layout, seed = self._config.layout, self._config.seed
