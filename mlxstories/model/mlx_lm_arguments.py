@@ -1,0 +1,305 @@
+"""Small arguments for any architecture of mlx-lm.
+
+Every architecture has its own dataclass of arguments, made to be read from a published ``config.json``. Most of
+their names recur, so a table of names gives a model of a wanted size; a second table says what is peculiar.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from mlxstories.errors import StoriesError
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large a model is to be; see `ModelConfig` for the names."""
+
+    vocab_size: int
+    layers: int
+    dim: int
+    heads: int
+    hidden: int
+    context: int
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+
+_NAMES: tuple[tuple[str, Callable[[Size], Any]], ...] = (
+    ("vocab_size vocab_size_per_layer_input", lambda s: s.vocab_size),
+    ("hidden_size n_embd d_model hidden_dim model_dim block_dim moe_hidden_size", lambda s: s.dim),
+    ("num_hidden_layers n_layer n_layers num_layers num_transformer_layers", lambda s: s.layers),
+    ("num_attention_heads n_head n_heads num_heads swa_num_attention_heads", lambda s: s.heads),
+    ("num_key_value_heads num_kv_heads n_kv_heads swa_num_key_value_heads", lambda s: s.heads),
+    ("head_dim v_head_dim swa_head_dim swa_v_head_dim rotary_dim index_head_dim global_head_dim lightning_head_dim",
+     lambda s: s.head_dim),
+    ("qk_rope_head_dim qk_nope_head_dim", lambda s: s.head_dim // 2),
+    ("kv_lora_rank q_lora_rank o_lora_rank laurel_rank", lambda s: max(8, s.dim // 4)),
+    ("intermediate_size intermediate_size_mlp dense_intermediate_size ffn_hidden_size n_inner "
+     "shared_intermediate_size shared_expert_intermediate_size", lambda s: s.hidden),
+    ("moe_intermediate_size expert_ffn_hidden_size moe_shared_expert_intermediate_size", lambda s: s.hidden // 2),
+    ("num_experts n_routed_experts num_local_experts moe_num_experts", lambda s: 4),
+    ("num_experts_per_tok num_experts_per_token moe_topk moe_k moe_top_k", lambda s: 2),
+    ("n_shared_experts num_shared_experts num_shared_expert moe_num_shared_experts", lambda s: 1),
+    ("n_group topk_group n_groups num_expert_group first_k_dense_replace decoder_sparse_step layer_group_size",
+     lambda s: 1),
+    ("max_position_embeddings original_max_position_embeddings n_positions n_ctx block_size model_max_length "
+     "max_sequence_length", lambda s: s.context),
+    ("sliding_window sliding_window_size attention_window_size", lambda s: max(8, s.context // 4)),
+    ("rms_norm_eps layer_norm_eps layer_norm_epsilon layernorm_epsilon norm_eps post_norm_eps", lambda s: 1e-5),
+    ("rope_theta rope_local_base_freq swa_rope_theta rotary_emb_base", lambda s: 10000.0),
+    ("layer_types", lambda s: ["full_attention"] * s.layers),
+)  # fmt: skip
+
+
+def _both(one: str, other: str, size: Size) -> list[str]:
+    """Two kinds of layer in turn."""
+    return [(one, other)[layer % 2] for layer in range(size.layers)]
+
+
+def _linear_attention(s: Size) -> dict[str, Any]:
+    return {
+        "kda_layers": list(range(1, s.layers, 2)),
+        "full_attn_layers": list(range(2, s.layers + 1, 2)),
+        "num_heads": s.heads,
+        "head_dim": s.head_dim,
+        "short_conv_kernel_size": 4,
+        "gate_lower_bound": -5.0,
+    }
+
+
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_ROPES = {"full_attention": _ROPE, "sliding_attention": _ROPE}
+_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 1.0, "mscale_all_dim": 0,
+         "llama_4_scaling_beta": 0.1}  # fmt: skip
+_CONVOLUTIONS = {"conv_bias": False, "conv_L_cache": 3, "block_multiple_of": 8,
+                 "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": False}  # fmt: skip
+
+
+def _delta_rule(s: Size) -> dict[str, Any]:
+    return {
+        "linear_num_value_heads": s.heads,
+        "linear_num_key_heads": s.heads,
+        "linear_key_head_dim": s.head_dim,
+        "linear_value_head_dim": s.head_dim,
+        "linear_conv_kernel_dim": 4,
+        "partial_rotary_factor": 1.0,
+        "full_attention_interval": 2,
+    }
+
+
+def _mamba(s: Size) -> dict[str, Any]:
+    return {"mamba_n_heads": s.heads, "mamba_d_head": s.head_dim, "mamba_d_state": 16, "mamba_d_conv": 4,
+            "mamba_n_groups": 1, "mamba_expand": 2, "mamba_proj_bias": False, "mamba_conv_bias": True,
+            "mamba_d_ssm": s.dim, "mamba_num_heads": s.heads, "mamba_head_dim": s.head_dim,
+            "ssm_state_size": 16, "state_size": 16, "conv_kernel": 4, "time_step_rank": 4}  # fmt: skip
+
+
+def _sliding(s: Size) -> dict[str, Any]:
+    return {"layer_types": _both("sliding_attention", "full_attention", s), "sliding_window_pattern": 2,
+            "rope_parameters": _ROPES}  # fmt: skip
+
+
+def _longcat(s: Size) -> dict[str, Any]:
+    return {"mla_scale_q_lora": True, "mla_scale_kv_lora": True, "zero_expert_type": "identity"}
+
+
+# What an architecture asks for beside these names, or instead.
+_PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
+    "afm7": lambda s: {"num_kv_reuse_layers": 1, "num_layers": s.layers},
+    "cohere2": _sliding,
+    "dbrx": lambda s: {
+        "ffn_config": {"ffn_hidden_size": s.hidden, "moe_num_experts": 4, "moe_top_k": 2},
+        "attn_config": {"kv_n_heads": s.heads, "clip_qkv": 8.0, "rope_theta": 10000.0},
+    },
+    "deepseek_v2": lambda s: {"rope_scaling": {**_YARN, "type": "yarn"}},
+    "exaone4": lambda s: {"rope_scaling": None, "sliding_window_pattern": None},
+    "exaone_moe": lambda s: {"is_moe_layer": [layer > 0 for layer in range(s.layers)]},
+    "falcon_h1": _mamba,
+    "gear": _sliding,
+    "gemma3": _sliding,
+    "gemma3_text": _sliding,
+    "gemma3n": lambda s: {
+        **_sliding(s),
+        "num_kv_shared_layers": 0,
+        "activation_sparsity_pattern": [0.0] * s.layers,
+        "hidden_size_per_layer_input": 16,
+        "altup_num_inputs": 2,
+        "altup_active_idx": 0,
+        "altup_coef_clip": 120.0,
+        "altup_correct_scale": True,
+        "final_logit_softcapping": 30.0,
+    },
+    "gemma4": lambda s: {**_sliding(s), "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 16},
+    "gemma4_text": lambda s: {**_sliding(s), "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 16},
+    "glm_moe_dsa": lambda s: {"rope_parameters": _ROPE, "scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+    "granitemoehybrid": lambda s: {**_mamba(s), "layer_types": _both("mamba", "attention", s)},
+    "hunyuan": lambda s: {
+        "cla_share_factor": 1,
+        "rope_scaling": {"alpha": 1.0, "factor": 1.0, "type": "dynamic"},
+    },
+    "jamba": lambda s: {
+        **_mamba(s),
+        "layers_block_type": _both("mamba", "attention", s),
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+    },  # fmt: skip
+    "kimi_k3": lambda s: {
+        "linear_attn_config": _linear_attention(s),
+        "attn_res_block_size": 1,
+        "activation_situ_beta": 1.0,
+        "activation_situ_linear_beta": 1.0,
+    },  # fmt: skip
+    "kimi_linear": lambda s: {"linear_attn_config": _linear_attention(s)},
+    "lfm2": lambda s: {**_CONVOLUTIONS, "layer_types": _both("conv", "full_attention", s)},
+    "lfm2-vl": lambda s: {**_CONVOLUTIONS, "full_attn_idxs": list(range(1, s.layers, 2))},
+    "lfm2_moe": lambda s: {
+        **_CONVOLUTIONS,
+        "layer_types": _both("conv", "full_attention", s),
+        "num_dense_layers": 1,
+    },  # fmt: skip
+    "llama4": lambda s: {
+        "num_experts_per_tok": 1,
+        "attention_chunk_size": s.context,
+        "interleave_moe_layer_step": 2,
+        "rope_scaling": None,
+        "use_qk_norm": True,
+    },  # fmt: skip
+    "llama4_text": lambda s: {"no_rope_layers": [1] * s.layers, "use_qk_norm": True},
+    "longcat_flash": _longcat,
+    "longcat_flash_ngram": _longcat,
+    "mamba": lambda s: {**_mamba(s), "use_conv_bias": True},
+    "mamba2": lambda s: {
+        **_mamba(s),
+        "head_dim": 2 * s.dim // s.heads,
+        "intermediate_size": 2 * s.dim,
+        "use_conv_bias": True,
+        "time_step_limit": [0.001, 100.0],
+    },  # fmt: skip
+    "mellum": _sliding,
+    "mimo_v2_flash": lambda s: {
+        "hybrid_layer_pattern": _both(0, 1, s),
+        "moe_layer_freq": _both(0, 1, s),
+        "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc",
+        "partial_rotary_factor": 1,
+    },  # fmt: skip
+    "minicpm3": lambda s: {
+        "rope_scaling": {
+            "original_max_position_embeddings": s.context,
+            "short_factor": [1.0] * (s.head_dim // 4),
+            "long_factor": [1.0] * (s.head_dim // 4),
+        }
+    },  # fmt: skip
+    "minimax_m3_vl": lambda s: {"moe_layer_freq": _both(0, 1, s)},
+    "ministral3": lambda s: {
+        "rope_parameters": {**_YARN, "original_max_position_embeddings": s.context, "rope_type": "default"}
+    },  # fmt: skip
+    "mistral4": lambda s: {"rope_parameters": {**_YARN, "original_max_position_embeddings": s.context}},
+    "muse_spark": lambda s: {
+        "rope_parameters": _ROPE,
+        "layer_rope_theta": [10000.0] * s.layers,
+        "n_shared_experts": 0,
+        "num_shared_experts": 0,
+        "final_logit_softcapping": 30.0,
+    },  # fmt: skip
+    "nemotron-nas": lambda s: {
+        "block_configs": [{"attention": {"n_heads_in_group": 1}, "ffn": {"ffn_mult": 2.0}}] * s.layers
+    },  # fmt: skip
+    "nemotron_h": lambda s: {**_mamba(s), "hybrid_override_pattern": _both("M", "*", s)},
+    "olmo3": _sliding,
+    "openelm": lambda s: {
+        "num_query_heads": [s.heads] * s.layers,
+        "num_kv_heads": [s.heads] * s.layers,
+        "ffn_multipliers": [2.0] * s.layers,
+        "ffn_dim_divisor": 8,
+    },  # fmt: skip
+    "phixtral": lambda s: {"num_vocab": s.vocab_size},
+    "plamo": lambda s: {"n_shared_head": 1},
+    "qwen": lambda s: {"kv_channels": s.head_dim, "intermediate_size": 2 * s.hidden},
+    "qwen3_5": lambda s: {**_delta_rule(s), "num_experts": 0},
+    "qwen3_5_moe": _delta_rule,
+    "qwen3_next": _delta_rule,
+    "recurrent_gemma": lambda s: {
+        "block_types": ["recurrent", "attention"],
+        "conv1d_width": 4,
+        "logits_soft_cap": 30.0,
+    },  # fmt: skip
+    "spark2_5": _sliding,
+}
+
+# Architectures around the text model of another module, and that module.
+_INNER = {"gemma3": "gemma3_text", "gemma4": "gemma4_text", "lfm2-vl": "lfm2", "mistral3": "llama", "pixtral": "llama",
+          "qwen2_vl": "qwen2", "qwen3_vl": "qwen3", "qwen3_vl_moe": "qwen3_moe"}  # fmt: skip
+
+
+def architecture(name: str) -> ModuleType:
+    """The module of mlx-lm that defines an architecture.
+
+    Raises:
+        StoriesError: mlx-lm has none of this name, or cannot import it.
+    """
+    try:
+        module = importlib.import_module(f"mlx_lm.models.{name}")
+    except (Exception, SystemExit) as error:  # olmo ends the process where a package of its own is missing
+        if name in architectures():
+            raise StoriesError(f"mlx-lm cannot import its architecture {name}: {error}.") from error
+        module = None
+    if not (hasattr(module, "Model") and hasattr(module, "ModelArgs")):
+        known = [other for other in architectures() if other[:3] == name[:3]] or ["llama", "qwen3", "mamba2"]
+        raise StoriesError(f"mlx-lm has no architecture {name!r}; there are {', '.join(known)} and more.")
+    return module
+
+
+def architectures() -> list[str]:
+    """The names of mlx-lm's model files; a few define only parts."""
+    import pkgutil
+
+    import mlx_lm.models
+
+    return sorted(module.name for module in pkgutil.iter_modules(mlx_lm.models.__path__))
+
+
+def small_arguments(name: str, size: Size) -> dict[str, Any]:
+    """Arguments of the architecture ``name`` for a model of about this size, in JSON values.
+
+    Raises:
+        StoriesError: mlx-lm has no such architecture.
+    """
+    module = architecture(name)
+    values = {other: value(size) for names, value in _NAMES for other in names.split()}
+    values |= {"model_type": name} | _PECULIAR.get(name, lambda size: {})(size)
+    arguments = _filled(module.ModelArgs, values)
+    if "text_config" in {field.name for field in dataclasses.fields(module.ModelArgs)}:
+        inner = architecture(_INNER[name]).ModelArgs if name in _INNER else _text_arguments(module)
+        text = _filled(inner, values) if inner else values
+        arguments["text_config"] = {**text, "model_type": _INNER.get(name, name)}
+    return arguments
+
+
+def _text_arguments(module: ModuleType) -> type | None:
+    """The dataclass of a module that describes its text model."""
+    for name in ("TextArgs", "TextConfig", "TextModelArgs"):
+        if hasattr(module, name):
+            return getattr(module, name)
+    return None
+
+
+def _filled(arguments: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass that ``values`` names, and what else it cannot do without."""
+    plain = {bool: False, int: 2, float: 1.0, str: "", list: [], dict: {}}
+    filled = {}
+    for field in dataclasses.fields(arguments):
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if field.name in values:
+            filled[field.name] = values[field.name]
+        elif required and field.name != "text_config":
+            filled[field.name] = plain.get(typing.get_origin(field.type) or field.type)
+    return filled
