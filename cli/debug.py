@@ -14,7 +14,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
 
 @click.command("debug")
-@click.argument("file", metavar="[FILE[:NAME]]", required=False)
+@click.argument("file", metavar="[FILE[:NAME]|mlx-lm:NAME]", required=False)
 @click.option(
     "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
 )
@@ -47,8 +47,9 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 def command(file, stories, fault, rungs, seed, report, export, timeout):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
-    FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject. Left out, the built-in recipe
-    is examined. Exit code 0: healthy; 1: at least one error found; 2: bad usage or input.
+    FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject. mlx-lm:NAME is an architecture
+    of mlx-lm, small and with random weights. Left out, the built-in recipe is examined. Exit code 0: healthy;
+    1: at least one error found; 2: bad usage or input.
     """
     if fault == "list":
         list_faults()
@@ -56,14 +57,14 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
     if file and fault:
         raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
     from mlxstories.errors import StoriesError
-    from mlxstories.ladder import diagnose, load_subject
+    from mlxstories.ladder import diagnose
     from mlxstories.ladder.limits import TimeLimitError, time_limit
     from mlxstories.ladder.recipe import built_in
 
     ladder = Ladder(sys.stderr if report == "-" else sys.stdout)
     try:
         with time_limit(timeout):
-            subject = load_subject(file) if file else built_in(seed=seed, fault=fault)
+            subject = _subject(file, seed) if file else built_in(seed=seed, fault=fault)
     except TimeLimitError as error:
         raise StoriesError(f"{file or 'the built-in recipe'}: {error}; raise --timeout") from error
     with ladder, time_limit(timeout):
@@ -78,6 +79,16 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
     if report:
         write_report(diagnosis.to_dict(), report)
     sys.exit(0 if diagnosis.healthy else 1)
+
+
+def _subject(spec: str, seed: int):
+    from mlxstories.ladder import load_subject
+    from mlxstories.ladder.architecture import architecture
+    from mlxstories.model.mlx_lm import PREFIX
+
+    if spec.startswith(PREFIX):
+        return architecture(spec.removeprefix(PREFIX), seed)
+    return load_subject(spec)
 
 
 def list_faults() -> None:
@@ -123,7 +134,7 @@ class Ladder:
         from rich.console import Console
         from rich.live import Live
 
-        self.console = Console(file=stream, highlight=False)
+        self.console = Console(file=stream, highlight=False, emoji=False)
         self.rungs: list = []
         self.running = None
         self.live = Live(console=self.console, refresh_per_second=8) if self.console.is_terminal else None

@@ -63,8 +63,18 @@ def _parse(value: str):
         return value
 
 
+class _Architecture(click.Choice):
+    """decoder, encoder, or an architecture of mlx-lm."""
+
+    def __init__(self):
+        super().__init__(["decoder", "encoder", "mlx-lm:NAME"])
+
+    def convert(self, value, param, ctx):
+        return value if value.startswith("mlx-lm:") else super().convert(value, param, ctx)
+
+
 _SHAPE = {
-    "arch": (click.Choice(["decoder", "encoder"]), "A decoder sees the past, an encoder both sides."),
+    "arch": (_Architecture(), "Decoder, encoder (sees both sides), or mlx-lm:NAME, such as mlx-lm:qwen3."),
     "norm": (click.Choice(["rms", "layer"]), "Normalisation."),
     "positions": (click.Choice(["rope", "learned", "sinusoidal"]), "Position encoding."),
     "feed-forward": (click.Choice(["swiglu", "gelu", "relu2"]), "Feed-forward part."),

@@ -147,7 +147,7 @@ def _new(group, show, data, model, phase, name, runs, config):
     from mlxstories import experiment
     from mlxstories.data.dataset import load_dataset
     from mlxstories.data.tokenizer import END
-    from mlxstories.model import size_config
+    from mlxstories.model import shaped
     from mlxstories.repair import require_alone
 
     if config.max_repairs:
@@ -155,8 +155,8 @@ def _new(group, show, data, model, phase, name, runs, config):
     dataset = load_dataset(data)
     size = model.pop("size")
     separator = None if model.pop("across_stories") else END
-    parts = {"qk_norm": phase.qk_norm, "separator": separator, **model}
-    shape = size_config(size, dataset.tokenizer.vocab_size, **parts)
+    ours = {"qk_norm": phase.qk_norm, "separator": separator}
+    shape = shaped(size, dataset.tokenizer.vocab_size, model, ours)
     typed = click.get_current_context().find_root().obj
     name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
     return experiment.start(Path(runs) / name, dataset, shape, phase, config, show, group, typed)

@@ -14,9 +14,8 @@ from safetensors import SafetensorError, safe_open
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
 from mlxstories.files import new_directory, remove_partial, sync
-from mlxstories.model import ModelConfig, Transformer
+from mlxstories.model import Transformer, build_model, read_config
 from mlxstories.runs import ARRAY_FILES, Checkpoint, Run
-from mlxstories.serialize import from_dict
 
 _DTYPES = {  # of the safetensors format
     mx.bool_: "BOOL",
@@ -75,7 +74,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer | Non
 def load_model(run: Run, which: str = "best") -> tuple[Transformer, Tokenizer, dict[str, Any]]:
     """A trained model in evaluation mode, its tokenizer and the run's configuration."""
     config = run.config
-    model = Transformer(from_dict(ModelConfig, config.get("model"), f"{run.path}/config.json, model"))
+    model = build_model(read_config(config.get("model"), f"{run.path}/config.json, model"))
     restore(run.checkpoint(which), model)
     model.eval()
     return model, run.tokenizer(), config

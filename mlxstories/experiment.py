@@ -21,7 +21,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation
 from mlxstories.generation import Generated, generate
 from mlxstories.ladder import Diagnosis, Subject, check_before_training
-from mlxstories.model import ModelConfig, Transformer, parameter_count
+from mlxstories.model import MlxLmConfig, ModelConfig, Transformer, build_model, parameter_count, read_config
 from mlxstories.phases import Phase
 from mlxstories.runs import Checkpoint, Run, write_json, write_text
 from mlxstories.sampling import SamplingConfig
@@ -33,10 +33,10 @@ SAMPLES = 3
 Report = Callable[[dict], None]
 
 
-def new_model(config: ModelConfig, seed: int) -> Transformer:
+def new_model(config: ModelConfig | MlxLmConfig, seed: int) -> Transformer:
     """A randomly initialised model; the same configuration and seed give the same weights."""
     mx.random.seed(seed)
-    model = Transformer(config)
+    model = build_model(config)
     mx.eval(model.parameters())
     return model
 
@@ -44,7 +44,7 @@ def new_model(config: ModelConfig, seed: int) -> Transformer:
 def start(
     path: Path,
     dataset: Dataset,
-    model_config: ModelConfig,
+    model_config: ModelConfig | MlxLmConfig,
     phase: Phase,
     training: TrainingConfig,
     report: Report,
@@ -109,7 +109,6 @@ def _resumable(run: Run, report: Report, group: Group) -> Trainer:
     parts = {
         name: from_dict(cls, config.get(name), f"{run.path}/config.json, {name}")
         for name, cls in {
-            "model": ModelConfig,
             "phase": Phase,
             "data": DataConfig,
             "training": TrainingConfig,
@@ -121,7 +120,9 @@ def _resumable(run: Run, report: Report, group: Group) -> Trainer:
             f"the data of {run.path} has changed since it was started: train a new run instead."
         )
     parts["training"].share(group.size)
-    model = new_model(parts["model"], parts["training"].seed)
+    model = new_model(
+        read_config(config.get("model"), f"{run.path}/config.json, model"), parts["training"].seed
+    )
     return Trainer(model, parts["phase"], dataset, parts["training"], run, report, group=group)
 
 
@@ -147,7 +148,7 @@ def check(trainer: Trainer) -> Diagnosis | None:
 
     subject = Subject(
         name=trainer.run.path.name,
-        model=lambda: Transformer(model),
+        model=lambda: build_model(model),
         vocab_size=model.vocab_size,
         train_batches=train_batches,
         val_batches=val_batches,

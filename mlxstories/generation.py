@@ -11,7 +11,7 @@ import numpy as np
 
 from mlxstories import kernels
 from mlxstories.errors import StoriesError
-from mlxstories.model import Decoder, KVCache, Transformer
+from mlxstories.model import Transformer, decoder_of
 from mlxstories.sampling import Sampler, SamplingConfig, make_sampler
 
 
@@ -109,7 +109,7 @@ def _decode(model, prompts, max_tokens, sampling, seed, end, first_row=0) -> Ite
     was_training = model.training
     try:
         model.eval()
-        decoder, sample = Decoder(model), make_sampler(sampling)
+        decoder, sample = decoder_of(model), make_sampler(sampling)
         streams = kernels.streams()[: len(prompts)]
         shares = np.array_split(np.arange(len(prompts)), len(streams))
         parts = [
@@ -125,11 +125,11 @@ def _decode(model, prompts, max_tokens, sampling, seed, end, first_row=0) -> Ite
 class _Rows:
     """Some of the rows on a stream of their own: where they stand, and the compiled step to the next position."""
 
-    def __init__(
-        self, decoder: Decoder, sample: Sampler, forced: np.ndarray, keys, shortest: int, end: int, stream
-    ):
+    def __init__(self, decoder, sample: Sampler, forced: np.ndarray, keys, shortest: int, end: int, stream):
         self.stream = stream
         model = decoder.model
+        cache = model.new_cache(len(forced))
+        kind = type(cache)  # the step must not hold the cache itself
 
         def choose(logits, position, history, keys, forced):
             drawn = sample(logits, history, keys + mx.stack([mx.zeros_like(position), position]))
@@ -140,7 +140,7 @@ class _Rows:
 
         @mx.compile
         def step(token, history, state, keys, forced):
-            cache = KVCache.from_state(state)
+            cache = kind.from_state(state)
             logits = decoder(token, cache)
             token, history = choose(logits, cache.offset.astype(mx.uint32), history, keys, forced)
             return token, history, cache.state
@@ -149,7 +149,6 @@ class _Rows:
             # END starts the story and is no part of its text: penalties must not keep it from ending
             history = np.concatenate([np.full_like(forced[:, 1:], -1), forced[:, 1:shortest]], axis=1)
             history = mx.array(history[:, -model.config.context :])
-            cache = KVCache(model.config, len(forced))
             logits = model(mx.array(forced[:, :shortest]), cache)[:, -1]
             self.keys, self.forced = keys, mx.array(forced)
             position = cache.offset.astype(mx.uint32)

@@ -24,7 +24,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation, Evaluator
 from mlxstories.ladder import Finding, Watch
 from mlxstories.losses import objective
-from mlxstories.model import Transformer
+from mlxstories.model import Transformer, block_of
 from mlxstories.optim import build_optimizer, build_schedule
 from mlxstories.phases import Phase, override
 from mlxstories.runs import Checkpoint, Run
@@ -359,7 +359,7 @@ class _Window:
         nats, tokens, hits, norms = np.array(self._progress.window, dtype=np.float64).T
         blocks: dict[str, float] = {}
         for name, value in self._norm_of().items():
-            block = ".".join(name.split(".")[: 2 if name.startswith("blocks.") else 1])
+            block = block_of(name)
             blocks[block] = math.hypot(blocks.get(block, 0.0), value)
         record = {
             "split": "train",

@@ -6,17 +6,22 @@ from mlxstories.errors import StoriesError
 from mlxstories.export.gpt2 import GPT2
 from mlxstories.export.llama import LLAMA, QWEN3
 from mlxstories.export.shape import Shape
-from mlxstories.model import ModelConfig
+from mlxstories.model import MlxLmConfig, ModelConfig
 
 SHAPES = {shape.model_type: shape for shape in (LLAMA, QWEN3, GPT2)}
 
 
-def shape_of(config: ModelConfig) -> Shape:
+def shape_of(config: ModelConfig | MlxLmConfig) -> Shape:
     """The shape of a model.
 
     Raises:
         StoriesError: there is none; the message names the nearest and how to train it.
     """
+    if isinstance(config, MlxLmConfig):
+        raise StoriesError(
+            f"a model of mlx-lm's architecture {config.architecture} is not exported; train one of our own, such as "
+            "the default, which becomes a llama."
+        )
     nearest = min(SHAPES.values(), key=lambda shape: len(shape.differences(config)))
     differences = nearest.differences(config)
     if not differences:

@@ -16,7 +16,7 @@ from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.ladder.subject import Subject
 from mlxstories.losses import cross_entropy, next_token_metrics
-from mlxstories.model import KVCache, ModelConfig, Transformer, size_config
+from mlxstories.model import KVCache, MlxLmConfig, ModelConfig, Transformer, size_config
 from mlxstories.optim import build_optimizer, build_schedule, clip_by_global_norm
 from mlxstories.phases import PHASE_1, Phase
 
@@ -53,7 +53,7 @@ class Recipe:
     train: Documents
     val: Documents
     floor: float
-    config: ModelConfig
+    config: ModelConfig | MlxLmConfig
     phase: Phase = PHASE_1
     updates: int = UPDATES
     build_model: Callable[[ModelConfig], nn.Module] = Transformer

@@ -150,13 +150,13 @@ _PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
         "layers_block_type": _both("mamba", "attention", s),
         "expert_layer_period": 2,
         "expert_layer_offset": 1,
-    },  # fmt: skip
+    },
     "kimi_k3": lambda s: {
         "linear_attn_config": _linear_attention(s),
         "attn_res_block_size": 1,
         "activation_situ_beta": 1.0,
         "activation_situ_linear_beta": 1.0,
-    },  # fmt: skip
+    },
     "kimi_linear": lambda s: {"linear_attn_config": _linear_attention(s)},
     "lfm2": lambda s: {**_CONVOLUTIONS, "layer_types": _both("conv", "full_attention", s)},
     "lfm2-vl": lambda s: {**_CONVOLUTIONS, "full_attn_idxs": list(range(1, s.layers, 2))},
@@ -164,14 +164,15 @@ _PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
         **_CONVOLUTIONS,
         "layer_types": _both("conv", "full_attention", s),
         "num_dense_layers": 1,
-    },  # fmt: skip
+    },
     "llama4": lambda s: {
         "num_experts_per_tok": 1,
+        "num_hidden_layers": max(4, s.layers),  # it asks for the cache of the fourth
         "attention_chunk_size": s.context,
         "interleave_moe_layer_step": 2,
         "rope_scaling": None,
         "use_qk_norm": True,
-    },  # fmt: skip
+    },
     "llama4_text": lambda s: {"no_rope_layers": [1] * s.layers, "use_qk_norm": True},
     "longcat_flash": _longcat,
     "longcat_flash_ngram": _longcat,
@@ -182,7 +183,7 @@ _PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
         "intermediate_size": 2 * s.dim,
         "use_conv_bias": True,
         "time_step_limit": [0.001, 100.0],
-    },  # fmt: skip
+    },
     "mellum": _sliding,
     "mimo_v2_flash": lambda s: {
         "hybrid_layer_pattern": _both(0, 1, s),
@@ -190,18 +191,18 @@ _PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
         "scoring_func": "sigmoid",
         "topk_method": "noaux_tc",
         "partial_rotary_factor": 1,
-    },  # fmt: skip
+    },
     "minicpm3": lambda s: {
         "rope_scaling": {
             "original_max_position_embeddings": s.context,
             "short_factor": [1.0] * (s.head_dim // 4),
             "long_factor": [1.0] * (s.head_dim // 4),
         }
-    },  # fmt: skip
+    },
     "minimax_m3_vl": lambda s: {"moe_layer_freq": _both(0, 1, s)},
     "ministral3": lambda s: {
         "rope_parameters": {**_YARN, "original_max_position_embeddings": s.context, "rope_type": "default"}
-    },  # fmt: skip
+    },
     "mistral4": lambda s: {"rope_parameters": {**_YARN, "original_max_position_embeddings": s.context}},
     "muse_spark": lambda s: {
         "rope_parameters": _ROPE,
@@ -209,10 +210,10 @@ _PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
         "n_shared_experts": 0,
         "num_shared_experts": 0,
         "final_logit_softcapping": 30.0,
-    },  # fmt: skip
+    },
     "nemotron-nas": lambda s: {
         "block_configs": [{"attention": {"n_heads_in_group": 1}, "ffn": {"ffn_mult": 2.0}}] * s.layers
-    },  # fmt: skip
+    },
     "nemotron_h": lambda s: {**_mamba(s), "hybrid_override_pattern": _both("M", "*", s)},
     "olmo3": _sliding,
     "openelm": lambda s: {
@@ -220,7 +221,7 @@ _PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
         "num_kv_heads": [s.heads] * s.layers,
         "ffn_multipliers": [2.0] * s.layers,
         "ffn_dim_divisor": 8,
-    },  # fmt: skip
+    },
     "phixtral": lambda s: {"num_vocab": s.vocab_size},
     "plamo": lambda s: {"n_shared_head": 1},
     "qwen": lambda s: {"kv_channels": s.head_dim, "intermediate_size": 2 * s.hidden},
@@ -231,7 +232,7 @@ _PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
         "block_types": ["recurrent", "attention"],
         "conv1d_width": 4,
         "logits_soft_cap": 30.0,
-    },  # fmt: skip
+    },
     "spark2_5": _sliding,
 }
 
@@ -295,11 +296,11 @@ def _text_arguments(module: ModuleType) -> type | None:
 def _filled(arguments: type, values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a dataclass that ``values`` names, and what else it cannot do without."""
     plain = {bool: False, int: 2, float: 1.0, str: "", list: [], dict: {}}
-    filled = {}
+    filled, hints = {}, typing.get_type_hints(arguments)
     for field in dataclasses.fields(arguments):
         required = field.default is field.default_factory is dataclasses.MISSING
         if field.name in values:
             filled[field.name] = values[field.name]
         elif required and field.name != "text_config":
-            filled[field.name] = plain.get(typing.get_origin(field.type) or field.type)
+            filled[field.name] = plain.get(typing.get_origin(hints[field.name]) or hints[field.name])
     return filled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -50,6 +51,10 @@ class Transformer(nn.Module):
             StoriesError: for rows longer than the context, or an encoder with a cache.
         """
         return self.head(self.features(tokens, cache))
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        """An empty cache for ``batch_size`` rows."""
+        return KVCache(self.config, batch_size)
 
     def features(self, tokens: mx.array, cache: KVCache | None = None) -> mx.array:
         """The normed output of the last block [B, T, D] for int tokens [B, T]."""
@@ -141,3 +146,10 @@ def sinusoids(positions: mx.array, dim: int) -> mx.array:
 def parameter_count(model: nn.Module) -> int:
     """Numbers that training sets; a tied embedding counts once."""
     return sum(value.size for _, value in tree_flatten(model.parameters()))
+
+
+def block_of(parameter: str) -> str:
+    """``blocks.<n>`` for a parameter of the n-th block, else the module's name, such as ``embed``; of our
+    models and mlx-lm's."""
+    numbered = re.search(r"\.(\d+)\.", parameter)
+    return f"blocks.{numbered[1]}" if numbered else parameter.split(".")[-2]

@@ -15,6 +15,12 @@ from mlxstories.optim.schedules import Schedule, constant
 OPTIMIZERS = ("adamw", "adam", "nadamw", "lion", "muon", "sgd")
 DECAYS = ("matrices", "all")
 
+# As they are called here and in the architectures of mlx-lm.
+_EMBEDDINGS = {"embed", "position", "embed_tokens", "embedding", "embeddings", "tok_embeddings", "embed_in",
+               "word_embeddings", "wte", "wpe", "embed_tokens_per_layer", "token_embeddings",
+               "position_embedding_table"}  # fmt: skip
+_HEADS = {"head_projection", "lm_head", "embed_out", "output"}
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -101,12 +107,12 @@ def build_optimizer(config: OptimizerConfig, schedule: Schedule | None = None) -
 
 def is_decayed(path: str, array: mx.array) -> bool:
     """Whether weight decay of "matrices" applies: a matrix that is not an embedding."""
-    return array.ndim >= 2 and not {"embed", "position"} & set(path.split("."))
+    return array.ndim >= 2 and not _EMBEDDINGS & set(path.split("."))
 
 
 def is_hidden_matrix(path: str, array: mx.array) -> bool:
     """Whether Muon applies: a matrix that is neither an embedding nor the output head."""
-    return array.ndim == 2 and not {"embed", "position", "head_projection"} & set(path.split("."))
+    return array.ndim == 2 and not (_EMBEDDINGS | _HEADS) & set(path.split("."))
 
 
 def _decay_groups(rule, config: OptimizerConfig) -> Optimizer:
