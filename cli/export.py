@@ -19,7 +19,7 @@ from mlxstories.cli.options import RUN
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the weights; float32 keeps every bit.",
+    help="Type of the weights; float32 keeps every bit.",
 )
 @click.option("--quantize", "bits", type=click.Choice(["4", "8"]), help="Bits a weight, for mlx-lm alone.")
 @click.option(

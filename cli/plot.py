@@ -29,7 +29,7 @@ from mlxstories.cli.options import RUN
 def command(names, export, suffix, against, runs):
     """Draw loss, accuracy, learning rate and gradient norms of one run, or of several in the same figures.
 
-    RUN is a directory, or a name under the folder of runs; left out, it is the newest run.
+    RUN is a run's name or directory; without it, the newest run.
     """
     from mlxstories.plots.curves import figures
     from mlxstories.plots.runs import read_curves

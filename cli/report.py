@@ -26,8 +26,8 @@ def command(names, to, show, num, runs):
 
     The verdict comes first, then curves, findings, stories with the probability of each token, the
     configuration and the command. The file needs no network, prints well and follows the system into the dark.
-    RUN is a directory, or a name under the folder of runs; left out, it is the newest run. Runs that differ in
-    their seed alone are one arm, with 95 % intervals.
+    RUN is a run's name or directory; without it, the newest run. Runs that differ in their seed alone are
+    one arm, with 95 % intervals.
     """
     from mlxstories.errors import StoriesError
     from mlxstories.files import write_text, writing

@@ -15,7 +15,12 @@ from mlxstories.cli.options import RUN
 @click.option("--prompt", "prompts", multiple=True, help="Beginning of a story; repeatable.")
 @click.option("--num", default=3, show_default=True, help="Stories for each prompt.")
 @click.option("--max-tokens", type=int, help="Longest continuation, tokens.  [default: the model's context]")
-@click.option("--temperature", default=0.8, show_default=True, help="0 always takes the likeliest token.")
+@click.option(
+    "--temperature",
+    default=0.8,
+    show_default=True,
+    help="How freely tokens are drawn; 0 takes the likeliest.",
+)
 @click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest tokens; 0 keeps all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Keep the fewest tokens with this probability.")
 @click.option(

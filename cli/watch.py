@@ -12,7 +12,11 @@ from mlxstories.cli.options import RUN
 @click.command("watch")
 @click.argument("name", metavar="[RUN]", type=RUN, required=False)
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8642, show_default=True, help="0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8642,
+    show_default=True,
+    help="Port to serve on; 0 takes a free one.",
 )
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
 @click.option(
@@ -27,7 +31,7 @@ def command(name, port, show, num, runs):
     """Serve a run's report on this machine alone, and keep it up to date while the run trains.
 
     The page takes in what is new without reloading. It reads the run's files and changes nothing. RUN is a
-    directory, or a name under the folder of runs; left out, it is the newest run. Ctrl-C ends it.
+    run's name or directory; without it, the newest run. Ctrl-C ends it.
     """
     from mlxstories.plots.report.live import LiveReport
     from mlxstories.plots.report.server import Server, keep_up
