@@ -1,6 +1,6 @@
 """Faults of training dynamics planted in a run, which `mlxstories train --repair` has to save.
 
-    python benchmarks/repair.py --seeds 0,1,2 --json repair.json
+    python benchmarks/repair.py --seeds 0,1,2 --jobs 2 --json repair.json
 
 Every fault is trained as it is and with repair; beside it stands the healthy run of the same optimiser. A fault is
 saved when its validation loss ends within 2 % of the healthy run's (or below). Healthy runs are trained with repair
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 SIZE, CONTEXT, BATCH = "debug", 64, 4
 WITHIN = 1.02
+REPAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -172,81 +175,84 @@ def train(dataset, phase, plant: Callable | None, seed: int, steps: int, repairs
     )
 
 
+def measure(kind: str, name: str, seed: int, steps: int) -> dict[str, Any]:
+    """One healthy run with repair, or one fault without and with it."""
+    from mlxstories.data.dataset import DataConfig, load_dataset
+    from mlxstories.phases import override
+
+    dataset, recipes = load_dataset(DataConfig(stories=300, validation=60)), healthy()
+    row = {"name": name, "seed": seed, "of": None, "untreated": None}
+    if kind == "healthy":
+        return row | dataclasses.asdict(train(dataset, recipes[name], None, seed, steps, REPAIRS))
+    fault = next(fault for fault in faults() if fault.name == name)
+    phase = override(recipes[fault.of], fault.changes)
+    row |= {"of": fault.of, "untreated": train(dataset, phase, fault.plant, seed, steps, 0).loss}
+    return row | dataclasses.asdict(train(dataset, phase, fault.plant, seed, steps, REPAIRS))
+
+
+def with_healthy(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The faults, each with the loss of its healthy run."""
+    known = {(row["name"], row["seed"]): row["loss"] for row in rows if row["of"] is None}
+    found = [row for row in rows if row["of"] and (row["of"], row["seed"]) in known]
+    return [row | {"healthy": known[row["of"], row["seed"]]} for row in found]
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table."""
+    """The table of faults and the line of their sum."""
     lines = [
-        "| fault | seed | found | repaired to | loss without | loss with | healthy | ratio | updates |",
+        "| fault | seed | repaired | now | loss without | loss with | healthy | ratio | updates |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in rows:
+    for row in with_healthy(rows):
+        codes = ", ".join(f"`{code}`" for code in row["codes"]) or "–"
         lines.append(
-            f"| {row['name']} | {row['seed']} | {', '.join(row['codes']) or '–'} | {'; '.join(row['changes']) or '–'} "
-            f"| {row['untreated']:.2f} | {row['loss']:.2f} | {row['healthy']:.2f} | {row['loss'] / row['healthy']:.2f} "
-            f"| {row['updates']:.2f} |"
+            f"| {row['name']} | {row['seed']} | {codes} | {'; '.join(row['changes']) or '–'} "
+            f"| {row['untreated']:.2f} | {row['loss']:.2f} | {row['healthy']:.2f} "
+            f"| {row['loss'] / row['healthy']:.2f} | {row['updates']:.2f} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", summary(rows)])
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Shares, and what it cost; a fault that alone costs less than 2 % is not counted."""
+    planted = with_healthy(rows)
+    real = [row for row in planted if not row["untreated"] <= WITHIN * row["healthy"]]
+    saved = sum(row["loss"] <= WITHIN * row["healthy"] for row in real)
+    fine = [row for row in rows if row["of"] is None]
+    touched = sum(bool(row["codes"]) for row in fine)
+    cost = sum(row["updates"] for row in real) / max(1, len(real))
+    return (
+        f"{saved} of {len(real)} harmful faults end within 2 % of the healthy run or below it; "
+        f"{len(planted) - len(real)} more did no harm; {cost:.2f} times the planned updates on average; "
+        f"{touched} of {len(fine)} healthy runs were touched."
+    )
 
 
 @click.command()
 @click.option("--seeds", default="0", show_default=True)
 @click.option("--steps", default=300, show_default=True, help="Updates of a run.")
-@click.option("--only", multiple=True, help="Faults whose name contains this.")
-@click.option("--part", default="1/1", show_default=True, help="Of the work, as in 1/2 and 2/2.")
+@click.option("--only", multiple=True, help="Runs whose name contains this.")
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path))
-def main(seeds, steps, only, part, path):
-    """Measure."""
-    from mlxstories.data.dataset import DataConfig, load_dataset
-    from mlxstories.phases import override
+def main(seeds, steps, only, jobs, path):
+    """Measure, and print the table."""
     from mlxstories.runs import write_json
 
-    dataset = load_dataset(DataConfig(stories=300, validation=60))
-    recipes, rows, fine = healthy(), [], {}
-    index, parts = map(int, part.split("/"))
-    for seed in map(int, seeds.split(",")):
-        chosen = [fault for fault in faults() if not only or any(text in fault.name for text in only)]
-        chosen = chosen[index - 1 :: parts]
-        needed = {fault.of for fault in chosen} | (
-            set(list(recipes)[index - 1 :: parts]) if not only else set()
-        )
-        for name in recipes:
-            if name in needed:
-                outcome = train(dataset, recipes[name], None, seed, steps, 3)
-                fine[name, seed] = outcome
-                click.echo(f"healthy {name} [{seed}]: {outcome}", err=True)
-        for fault in chosen:
-            phase = override(recipes[fault.of], fault.changes)
-            without = train(dataset, phase, fault.plant, seed, steps, 0)
-            outcome = train(dataset, phase, fault.plant, seed, steps, 3)
-            facts = {
-                "name": fault.name,
-                "seed": seed,
-                "untreated": without.loss,
-                "healthy": fine[fault.of, seed].loss,
-            }
-            rows.append(facts | dataclasses.asdict(outcome))
-            click.echo(f"{rows[-1]}", err=True)
-    result = {
-        "steps": steps,
-        "faults": rows,
-        "healthy": [{"name": n, "seed": s} | dataclasses.asdict(o) for (n, s), o in fine.items()],
-    }
-    if path:
-        write_json(path, result)
+    named = [("healthy", name) for name in healthy()] + [("fault", fault.name) for fault in faults()]
+    tasks = [
+        (kind, name, int(seed), steps)
+        for seed in seeds.split(",")
+        for kind, name in named
+        if not only or any(text in name for text in only)
+    ]
+    rows = []
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(measure, *task) for task in tasks]):
+            rows.append(future.result())
+            click.echo(f"{len(rows)} of {len(tasks)}: {rows[-1]}", err=True)
+            if path:
+                write_json(path, {"steps": steps, "runs": rows})
     click.echo(markdown(rows))
-    click.echo(summary(result))
-
-
-def summary(result: dict[str, Any]) -> str:
-    """One line: shares, and what it cost."""
-    rows, fine = result["faults"], result["healthy"]
-    real = [row for row in rows if not row["untreated"] <= WITHIN * row["healthy"]]
-    saved = sum(row["loss"] <= WITHIN * row["healthy"] for row in real)
-    touched = sum(bool(row["codes"]) for row in fine)
-    cost = sum(row["updates"] for row in real) / max(1, len(real))
-    return (
-        f"{saved} of {len(real)} harmful faults end within 2 % of the healthy run ({len(rows) - len(real)} more did no "
-        f"harm); {cost:.2f} times the planned updates on average; {touched} of {len(fine)} healthy runs were touched."
-    )
 
 
 if __name__ == "__main__":

@@ -173,11 +173,13 @@ def _draw_levels(axes: Axes, runs: Sequence[Curves], name: str, text: str, *, ab
 def _draw_repairs(axes: Axes, runs: Sequence[Curves], against: str) -> None:
     """A dotted line where a run went on with a repaired recipe, and what was wrong."""
     for run, (colour, _) in zip(runs, _colours(runs), strict=True):
+        key = AGAINST[against]
         places: dict[float, list[str]] = {}
         for repair in run.repairs:
-            places.setdefault(repair[AGAINST[against]], []).append(repair["code"])
+            places.setdefault(repair[key], []).append(repair["code"])
         for place, codes in places.items():
-            mark_moment(axes, place, "repaired: " + ", ".join(codes), colour=colour)
+            left = place > run.train[key][-1] / 2
+            mark_moment(axes, place, "repaired: " + ", ".join(codes), left=left, colour=colour)
 
 
 def _first_loss(runs: Sequence[Curves]) -> float:

@@ -106,17 +106,17 @@ def mark_level(axes: Axes, value: float, text: str, *, above: bool, colour: str 
     )
 
 
-def mark_moment(axes: Axes, value: float, text: str, *, colour: str = GREY) -> None:
-    """A dotted vertical line with its name beside its upper end."""
+def mark_moment(axes: Axes, value: float, text: str, *, left: bool, colour: str = GREY) -> None:
+    """A dotted vertical line with its name beside its foot, on the left or the right."""
     axes.axvline(value, color=colour, linestyle=(0, (1, 2)), linewidth=1.3, zorder=1.5)
     axes.annotate(
         text,
-        (value, 1),
+        (value, 0),
         xycoords=("data", "axes fraction"),
-        xytext=(3, -3),
+        xytext=(-4 if left else 4, 4),
         textcoords="offset points",
-        rotation=90,
-        va="top",
+        ha="right" if left else "left",
+        va="bottom",
         color=colour,
         size=9,
     )

@@ -79,12 +79,15 @@ class _Repairer:
     def __init__(self, trainer: Trainer, max_repairs: int):
         self._trainer, self._max = trainer, max_repairs
         self._report, self._warn = trainer.report, trainer.warn
-        self._words = word_entropy(trainer.dataset.train)
+        decoder = trainer.model.config.arch == "decoder"
+        self._words = word_entropy(trainer.dataset.train) if decoder else None
         self._branches = Branches(trainer)
         self._ignored: set[str] = set()
         now = Snapshot.of(trainer)
         self._start = now if now.moments is None else self._fresh_start()
         self._begin()
+        if now.moments is not None and self._signs.learning:
+            self._good.append(now)
 
     def _fresh_start(self) -> Snapshot:
         trainer = self._trainer
@@ -170,7 +173,7 @@ class _Repairer:
             if remedy is None and sign.kind != "recipe":
                 remedy = self._rate(sign, phase)
             return remedy
-        return self._calmer(sign, phase, good, step) or self._rate(sign, phase)
+        return self._calmer(sign, phase, good, step)
 
     def _recipe(self, phase: Phase) -> _Remedy | None:
         """The suspects set right, if that clearly wins in a trial."""
@@ -214,26 +217,32 @@ class _Repairer:
         return _Remedy(_code(sign, code), sign.message, start, changes | with_rate(base, rate))
 
     def _calmer(self, sign: Sign, phase: Phase, good: Snapshot, step: int) -> _Remedy | None:
-        """From the last good point with the gradient clipped, or at a lower rate."""
+        """From the last good point with the gradient clipped, or at a lower rate; if nothing is finite, from the
+        start."""
         length = max(self._branches.length(), step - good.progress.step + 10)
         clip = {} if phase.clip_norm is not None and phase.clip_norm <= 1 else {"clip_norm": 1.0}
         rate = phase.optimizer.learning_rate
-        trials = [clip] if clip else []
-        trials += [clip | with_rate(phase, rate * share) for share in (0.3, 0.1)]
+        trials = [
+            {},
+            *([clip] if clip else []),
+            *(clip | with_rate(phase, rate * share) for share in (0.3, 0.1)),
+        ]
         losses = [
             final_loss(self._branches.losses(good, override(phase, changes), length)) for changes in trials
         ]
         best = min(range(len(trials)), key=losses.__getitem__)
         if not math.isfinite(losses[best]):
+            return self._rate(sign, phase)
+        if not losses[best] < _CLEARLY * losses[0]:
             return None
-        code = "exploding-gradient" if best == 0 and clip else "learning-rate-too-large"
+        code = "exploding-gradient" if trials[best] == clip else "learning-rate-too-large"
         return _Remedy(_code(sign, code), sign.message, good, trials[best])
 
     def _repair(self, remedy: _Remedy) -> None:
         trainer, phase = self._trainer, self._trainer.phase
         seen_at, back = trainer.progress.step, remedy.back_to.progress
         if len(trainer.repairs) == self._max:
-            raise GaveUp(f"{remedy.message}, after {self._max} repairs.")
+            raise GaveUp(f"{remedy.message}, after {self._max} repair{'s' * (self._max > 1)}.")
         changes = {path: [values(phase)[path], new] for path, new in remedy.changes.items()}
         remedy.back_to.apply(trainer, override(phase, remedy.changes))
         now = trainer.progress

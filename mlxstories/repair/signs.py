@@ -13,9 +13,10 @@ from mlxstories.data.packing import Documents
 
 _COUNTED = 1 << 20  # tokens
 _AWAKE = 20  # updates at the full rate after which a loss that has not moved is stuck
-_LEARNT = 60  # such updates, and a tenth of the run, after which word frequencies are known
+_LEARNT = 80  # such updates, and a tenth of the run, after which word frequencies are known
 _MOVED = 0.97  # of the first loss
 _FREQUENCIES = 0.9  # of the entropy of the words: below it more than frequencies has been learnt
+_EARLY = 0.5  # of the run: later it would cost too much to start again
 _STILL_FALLING = 0.04  # share of the loss lost from one quarter of the updates to the next
 _EXPLODED = 1.0  # nats above the worst honest loss
 _SPIKE = 1.5  # nats above the best loss so far, twice in a row
@@ -47,10 +48,10 @@ class Signs:
     Args:
         rate: the learning rate of each update, float [total].
         guess: ln V, the loss of guessing.
-        words: see `word_entropy`.
+        words: see `word_entropy`; None where frequencies say little of the loss, as with masked tokens.
     """
 
-    def __init__(self, rate: np.ndarray, guess: float, words: float):
+    def __init__(self, rate: np.ndarray, guess: float, words: float | None):
         self._full = np.cumsum(rate) / rate.max()
         self._start, self._words = guess, words
         self.steps: list[int] = []
@@ -58,8 +59,9 @@ class Signs:
 
     @property
     def learning(self) -> bool:
-        """Whether the model knows more than the frequencies of the words."""
-        return min(self.losses, default=math.inf) < _FREQUENCIES * self._words
+        """Whether the model knows more than the frequencies of the words, or than nothing where ``words`` is None."""
+        bound = _MOVED * self._start if self._words is None else _FREQUENCIES * self._words
+        return min(self.losses, default=math.inf) < bound
 
     @property
     def at_best(self) -> bool:
@@ -87,7 +89,7 @@ class Signs:
 
     def _stuck(self, step: int, loss: float) -> Sign | None:
         full = self._full[step - 1]
-        if self.learning or full < _AWAKE:
+        if self.learning or full < _AWAKE or step > _EARLY * len(self._full):
             return None
         if min(self.losses) > _MOVED * self._start:
             return Sign("stuck", f"the loss, {loss:.2f}, has hardly left its start ({self._start:.2f})")

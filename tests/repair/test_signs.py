@@ -17,9 +17,9 @@ from mlxstories.repair.suspects import suspects
 GUESS, WORDS = 7.0, 5.5
 
 
-def read(losses, every=10, total=1000, rate=None):
+def read(losses, every=10, total=1000, rate=None, words=WORDS):
     """The first sign in a curve of losses, and the step at which it was seen."""
-    signs = Signs(np.ones(total) if rate is None else rate, GUESS, WORDS)
+    signs = Signs(np.ones(total) if rate is None else rate, GUESS, words)
     for index, loss in enumerate(losses, 1):
         sign = signs({"split": "train", "step": index * every, "loss": float(loss)})
         if sign:
@@ -56,6 +56,16 @@ def test_word_frequencies_alone_are_stuck_after_a_tenth_of_the_run():
     assert read(falling) == ("stuck", 100)
     assert read(falling - 0.3) == ("stuck", 100)  # a little below them, and standing still
     assert read(falling - 1.0) is None
+
+
+def test_the_second_half_of_a_run_is_too_late_for_a_new_start():
+    assert read([5.6] * 10, every=50) == ("stuck", 100)
+    assert read([5.6] * 3, every=50, total=180) is None
+
+
+def test_without_word_frequencies_only_a_loss_that_does_not_move_is_stuck():
+    assert read(5.6 + 1.4 * 0.5 ** (np.arange(1, 100) / 2), words=None) is None
+    assert read([7.0] * 10, words=None) == ("stuck", 20)
 
 
 @pytest.mark.parametrize("worse", [8.5, 1e6])
