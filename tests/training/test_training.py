@@ -87,6 +87,17 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(dataset, tmp_path, n
     assert untimed(second.run.metrics()) == untimed(whole.run.metrics())
 
 
+def test_a_stop_at_an_evaluation_is_no_end(dataset, tmp_path):
+    def stop_before_six(record):
+        if record["step"] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = trainer_for(dataset, tmp_path / "run", log_every=5, report=stop_before_six)
+    assert trainer.train() is None
+    assert trainer.run.checkpoint("last").state["val_loss"] is not None
+    assert experiment.resume(trainer.run, lambda record: None).progress.step == 6
+
+
 def test_a_finished_run_is_not_resumed(dataset, tmp_path):
     trainer = trainer_for(dataset, tmp_path / "run", steps=2)
     result = experiment.finish(trainer, trainer.train())

@@ -1,0 +1,533 @@
+"""Bad input by the thousand: every reader and command must refuse it in one line, or take it.
+
+    python benchmarks/fuzz.py --inputs 10000 --json fuzz.json
+
+Inputs are made by hypothesis from good ones: bits flipped, parts cut out, doubled or replaced, JSON values of the
+wrong type, size or name, links that lead outside, headers that promise terabytes. What counts as a failure: any
+exception but StoriesError, a message of more than one line, an exit code other than 0, 1 or 2, more than 20 s of CPU
+time, and a file written, changed or removed outside the folder that was named. A crash ends the benchmark itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import struct
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import hypothesis
+import pyarrow
+import pyarrow.parquet
+from click.testing import CliRunner
+from hypothesis import strategies as st
+
+from mlxstories import checkpoints, experiment
+from mlxstories.cli import main as cli
+from mlxstories.comparison.arms import read_arms
+from mlxstories.data.dataset import DataConfig, load_dataset
+from mlxstories.data.readers import SEPARATORS, read_documents
+from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.errors import StoriesError
+from mlxstories.model import ModelConfig
+from mlxstories.phases import PHASES
+from mlxstories.plots.runs import read_curves
+from mlxstories.runs import Checkpoint, Run, find_run
+from mlxstories.sampling import SamplingConfig
+from mlxstories.training import TrainingConfig
+
+CPU_SECONDS = 20
+TEXT = (
+    "Once upon a time there was a cat.\n\nThe cat's name was “Zoë”.<|endoftext|>\nShe ran home.\n\nThe end.\n"
+)
+
+_JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([-1, 0, 1, 2, 2**31, 2**63, 10**30, -(10**30)]),
+    st.sampled_from([0.0, -1.5, 1e308, float("nan"), float("inf"), -float("inf")]),
+    st.sampled_from(
+        ["", "x", "..", "../../outside/kept", "/etc/passwd", "a\nb", "\0", "\ud800", "é" * 9, "1"]
+    ),
+    st.text(max_size=8),
+    st.just([]),
+    st.just({}),
+    st.recursive(st.integers(), lambda inner: st.lists(inner, max_size=3), max_leaves=4),
+)
+_NUMBERS = (
+    "-1",
+    "0",
+    "1",
+    "2",
+    "7",
+    "1.5",
+    "-0.5",
+    "1e-9",
+    "1e400",
+    "nan",
+    "inf",
+    "0x10",
+    "1_0",
+    str(10**30),
+)
+_WORDS = (
+    "",
+    "x",
+    "..",
+    "../outside",
+    "/etc/passwd",
+    "/dev/null",
+    "a\nb",
+    "é",
+    "\ud800",
+    "-",
+    "--",
+    "=",
+    "a=b",
+)
+_WORDS += (
+    "optimizer.eps=x",
+    "clip_norm=null",
+    'schedule.name={"a":[]}',
+    "x" * 300,
+    "list",
+    "best",
+    "1,2",
+    ",",
+)
+
+
+class Sandbox:
+    """A folder with a good run to spoil, and a neighbour that nothing may touch."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.target, self.outside = folder, folder / "target", folder / "outside"
+        self.outside.mkdir()
+        (self.outside / "kept").write_text("kept")
+        (folder / "cwd").mkdir()
+        self.good = _good_run(folder / "good")
+        self.files = {str(file.relative_to(self.good)): file.read_bytes() for file in _files(self.good)}
+        self.names = {path.name for path in folder.iterdir()} | {"target"}
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[Path]:
+        """An empty target to work in, seen from an empty working directory; then the neighbourhood is examined."""
+        before = Path.cwd()
+        self.target.mkdir()
+        os.chdir(self.folder / "cwd")
+        try:
+            yield self.target
+            assert (self.outside / "kept").read_text() == "kept", "a file outside was changed"
+            assert [path.name for path in self.outside.iterdir()] == ["kept"], "a file outside was written"
+            assert not list(Path.cwd().iterdir()), "a file was written to the working directory"
+            assert {path.name for path in self.folder.iterdir()} == self.names, "a file was written beside"
+        finally:
+            os.chdir(before)
+            shutil.rmtree(self.target)
+
+    def run(self, changes: dict[str, bytes]) -> Run:
+        """A copy of the good run with the content of some files changed."""
+        for name, content in (self.files | changes).items():
+            file = self.target / "run" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        return Run(self.target / "run")
+
+
+def _good_run(path: Path) -> Path:
+    dataset = load_dataset(DataConfig(stories=6, validation=2))
+    shape = ModelConfig(dataset.tokenizer.vocab_size, dim=8, layers=1, heads=1, context=64, separator=0)
+    training = TrainingConfig(steps=6, batch_size=2, log_every=1, evaluations=3)
+    trainer = experiment.start(path, dataset, shape, PHASES[1], training, lambda record: None)
+    experiment.finish(trainer, trainer.train())
+    (path / "result.json").unlink()  # so that it can be resumed
+    return path
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+
+
+def mangled(content: bytes) -> st.SearchStrategy[bytes]:
+    """Bytes that were ``content``."""
+    place = st.integers(0, len(content))
+
+    def flip(places: list[tuple[int, int]]) -> bytes:
+        changed = bytearray(content)
+        for at, bit in places:
+            if at < len(changed):
+                changed[at] ^= 1 << bit
+        return bytes(changed)
+
+    return st.one_of(
+        st.lists(st.tuples(place, st.integers(0, 7)), min_size=1, max_size=6).map(flip),
+        place.map(lambda cut: content[:cut]),
+        st.tuples(place, place).map(lambda ends: content[: min(ends)] + content[max(ends) :]),
+        st.tuples(place, st.binary(max_size=40)).map(
+            lambda new: content[: new[0]] + new[1] + content[new[0] :]
+        ),
+        st.binary(max_size=100),
+        st.sampled_from([b"", b"\0" * 64, b"[" * 100_000, b"\xff\xfe", b"9" * 5000, b'{"a":' * 50_000]),
+    )
+
+
+@st.composite
+def mangled_json(draw, value: Any) -> Any:
+    """A JSON value that was ``value``: a few members are replaced, removed or added."""
+    value = json.loads(json.dumps(value))
+    for _ in range(draw(st.integers(1, 3))):
+        inside = value
+        while True:
+            keys = list(inside) if isinstance(inside, dict) else range(len(inside))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            if isinstance(inside[key], dict | list) and inside[key] and draw(st.integers(0, 4)):
+                inside = inside[key]
+                continue
+            action = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
+            if action == "remove":
+                del inside[key]
+            elif action == "add" and isinstance(inside, dict):
+                inside[draw(st.sampled_from(["x", "..", ""]))] = draw(_JUNK)
+            else:
+                inside[key] = draw(_JUNK)
+            break
+    return value
+
+
+def spoiled(content: bytes) -> st.SearchStrategy[bytes]:
+    """A JSON file, spoiled in its bytes or in its values."""
+    by_value = mangled_json(json.loads(content)).map(lambda value: json.dumps(value).encode())
+    return st.one_of(by_value, mangled(content))
+
+
+# The areas: each takes hypothesis' draw and the sandbox, and feeds one input to the code.
+
+
+def text_files(draw, box: Sandbox) -> None:
+    (box.target / "a.txt").write_bytes(draw(mangled(TEXT.encode())))
+    _read_stories(draw, box.target / "a.txt")
+
+
+def json_lines(draw, box: Sandbox) -> None:
+    lines = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXT.split("\n\n"))
+    junk = st.lists(_JUNK, max_size=3).map(
+        lambda rows: "\n".join(json.dumps({"text": r}) for r in rows).encode()
+    )
+    (box.target / "a.jsonl").write_bytes(draw(st.one_of(mangled(lines), junk)))
+    _read_stories(draw, box.target / "a.jsonl")
+
+
+def _parquet() -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXT.split("\n\n"), "n": [1, 2, 3]}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def parquet(draw, box: Sandbox) -> None:
+    (box.target / "a.parquet").write_bytes(draw(mangled(_parquet())))
+    _read_stories(draw, box.target / "a.parquet")
+
+
+def _read_stories(draw, path: Path) -> None:
+    separator = draw(st.sampled_from(SEPARATORS))
+    if draw(st.booleans()):
+        list(read_documents([path], separator=separator, field=draw(st.sampled_from(["text", "n", ""]))))
+    else:
+        kind = draw(st.sampled_from(["word", "char", "bpe"]))
+        load_dataset(DataConfig(source=str(path), separator=separator, tokenizer=kind, split="tail"))
+
+
+def arms(draw, box: Sandbox) -> None:
+    good = {
+        "a": {"phase": 1, "optimizer.learning_rate": 1e-3, "model.layers": 2, "accumulation": 2},
+        "b": {"phase": 3, "optimizer": {"betas": [0.9, 0.99]}, "schedule.name": "wsd", "clip_norm": None},
+    }
+    toml = b"[a]\nphase = 1\n[b]\nphase = 2\noptimizer.learning_rate = 3e-4\nmodel.layers = 8\n"
+    name, content = draw(
+        st.one_of(
+            st.tuples(st.just("arms.json"), spoiled(json.dumps(good).encode())),
+            st.tuples(st.just("arms.toml"), mangled(toml)),
+        )
+    )
+    (box.target / name).write_bytes(content)
+    read_arms(box.target / name)
+
+
+def tokenizers(draw, box: Sandbox) -> None:
+    run = box.run({"tokenizer.json": draw(spoiled(box.files["tokenizer.json"]))})
+    tokenizer = run.tokenizer()
+    tokens = tokenizer.encode("The cat’s name was\nZoë -- 3:30!")
+    tokenizer.decode(tokens)
+    Tokenizer.load(run.path / "tokenizer.json").save(box.target / "again.json")
+
+
+def configurations(draw, box: Sandbox) -> None:
+    _use(draw, box.run({"config.json": draw(spoiled(box.files["config.json"]))}))
+
+
+def metrics(draw, box: Sandbox) -> None:
+    lines = box.files["metrics.jsonl"].splitlines()
+    at = draw(st.integers(0, len(lines) - 1))
+    one = spoiled(lines[at]).map(lambda line: b"\n".join([*lines[:at], line, *lines[at + 1 :]]))
+    _use(draw, box.run({"metrics.jsonl": draw(st.one_of(one, mangled(box.files["metrics.jsonl"])))}))
+
+
+def findings(draw, box: Sandbox) -> None:
+    good = [
+        {"code": "overfitting", "rung": "training", "evidence": {"step": 3}},
+        {"code": "x", "rung": "data"},
+    ]
+    run = box.run({"findings.json": draw(spoiled(json.dumps(good).encode()))})
+    run.add_findings([])
+    run.rewind(2)
+
+
+def checkpoint_files(draw, box: Sandbox) -> None:
+    names = [name for name in box.files if name.startswith("checkpoints/")]
+    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
+    changes = {
+        name: draw(spoiled(box.files[name]) if name.endswith(".json") else mangled(box.files[name]))
+        for name in chosen
+    }
+    _use(draw, box.run(changes))
+
+
+def sealed_checkpoints(draw, box: Sandbox) -> None:
+    """Checkpoints whose checksums are right and whose content is not, as only malice makes them."""
+    run = box.run({})
+    path = run.checkpoint("last").path
+    file = path / draw(st.sampled_from(["model.safetensors", "optimizer.safetensors"]))
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+
+    def with_header(value: Any) -> bytes:
+        text = json.dumps(value).encode()
+        return struct.pack("<Q", len(text)) + text + content[8 + length :]
+
+    sizes = st.sampled_from([0, 7, 2**31, 2**40, 2**63, 2**64 - 1])
+    oversized = sizes.map(lambda size: struct.pack("<Q", size) + content[8:])
+    file.write_bytes(draw(st.one_of(mangled_json(header).map(with_header), oversized, mangled(content))))
+    state = json.loads((path / "state.json").read_text())
+    del state["checksum"], state["sha256"]
+    if draw(st.booleans()):
+        state = draw(mangled_json(state))
+    Checkpoint(path, state).write(path)
+    _use(draw, run)
+
+
+def links(draw, box: Sandbox) -> None:
+    """Files and folders of a run that lead outside."""
+    run = box.run({})
+    files = ["", "checkpoints", "checkpoints/step-6", ".lock", "findings.json", "result.json", *box.files]
+    path = run.path / draw(st.sampled_from(files[1:]))
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    path.symlink_to(
+        draw(st.sampled_from([box.outside, box.outside / "kept", box.outside / "new", Path("/dev/zero")]))
+    )
+    _use(draw, run)
+
+
+def _use(draw, run: Run) -> None:
+    """One of the things that are done with a run directory."""
+    use = draw(st.sampled_from(["sample", "curves", "resume", "find", "finish"]))
+    if use == "sample":
+        model, tokenizer, _ = checkpoints.load_model(run, draw(st.sampled_from(["best", "last"])))
+        tokenizer.decode(experiment.generate(model, [[]], max_tokens=2, sampling=SamplingConfig())[0].tokens)
+    elif use == "curves":
+        read_curves([run])
+    elif use == "find":
+        assert find_run(None, run.path.parent).config
+    else:
+        trainer = experiment.resume(run, lambda record: None)
+        if use == "finish":
+            experiment.finish(trainer, trainer.train())
+
+
+def _leaves(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        if isinstance(command, click.Group):
+            yield from _leaves(command, *path, name)
+        else:
+            yield (*path, name), command
+
+
+# What keeps a command from working for long once its options are good; junk given later overrides it.
+_TINY = ["--stories", "6", "--validation", "2"]
+_SHORT = {
+    "train": [
+        *_TINY,
+        "--size",
+        "debug",
+        "--dim",
+        "8",
+        "--heads",
+        "1",
+        "--context",
+        "32",
+        "--steps",
+        "1",
+        "--no-check",
+    ],
+    "sample": ["--num", "1", "--max-tokens", "2"],
+    "debug": ["--break", "nosuch"],
+    "compare": ["--arms", "nosuch.json"],
+    "stats": _TINY,
+    "show": ["--stories", "2"],
+}
+# Options for which a large number is a long but honest piece of work, or that leave for the network.
+_HONEST = {"--steps", "--epochs", "--stories", "--max-tokens", "--num", "--timeout", "--jobs", "--story"}
+
+
+def command_line(draw, box: Sandbox) -> None:
+    path, command = draw(st.sampled_from([leaf for leaf in _leaves(cli) if leaf[0][-1] in _SHORT]))
+    arguments = list(_SHORT[path[-1]])
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    for option in draw(st.lists(st.sampled_from(options), max_size=4)):
+        name = draw(st.sampled_from(option.opts + option.secondary_opts))
+        if name in _HONEST:
+            continue
+        arguments.append(name)
+        if not option.is_flag:
+            arguments.append(draw(st.sampled_from(_NUMBERS + _WORDS)))
+    if "--runs" in [name for option in options for name in option.opts]:
+        arguments += ["--runs", str(box.target / "runs")]
+    if any(isinstance(parameter, click.Argument) for parameter in command.params):
+        if path[-1] in ("sample", "plot") and draw(st.booleans()):
+            arguments.append(str(box.run({}).path))
+        elif draw(st.booleans()):
+            arguments.append(draw(st.sampled_from(_WORDS)))
+    if "tinystories" in arguments:
+        return
+    result = CliRunner().invoke(cli, [*path, *arguments])
+    where = f"{[*path, *arguments]}: {result.output[-500:]}"
+    assert result.exception is None or isinstance(result.exception, SystemExit), where
+    assert result.exit_code in (0, 1, 2) and "Traceback" not in result.output, where
+    if result.exit_code == 2:
+        said = (
+            result.output[result.output.index("Error: ") :].rstrip("\n") if "Error: " in result.output else ""
+        )
+        assert said and "\n" not in said, where
+        raise StoriesError("refused")
+
+
+AREAS: dict[str, Callable] = {
+    area.__name__.replace("_", " "): area
+    for area in (
+        text_files,
+        json_lines,
+        parquet,
+        arms,
+        tokenizers,
+        configurations,
+        metrics,
+        findings,
+        checkpoint_files,
+        sealed_checkpoints,
+        links,
+        command_line,
+    )
+}
+
+
+@contextlib.contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    def hang(_number, _frame):
+        raise AssertionError(f"still at work after {seconds} s of CPU time")
+
+    previous = signal.signal(signal.SIGPROF, hang)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
+
+
+def fuzz(name: str, box: Sandbox, inputs: int, seed: int = 0) -> tuple[Counter, dict[str, str]]:
+    """How many of ``inputs`` were accepted, refused and failed, and a traceback for each kind of failure."""
+    counts: Counter = Counter()
+    failures: dict[str, str] = {}
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=inputs,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=[hypothesis.Phase.generate],
+    )
+    @hypothesis.given(st.data())
+    def one(data) -> None:
+        drawn: list = []
+
+        def draw(strategy):
+            drawn.append(data.draw(strategy))
+            return drawn[-1]
+
+        try:
+            with box.fresh(), cpu_limit(CPU_SECONDS):
+                AREAS[name](draw, box)
+            counts["accepted"] += 1
+        except StoriesError as error:
+            good = str(error) and "\n" not in str(error)
+            counts["refused" if good else "failed"] += 1
+            if not good:
+                failures["not one line"] = str(error)
+        except Exception as error:
+            counts["failed"] += 1
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            story = f"{traceback.format_exc()}\n{str(drawn)[:1000]}"
+            failures.setdefault(f"{type(error).__name__} at {place.filename}:{place.lineno}", story)
+
+    one()
+    return counts, failures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--inputs", type=int, default=10_000, help="over all areas")
+    parser.add_argument("--area", choices=list(AREAS), action="append", help="only this one; repeatable")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    options = parser.parse_args()
+    chosen = options.area or list(AREAS)
+    totals: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        box = Sandbox(Path(folder))
+        for name in chosen:
+            began = time.process_time()
+            counts, failures = fuzz(name, box, -(-options.inputs // len(chosen)), options.seed)
+            totals[name] = {**counts, "cpu_seconds": round(time.process_time() - began, 1)}
+            print(f"{name:>20}: {totals[name]}", *failures.values(), sep="\n", flush=True)
+    sums = {
+        key: sum(counts.get(key, 0) for counts in totals.values())
+        for key in ("accepted", "refused", "failed")
+    }
+    print(f"{sum(sums.values()):,} inputs: " + ", ".join(f"{count:,} {name}" for name, count in sums.items()))
+    if options.json:
+        options.json.write_text(
+            json.dumps({"inputs": sums, "areas": totals}, indent=2) + "\n", encoding="utf-8"
+        )
+    if sums["failed"]:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
