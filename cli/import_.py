@@ -19,8 +19,9 @@ def command(source, name, runs):
     DIR is what `mlxstories export` wrote, or what mlx-lm made of it. The run stands at step 0 with these weights.
     """
     from mlxstories.export import import_model
+    from mlxstories.runs import run_path
 
-    run = import_model(source, runs / (name or source.resolve().name))
+    run = import_model(source, run_path(runs, name or source.resolve().name))
     click.echo(f"{run.path}. Next:\n  mlxstories sample {run.path}")
     if run.config.get("data"):
         click.echo(f"  mlxstories train --resume {run.path}")

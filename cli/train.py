@@ -108,6 +108,7 @@ def _train(
 
 def _run(trainer, show, *, check: bool) -> None:
     from mlxstories import experiment
+    from mlxstories.errors import StoriesError
     from mlxstories.repair import GaveUp, train_and_repair
     from mlxstories.training import NotFinite
 
@@ -130,6 +131,11 @@ def _run(trainer, show, *, check: bool) -> None:
             )
             click.echo("Find out why: mlxstories debug", err=True)
         sys.exit(1)
+    except StoriesError as error:  # such as a full disk
+        show.end()
+        raise StoriesError(
+            f"{error} What was saved stays; continue with: mlxstories train --resume {trainer.run.path}"
+        ) from error
     show.end()
     if not trainer.group.leads:
         return
@@ -149,6 +155,7 @@ def _new(group, show, data, model, phase, name, runs, config):
     from mlxstories.data.tokenizer import END
     from mlxstories.model import shaped
     from mlxstories.repair import require_alone
+    from mlxstories.runs import run_path
 
     if config.max_repairs:
         require_alone(group)
@@ -158,8 +165,9 @@ def _new(group, show, data, model, phase, name, runs, config):
     ours = {"qk_norm": phase.qk_norm, "separator": separator}
     shape = shaped(size, dataset.tokenizer.vocab_size, model, ours)
     typed = click.get_current_context().find_root().obj
-    name = name or f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return experiment.start(Path(runs) / name, dataset, shape, phase, config, show, group, typed)
+    if name is None:
+        name = f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return experiment.start(run_path(runs, name), dataset, shape, phase, config, show, group, typed)
 
 
 class Display:

@@ -11,6 +11,7 @@ from mlxstories.errors import StoriesError
 
 DEFAULT_STORIES = {"stories": 10_000, "tinystories": 100_000}
 MOST_STORIES = 10_000_000  # held in memory
+MOST_TOKENS = 10_000_000  # of a vocabulary
 
 
 @dataclass(frozen=True)
@@ -61,5 +62,6 @@ class DataConfig:
         for name, allowed in (("tokenizer", KINDS), ("separator", SEPARATORS), ("split", SPLITS)):
             if getattr(self, name) not in allowed:
                 raise StoriesError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        if self.vocab_size < 4:
-            raise StoriesError(f"vocab_size must be at least 4; got {self.vocab_size}")
+        if not 4 <= self.vocab_size <= MOST_TOKENS:
+            limits = f"at least 4 and at most {MOST_TOKENS:,}"
+            raise StoriesError(f"vocab_size must be {limits}; got {self.vocab_size}")

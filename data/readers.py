@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mlxstories.errors import StoriesError
+from mlxstories.serialize import parse_json
 
 SEPARATORS = ("auto", "endoftext", "blank-line", "file")
 MARK = "<|endoftext|>"
@@ -65,10 +65,11 @@ def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             if not inside:
                 raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files")
             found += inside
-        elif path.exists():
+        elif path.is_file():
             found.append(path)
         else:
-            raise StoriesError(f"{path} does not exist; give a file or a directory of stories")
+            wrong = "is no regular file" if path.exists() else "does not exist"
+            raise StoriesError(f"{path} {wrong}; give a file or a directory of stories")
     if not found:
         raise StoriesError("no files were named; give at least one file or directory of stories")
     return found
@@ -131,9 +132,9 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise StoriesError(f"{path}, line {number}: not JSON ({error.msg}); one object a line") from None
+            record = parse_json(line)
+        except ValueError as error:
+            raise StoriesError(f"{path}, line {number}: not JSON ({error}); one object a line") from None
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
             raise StoriesError(f"{path}, line {number}: no text in the field {field!r}; name it with --field")
         yield record[field]
@@ -158,7 +159,7 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
                     if text is None:
                         raise StoriesError(f"{path}, row {row}: no text in the field {field!r}")
                     yield text
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise StoriesError(f"{path} is not a parquet file or is damaged ({reason})") from error
     except OSError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +85,12 @@ def load_model(run: Run, which: str = "best") -> tuple[Transformer, Tokenizer, d
 
 def save_arrays(path: Path, tree: Any) -> None:
     """Write a tree of arrays as safetensors; OSError if that fails."""
+    arrays = dict(tree_flatten(tree))
     try:
-        mx.save_safetensors(str(path), dict(tree_flatten(tree)), metadata={"format": "mlx"})
-    except RuntimeError as error:  # how MLX reports a failed write
+        mx.save_safetensors(str(path), arrays, metadata={"format": "mlx"})
+    except RuntimeError as error:  # how MLX reports a failed write, without its cause
+        if shutil.disk_usage(path.parent).free < sum(array.nbytes for array in arrays.values()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise OSError(str(error)) from error
 
 

@@ -90,7 +90,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    try:
+        write_text(path, text)
+    except UnicodeEncodeError:  # half a character, which JSON can hold as an escape alone
+        write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def sync(path: Path) -> None:

@@ -74,7 +74,7 @@ class Checkpoint:
         if state.pop("checksum", None) != _checksum(state) or not isinstance(sums, dict):
             raise StoriesError(f"{file} is damaged: it does not match its checksum.")
         step, val_loss = state.get("step"), state.get("val_loss")
-        valid = isinstance(step, int) and (val_loss is None or isinstance(val_loss, float))
+        valid = isinstance(step, int) and "val_loss" in state and isinstance(val_loss, float | None)
         if not valid or path.name != f"step-{step}":
             raise StoriesError(f"{file} is damaged: no valid step and validation loss for {path.name}.")
         return cls(path, state)
@@ -275,6 +275,17 @@ class Run:
             if re.fullmatch(r"step-\d{1,18}", path.name)
         ]
         return sorted(found, key=_step_of)
+
+
+def run_path(runs: Path, name: str) -> Path:
+    """Where the run called ``name`` lies under ``runs``.
+
+    Raises:
+        StoriesError: the name is a path, or begins with a dot, as what is being written does.
+    """
+    if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
+        raise StoriesError(f"{name!r} cannot be a run's name: take one without / and without a dot in front.")
+    return Path(runs) / name
 
 
 def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:

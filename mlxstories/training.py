@@ -178,8 +178,13 @@ class Trainer:
         self.model.update(self.group.adopt(self.model.parameters()))
         self.optimizer.state = self.group.adopt(self.optimizer.state)
         self.stream.seek(self.progress.epoch, self.progress.batch)
-        for record in records:
-            self._watch(record)
+        try:
+            for record in records:
+                self._watch(record)
+        except (KeyError, TypeError) as error:
+            raise StoriesError(
+                f"{self.run.path / 'metrics.jsonl'} is damaged: a line without {error}."
+            ) from error
 
     def _rewind(self, checkpoint: Checkpoint | None) -> bytes:
         """Load a checkpoint and bring the run directory back to it; its position, metrics and repairs as JSON."""

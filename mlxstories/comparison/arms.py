@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
 from mlxstories.optim.schedules import SCHEDULES
 from mlxstories.phases import PHASE_1, PHASE_2, PHASES, Phase, differences, override, values
+from mlxstories.serialize import parse_json
 
 _DATA = ("data", "stories", "validation", "tokenizer", "vocab_size", "split", "separator", "seed", "layout")
 # The story's five ingredients of phase 2, and the one that its author did not know of.
@@ -109,7 +109,7 @@ def read_arms(path: Path) -> list[Arm]:
 def _arm(path: Path, name: str, given: dict[str, Any]) -> Arm:
     where = f"{path}, arm {name!r}"
     number = given.pop("phase", 1)
-    if number not in PHASES:
+    if not isinstance(number, int) or number not in PHASES:
         raise StoriesError(f"{where}: phase must be one of {', '.join(map(str, PHASES))}; got {number!r}.")
     model = {key.removeprefix("model."): given.pop(key) for key in list(given) if key.startswith("model.")}
     for key in given:
@@ -135,13 +135,17 @@ def _read(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix != ".toml":
-            return json.loads(text)
+            return parse_json(text)
         if sys.version_info < (3, 11):
             raise StoriesError(f"{path}: TOML needs Python 3.11; give JSON.")
         import tomllib
 
         return tomllib.loads(text)
-    except (OSError, ValueError) as error:  # undecodable text and both syntax errors are ValueErrors
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # undecodable text and both syntax errors are ValueErrors
         raise StoriesError(f"{path} cannot be read as {path.suffix[1:] or 'JSON'} ({error}).") from error
 
 

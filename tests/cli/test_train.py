@@ -45,6 +45,11 @@ def test_an_encoder_trains_on_masked_tokens(tmp_path):
         (["--set", "nonsense"], "FIELD=VALUE"),
         (["--steps", "0"], "steps"),
         (["--resume", "nosuch"], "nosuch"),
+        (["--name", "../run"], "cannot be a run's name"),
+        (["--name", ""], "cannot be a run's name"),
+        (["--keep", "0"], "keep"),
+        (["--every", "0"], "every"),
+        (["--vocab-size", "1" + "0" * 30], "vocab_size"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, options, named):

@@ -170,7 +170,7 @@ def test_tinystories_come_from_the_cache(tmp_path, monkeypatch):
         ({"tokenizer": "words"}, "tokenizer must be one of word, char, bpe; got 'words'"),
         ({"split": "random"}, "split must be one of"),
         ({"separator": ","}, "separator must be one of"),
-        ({"vocab_size": 3}, "vocab_size must be at least 4; got 3"),
+        ({"vocab_size": 3}, "vocab_size must be at least 4 and at most 10,000,000; got 3"),
         ({"source": ()}, "no source of stories"),
         ({"source": ("stories", "x.txt")}, "cannot be mixed"),
     ],
