@@ -192,7 +192,12 @@ class Trainer:
             return json.dumps([dataclasses.asdict(Progress()), self.run.rewind(-1), []]).encode()
         where = f"{checkpoint.path / 'state.json'}, progress"
         progress = from_dict(Progress, checkpoint.state.get("progress"), where)
-        self._take(checkpoint.state.get("repairs", []))
+        try:
+            self._take(checkpoint.state.get("repairs", []))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoriesError(
+                f"{checkpoint.path / 'state.json'} is damaged: no valid repairs ({error})."
+            ) from error
         checkpoints.restore(checkpoint, self.model, self.optimizer)
         records = self.run.rewind(progress.step, self.repairs)
         return json.dumps([dataclasses.asdict(progress), records, self.repairs]).encode()
