@@ -36,12 +36,15 @@ Report = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class _Journal:
-    """What is done of a preparation: ``read`` stories are in the whole shards, or left out for good."""
+    """What is done of a preparation: ``read`` stories are in the whole shards, or left out for good.
+
+    Until the survey is done there is no tokenizer, and nothing that other sources could be mixed with.
+    """
 
     identity: str
-    tokenizer_sha256: str
-    parts_sha256: str
-    validation: tuple[Shard, ...]
+    tokenizer_sha256: str = ""
+    parts_sha256: str = ""
+    validation: tuple[Shard, ...] = ()
     train: tuple[Shard, ...] = ()
     read: int = 0
     empty_removed: int = 0
@@ -78,10 +81,13 @@ def prepare(
         if (path / INDEX).is_file():
             return _same(Index.read(path), mark, path)
         remove_partial(path)
+        journal = _Journal(mark)
         if (path / PREPARING).is_file():
             journal = from_dict(_Journal, read_json(path / PREPARING), str(path / PREPARING))
+        if journal.tokenizer_sha256:
             _same(journal, mark, path)
         else:
+            write_json(path / PREPARING, to_dict(_Journal(mark)))  # a directory of ours from now on
             journal = _survey(config, mark, path, _Meter("sorting", total, report))
         journal = _tokenise(config, journal, path, shard_tokens, _Meter("tokenising", total, report))
         if _stamps(config) != sources:
@@ -217,6 +223,10 @@ def _finish(config: DataConfig, journal: _Journal, path: Path) -> Index:
         empty_removed=journal.empty_removed,
         near_duplicates=resembling,
     )
+    named = {shard.name for shard in (*index.train, *index.validation)}
+    for file in path.iterdir():  # a kill may have left shards that no index names
+        if file.suffix in (".tokens", ".lengths") and file.stem not in named:
+            file.unlink()
     index.write(path)
     for name in (PREPARING, PARTS):
         (path / name).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlxstories import files
 from mlxstories.data import shards, source, tokenizer
 from mlxstories.data.config import DataConfig
 from mlxstories.data.dataset import load_dataset
@@ -142,6 +143,26 @@ def test_a_killed_preparation_goes_on_where_it_was(corpus, prepared, tmp_path, n
     assert content(path) == content(prepared)
     journaled = [file for file, modified in early.items() if file.stat().st_mtime_ns == modified]
     assert len(journaled) >= 1  # not tokenised again
+
+
+def test_a_survey_cut_short_is_made_again_whatever_is_asked_for_next(corpus, prepared, tmp_path, monkeypatch):
+    path = tmp_path / "shards"
+    written = []
+
+    def write_json(*args):
+        if written:
+            raise KeyboardInterrupt
+        written.append(files.write_json(*args))
+
+    monkeypatch.setattr("mlxstories.data.prepare.write_json", write_json)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(DataConfig(str(corpus), seed=1), path, shard_tokens=1500)
+    monkeypatch.undo()
+    assert (path / "tokenizer.json").is_file() and len(list(path.glob("validation-*"))) == 2
+    with pytest.raises(StoriesError, match="not fully prepared"):
+        load_dataset(DataConfig(str(path)))
+    prepare(DataConfig(str(corpus)), path, shard_tokens=1500)
+    assert content(path) == content(prepared)
 
 
 def test_stories_without_a_token_are_left_out_and_counted(tmp_path):
