@@ -71,7 +71,14 @@ class Account:
 
     @property
     def errors(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.severity == ERROR]
+        """Those that training did not repair."""
+        return [f for f in self.findings if f.severity == ERROR and f not in self.repaired]
+
+    @property
+    def repaired(self) -> list[Finding]:
+        """The errors from which training went back and on with a changed recipe."""
+        codes = {repair["code"] for repair in self.curves.repairs} if self.curves else set()
+        return [f for f in self.findings if f.severity == ERROR and f.code in codes]
 
     @property
     def warnings(self) -> list[Finding]:

@@ -38,6 +38,9 @@ def verdict(account: Account) -> Verdict:
         return Verdict("error", "Not healthy", f"{_cause(account.errors)}. {capital(reached)}.")
     if impossible := _impossible(account):
         return Verdict("error", "Not healthy", f"{impossible}. {capital(reached)}.")
+    if account.repaired:
+        fix = account.repaired[0].fix
+        return Verdict("warning", "Repaired", f"{_cause(account.repaired)}; {fix}. {capital(reached)}.")
     if account.warnings:
         return Verdict("warning", "A warning", f"{_cause(account.warnings)}. {capital(reached)}.")
     if not account.finished:

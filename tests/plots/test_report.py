@@ -270,6 +270,20 @@ def test_verdict(make_run, found, result, status, said):
     assert verdict(account).status == status and said in verdict(account).text
 
 
+def test_a_run_that_was_repaired_is_said_to_be(make_run):
+    run = with_result(make_run())
+    write_findings(run, ("exploding-gradient", "error", "the gradient grew"))
+    assert verdict(read_accounts([run])[0]).word == "Not healthy"
+    position = {"step": 300, "epoch": 1.5, "tokens": 300 * 4096}
+    run.append(position | {"split": "repair", "code": "exploding-gradient"})
+    (account,) = read_accounts([run])
+    assert verdict(account).text.startswith(
+        "Repaired: exploding-gradient: the gradient grew; do this. Held-out"
+    )
+    text = page.of_runs([account], {})
+    assert "repaired: exploding-gradient" in text
+
+
 def test_a_run_without_a_floor_or_a_measurement(make_run):
     run = with_result(make_run(floor=None))
     assert "no floor is known" in verdict(read_accounts([run])[0]).text
