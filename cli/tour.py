@@ -79,6 +79,10 @@ def command(yes, keep):
     behind unless --keep says where.
     """
     ask = sys.stdin.isatty() and not yes
+    if keep and (keep / "runs" / "first").exists():
+        raise click.BadParameter(
+            f"{keep} holds a tour's run already: give another folder", param_hint="--keep"
+        )
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
     with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="mlxstories-tour-") as folder:

@@ -45,5 +45,8 @@ def test_it_asks_in_a_terminal_and_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.glob("mlxstories-tour-*"))
 
 
-def test_help_names_where_the_runs_lie():
-    assert "--keep DIR" in CliRunner().invoke(main, ["tour", "--help"]).output
+def test_the_folder_of_an_earlier_tour_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    result = CliRunner().invoke(main, ["tour", "--yes", "--keep", str(tmp_path)])
+    assert result.exit_code == 2 and "holds a tour's run already" in result.output
+    assert "1 of" not in result.output
