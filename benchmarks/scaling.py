@@ -23,6 +23,7 @@ import ranks
 
 from mlxstories.runs import write_json
 
+PARTS = ("losses", "kills", "speed", "paper")
 SIZES = ("small", "base", "large")
 PHASES = (1, 2, 3)
 # usable bits a second and seconds one way: nominal for the wires, what a good room allows for Wi-Fi 6
@@ -84,6 +85,8 @@ def losses(folder: Path, counts: range, steps: int = 20) -> list[dict]:
 def kills(folder: Path, counts: range, number: int, steps: int = 20) -> list[dict]:
     """Runs in which a process is killed at a random moment, continued by another number of processes."""
     dice, found = random.Random(0), []
+    whole = folder / "whole"
+    trained(1, folder, cli(*recipe(1, steps), "--every", 3, "--runs", folder, "--name", whole.name))
     for index in range(number):
         before, after = dice.choice(counts), dice.choice((1, *counts))
         run, at = folder / f"killed-{index}", dice.randrange(1, steps - 2)
@@ -109,7 +112,7 @@ def kills(folder: Path, counts: range, number: int, steps: int = 20) -> list[dic
                 "resumed with": after,
                 "seconds until all had ended": round(seconds, 2),
                 "ended in one clear line": clear and codes == {1},
-                "difference": difference(run, folder / "phase1-1"),
+                "difference": difference(run, whole),
             }
         )
         click.echo(", ".join(f"{name} {value}" for name, value in found[-1].items()))
@@ -231,21 +234,23 @@ def paper() -> list[dict]:
 
 
 @click.command()
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="Repeatable.")
 @click.option("--rounds", default=5, show_default=True, help="Of the timing.")
 @click.option("--size", default="small", show_default=True, help="Of the timed model.")
 @click.option("--kills", "number", default=8, show_default=True, help="Runs with a killed process.")
 @click.option("--most", default=4, show_default=True, help="Processes.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write everything there.")
-def main(rounds: int, size: str, number: int, most: int, path: Path | None) -> None:
+def main(parts: tuple[str, ...], rounds: int, size: str, number: int, most: int, path: Path | None) -> None:
     counts = range(2, most + 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        result = {
-            "losses": losses(folder, counts),
-            "kills": kills(folder, counts, number),
-            "speed": speed(folder, size, rounds),
-            "paper": paper(),
+        run = {
+            "losses": lambda: losses(folder, counts),
+            "kills": lambda: kills(folder, counts, number),
+            "speed": lambda: speed(folder, size, rounds),
+            "paper": paper,
         }
+        result = {part: run[part]() for part in PARTS if part in parts}
     if path is not None:
         write_json(path, result)
 
