@@ -3,13 +3,14 @@
     python benchmarks/scaling.py --json scaling.json
 
 Measured here: the losses of 1 to 4 processes, runs whose processes are killed, and the speed of 1 and 2 processes
-with one BLAS thread each, in alternating rounds. Reasoned on paper: the time to sum the gradients over real links,
+on a core each, in alternating rounds. Reasoned on paper: the time to sum the gradients over real links,
 which no single computer can show.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -41,7 +42,7 @@ def cli(*options: object) -> list[str]:
 
 def recipe(phase: int, steps: int) -> list[object]:
     return [
-        "--stories", 200, "--validation", 50, "--size", "debug", "--phase", phase, "--batch-size", 12,
+        "--stories", 100, "--validation", 40, "--size", "debug", "--phase", phase, "--batch-size", 12,
         "--steps", steps, "--log-every", 1, "--no-check",
     ]  # fmt: skip
 
@@ -68,7 +69,7 @@ def difference(run: Path, reference: Path) -> float:
     return max(abs(other[at]["loss"] / one[at]["loss"] - 1) for at in one)
 
 
-def losses(folder: Path, counts: range, steps: int = 20) -> list[dict]:
+def losses(folder: Path, counts: range, steps: int = 12) -> list[dict]:
     """Every phase with every number of processes against one."""
     found = []
     for phase in PHASES:
@@ -82,7 +83,7 @@ def losses(folder: Path, counts: range, steps: int = 20) -> list[dict]:
     return found
 
 
-def kills(folder: Path, counts: range, number: int, steps: int = 20) -> list[dict]:
+def kills(folder: Path, counts: range, number: int, steps: int = 12) -> list[dict]:
     """Runs in which a process is killed at a random moment, continued by another number of processes."""
     dice, found = random.Random(0), []
     whole = folder / "whole"
@@ -120,7 +121,9 @@ def kills(folder: Path, counts: range, number: int, steps: int = 20) -> list[dic
 
 
 def worker(size: str, rows: int, steps: int) -> None:
-    """One rank of a timing: seconds and CPU seconds of a step, and of summing the gradients alone."""
+    """One rank of a timing, on one core: seconds and CPU seconds of a step, and of summing the gradients alone."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(os.environ["MLX_RANK"])]})
     import mlx.core as mx
     from mlx.utils import tree_map
 
@@ -159,7 +162,7 @@ def worker(size: str, rows: int, steps: int) -> None:
     print(json.dumps({"walls": walls, "cpu": cpu, "sums": sums, "parameters": parameters}))
 
 
-def speed(folder: Path, size: str, rounds: int, rows: int = 8, steps: int = 10) -> dict:
+def speed(folder: Path, size: str, rounds: int, rows: int = 8, steps: int = 6) -> dict:
     """One and two processes on the same global batch, in alternating rounds."""
     code = f"import scaling; scaling.worker({size!r}, {rows}, {steps})"
     rounds_of: dict[int, list[list[dict]]] = {1: [], 2: []}
