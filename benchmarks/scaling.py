@@ -99,7 +99,7 @@ def kills(folder: Path, counts: range, number: int, steps: int = 12) -> list[dic
         victim = dice.randrange(before)
         processes[victim].kill()
         killed = time.perf_counter()
-        said = {rank: each.communicate(timeout=60)[1] for rank, each in enumerate(processes)}
+        said = {rank: each.communicate(timeout=300)[1] for rank, each in enumerate(processes)}
         seconds = time.perf_counter() - killed
         others = [rank for rank in said if rank != victim]
         clear = all("Stopped: process" in said[rank] and "Traceback" not in said[rank] for rank in others)

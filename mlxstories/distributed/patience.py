@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-GRACE = 30.0  # seconds, at the least, for a step that was under way when SIGINT or SIGTERM came
+GRACE = 60.0  # seconds, at the least, for a step that was under way when SIGINT or SIGTERM came
 
 
 class Watchdog:
     """Ends this process with exit code 1 when a wait for the others outlasts its patience.
 
-    A signal to stop shortens the patience to `GRACE`, or thrice the longest wait so far, and a second one ends the
+    A signal to stop shortens the patience to `GRACE`, or five times the longest wait so far, and a second one ends the
     wait at once: the launcher sends SIGTERM to the processes left when one has ended.
 
     Args:
@@ -82,7 +82,7 @@ class Watchdog:
     def _reason(self, told: list[float]) -> str | None:
         """Why the wait under way must end, if it must; ``told`` are the times of the signals to stop."""
         since, now = self._since, time.monotonic()
-        grace = max(GRACE, 3 * self._longest)
+        grace = max(GRACE, 5 * self._longest)
         if since is None:
             return None
         if now - since > self._patience:

@@ -9,7 +9,7 @@ from mlxstories.distributed import group as module
 from mlxstories.distributed import join
 from mlxstories.errors import StoriesError
 
-group = join(patience=60)
+group = join()
 assert group.size == int(sys.argv[1]) and group.leads == (group.rank == 0)
 ranks = range(group.size)
 

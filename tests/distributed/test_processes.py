@@ -21,12 +21,13 @@ def cli(*options):
 
 
 def finish(processes):
-    """Exit code, stdout and stderr of each; whoever still hangs after a minute fails the test."""
+    """Exit code, stdout and stderr of each; whoever still hangs after minutes fails the test."""
     try:
-        outputs = [process.communicate(timeout=60) for process in processes]
+        outputs = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 
@@ -110,7 +111,7 @@ def test_nobody_waits_for_ever_for_a_process_that_fell_silent(tmp_path):
     )
     waiting, silent = ranks.start(2, [sys.executable, "-c", script], tmp_path, **PIPES)
     try:
-        out, err = waiting.communicate(timeout=60)
+        out, err = waiting.communicate(timeout=300)
     finally:
         silent.kill()
     finish([silent])
