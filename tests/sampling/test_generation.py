@@ -6,9 +6,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxstories import kernels
 from mlxstories.errors import StoriesError
 from mlxstories.generation import generate, stream, text_statistics
-from mlxstories.model import ModelConfig, Transformer
+from mlxstories.model import Decoder, ModelConfig, Transformer
 from mlxstories.sampling import SamplingConfig
 
 GREEDY = SamplingConfig(temperature=0)
@@ -133,3 +134,15 @@ def test_statistics_by_hand():
     empty = text_statistics([[], [1]])
     assert (empty.distinct_1, empty.distinct_2, empty.repeated_4) == (1.0, 0.0, 0.0)
     assert np.isfinite(text_statistics([]).distinct_1)
+
+
+def test_one_step_is_traced_for_prompts_of_every_length(model, monkeypatch):
+    traced, call = [], Decoder.__call__
+
+    def counted(self, tokens, cache):
+        traced.append(tokens.shape)
+        return call(self, tokens, cache)
+
+    monkeypatch.setattr(Decoder, "__call__", counted)
+    generate(model, PROMPTS, max_tokens=12, sampling=GREEDY)
+    assert len(traced) == min(len(kernels.streams()), len(PROMPTS))
