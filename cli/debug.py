@@ -14,7 +14,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
 
 @click.command("debug")
-@click.argument("file", metavar="[FILE[:NAME]|mlx-lm:NAME]", required=False)
+@click.argument("file", metavar="[FILE[:NAME]|mlx-lm:NAME|RUN]", required=False)
 @click.option(
     "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
 )
@@ -48,8 +48,9 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
     FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject. mlx-lm:NAME is an architecture
-    of mlx-lm, small and with random weights. Left out, the built-in recipe is examined. Exit code 0: healthy;
-    1: at least one error found; 2: bad usage or input.
+    of mlx-lm, small and with random weights. A run's name or directory stands for its recipe, from random weights.
+    Left out, the built-in recipe is examined. Exit code 0: healthy; 1: at least one error found; 2: bad usage or
+    input.
     """
     if fault == "list":
         list_faults()
@@ -82,12 +83,16 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
 
 
 def _subject(spec: str, seed: int):
+    from mlxstories import experiment
     from mlxstories.ladder import load_subject
     from mlxstories.ladder.architecture import architecture
     from mlxstories.model.mlx_lm import PREFIX
+    from mlxstories.runs import RUNS, find_run
 
     if spec.startswith(PREFIX):
         return architecture(spec.removeprefix(PREFIX), seed)
+    if any((place / "config.json").is_file() for place in (Path(spec), RUNS / spec)):
+        return experiment.subject(find_run(spec))
     return load_subject(spec)
 
 

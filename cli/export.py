@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlxstories.cli.options import RUN
+from mlxstories.cli.options import RUN, which_option
 
 
 @click.command("export")
@@ -22,13 +22,7 @@ from mlxstories.cli.options import RUN
     help="Type of the weights; float32 keeps every bit.",
 )
 @click.option("--quantize", "bits", type=click.Choice(["4", "8"]), help="Bits a weight, for mlx-lm alone.")
-@click.option(
-    "--which",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Checkpoint of the lowest validation loss, or the last one.",
-)
+@which_option
 @click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
 def command(run, to, dtype, bits, which, runs):
     """Write a trained model for mlx-lm and Hugging Face transformers.

@@ -24,6 +24,14 @@ class _RunType(click.ParamType):
 
 RUN = _RunType()
 
+which_option = click.option(
+    "--which",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Checkpoint of the lowest validation loss, or the last one.",
+)
+
 
 def data_options(function: Callable) -> Callable:
     """Adds --data and how to read, split and tokenise it; the command receives ``data``, a DataConfig.

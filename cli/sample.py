@@ -7,7 +7,7 @@ import json
 
 import click
 
-from mlxstories.cli.options import RUN
+from mlxstories.cli.options import RUN, which_option
 
 
 @click.command("sample")
@@ -39,13 +39,7 @@ from mlxstories.cli.options import RUN
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of the draws: the same one tells the same stories."
 )
-@click.option(
-    "--which",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Checkpoint of the lowest validation loss, or the last one.",
-)
+@which_option
 @click.option("--stream", "streaming", is_flag=True, help="Show each story while it is told.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the stories and statistics.")
 @click.option("--runs", default="runs", show_default=True, help="Folder of runs.")

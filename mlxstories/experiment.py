@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlxstories.batch import Batch, batch_of
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
@@ -21,6 +22,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.evaluation import Evaluation
 from mlxstories.generation import Generated, generate
 from mlxstories.ladder import Diagnosis, Subject, check_before_training
+from mlxstories.ladder.recipe import UPDATES, clip, mean_nats, scheduled_optimizer
 from mlxstories.model import MlxLmConfig, ModelConfig, Transformer, build_model, parameter_count, read_config
 from mlxstories.phases import Phase
 from mlxstories.runs import Checkpoint, Run, write_json, write_text
@@ -101,6 +103,13 @@ def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
 
 def _resumable(run: Run, report: Report, group: Group) -> Trainer:
     """The trainer of a run, at step 0."""
+    shape, phase, training, dataset = _recipe(run)
+    training.share(group.size)
+    return Trainer(new_model(shape, training.seed), phase, dataset, training, run, report, group=group)
+
+
+def _recipe(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, TrainingConfig, Dataset]:
+    """What a run was started with: model, phase, length and batches, stories."""
     config = run.config
     if "data" not in config:
         raise StoriesError(
@@ -119,11 +128,34 @@ def _resumable(run: Run, report: Report, group: Group) -> Trainer:
         raise StoriesError(
             f"the data of {run.path} has changed since it was started: train a new run instead."
         )
-    parts["training"].share(group.size)
-    model = new_model(
-        read_config(config.get("model"), f"{run.path}/config.json, model"), parts["training"].seed
+    shape = read_config(config.get("model"), f"{run.path}/config.json, model")
+    return shape, parts["phase"], parts["training"], dataset
+
+
+def subject(run: Run) -> Subject:
+    """What a run trains, for the ladder to examine: its shape with random weights, stories, optimiser and clipping.
+
+    Raises:
+        StoriesError: it is an encoder, was imported without a recipe, is damaged, or its data has changed.
+    """
+    shape, phase, training, dataset = _recipe(run)
+    if shape.arch == "encoder":
+        raise StoriesError(f"{run.path} is an encoder, and the ladder examines next-token training.")
+
+    def train_step(model, optimizer, batch: Batch) -> mx.array:
+        loss, gradients = nn.value_and_grad(model, mean_nats)(model, batch)
+        optimizer.update(model, clip(gradients, phase))
+        return loss
+
+    examined = _examined(run.path.name, shape, dataset, training)
+    return dataclasses.replace(
+        examined,
+        loss=mean_nats,
+        optimizer=lambda: scheduled_optimizer(phase, training.steps or UPDATES),
+        train_step=train_step,
+        train_texts=dataset.train_texts,
+        val_texts=dataset.val_texts,
     )
-    return Trainer(model, parts["phase"], dataset, parts["training"], run, report, group=group)
 
 
 def check(trainer: Trainer) -> Diagnosis | None:
@@ -132,10 +164,18 @@ def check(trainer: Trainer) -> Diagnosis | None:
     None for an encoder, which sees both sides by design: the checks are those of next-token training. The texts are
     left out, because loading has split them without a duplicate already.
     """
-    model, dataset, config = trainer.model.config, trainer.dataset, trainer.config
-    if model.arch == "encoder":
+    if trainer.model.config.arch == "encoder":
         return None
+    examined = _examined(trainer.run.path.name, trainer.model.config, trainer.dataset, trainer.config)
+    diagnosis = check_before_training(examined, seed=trainer.config.seed)
+    if diagnosis.findings:
+        trainer.run.add_findings(diagnosis.findings)
+    return diagnosis
 
+
+def _examined(
+    name: str, model: ModelConfig | MlxLmConfig, dataset: Dataset, config: TrainingConfig
+) -> Subject:
     def train_batches(seed: int) -> Iterator[Batch]:
         stream = Stream(dataset.train, model.context, dataclasses.replace(config, seed=seed))
         while stream.epoch == 0:
@@ -146,8 +186,8 @@ def check(trainer: Trainer) -> Diagnosis | None:
         for index in range(math.ceil(len(rows.inputs) / config.batch_size)):
             yield batch_of(rows, index, config.batch_size)
 
-    subject = Subject(
-        name=trainer.run.path.name,
+    return Subject(
+        name=name,
         model=lambda: build_model(model),
         vocab_size=model.vocab_size,
         train_batches=train_batches,
@@ -155,10 +195,6 @@ def check(trainer: Trainer) -> Diagnosis | None:
         tokenizer=dataset.tokenizer,
         floor=dataset.floor and dataset.floor.nats,
     )
-    diagnosis = check_before_training(subject, seed=config.seed)
-    if diagnosis.findings:
-        trainer.run.add_findings(diagnosis.findings)
-    return diagnosis
 
 
 def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mlxstories.cli import main
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.errors import StoriesError
 from mlxstories.export import export, import_model
+from mlxstories.ladder import diagnose
 from mlxstories.model import size_config
 from mlxstories.phases import PHASE_1
 from mlxstories.training import TrainingConfig
@@ -51,8 +52,9 @@ def test_what_mlx_lm_saved_comes_back(make_run, tmp_path, shape):
     assert all(mx.array_equal(ours[name], theirs[name]) for name in ours)
     told = CliRunner().invoke(main, ["sample", str(back.path), "--num", "1", "--prompt", "Tom was"])
     assert told.exit_code == 0 and told.stdout.startswith("Tom was")
-    with pytest.raises(StoriesError, match="without a recipe"):
-        experiment.resume(back, print)
+    for use in (lambda: experiment.resume(back, print), lambda: experiment.subject(back)):
+        with pytest.raises(StoriesError, match="without a recipe"):
+            use()
 
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2"])
@@ -76,6 +78,8 @@ def test_training_goes_on_from_the_weights(tmp_path):
     records = []
     second = experiment.resume(run, records.append)
     second.train()
+    examined = diagnose(experiment.subject(run), rungs=["data"])
+    assert examined.healthy and examined.subject == "second"
     validated = [record["loss"] for record in records if record["split"] == "val"]
     assert validated[0] == pytest.approx(reached.loss, abs=1e-6)
     assert validated[-1] < validated[0]
