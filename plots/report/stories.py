@@ -84,10 +84,11 @@ def stories(run: Run, count: int) -> list[Story]:
         (held_out,) = source.stories(1, validation_seed(data.get("seed", 0)))
         texts.append([*tokenizer.encode(held_out.text), end][: model.config.context])
         titles.append("A held-out story, read by it")
-    texts, titles = zip(*[(t, title) for t, title in zip(texts, titles, strict=True) if t], strict=True)
+    told = [(title, text) for title, text in zip(titles, texts, strict=True) if text]
+    readings = read(model, [text for _, text in told], end=end)
     return [
         _story(title, reading, tokenizer, built_in)
-        for title, reading in zip(titles, read(model, texts, end=end), strict=True)
+        for (title, _), reading in zip(told, readings, strict=True)
     ]
 
 

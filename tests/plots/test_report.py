@@ -232,6 +232,7 @@ def test_stories_are_those_of_the_run_with_the_probabilities_of_its_model(traine
     assert [token.kind for token in held_out.tokens] == [source.KINDS[kind] for kind in true.kind]
     assert held_out.left is None
     model, tokenizer, _ = load_model(trained, "last")
+    assert [story.title for story in stories(trained, 0)] == ["A held-out story, read by it"]
     alone = Documents.of([np.array(tokenizer.encode(true.text))])
     assert held_out.loss == pytest.approx(Evaluator(model)(alone).loss, rel=1e-5)
 
