@@ -158,6 +158,7 @@ def _mlx(shape: dict, tokens: np.ndarray, dtype: str, folder: Path, _compiled: b
     from mlx.utils import tree_flatten
 
     from mlxstories.batch import Batch
+    from mlxstories.cost import operations
     from mlxstories.experiment import new_model
     from mlxstories.losses import objective
     from mlxstories.model import ModelConfig, parameter_count
@@ -178,19 +179,7 @@ def _mlx(shape: dict, tokens: np.ndarray, dtype: str, folder: Path, _compiled: b
         result = train(batches[index % len(batches)], index)
         return float(result.nats) / float(result.tokens)
 
-    return step, {"parameters": parameter_count(model)}, base, lambda: _primitives(train, batches[0])
-
-
-def _primitives(train, batch) -> int:
-    """Operations that one update hands to the device, those of a compiled kernel counted as one."""
-    from unittest import mock
-
-    import mlx.core as mx
-
-    with mock.patch.object(mx, "async_eval"), tempfile.NamedTemporaryFile("r", suffix=".dot") as graph:
-        result = train(batch, 0)
-        mx.export_to_dot(graph.name, train.model.state, train.optimizer.state, *result)
-        return graph.read().count("shape=rectangle")
+    return step, {"parameters": parameter_count(model)}, base, lambda: operations(train, batches[0])
 
 
 def resident(key: str) -> int:

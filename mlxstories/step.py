@@ -97,6 +97,12 @@ class TrainStep:
     def __call__(self, batches: Sequence[Batch], seed: int) -> StepResult:
         """Update the model from ``batches``; all randomness of the step (dropout, masking) is a function
         of ``seed`` alone, so a resumed run repeats it without any saved generator state."""
+        result = self.prepare(batches, seed)
+        mx.async_eval(self.model.state, self.optimizer.state, result)
+        return result
+
+    def prepare(self, batches: Sequence[Batch], seed: int) -> StepResult:
+        """The update as a graph that is yet to be computed."""
         mx.random.seed(seed)
         sums = gradients = None
         for index, batch in enumerate(batches):
@@ -106,7 +112,6 @@ class TrainStep:
             gradients = gradient if gradients is None else self._add(gradients, gradient)
         sums, gradients = self._sum((sums, gradients))
         norm, norms = self._update(gradients, mx.maximum(sums[1], 1.0))
-        mx.async_eval(self.model.state, self.optimizer.state, sums, norm, norms)
         return StepResult(sums[0], sums[1], sums[2], norm, norms)
 
 
