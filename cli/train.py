@@ -57,6 +57,7 @@ from mlxstories.cli.recipe import model_options, phase_options
 )
 @click.option(
     "--patience",
+    type=click.FloatRange(min=1),
     default=600.0,
     show_default=True,
     help="Seconds to wait for the other processes of mlx.launch before they are given up.",
@@ -98,7 +99,10 @@ def _train(
             if repair and max_repairs < 1:
                 raise click.BadParameter("must be at least 1", param_hint="--max-repairs")
             config = TrainingConfig(**training, max_repairs=max_repairs if repair else 0)
-            trainer = group.together(lambda: _new(group, show, data, model, phase, name, runs, config))
+            if name is None:
+                name = f"{phase.name.replace(' ', '')}-{model['size']}-{time.strftime('%Y%m%d-%H%M%S')}"
+            called = group.first(name.encode).decode()  # clocks differ
+            trainer = group.together(lambda: _new(group, show, data, model, phase, called, runs, config))
             held.enter_context(trainer.run.locked())
         held.callback(trackers.close)
         group.together(lambda: trackers.begin(trainer.run, trainer.progress.step))
@@ -165,8 +169,6 @@ def _new(group, show, data, model, phase, name, runs, config):
     ours = {"qk_norm": phase.qk_norm, "separator": separator}
     shape = shaped(size, dataset.tokenizer.vocab_size, model, ours)
     typed = click.get_current_context().find_root().obj
-    if name is None:
-        name = f"{phase.name.replace(' ', '')}-{size}-{time.strftime('%Y%m%d-%H%M%S')}"
     return experiment.start(run_path(runs, name), dataset, shape, phase, config, show, group, typed)
 
 
