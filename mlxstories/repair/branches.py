@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SWEEP = (1e-6, 10.0)  # rates of the range test
 _SWEEP_UPDATES = 48
 _HALF_DECADE = math.sqrt(10)
-_HORIZON = 0.32
+_HORIZON = 0.16
 _HOPELESS = 1.0  # nats above its first loss: a branch is cut off
 
 
@@ -133,8 +133,9 @@ class Branches:
 
         A range test (Smith 2017, section 3.3), in which the rate rises exponentially until the loss does too,
         says where to look; trials at half decades around that say which; a parabola through the best three
-        refines it. Long runs want lower rates than trials: the best one falls with the number of updates to the
-        power of 0.32 (Bjorck et al. 2024).
+        refines it. Long runs want lower rates: between whole runs the best one falls with the number of updates to
+        the power of 0.32 (Bjorck et al. 2024). Half of that is taken, since a trial keeps its rate, where a run lets
+        it decay and so bears a higher one.
         """
         swept = self.losses(start, phase, _SWEEP_UPDATES, rise=True)
         smooth = np.convolve(swept, np.ones(3) / 3, mode="valid")

@@ -14,6 +14,8 @@ from mlx.utils import tree_flatten, tree_map
 from mlxstories import experiment
 from mlxstories.cli import main
 from mlxstories.data.dataset import DataConfig, load_dataset
+from mlxstories.distributed import Group
+from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
 from mlxstories.phases import PHASES, override
 from mlxstories.plots.curves import figures
@@ -70,7 +72,7 @@ def test_a_hopeless_rate_is_replaced_by_one_that_was_measured(dataset, tmp_path,
     evaluation = train_and_repair(trainer, 3)
     (repair,) = trainer.repairs
     assert repair["code"] == code and 1e-3 < repair["changes"]["optimizer.learning_rate"][1] < 0.1
-    assert evaluation.loss < 1.02 * healthy[0]
+    assert evaluation.loss < 1.05 * healthy[0]  # of the best rate; a trial is not a run
     assert trainer.progress.step == STEPS and trainer.progress.extra_updates > 40
     assert any("repaired from step 0 on: optimizer.learning_rate" in finding.fix for finding in told)
     assert code in [
@@ -127,6 +129,17 @@ def test_a_run_that_nothing_helps_is_given_up(dataset, tmp_path, monkeypatch):
     trainer = trainer_for(dataset, tmp_path / "run", {})
     with pytest.raises(GaveUp, match="after 2 repairs"):
         train_and_repair(trainer, 2)
+
+
+def test_several_processes_are_refused_before_anything_is_trained(dataset, tmp_path):
+    class Two(Group):
+        size = 2
+
+    trainer = trainer_for(dataset, tmp_path / "run", {})
+    trainer.group = Two()
+    with pytest.raises(StoriesError, match="one process, not in 2"):
+        train_and_repair(trainer, 3)
+    assert trainer.run.metrics() == []
 
 
 def test_trials_leave_the_trainer_as_it_was(dataset, tmp_path):
