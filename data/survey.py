@@ -127,9 +127,12 @@ class Survey:
 
     def _most(self) -> int | None:
         """Distinct stories, the built-in held-out ones aside, after which reading ends."""
-        if self._config.stories is None or self._config.source == "stories":
+        wanted, source = self._config.stories, self._config.source
+        if source == "stories":
             return None
-        return self._config.stories + (0 if self._config.source == "tinystories" else self._wanted)
+        if source == "tinystories":
+            return wanted or DEFAULT_STORIES[source]
+        return None if wanted is None else wanted + self._wanted
 
     def _hold(self, mark: bytes, text: str) -> Iterator[str]:
         place = len(self.parts) - 1

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlxstories.data import survey as survey_module
 from mlxstories.data.config import DataConfig
 from mlxstories.data.splits import fingerprint
 from mlxstories.data.survey import LEFT_OUT, TRAIN, VALIDATION, Known, Survey, identity, read
@@ -97,6 +98,22 @@ def test_built_in_stories_are_those_of_a_loaded_dataset():
     dataset = load_dataset(config)
     assert list(survey.training_texts()) == dataset.train_texts and survey.held_out == dataset.val_texts
     assert not {fingerprint(text) for text in dataset.train_texts} & set(map(fingerprint, survey.held_out))
+
+
+def test_tinystories_keep_their_own_split(tmp_path, monkeypatch):
+    stories = [f"Story {i} ran home." for i in range(30)]
+    files = {"train": [*stories[:20], stories[25], stories[2]], "validation": [*stories[20:], stories[20]]}
+    for part, texts in files.items():
+        (tmp_path / part).write_text("\n<|endoftext|>\n".join(texts))
+    monkeypatch.setattr("mlxstories.data.survey.download", lambda part: tmp_path / part)
+    for options, train, held_out in (
+        ({}, stories[:20], stories[20:]),
+        ({"stories": 5, "validation": 3}, stories[:5], stories[20:23]),
+    ):
+        survey = Survey(DataConfig("tinystories", **options))
+        assert list(survey.training_texts()) == train and survey.held_out == held_out
+    monkeypatch.setitem(survey_module.DEFAULT_STORIES, "tinystories", 7)
+    assert list(Survey(DataConfig("tinystories")).training_texts()) == stories[:7]
 
 
 def test_identity_is_that_of_content_and_settings(tmp_path):
