@@ -35,10 +35,13 @@ from hypothesis import strategies as st
 from mlxstories import checkpoints, experiment
 from mlxstories.cli import main as cli
 from mlxstories.comparison.arms import read_arms
+from mlxstories.data import shards, source
 from mlxstories.data.dataset import DataConfig, load_dataset
+from mlxstories.data.prepare import prepare
 from mlxstories.data.readers import SEPARATORS, read_documents
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
+from mlxstories.export import export, import_model
 from mlxstories.model import ModelConfig
 from mlxstories.phases import PHASES
 from mlxstories.plots.runs import read_curves
@@ -89,7 +92,7 @@ _WORDS = (
     "/dev/null",
     "a\nb",
     "é",
-    "\ud800",
+    "\udcff",
     "-",
     "--",
     "=",
@@ -116,7 +119,11 @@ class Sandbox:
         (self.outside / "kept").write_text("kept")
         (folder / "cwd").mkdir()
         self.good = _good_run(folder / "good")
-        self.files = {str(file.relative_to(self.good)): file.read_bytes() for file in _files(self.good)}
+        self.files = _contents(self.good)
+        export(Run(self.good), folder / "exported")
+        (folder / "stories.txt").write_text("\n\n".join(source.texts(40, 0)))
+        prepare(DataConfig(source=str(folder / "stories.txt")), folder / "prepared")
+        self.exported, self.prepared = (_contents(folder / name) for name in ("exported", "prepared"))
         self.names = {path.name for path in folder.iterdir()} | {"target"}
 
     @contextlib.contextmanager
@@ -137,11 +144,15 @@ class Sandbox:
 
     def run(self, changes: dict[str, bytes]) -> Run:
         """A copy of the good run with the content of some files changed."""
-        for name, content in (self.files | changes).items():
-            file = self.target / "run" / name
+        return Run(self.copy("run", self.files | changes))
+
+    def copy(self, name: str, files: dict[str, bytes]) -> Path:
+        """A directory ``name`` of these files."""
+        for path, content in files.items():
+            file = self.target / name / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        return Run(self.target / "run")
+        return self.target / name
 
 
 def _good_run(path: Path) -> Path:
@@ -154,8 +165,15 @@ def _good_run(path: Path) -> Path:
     return path
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def _changes(draw, files: dict[str, bytes]) -> dict[str, bytes]:
+    """One or two of the files, spoiled."""
+    chosen = draw(st.lists(st.sampled_from(sorted(files)), min_size=1, max_size=2, unique=True))
+    return {name: draw((spoiled if name.endswith(".json") else mangled)(files[name])) for name in chosen}
 
 
 def mangled(content: bytes) -> st.SearchStrategy[bytes]:
@@ -295,13 +313,24 @@ def findings(draw, box: Sandbox) -> None:
 
 
 def checkpoint_files(draw, box: Sandbox) -> None:
-    names = [name for name in box.files if name.startswith("checkpoints/")]
-    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
-    changes = {
-        name: draw(spoiled(box.files[name]) if name.endswith(".json") else mangled(box.files[name]))
-        for name in chosen
-    }
-    _use(draw, box.run(changes))
+    files = {name: content for name, content in box.files.items() if name.startswith("checkpoints/")}
+    _use(draw, box.run(_changes(draw, files)))
+
+
+def exports(draw, box: Sandbox) -> None:
+    read = ("config.json", "tokenizer.json", "model.safetensors")
+    changes = _changes(draw, {name: box.exported[name] for name in read})
+    run = import_model(box.copy("exported", box.exported | changes), box.target / "run")
+    checkpoints.load_model(run)
+
+
+def prepared_data(draw, box: Sandbox) -> None:
+    folder = box.copy("prepared", box.prepared | _changes(draw, box.prepared))
+    if draw(st.booleans()):
+        shards.verify(folder)
+    else:
+        data = load_dataset(DataConfig(source=str(folder)))
+        assert int(data.train.tokens[:].max()) < data.tokenizer.vocab_size
 
 
 def sealed_checkpoints(draw, box: Sandbox) -> None:
@@ -386,11 +415,15 @@ _SHORT = {
         "--no-check",
     ],
     "sample": ["--num", "1", "--max-tokens", "2"],
+    "export": [],
+    "import": [],
+    "plot": [],
     "debug": ["--break", "nosuch"],
     "compare": ["--arms", "nosuch.json"],
     "stats": _TINY,
     "show": ["--stories", "2"],
 }
+_PLACES = ("--runs", "--to", "--export", "--store")  # written to, so the last word is ours
 # Options for which a large number is a long but honest piece of work, or that leave for the network.
 _HONEST = {"--steps", "--epochs", "--stories", "--max-tokens", "--num", "--timeout", "--jobs", "--story"}
 
@@ -406,10 +439,10 @@ def command_line(draw, box: Sandbox) -> None:
         arguments.append(name)
         if not option.is_flag:
             arguments.append(draw(st.sampled_from(_NUMBERS + _WORDS)))
-    if "--runs" in [name for option in options for name in option.opts]:
-        arguments += ["--runs", str(box.target / "runs")]
+    for name in [name for option in options for name in option.opts if name in _PLACES]:
+        arguments += [name, str(box.target / name[2:])]
     if any(isinstance(parameter, click.Argument) for parameter in command.params):
-        if path[-1] in ("sample", "plot") and draw(st.booleans()):
+        if path[-1] in ("sample", "plot", "export") and draw(st.booleans()):
             arguments.append(str(box.run({}).path))
         elif draw(st.booleans()):
             arguments.append(draw(st.sampled_from(_WORDS)))
@@ -439,6 +472,8 @@ AREAS: dict[str, Callable] = {
         metrics,
         findings,
         checkpoint_files,
+        exports,
+        prepared_data,
         sealed_checkpoints,
         links,
         command_line,

@@ -247,12 +247,15 @@ def architecture(name: str) -> ModuleType:
     Raises:
         StoriesError: mlx-lm has none of this name, or cannot import it.
     """
-    try:
-        module = importlib.import_module(f"mlx_lm.models.{name}")
-    except (Exception, SystemExit) as error:  # olmo ends the process where a package of its own is missing
-        if name in architectures():
+    module = None
+    if name in architectures():  # a configuration's word alone imports nothing
+        try:
+            module = importlib.import_module(f"mlx_lm.models.{name}")
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # olmo ends the process where a package of its own is missing
             raise StoriesError(f"mlx-lm cannot import its architecture {name}: {error}.") from error
-        module = None
     if not (hasattr(module, "Model") and hasattr(module, "ModelArgs")):
         known = [other for other in architectures() if other[:3] == name[:3]] or ["llama", "qwen3", "mamba2"]
         raise StoriesError(f"mlx-lm has no architecture {name!r}; there are {', '.join(known)} and more.")
