@@ -14,6 +14,7 @@ They are tried in a process of their own, which is replaced when an architecture
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
@@ -38,9 +39,11 @@ def main(seconds, only, worker, markdown):
 
     names = only.split(",") if only else architectures()
     if worker:
-        print(json.dumps("ready"), flush=True)
-        for name in names:
-            print(json.dumps(attempt(name)), flush=True)
+        answers = sys.stdout
+        with contextlib.redirect_stdout(sys.stderr):  # what mlx-lm prints is no answer
+            print(json.dumps("ready"), file=answers, flush=True)
+            for name in names:
+                print(json.dumps(attempt(name)), file=answers, flush=True)
         return
     found = {}
     for name, result in in_processes(names, seconds):
@@ -58,9 +61,9 @@ def in_processes(names: list[str], seconds: float) -> Iterator[tuple[str, dict |
     """The result of `attempt` for each name."""
     while names:
         command = [sys.executable, __file__, "--worker", "--only", ",".join(names)]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as process:
+        # unbuffered, so that select sees every line
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "bufsize": 0}
+        with subprocess.Popen(command, **pipes) as process:
             answer = _answer(process, _STARTING)
             while names and answer is not None:
                 answer = _answer(process, seconds)
@@ -72,10 +75,10 @@ def in_processes(names: list[str], seconds: float) -> Iterator[tuple[str, dict |
             process.kill()
 
 
-def _answer(process: subprocess.Popen, seconds: float) -> str | None:
+def _answer(process: subprocess.Popen, seconds: float) -> bytes | None:
     """The next line of a process, or None if there is none in time."""
     ready, _, _ = select.select([process.stdout], [], [], seconds)
-    line = process.stdout.readline() if ready else ""
+    line = process.stdout.readline() if ready else b""
     if not line and ready:
         process.wait()
     return line or None

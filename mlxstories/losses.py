@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlxstories import kernels
 from mlxstories.batch import Batch
 from mlxstories.data.tokenizer import MASK, SPECIALS
-from mlxstories.model import ModelConfig, Transformer
+from mlxstories.model import MlxLmConfig, ModelConfig, Transformer
 
 FIRST_WORD = len(SPECIALS)  # ids below it are special
 MASKED_SHARE = 0.15
@@ -144,13 +145,15 @@ def _chunked_nats(smoothing: float) -> Callable:
     return nats
 
 
-def objective(config: ModelConfig) -> Callable:
+def objective(config: ModelConfig | MlxLmConfig) -> Callable:
     """What a model of this configuration is trained on.
 
     Returns:
         ``(model, batch, key, label_smoothing=0.0)`` to the sums of `next_token_metrics`: over the next tokens
         for a decoder (no key needed), over masked tokens for an encoder.
     """
+    if isinstance(config, MlxLmConfig):
+        return next_token_by_logits
     return next_token if config.arch == "decoder" else partial(masked_tokens, vocab_size=config.vocab_size)
 
 
@@ -159,6 +162,13 @@ def next_token(model: Transformer, batch: Batch, key: mx.array | None = None, la
     return fused_next_token_metrics(
         model.features(batch.inputs), model.output_weight, batch.targets, batch.mask, label_smoothing
     )
+
+
+def next_token_by_logits(
+    model: nn.Module, batch: Batch, key: mx.array | None = None, label_smoothing: float = 0.0
+):
+    """`next_token` of a model whose output matrix is its own affair."""
+    return next_token_metrics(model(batch.inputs), batch.targets, batch.mask, label_smoothing)
 
 
 def masked_tokens(
