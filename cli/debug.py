@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from mlxstories import story as debugging_story
+from mlxstories.cli.options import RUN_OR_FILE
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
 
 @click.command("debug")
-@click.argument("file", metavar="[FILE[:NAME]|mlx-lm:NAME|RUN]", required=False)
+@click.argument("file", metavar="[FILE[:NAME]|mlx-lm:NAME|RUN]", type=RUN_OR_FILE, required=False)
 @click.option(
     "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
 )

@@ -11,18 +11,22 @@ from click.shell_completion import CompletionItem
 
 
 class _RunType(click.ParamType):
-    """A run's name or directory; the shell completes the names under ``--runs``."""
+    """A run's name or directory; the shell completes the names under ``--runs``, else paths of kind ``other``."""
 
     name = "run"
+
+    def __init__(self, other: str):
+        self.other = other
 
     def shell_complete(self, ctx, param, incomplete):
         folder = Path(ctx.params.get("runs") or "runs")
         names = sorted(path.parent.name for path in folder.glob("*/config.json"))
         found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-        return found or [CompletionItem(incomplete, type="dir")]
+        return found or [CompletionItem(incomplete, type=self.other)]
 
 
-RUN = _RunType()
+RUN = _RunType("dir")
+RUN_OR_FILE = _RunType("file")
 
 which_option = click.option(
     "--which",

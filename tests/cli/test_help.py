@@ -95,6 +95,7 @@ def test_runs_complete(tmp_path):
     assert complete("train", "--resume", "se", directory=tmp_path) == ["plain,second"]
     assert complete("plot", "--runs", "elsewhere", "th", directory=tmp_path) == ["plain,third"]
     assert complete("plot", "not-there", directory=tmp_path) == ["dir,not-there"]
+    assert complete("debug", "my_setup", directory=tmp_path) == ["file,my_setup"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
