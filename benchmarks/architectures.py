@@ -6,7 +6,7 @@ Each has to pass, in this order:
 
 - build: with arguments derived from its dataclass, and give logits of the right shape;
 - causal: other tokens at the end leave the logits before them as they are;
-- learn: gradients are finite, and ten updates on one batch lower its loss;
+- learn: gradients are finite, and ten updates on one batch lower its loss by 0.05 nats;
 - decode: greedy decoding through mlx-lm's own cache says what the full forward pass says.
 
 They are tried in a process of their own, which is replaced when an architecture ends it or takes too long.

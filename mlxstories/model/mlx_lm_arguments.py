@@ -140,6 +140,7 @@ _PECULIAR: dict[str, Callable[[Size], dict[str, Any]]] = {
     "gemma4": lambda s: {**_sliding(s), "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 16},
     "gemma4_text": lambda s: {**_sliding(s), "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 16},
     "glm_moe_dsa": lambda s: {"rope_parameters": _ROPE, "scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+    "gpt_oss": lambda s: {"layer_types": _both("sliding_attention", "full_attention", s)},
     "granitemoehybrid": lambda s: {**_mamba(s), "layer_types": _both("mamba", "attention", s)},
     "hunyuan": lambda s: {
         "cla_share_factor": 1,
