@@ -170,7 +170,7 @@ def _mlx(shape: dict, tokens: np.ndarray, dtype: str, folder: Path, _compiled: b
     model = new_model(config, 0)
     np.savez(folder / "weights.npz", **{name: np.array(w) for name, w in tree_flatten(model.parameters())})
     optimizer = build_optimizer(OptimizerConfig("adamw", learning_rate=RATE, betas=BETAS))
-    train = TrainStep(model, optimizer, objective(config), clip_norm=CLIP)
+    train = TrainStep(model, optimizer, objective(config), clip_norm=CLIP, dtype=getattr(mx, dtype))
     model.train()
     mask = mx.ones(tokens[0, :, 1:].shape)
     batches = [[Batch(mx.array(rows[:, :-1]), mx.array(rows[:, 1:]), mask)] for rows in tokens]

@@ -30,6 +30,13 @@ from mlxstories.cli.recipe import model_options, phase_options
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of the weights, the order of rows and dropout."
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the computation; weights stay float32.",
+)
 @click.option("--log-every", default=10, show_default=True, help="Updates between two lines of metrics.")
 @click.option("--evaluations", default=10, show_default=True, help="Validations in a run, at least.")
 @click.option("--keep", default=2, show_default=True, help="Newest checkpoints to keep, besides the best.")

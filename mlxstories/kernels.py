@@ -91,14 +91,17 @@ def sigmoid(x: mx.array) -> mx.array:
 @mx.custom_function
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """``silu(gate) * up``, elementwise (Shazeer 2020)."""
-    return gate * sigmoid(gate) * up
+    wide = gate.astype(mx.float32)
+    return (wide * sigmoid(wide) * up).astype(gate.dtype)
 
 
 @swiglu.vjp
 def _swiglu_gradient(primals, cotangent, _output):
     gate, up = primals
-    share = sigmoid(gate)
-    return cotangent * up * share * (1 + gate * (1 - share)), cotangent * gate * share
+    wide = gate.astype(mx.float32)
+    share = sigmoid(wide)
+    by_gate = cotangent * up * share * (1 + wide * (1 - share))
+    return by_gate.astype(gate.dtype), (cotangent * wide * share).astype(up.dtype)
 
 
 _GELU = 1.5957691216057308  # 2 sqrt(2 / pi)
@@ -107,14 +110,16 @@ _GELU = 1.5957691216057308  # 2 sqrt(2 / pi)
 @mx.custom_function
 def gelu(x: mx.array) -> mx.array:
     """The tanh form of GELU (Hendrycks and Gimpel 2016), written as ``x sigmoid(2u)``."""
-    return x * sigmoid(_GELU * (x + 0.044715 * x * x * x))
+    wide = x.astype(mx.float32)
+    return (wide * sigmoid(_GELU * (wide + 0.044715 * wide * wide * wide))).astype(x.dtype)
 
 
 @gelu.vjp
-def _gelu_gradient(x, cotangent, _output):
+def _gelu_gradient(narrow, cotangent, _output):
+    x = narrow.astype(mx.float32)
     share = sigmoid(_GELU * (x + 0.044715 * x * x * x))
     slope = _GELU * (1 + 0.134145 * x * x)
-    return cotangent * share * (1 + x * slope * (1 - share))
+    return (cotangent * share * (1 + x * slope * (1 - share))).astype(narrow.dtype)
 
 
 def rotate(x: mx.array, offset: int | mx.array, base: float) -> mx.array:
@@ -122,16 +127,16 @@ def rotate(x: mx.array, offset: int | mx.array, base: float) -> mx.array:
     if not on_cpu() or not isinstance(offset, int):
         return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
     # MLX has no such kernel for the CPU: there it computes sines and cosines again at every call.
-    cos, sin = _rotations(offset, *x.shape[-2:], base, x.dtype)
+    cos, sin = _rotations(offset, *x.shape[-2:], base)
     first, second = mx.split(x, 2, axis=-1)
-    return mx.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+    return mx.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1).astype(x.dtype)
 
 
 @functools.lru_cache(maxsize=64)
-def _rotations(offset: int, length: int, dim: int, base: float, dtype) -> tuple[mx.array, mx.array]:
+def _rotations(offset: int, length: int, dim: int, base: float) -> tuple[mx.array, mx.array]:
     rates = base ** (-2 * np.arange(dim // 2) / dim)
     angles = np.arange(offset, offset + length)[:, None] * rates
-    return mx.array(np.cos(angles), dtype), mx.array(np.sin(angles), dtype)
+    return mx.array(np.cos(angles), mx.float32), mx.array(np.sin(angles), mx.float32)
 
 
 def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask) -> mx.array:
@@ -159,10 +164,10 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float,
 @mx.custom_function
 def _attention(queries, keys, values, mask):
     """The mixed values, and the probabilities [B, H, T, S], which the gradient uses again."""
-    scores = queries @ keys.swapaxes(-1, -2)
+    scores = (queries @ keys.swapaxes(-1, -2)).astype(mx.float32)
     scores = mx.where(mask, scores, -1e30)
     powers = exp_nonpositive(scores - scores.max(axis=-1, keepdims=True))
-    shares = powers * (1 / powers.sum(axis=-1, keepdims=True))
+    shares = (powers * (1 / powers.sum(axis=-1, keepdims=True))).astype(values.dtype)
     return shares @ values, shares
 
 
@@ -172,6 +177,6 @@ def _attention_gradient(primals, cotangents, outputs):
     cotangent, (mixed, shares) = cotangents[0], outputs
     # The row sum of shares * d(shares) is that of cotangent * output, which is T/D times smaller
     # (Dao et al. 2022, appendix B.2).
-    mean = (cotangent * mixed).sum(axis=-1, keepdims=True)
-    scores = shares * (cotangent @ values.swapaxes(-1, -2) - mean)
+    mean = (cotangent * mixed).astype(mx.float32).sum(axis=-1, keepdims=True)
+    scores = (shares * (cotangent @ values.swapaxes(-1, -2) - mean)).astype(shares.dtype)
     return scores @ keys, scores.swapaxes(-1, -2) @ queries, shares.swapaxes(-1, -2) @ cotangent, mask

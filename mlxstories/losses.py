@@ -133,14 +133,24 @@ def _chunked_nats(smoothing: float) -> Callable:
                 gradient = gradient - real * (smoothing / vocab)
             gradient = gradient.astype(x.dtype)
             by_features.append(gradient @ weight)
-            by_weight = gradient.T @ x if by_weight is None else mx.addmm(by_weight, gradient.T, x)
+            if by_weight is None:
+                by_weight = (gradient.T @ x).astype(mx.float32)
+            elif x.dtype == mx.float32:
+                by_weight = mx.addmm(by_weight, gradient.T, x)
+            else:  # the sum over chunks stays float32
+                by_weight = by_weight + (gradient.T @ x).astype(mx.float32)
         return sums[0], sums[1], sums[2], mx.concatenate(by_features), by_weight
 
     @nats.vjp
     def gradient(primals, cotangents, outputs):
-        _, _, targets, mask = primals
-        by_features, by_weight = ((cotangents[0] * g).astype(g.dtype) for g in outputs[3:])
-        return by_features, by_weight, mx.zeros_like(targets), mx.zeros_like(mask)
+        features, weight, targets, mask = primals
+        by_features, by_weight = (cotangents[0] * gradient for gradient in outputs[3:])
+        return (
+            by_features.astype(features.dtype),
+            by_weight.astype(weight.dtype),
+            mx.zeros_like(targets),
+            mx.zeros_like(mask),
+        )
 
     return nats
 

@@ -44,6 +44,9 @@ class TrainStep:
     The microbatches' gradients are summed over tokens and divided once by all their real tokens, so
     accumulation gives exactly the gradient of the large batch, however unequal the token counts are. So does
     sharing the rows of each microbatch among the processes of ``group``.
+
+    With ``dtype`` bfloat16 the forward and backward passes are in it, on a copy of the weights; weights, sums of
+    gradients, moments, norms and the loss stay float32 (Micikevicius et al. 2018, section 3.1).
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class TrainStep:
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
         group: Group = ALONE,
+        dtype: mx.Dtype = mx.float32,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -63,7 +67,10 @@ class TrainStep:
         weights, moments = model.state, optimizer.state
 
         def total(batch: Batch, key: mx.array):
+            masters = model.trainable_parameters()
+            model.update(tree_map(lambda weight: weight.astype(dtype), masters))
             minimised, tokens, hits, nats = objective(model, batch, key, label_smoothing)
+            model.update(masters)
             return minimised, mx.stack([nats, tokens, hits])
 
         differentiate = nn.value_and_grad(model, total)

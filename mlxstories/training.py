@@ -48,6 +48,7 @@ class TrainingConfig:
         keep: newest checkpoints that are kept, besides the best.
         every: updates between two checkpoints; None: they are saved at validations alone.
         max_repairs: how often a run that goes wrong is repaired; 0: it is only watched.
+        dtype: of the forward and backward passes, "float32" or "bfloat16"; the weights stay float32.
     """
 
     epochs: int = 4
@@ -60,6 +61,7 @@ class TrainingConfig:
     keep: int = 2
     every: int | None = None
     max_repairs: int = 0
+    dtype: str = "float32"
 
     def __post_init__(self):
         for name in ("epochs", "steps", "batch_size", "log_every", "evaluations", "keep", "every"):
@@ -70,6 +72,8 @@ class TrainingConfig:
             raise StoriesError(f"max_repairs must be at least 0, not {self.max_repairs}.")
         if self.layout not in ("packed", "padded"):
             raise StoriesError(f"layout must be packed or padded, not {self.layout!r}.")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise StoriesError(f"dtype must be float32 or bfloat16, not {self.dtype!r}.")
         if not 0 <= self.seed < 2**31:
             raise StoriesError(f"seed must lie between 0 and {2**31 - 1}, not {self.seed}.")
 
@@ -166,6 +170,7 @@ class Trainer:
             label_smoothing=self.phase.label_smoothing,
             clip_norm=self.phase.clip_norm,
             group=self.group,
+            dtype=getattr(mx, self.config.dtype),
         )
 
     def resume(self, checkpoint: Checkpoint | None) -> None:

@@ -114,7 +114,7 @@ class Transformer(nn.Module):
         if self.config.positions == "learned":
             return x + self.position(positions)
         if self.config.positions == "sinusoidal":
-            return x * math.sqrt(self.config.dim) + sinusoids(positions, self.config.dim)
+            return x * math.sqrt(self.config.dim) + sinusoids(positions, self.config.dim).astype(x.dtype)
         return x
 
     def _initialize(self) -> None:

@@ -1,5 +1,7 @@
 """The training step: exact accumulation, and randomness that depends on the seed alone."""
 
+import dataclasses
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -26,10 +28,12 @@ def batch_with(lengths, seed=0):
     )
 
 
-def trained(batches, *, steps=3, clip_norm=None, config=CONFIG, step_seed=lambda i: i):
+def trained(
+    batches, *, steps=3, clip_norm=None, config=CONFIG, step_seed=lambda i: i, dtype=mx.float32, rate=0.1
+):
     model = new_model(config, 0)
-    optimizer = build_optimizer(OptimizerConfig(learning_rate=0.1, name="sgd"), lambda step: 0.1)
-    step = TrainStep(model, optimizer, objective(config), clip_norm=clip_norm)
+    optimizer = build_optimizer(OptimizerConfig(learning_rate=rate, name="sgd"), lambda step: rate)
+    step = TrainStep(model, optimizer, objective(config), clip_norm=clip_norm, dtype=dtype)
     model.train()
     results = [step(batches, step_seed(i)) for i in range(steps)]
     return dict(tree_flatten(model.parameters())), results
@@ -85,3 +89,28 @@ def test_dropout_is_a_function_of_the_step_seed():
     other, _ = trained([batch], config=config, step_seed=lambda i: i + 100)
     assert all(bool((first[name] == again[name]).all()) for name in first)
     assert not all(bool((first[name] == other[name]).all()) for name in first)
+
+
+@pytest.mark.parametrize("parts", [{}, {"feed_forward": "gelu", "positions": "sinusoidal", "norm": "layer"}])
+def test_bfloat16_computes_in_it_and_keeps_float32_weights(parts):
+    config = dataclasses.replace(CONFIG, **parts)
+    batch = batch_with([16, 9, 16, 4])
+    exact, expected = trained([batch], config=config)
+    low, got = trained([batch], config=config, dtype=mx.bfloat16)
+    assert all(weights.dtype == mx.float32 for weights in low.values())
+    start = dict(tree_flatten(new_model(config, 0).parameters()))
+    for name in exact:
+        moved, wanted = np.array(low[name] - start[name]), np.array(exact[name] - start[name])
+        assert np.linalg.norm(moved - wanted) < 0.05 * np.linalg.norm(wanted), name
+        assert (moved != wanted).any()
+    for ours, theirs in zip(got, expected, strict=True):
+        assert float(ours.nats) == pytest.approx(float(theirs.nats), rel=5e-3)
+        assert float(ours.grad_norm) == pytest.approx(float(theirs.grad_norm), rel=0.02)
+
+
+def test_small_updates_reach_the_weights_of_a_bfloat16_run():
+    """A rate at which a bfloat16 weight would round every update away."""
+    before = dict(tree_flatten(new_model(CONFIG, 0).parameters()))
+    after, _ = trained([batch_with([16] * 4)], rate=1e-5, dtype=mx.bfloat16)
+    name = "blocks.0.feed_forward.up.weight"
+    assert ((after[name] != before[name]).sum() > 0.5 * before[name].size).item()
