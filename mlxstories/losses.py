@@ -167,11 +167,9 @@ def objective(config: ModelConfig | MlxLmConfig) -> Callable:
     return next_token if config.arch == "decoder" else partial(masked_tokens, vocab_size=config.vocab_size)
 
 
-def next_token(model: Transformer, batch: Batch, key: mx.array | None = None, label_smoothing: float = 0.0):
+def next_token(model: nn.Module, batch: Batch, key: mx.array | None = None, label_smoothing: float = 0.0):
     """Predict ``batch.targets`` from ``batch.inputs``."""
-    return fused_next_token_metrics(
-        model.features(batch.inputs), model.output_weight, batch.targets, batch.mask, label_smoothing
-    )
+    return _metrics(model, batch.inputs, batch.targets, batch.mask, label_smoothing)
 
 
 def next_token_by_logits(
@@ -182,16 +180,22 @@ def next_token_by_logits(
 
 
 def masked_tokens(
-    model: Transformer, batch: Batch, key: mx.array, label_smoothing: float = 0.0, *, vocab_size: int
+    model: nn.Module, batch: Batch, key: mx.array, label_smoothing: float = 0.0, *, vocab_size: int
 ):
     """Predict 15 % of ``batch.inputs`` from the others (Devlin et al. 2019, section 3.1).
 
     The same key corrupts the same tokens in the same way, so evaluation repeats.
     """
     corrupted, chosen = corrupt(batch.inputs, batch.mask, key, vocab_size)
-    return fused_next_token_metrics(
-        model.features(corrupted), model.output_weight, batch.inputs, chosen, label_smoothing
-    )
+    return _metrics(model, corrupted, batch.inputs, chosen, label_smoothing)
+
+
+def _metrics(model: nn.Module, tokens: mx.array, targets: mx.array, mask: mx.array, label_smoothing: float):
+    if isinstance(model, Transformer):
+        return fused_next_token_metrics(
+            model.features(tokens), model.output_weight, targets, mask, label_smoothing
+        )
+    return next_token_metrics(model(tokens), targets, mask, label_smoothing)
 
 
 def corrupt(tokens: mx.array, mask: mx.array, key: mx.array, vocab_size: int) -> tuple[mx.array, mx.array]:
