@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import signal
 import struct
@@ -31,203 +30,51 @@ import pyarrow
 import pyarrow.parquet
 from click.testing import CliRunner
 from hypothesis import strategies as st
+from mangling import JUNK, mangled, mangled_json, spoiled
+from sandbox import Sandbox
 
 from mlxstories import checkpoints, experiment
 from mlxstories.cli import main as cli
 from mlxstories.comparison.arms import read_arms
-from mlxstories.data import shards, source
+from mlxstories.data import shards
 from mlxstories.data.dataset import DataConfig, load_dataset
-from mlxstories.data.prepare import prepare
 from mlxstories.data.readers import SEPARATORS, read_documents
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
-from mlxstories.export import export, import_model
-from mlxstories.model import ModelConfig
-from mlxstories.phases import PHASES
+from mlxstories.export import import_model
 from mlxstories.plots.runs import read_curves
 from mlxstories.runs import Checkpoint, Run, find_run
 from mlxstories.sampling import SamplingConfig
-from mlxstories.training import TrainingConfig
 
 CPU_SECONDS = 20
 TEXT = (
     "Once upon a time there was a cat.\n\nThe cat's name was “Zoë”.<|endoftext|>\nShe ran home.\n\nThe end.\n"
 )
 
-_JUNK = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.sampled_from([-1, 0, 1, 2, 2**31, 2**63, 10**30, -(10**30)]),
-    st.sampled_from([0.0, -1.5, 1e308, float("nan"), float("inf"), -float("inf")]),
-    st.sampled_from(
-        ["", "x", "..", "../../outside/kept", "/etc/passwd", "a\nb", "\0", "\ud800", "é" * 9, "1"]
-    ),
-    st.text(max_size=8),
-    st.just([]),
-    st.just({}),
-    st.recursive(st.integers(), lambda inner: st.lists(inner, max_size=3), max_leaves=4),
-)
-_NUMBERS = (
-    "-1",
-    "0",
-    "1",
-    "2",
-    "7",
-    "1.5",
-    "-0.5",
-    "1e-9",
-    "1e400",
-    "nan",
-    "inf",
-    "0x10",
-    "1_0",
-    str(10**30),
-)
-_WORDS = (
-    "",
+_NUMBERS = f"-1 0 1 2 7 1.5 -0.5 1e-9 1e400 nan inf 0x10 1_0 {10**30}".split()
+_WORDS = [
     "x",
     "..",
     "../outside",
     "/etc/passwd",
     "/dev/null",
-    "a\nb",
     "é",
     "\udcff",
     "-",
     "--",
     "=",
     "a=b",
-)
-_WORDS += (
-    "optimizer.eps=x",
-    "clip_norm=null",
-    'schedule.name={"a":[]}',
-    "x" * 300,
     "list",
     "best",
     "1,2",
-    ",",
-)
-
-
-class Sandbox:
-    """A folder with a good run to spoil, and a neighbour that nothing may touch."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.target, self.outside = folder, folder / "target", folder / "outside"
-        self.outside.mkdir()
-        (self.outside / "kept").write_text("kept")
-        (folder / "cwd").mkdir()
-        self.good = _good_run(folder / "good")
-        self.files = _contents(self.good)
-        export(Run(self.good), folder / "exported")
-        (folder / "stories.txt").write_text("\n\n".join(source.texts(40, 0)))
-        prepare(DataConfig(source=str(folder / "stories.txt")), folder / "prepared")
-        self.exported, self.prepared = (_contents(folder / name) for name in ("exported", "prepared"))
-        self.names = {path.name for path in folder.iterdir()} | {"target"}
-
-    @contextlib.contextmanager
-    def fresh(self) -> Iterator[Path]:
-        """An empty target to work in, seen from an empty working directory; then the neighbourhood is examined."""
-        before = Path.cwd()
-        self.target.mkdir()
-        os.chdir(self.folder / "cwd")
-        try:
-            yield self.target
-            assert (self.outside / "kept").read_text() == "kept", "a file outside was changed"
-            assert [path.name for path in self.outside.iterdir()] == ["kept"], "a file outside was written"
-            assert not list(Path.cwd().iterdir()), "a file was written to the working directory"
-            assert {path.name for path in self.folder.iterdir()} == self.names, "a file was written beside"
-        finally:
-            os.chdir(before)
-            shutil.rmtree(self.target)
-
-    def run(self, changes: dict[str, bytes]) -> Run:
-        """A copy of the good run with the content of some files changed."""
-        return Run(self.copy("run", self.files | changes))
-
-    def copy(self, name: str, files: dict[str, bytes]) -> Path:
-        """A directory ``name`` of these files."""
-        for path, content in files.items():
-            file = self.target / name / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-        return self.target / name
-
-
-def _good_run(path: Path) -> Path:
-    dataset = load_dataset(DataConfig(stories=6, validation=2))
-    shape = ModelConfig(dataset.tokenizer.vocab_size, dim=8, layers=1, heads=1, context=64, separator=0)
-    training = TrainingConfig(steps=6, batch_size=2, log_every=1, evaluations=3)
-    trainer = experiment.start(path, dataset, shape, PHASES[1], training, lambda record: None)
-    experiment.finish(trainer, trainer.train())
-    (path / "result.json").unlink()  # so that it can be resumed
-    return path
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+]
+_WORDS += ["", "a\nb", "x" * 300, "clip_norm=null", "optimizer.eps=x", 'schedule.name={"a":[]}']
 
 
 def _changes(draw, files: dict[str, bytes]) -> dict[str, bytes]:
     """One or two of the files, spoiled."""
     chosen = draw(st.lists(st.sampled_from(sorted(files)), min_size=1, max_size=2, unique=True))
     return {name: draw((spoiled if name.endswith(".json") else mangled)(files[name])) for name in chosen}
-
-
-def mangled(content: bytes) -> st.SearchStrategy[bytes]:
-    """Bytes that were ``content``."""
-    place = st.integers(0, len(content))
-
-    def flip(places: list[tuple[int, int]]) -> bytes:
-        changed = bytearray(content)
-        for at, bit in places:
-            if at < len(changed):
-                changed[at] ^= 1 << bit
-        return bytes(changed)
-
-    return st.one_of(
-        st.lists(st.tuples(place, st.integers(0, 7)), min_size=1, max_size=6).map(flip),
-        place.map(lambda cut: content[:cut]),
-        st.tuples(place, place).map(lambda ends: content[: min(ends)] + content[max(ends) :]),
-        st.tuples(place, st.binary(max_size=40)).map(
-            lambda new: content[: new[0]] + new[1] + content[new[0] :]
-        ),
-        st.binary(max_size=100),
-        st.sampled_from([b"", b"\0" * 64, b"[" * 100_000, b"\xff\xfe", b"9" * 5000, b'{"a":' * 50_000]),
-    )
-
-
-@st.composite
-def mangled_json(draw, value: Any) -> Any:
-    """A JSON value that was ``value``: a few members are replaced, removed or added."""
-    value = json.loads(json.dumps(value))
-    for _ in range(draw(st.integers(1, 3))):
-        inside = value
-        while True:
-            keys = list(inside) if isinstance(inside, dict) else range(len(inside))
-            if not keys:
-                break
-            key = draw(st.sampled_from(keys))
-            if isinstance(inside[key], dict | list) and inside[key] and draw(st.integers(0, 4)):
-                inside = inside[key]
-                continue
-            action = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
-            if action == "remove":
-                del inside[key]
-            elif action == "add" and isinstance(inside, dict):
-                inside[draw(st.sampled_from(["x", "..", ""]))] = draw(_JUNK)
-            else:
-                inside[key] = draw(_JUNK)
-            break
-    return value
-
-
-def spoiled(content: bytes) -> st.SearchStrategy[bytes]:
-    """A JSON file, spoiled in its bytes or in its values."""
-    by_value = mangled_json(json.loads(content)).map(lambda value: json.dumps(value).encode())
-    return st.one_of(by_value, mangled(content))
 
 
 # The areas: each takes hypothesis' draw and the sandbox, and feeds one input to the code.
@@ -240,7 +87,7 @@ def text_files(draw, box: Sandbox) -> None:
 
 def json_lines(draw, box: Sandbox) -> None:
     lines = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXT.split("\n\n"))
-    junk = st.lists(_JUNK, max_size=3).map(
+    junk = st.lists(JUNK, max_size=3).map(
         lambda rows: "\n".join(json.dumps({"text": r}) for r in rows).encode()
     )
     (box.target / "a.jsonl").write_bytes(draw(st.one_of(mangled(lines), junk)))
