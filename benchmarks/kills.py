@@ -104,7 +104,8 @@ def ordeal(runs: Path, case: str, seed: int, most: int, causes: tuple[str, ...] 
             break
         if cause is not None and ended:
             result.kills[cause] += 1
-            if "Traceback" in err and cause != "out of memory":
+            starting = err.rstrip().endswith("KeyboardInterrupt")  # Ctrl-C while Python itself still imports
+            if "Traceback" in err and cause != "out of memory" and not starting:
                 result.differences.append(f"{cause} ends in a traceback: {err.strip()[-300:]}")
             result.damaged += rng.random() < 0.2 and _damage(run, rng)
     result.differences += differences(runs / case, run)
