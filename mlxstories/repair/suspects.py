@@ -47,10 +47,10 @@ def suspects(phase: Phase, total: int, gradient_norm: float | None) -> list[Susp
 
 def _of_schedule(phase: Phase, total: int) -> Iterator[Suspect]:
     warmup = phase.schedule.warmup_steps(total)
-    if phase.schedule.name != "constant" and warmup > 0.5 * total:
+    if phase.schedule.name != "constant" and warmup >= total:
         yield Suspect(
             "warmup-too-long",
-            f"{warmup} of {total} updates are warmup",
+            f"{warmup} updates of warmup outlast the {total} of the run",
             {"schedule.warmup": 0.05},
         )
 

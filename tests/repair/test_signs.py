@@ -92,7 +92,6 @@ def test_recipes_as_they_are_used_hold_no_suspect(number, name, total):
     "changes, code",
     [
         ({"optimizer.weight_decay": 300.0}, "weight-decay-too-large"),
-        ({"schedule.warmup": 0.9}, "warmup-too-long"),
         ({"schedule.name": "linear_warmup", "schedule.warmup": 10_000}, "warmup-too-long"),
         ({"optimizer.bias_correction": False, "optimizer.betas": (0.9, 0.99999)}, "no-bias-correction"),
         ({"optimizer.betas": (0.999, 0.9999)}, "extreme-constants"),
