@@ -10,7 +10,7 @@ from mlxstories.checkpoints import load_model
 from mlxstories.errors import StoriesError
 from mlxstories.export import export, shape_of
 from mlxstories.generation import generate
-from mlxstories.model import ModelConfig
+from mlxstories.model import MlxLmConfig, ModelConfig
 from mlxstories.sampling import SamplingConfig
 
 PROMPT = "Tom was"
@@ -107,6 +107,11 @@ def test_a_narrow_gpt2_is_filled_up(make_run, tmp_path):
 def test_a_model_without_counterpart_is_refused_with_the_nearest(parts, words):
     with pytest.raises(StoriesError, match=words):
         shape_of(ModelConfig(20, dim=32, **parts))
+
+
+def test_a_model_of_mlx_lm_is_refused():
+    with pytest.raises(StoriesError, match="architecture mamba is not exported"):
+        shape_of(MlxLmConfig.of_size("mamba", "debug", 20))
 
 
 def test_nothing_is_overwritten_or_left_half_written(make_run, tmp_path, monkeypatch):
