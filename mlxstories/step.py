@@ -74,12 +74,13 @@ class TrainStep:
             return minimised, mx.stack([nats, tokens, hits])
 
         differentiate = nn.value_and_grad(model, total)
+        parameters = sum(weight.size for _, weight in tree_flatten(model.trainable_parameters()))
 
         # value_and_grad leaves traced arrays in the model, so the weights are an output here too
         @partial(mx.compile, inputs=[weights, mx.random.state], outputs=[weights, mx.random.state])
         def gradient(batch: Batch, key: mx.array):
             parts = []
-            for part, stream in _shares(batch):
+            for part, stream in _shares(batch, parameters):
                 with mx.stream(stream):
                     key, own = mx.random.split(key)
                     (_, measured), gradients = differentiate(part, own)
@@ -122,9 +123,13 @@ class TrainStep:
         return StepResult(sums[0], sums[1], sums[2], norm, norms)
 
 
-def _shares(batch: Batch) -> list[tuple[Batch, mx.Stream]]:
-    """The rows of a microbatch in equal parts, one for each stream, as far as they divide."""
+SHARE = 5e8  # parameters times tokens that are worth a thread of their own: about 30 ms of one
+
+
+def _shares(batch: Batch, parameters: int) -> list[tuple[Batch, mx.Stream]]:
+    """The rows of a microbatch in equal parts, one for each stream, as far as they divide and are worth it."""
     streams, rows = kernels.streams(), len(batch.inputs)
-    count = max(n for n in range(1, len(streams) + 1) if rows % n == 0)
+    most = min(len(streams), max(1, int(parameters * batch.inputs.size / SHARE)))
+    count = max(n for n in range(1, most + 1) if rows % n == 0)
     parts = zip(*(mx.split(array, count) for array in batch), strict=True)
     return [(Batch(*part), stream) for part, stream in zip(parts, streams, strict=False)]

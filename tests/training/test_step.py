@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxstories import kernels
+from mlxstories import step as step_module
 from mlxstories.batch import Batch
 from mlxstories.experiment import new_model
 from mlxstories.losses import objective
@@ -57,6 +59,19 @@ def test_accumulation_is_the_large_batch_for_unequal_token_counts(clip_norm):
     assert float(one[-1].tokens) == float(three[-1].tokens) == 41
     assert float(three[-1].nats) == pytest.approx(float(one[-1].nats), rel=1e-5)
     assert float(three[-1].grad_norm) == pytest.approx(float(one[-1].grad_norm), rel=1e-4)
+
+
+def test_streams_share_the_rows_of_a_large_microbatch(monkeypatch):
+    batch = batch_with([16, 3, 1, 9, 0, 12])
+    whole, one = trained([batch])
+    monkeypatch.setattr(step_module, "SHARE", 1)
+    monkeypatch.setattr(
+        kernels, "streams", lambda: [mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu),) * 3]
+    )
+    shared, three = trained([batch])
+    for name, weights in whole.items():
+        np.testing.assert_allclose(np.array(shared[name]), np.array(weights), rtol=2e-5, atol=2e-7)
+    assert float(three[-1].nats) == pytest.approx(float(one[-1].nats), rel=1e-5)
 
 
 def test_averaging_microbatch_means_would_be_another_gradient():
