@@ -176,8 +176,7 @@ def prepared_data(draw, box: Sandbox) -> None:
     if draw(st.booleans()):
         shards.verify(folder)
     else:
-        data = load_dataset(DataConfig(source=str(folder)))
-        assert int(data.train.tokens[:].max()) < data.tokenizer.vocab_size
+        load_dataset(DataConfig(source=str(folder)))
 
 
 def sealed_checkpoints(draw, box: Sandbox) -> None:

@@ -39,7 +39,7 @@ def import_model(source: Path, path: Path) -> Run:
         if not (source / name).is_file():
             raise StoriesError(f"{source} has no {name}: it is not an exported model.")
     described = read_json(source / "config.json")
-    shape = SHAPES.get(described.get("model_type")) if isinstance(described, dict) else None
+    shape = SHAPES.get(str(described.get("model_type"))) if isinstance(described, dict) else None
     if shape is None:
         raise StoriesError(
             f"the model type of {source / 'config.json'} is none of {', '.join(SHAPES)}: it cannot be imported."
