@@ -54,7 +54,7 @@ def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The files that :func:`read_documents` reads, in its order."""
     found: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # which, unlike Path, take a name too long for one that is not there
             inside = sorted(
                 file
                 for file in path.rglob("*")
@@ -65,10 +65,10 @@ def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             if not inside:
                 raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files")
             found += inside
-        elif path.is_file():
+        elif os.path.isfile(path):
             found.append(path)
         else:
-            wrong = "is no regular file" if path.exists() else "does not exist"
+            wrong = "is no regular file" if os.path.exists(path) else "does not exist"
             raise StoriesError(f"{path} {wrong}; give a file or a directory of stories")
     if not found:
         raise StoriesError("no files were named; give at least one file or directory of stories")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ class Prepared:
 
 def is_prepared(path: Path) -> bool:
     """Whether ``path`` is a prepared directory, if only in part."""
-    return any((path / name).is_file() for name in (INDEX, PREPARING))
+    return any(os.path.isfile(path / name) for name in (INDEX, PREPARING))
 
 
 def load(path: Path) -> Prepared:

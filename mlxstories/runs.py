@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -300,7 +301,7 @@ def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:
             raise StoriesError(f"no run under {runs}/ yet: train one with `mlxstories train`.")
         return Run(max(found, key=lambda path: (path / "config.json").stat().st_mtime))
     for path in (Path(name), Path(runs) / name):
-        if (path / "config.json").is_file():
+        if os.path.isfile(path / "config.json"):
             return Run(path)
     raise StoriesError(f"{name} is not a run: no such directory with a config.json, here or under {runs}/.")
 
