@@ -19,7 +19,6 @@ from mlxstories.comparison.cells import Setting
 from mlxstories.comparison.document import markdown
 from mlxstories.comparison.study import as_dict
 from mlxstories.data.dataset import DataConfig
-from mlxstories.model.config import SIZES as SIZES_OF_MODELS
 from mlxstories.phases import PHASE_1, override
 from mlxstories.plots.comparison import figures
 from mlxstories.plots.style import save
@@ -29,7 +28,7 @@ GALLERY = Path(__file__).parent.parent / "plots" / "gallery"
 SEEDS = range(5)
 SCALES = (100, 1000, 10_000)
 RATES = (1e-3, 3e-4, 3e-3, 1e-2)
-SIZES = ("debug", "small", "base")
+WIDTHS = (64, 128, 256, 512)
 TITLES = {
     "ablation": "Why phase 2 ends where it does: every ingredient added and removed alone",
     "updates": "Three phases at equal updates",
@@ -37,7 +36,7 @@ TITLES = {
     "rates": "Phase 1 at four learning rates",
     "schedules": "Phase 1 under every schedule",
     "scale": "Three phases on 100, 1,000 and 10,000 stories for as many tokens",
-    "sizes": "Three sizes on 300 stories, ten times",
+    "widths": "Four widths on 300 stories, ten times",
     "books": "Three phases on real text",
 }
 
@@ -46,9 +45,9 @@ def built_in(stories: int, epochs: int = 1, budget: str = "tokens") -> Setting:
     return Setting(DataConfig(stories=stories, validation=200), "debug", epochs, 4, budget)
 
 
-def sizes() -> list[Arm]:
-    """Phase 1 on models of every size: here the model is what differs."""
-    return [Arm(name, PHASE_1, SIZES_OF_MODELS[name]) for name in SIZES]
+def widths() -> list[Arm]:
+    """Phase 1 on wider and wider models of two layers, heads of 32: here the model is what differs."""
+    return [Arm(f"d {dim}", PHASE_1, {"dim": dim, "heads": dim // 32}) for dim in WIDTHS]
 
 
 def rates() -> list[Arm]:
@@ -63,7 +62,7 @@ def studies(books: Path | None) -> dict[str, StudyConfig]:
         "rates": StudyConfig(rates(), [built_in(1000)], SEEDS),
         "schedules": StudyConfig(arms.schedules(), [built_in(1000)], SEEDS),
         "scale": StudyConfig(arms.phases(), built_in(max(SCALES)).scaled(SCALES), SEEDS),
-        "sizes": StudyConfig(sizes(), [built_in(300, epochs=10)], SEEDS),
+        "widths": StudyConfig(widths(), [built_in(300, epochs=10)], SEEDS),
     }
     if books is not None:
         data = DataConfig(source=str(books), stories=600, validation=100, tokenizer="bpe", vocab_size=1024)

@@ -60,7 +60,9 @@ def title(table: Table) -> str:
 def cells(table: Table, row: Row) -> list[str]:
     """A row of the table, in the order of ``COLUMNS``."""
     first = row.results[0]
-    ceiling = table.ceiling and f"{row.estimate('accuracy').mean / table.ceiling:.1%}"
+    # the ceiling is that of next tokens, which an encoder does not predict
+    known = table.ceiling if row.arm.model.get("arch", "decoder") == "decoder" else None
+    ceiling = known and f"{row.estimate('accuracy').mean / known:.1%}"
     verdict = (
         row.differences["loss"].verdict
         if row.differences
