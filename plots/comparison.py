@@ -106,10 +106,13 @@ def scale(tables: Sequence[Table]) -> Figure:
     sizes = np.array([table.setting.data.stories for table in tables])
     setting = tables[0].setting
     tokens = max(result["tokens"] for row in tables[-1].rows for result in row.results)
-    repeats = "times, ".join(f"{t.setting.data.stories:,} stories {t.setting.epochs} " for t in tables)
+    repeats = ", ".join(
+        f"{t.setting.data.stories:,} stories {'once' if t.setting.epochs == 1 else f'{t.setting.epochs} times'}"
+        for t in tables
+    )
     caption = [
-        f"size {setting.size}, about {tokens:,} tokens each ({repeats}times), equal {setting.budget}",
-        _facts(tables[0])[1],
+        f"size {setting.size}, about {tokens:,} tokens each, equal {setting.budget}",
+        f"{repeats}; {_facts(tables[0])[1]}",
     ]
     figure, (axes,) = new_figure("Loss by number of stories", caption)
     means = {}
@@ -153,4 +156,4 @@ def rates(table: Table) -> Figure:
 
 def _floor(axes: Axes, table: Table) -> None:
     if table.floor is not None:
-        mark_level(axes, table.floor, f"floor {table.floor:.3f}", above=True)
+        mark_level(axes, table.floor, f"floor {table.floor:.3f}", above=False)

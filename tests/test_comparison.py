@@ -17,9 +17,9 @@ from mlx.utils import tree_flatten
 from scipy import stats
 
 from mlxstories.cli import main
-from mlxstories.comparison import Arm, Study, StudyConfig, arms, cells
+from mlxstories.comparison import Arm, Study, StudyConfig, arms, cells, document
 from mlxstories.comparison.cells import Cell, Setting
-from mlxstories.comparison.document import cells, markdown
+from mlxstories.comparison.document import markdown
 from mlxstories.comparison.statistics import estimate, paired, seeds_to_decide, together
 from mlxstories.comparison.study import as_dict
 from mlxstories.comparison.words import answer, effects
@@ -236,7 +236,7 @@ def test_encoder_and_decoder_are_not_compared(store):
     table = Study(config, store).run()[0]
     assert not table.rows[1].differences
     assert "cannot be compared" in answer(table) and "not comparable" in markdown([table])
-    of_the_ceiling = [cells(table, row)[3] for row in table.rows]
+    of_the_ceiling = [document.cells(table, row)[3] for row in table.rows]
     assert of_the_ceiling[0].endswith("%") and of_the_ceiling[1] == "?"  # it is that of next tokens
 
 

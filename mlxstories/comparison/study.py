@@ -107,17 +107,11 @@ class Study:
             arms, curves = self._tuned(setting, arms, updates)
         wanted = [Cell(arm, setting, s, updates[arm.name]) for arm in arms for s in self.config.seeds]
         results = dict(self._results(wanted))
-        rows = []
-        for arm in arms:
-            rows.append(Row(arm, [results[arm.name, seed] for seed in self.config.seeds]))
-            rows[-1].tuned = curves.get(arm.name)
-        others = [row for row in rows[1:] if comparable(row.arm, rows[0].arm)]
-        for name, lower in (("loss", True), ("accuracy", False)):
-            reference = rows[0].values(name)
-            found = [paired(row.values(name), reference, lower_is_better=lower) for row in others]
-            for row, difference in zip(others, together(found), strict=True):
-                row.differences[name] = difference
-        return Table(setting, rows)
+        rows = [
+            Row(arm, [results[arm.name, seed] for seed in self.config.seeds], tuned=curves.get(arm.name))
+            for arm in arms
+        ]
+        return tabulate(setting, rows)
 
     def _tuned(self, setting: Setting, arms: list[Arm], updates: dict[str, int]):
         """Every arm with the best of three learning rates, and its loss at each."""
@@ -147,6 +141,17 @@ class Study:
         for done, (cell, result) in enumerate(workers.run_all(wanted, self.store, self.jobs), 1):
             self.report(cell, result, done, len(wanted))
             yield (cell.arm.name, cell.seed), result
+
+
+def tabulate(setting: Setting, rows: list[Row]) -> Table:
+    """The rows with each one's differences from the first, all verdicts of a measure held together."""
+    others = [row for row in rows[1:] if comparable(row.arm, rows[0].arm)]
+    for name, lower in (("loss", True), ("accuracy", False)):
+        reference = rows[0].values(name)
+        found = [paired(row.values(name), reference, lower_is_better=lower) for row in others]
+        for row, difference in zip(others, together(found), strict=True):
+            row.differences[name] = difference
+    return Table(setting, rows)
 
 
 def comparable(a: Arm, b: Arm) -> bool:
