@@ -156,4 +156,5 @@ def rates(table: Table) -> Figure:
 
 def _floor(axes: Axes, table: Table) -> None:
     if table.floor is not None:
-        mark_level(axes, table.floor, f"floor {table.floor:.3f}", above=False)
+        # the curves come near it on the right
+        mark_level(axes, table.floor, f"floor {table.floor:.3f}", above=True, left=True)

@@ -90,16 +90,18 @@ def new_figure(
     return figure, list(grid[:, 0])
 
 
-def mark_level(axes: Axes, value: float, text: str, *, above: bool, colour: str = GREY) -> None:
-    """A dashed horizontal line with its name at the right end."""
+def mark_level(
+    axes: Axes, value: float, text: str, *, above: bool, left: bool = False, colour: str = GREY
+) -> None:
+    """A dashed horizontal line with its name at the right end, or the left."""
     axes.axhline(value, color=colour, linestyle=(0, (5, 3)), linewidth=1.3, zorder=1.5)
     axes.annotate(
         text,
-        (1, value),
+        (0 if left else 1, value),
         xycoords=("axes fraction", "data"),
-        xytext=(-2, 3 if above else -3),
+        xytext=(2 if left else -2, 3 if above else -3),
         textcoords="offset points",
-        ha="right",
+        ha="left" if left else "right",
         va="bottom" if above else "top",
         color=colour,
         size=10,
