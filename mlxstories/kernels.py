@@ -36,12 +36,19 @@ def streams() -> list[mx.Stream]:
     if not on_cpu():
         return [mx.default_stream(mx.default_device())]
     if not hasattr(_own, "streams"):  # a stream belongs to the thread that made it
-        more = [mx.new_stream(mx.cpu) for _ in range(_cores() - 1)]
+        more = [mx.new_stream(mx.cpu) for _ in range(_cores() // _processes - 1)]
         _own.streams = [mx.default_stream(mx.cpu), *more]
     return _own.streams
 
 
 _own = threading.local()
+_processes = 1
+
+
+def share_cores(processes: int) -> None:
+    """Take only a part of the cores, because so many processes run at once; to be said before any work."""
+    global _processes
+    _processes = processes
 
 
 def _cores() -> int:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlxstories import kernels
 from mlxstories.comparison import cells
 from mlxstories.comparison.cells import Cell
 from mlxstories.errors import StoriesError
@@ -35,7 +36,7 @@ def run_all(wanted: Sequence[Cell], store: Path, jobs: int) -> Iterator[tuple[Ce
         same.setdefault(cell.key(), []).append(cell)
     context = multiprocessing.get_context("spawn")
     stopped = context.Event()
-    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(stopped,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(stopped, jobs)) as pool:
         with _sigint_ignored():  # which the workers, started here, inherit
             futures = {pool.submit(_work, alike[0], store): alike for alike in same.values()}
         try:
@@ -63,9 +64,10 @@ def _sigint_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _begin(stopped) -> None:
+def _begin(stopped, jobs: int) -> None:
     global _stopped
     _stopped = stopped
+    kernels.share_cores(jobs)
 
 
 def _work(cell: Cell, store: Path) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The CPU's own exponential, activations and attention, against float64 and against MLX's."""
 
+import subprocess
+import sys
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -71,3 +74,12 @@ def test_attention_and_its_gradients_equal_mlxs(mask, compiled):
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     for got, wanted in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(np.array(got), np.array(wanted), atol=1e-5)
+
+
+def test_processes_share_the_cores():
+    code = "from mlxstories import kernels; kernels.share_cores({}); print(len(kernels.streams()))"
+    alone, crowded = (
+        int(subprocess.run([sys.executable, "-c", code.format(n)], capture_output=True, check=True).stdout)
+        for n in (1, 1000)
+    )
+    assert alone >= crowded == 1
