@@ -123,7 +123,7 @@ class TrainStep:
         return StepResult(sums[0], sums[1], sums[2], norm, norms)
 
 
-SHARE = 5e8  # parameters times tokens that are worth a thread of their own: about 30 ms of one
+SHARE = 3e7  # parameters times tokens that are worth a thread of their own: about 5 ms of one
 
 
 def _shares(batch: Batch, parameters: int) -> list[tuple[Batch, mx.Stream]]:
