@@ -32,8 +32,8 @@ NANOGPT = (
     "--dropout=0.0"
 )
 OURS = (
-    "-m mlxstories.cli train --separator file --split tail --tokenizer char --across-stories --phase 3 --lr 0.015 --layers 4 "
-    "--heads 4 --dim 128 --context 64 --batch-size 12 --evaluations 1 --no-check --name run"
+    "-m mlxstories.cli train --separator file --split tail --tokenizer char --across-stories --phase 3 --lr 0.015 "
+    "--layers 4 --heads 4 --dim 128 --context 64 --batch-size 12 --evaluations 1 --no-check --name run"
 )
 
 
