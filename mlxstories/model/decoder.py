@@ -32,7 +32,8 @@ class Decoder:
             for block in model.blocks
         ]
         self.hidden_of = [_joined(*block.feed_forward.widening) for block in model.blocks]
-        mx.eval(self.heads_of, self.hidden_of)
+        self.back_of = [(_joined(b.attention.out), _joined(b.feed_forward.down)) for b in model.blocks]
+        mx.eval(self.heads_of, self.hidden_of, self.back_of)
 
     def __call__(self, tokens: mx.array, cache: KVCache) -> mx.array:
         """Logits [B, V] of int tokens [B] that follow those in the cache, which then holds them too."""
@@ -45,11 +46,11 @@ class Decoder:
         if model.config.positions == "rope":
             turn = _angles(cache.offset, model.config.dim // model.config.heads)
         for layer, block in enumerate(model.blocks):
-            x = x + self._attention(block.attention_norm(x), mask, turn, layer, cache)
+            out, down = self.back_of[layer]
+            x = mx.addmm(x, self._attention(block.attention_norm(x), mask, turn, layer, cache), out)
             widened = block.feed_forward_norm(x) @ self.hidden_of[layer]
-            x = x + block.feed_forward.narrow(
-                *mx.split(widened, widened.shape[1] // model.config.hidden, axis=1)
-            )
+            parts = mx.split(widened, widened.shape[1] // model.config.hidden, axis=1)
+            x = mx.addmm(x, block.feed_forward.activated(*parts), down)
         cache.offset = cache.offset + 1
         if starts is not None:
             cache.starts = starts
@@ -65,7 +66,7 @@ class Decoder:
             turned = _rotated(turned, *turn)
         keys, values = cache.update(layer, turned[:, 1], values)
         mixed = kernels.attention(turned[:, 0], keys, values, 1 / math.sqrt(keys.shape[-1]), mask)
-        return attention.out(mixed.reshape(x.shape))
+        return mixed.reshape(x.shape)
 
 
 def _joined(*layers: nn.Linear) -> mx.array:

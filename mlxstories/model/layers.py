@@ -66,22 +66,20 @@ class FeedForward(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [B, T, D] -> [B, T, D]."""
-        return self.narrow(*(layer(x) for layer in self.widening))
+        return self.down(self.activated(*(layer(x) for layer in self.widening)))
 
     @property
     def widening(self) -> tuple[nn.Linear, ...]:
         """The layers that widen the stream."""
         return (self.gate, self.up) if self.kind == "swiglu" else (self.up,)
 
-    def narrow(self, *widened: mx.array) -> mx.array:
-        """The activation of what the widening layers give, [..., hidden] each, and back to [..., D]."""
+    def activated(self, *widened: mx.array) -> mx.array:
+        """The activation of what the widening layers give, [..., hidden] each."""
         if self.kind == "swiglu":
-            hidden = kernels.swiglu(*widened)
-        elif self.kind == "gelu":
-            hidden = kernels.gelu(*widened)
-        else:
-            hidden = mx.square(mx.maximum(*widened, 0))
-        return self.down(hidden)
+            return kernels.swiglu(*widened)
+        if self.kind == "gelu":
+            return kernels.gelu(*widened)
+        return mx.square(mx.maximum(*widened, 0))
 
 
 class Block(nn.Module):
