@@ -33,7 +33,7 @@ SEEDS = range(5)
 SCALES = (100, 1000, 10_000)
 RATES = (1e-3, 3e-4, 3e-3, 1e-2)
 SIZES = ("debug", "small", "base")
-WIDTHS = (64, 128, 256, 512)
+WIDTHS = (128, 256, 512)
 TITLES = {
     "ablation": "Why phase 2 ends where it does: every ingredient added and removed alone",
     "updates": "Three phases at equal updates",
@@ -42,7 +42,7 @@ TITLES = {
     "schedules": "Phase 1 under every schedule",
     "scale": "Three phases on 100, 1,000 and 10,000 stories for as many tokens",
     "sizes": "Three sizes on 300 stories, ten times",
-    "widths": "Four widths on 300 stories, ten times",
+    "widths": "Three widths on 300 stories, ten times",
     "books": "Three phases on real text",
 }
 
