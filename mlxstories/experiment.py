@@ -36,10 +36,17 @@ Report = Callable[[dict], None]
 
 
 def new_model(config: ModelConfig | MlxLmConfig, seed: int) -> Transformer:
-    """A randomly initialised model; the same configuration and seed give the same weights."""
+    """A randomly initialised model; the same configuration and seed give the same weights.
+
+    Raises:
+        StoriesError: its weights do not fit into memory.
+    """
     mx.random.seed(seed)
     model = build_model(config)
-    mx.eval(model.parameters())
+    try:
+        mx.eval(model.parameters())
+    except RuntimeError as error:  # how MLX reports a failed allocation
+        raise StoriesError(f"the model does not fit into memory ({error}): take a smaller one.") from error
     return model
 
 

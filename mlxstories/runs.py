@@ -178,6 +178,8 @@ class Run:
         """Append to ``findings.json`` what the ladder or the watch found."""
         path = self.file("findings.json")
         earlier = read_json(path) if path.is_file() else []
+        if not isinstance(earlier, list):
+            raise StoriesError(f"{path} is not a list of findings: the file is damaged.")
         write_json(path, [*earlier, *(dataclasses.asdict(finding) for finding in findings)])
 
     def rewind(self, step: int, repairs: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:

@@ -57,12 +57,14 @@ def tokenizer_config(context: int) -> dict[str, Any]:
     }
 
 
-def restored(description: dict[str, Any]) -> Tokenizer:
+def restored(description: Any) -> Tokenizer:
     """The tokenizer of a ``tokenizer.json`` that `tokenizer_json` gave.
 
     Raises:
         StoriesError: it is not one of ours.
     """
+    if not isinstance(description, dict):
+        raise StoriesError("not a tokenizer of mlxstories.")
     plain = {**description, "added_tokens": [], "post_processor": None, "padding": None, "truncation": None}
     try:
         backend = Backend.from_str(json.dumps(plain))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlxstories.errors import StoriesError
 
+MOST = 10_000_000  # of any number that shapes a model
 CHOICES = {
     "arch": ("decoder", "encoder"),
     "norm": ("rms", "layer"),
@@ -85,8 +86,8 @@ class ModelConfig:
 
 
 def _check_positive(name: str, value) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise StoriesError(f"{name} must be a whole number of at least 1; got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+        raise StoriesError(f"{name} must be a whole number from 1 to {MOST:,}; got {value!r}")
 
 
 def _default_hidden(dim: int, feed_forward: str) -> int:

@@ -20,9 +20,10 @@ from mlxstories.errors import StoriesError
 @pytest.mark.parametrize("stop", STOPS, ids=lambda stop: stop.title)
 def test_every_stop_is_a_command_that_exists(stop):
     command, words = main, shlex.split(stop.command)
+    context = click.Context(main, **main.context_settings)
     while isinstance(command, click.Group):
-        command = command.get_command(click.Context(command), words.pop(0))
-    command.make_context(command.name, words)
+        command = command.get_command(context, words.pop(0))
+    command.make_context(command.name, words, parent=context)
 
 
 def test_a_stop_runs_in_its_folder_and_tells_a_wrong_ending(tmp_path, capfd):
