@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -88,7 +89,8 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
     if story:
         from mlxstories.comparison.story import reproduce
 
-        click.echo(reproduce(store, lambda line: click.echo(line, err=True)))
+        with _stopping():
+            click.echo(reproduce(store, lambda line: click.echo(line, err=True)))
         return
     chosen = [
         name
@@ -118,11 +120,8 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
         for own in [Setting(data, size, epochs, batch_size, one, model)]
         for setting in (own.scaled(scale) if scale else [own])
     ]
-    try:
+    with _stopping():
         tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, _progress).run()
-    except KeyboardInterrupt:
-        click.echo("Stopped. The same command continues from here.", err=True)
-        sys.exit(130)
     show(tables)
     if json_path:
         write_json(json_path, as_dict(tables))
@@ -139,6 +138,16 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
 
         write_text(report_path, of_tables(tables, click.get_current_context().obj))
         click.echo(report_path)
+
+
+@contextlib.contextmanager
+def _stopping():
+    """Ctrl-C ends with a word on how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Stopped. The same command continues from here.", err=True)
+        sys.exit(130)
 
 
 def _progress(cell, result, done, total) -> None:
