@@ -140,9 +140,13 @@ def rotate(x: mx.array, offset: int | mx.array, base: float) -> mx.array:
     if not on_cpu() or not isinstance(offset, int):
         return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
     # MLX has no such kernel for the CPU: there it computes sines and cosines again at every call.
-    cos, sin = _rotations(offset, *x.shape[-2:], base)
+    return turned(x, *_rotations(offset, *x.shape[-2:], base)).astype(x.dtype)
+
+
+def turned(x: mx.array, cosines: mx.array, sines: mx.array) -> mx.array:
+    """The halves of x [..., D] as pairs, turned by angles [..., D / 2]."""
     first, second = mx.split(x, 2, axis=-1)
-    return mx.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1).astype(x.dtype)
+    return mx.concatenate([first * cosines - second * sines, first * sines + second * cosines], axis=-1)
 
 
 @functools.lru_cache(maxsize=64)

@@ -41,6 +41,11 @@ class Arm:
     phase: Phase
     model: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def arch(self) -> str:
+        """Whether its loss is over next tokens, as a "decoder", or over masked ones, as an "encoder"."""
+        return self.model.get("arch", "decoder")
+
     def recipe(self) -> dict[str, Any]:
         """The fields of the phase by dotted path, its name apart."""
         return {path: value for path, value in values(self.phase).items() if path != "name"}
@@ -141,11 +146,8 @@ def _read(path: Path) -> Any:
         import tomllib
 
         return tomllib.loads(text)
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-    ) as error:  # undecodable text and both syntax errors are ValueErrors
+    # undecodable text and both syntax errors are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:
         raise StoriesError(f"{path} cannot be read as {path.suffix[1:] or 'JSON'} ({error}).") from error
 
 

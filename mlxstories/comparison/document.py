@@ -61,7 +61,7 @@ def cells(table: Table, row: Row) -> list[str]:
     """A row of the table, in the order of ``COLUMNS``."""
     first = row.results[0]
     # the ceiling is that of next tokens, which an encoder does not predict
-    known = table.ceiling if row.arm.model.get("arch", "decoder") == "decoder" else None
+    known = table.ceiling if row.arm.arch == "decoder" else None
     ceiling = known and f"{row.estimate('accuracy').mean / known:.1%}"
     verdict = (
         row.differences["loss"].verdict

@@ -156,7 +156,7 @@ def tabulate(setting: Setting, rows: list[Row]) -> Table:
 
 def comparable(a: Arm, b: Arm) -> bool:
     """Whether two arms' losses mean the same: an encoder's is over masked tokens, a decoder's over next ones."""
-    return a.model.get("arch", "decoder") == b.model.get("arch", "decoder")
+    return a.arch == b.arch
 
 
 def _updates(setting: Setting, arms: list[Arm]) -> dict[str, int]:

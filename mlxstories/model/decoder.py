@@ -63,7 +63,7 @@ class Decoder:
         if attention.qk_norm:
             turned = mx.fast.rms_norm(turned, None, EPS)
         if turn is not None:
-            turned = _rotated(turned, *turn)
+            turned = kernels.turned(turned, *turn)
         keys, values = cache.update(layer, turned[:, 1], values)
         mixed = kernels.attention(turned[:, 0], keys, values, 1 / math.sqrt(keys.shape[-1]), mask)
         return mixed.reshape(x.shape)
@@ -78,8 +78,3 @@ def _angles(position: mx.array, width: int) -> tuple[mx.array, mx.array]:
     """Cosines and sines [width / 2] of one position (Su et al. 2021, equation 34)."""
     rates = mx.exp(mx.arange(width // 2) * (-2 * math.log(ROPE_BASE) / width))
     return mx.cos(position * rates), mx.sin(position * rates)
-
-
-def _rotated(x: mx.array, cosines: mx.array, sines: mx.array) -> mx.array:
-    left, right = mx.split(x, 2, axis=-1)
-    return mx.concatenate([left * cosines - right * sines, right * cosines + left * sines], axis=-1)
