@@ -8,7 +8,13 @@ from pathlib import Path
 
 import click
 
-from mlxstories.cli.options import data_options, reading_options
+from mlxstories.cli.options import (
+    data_options,
+    field_option,
+    reading_options,
+    separator_option,
+    sources_option,
+)
 
 
 @click.group("data")
@@ -85,27 +91,11 @@ def verify(directory):
 
 
 @command.command()
-@click.option(
-    "--data",
-    "paths",
-    multiple=True,
-    default=("stories",),
-    show_default=True,
-    metavar="SOURCE",
-    help="Source: stories (built in), tinystories, files or directories; repeatable.",
-)
+@sources_option("paths")
 @click.option("--stories", default=3, show_default=True, type=click.IntRange(min=1), help="Stories to show.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the built-in stories.")
-@click.option(
-    "--field", default="text", show_default=True, help="Field of JSON lines and parquet that holds the text."
-)
-@click.option(
-    "--separator",
-    type=click.Choice(["auto", "endoftext", "blank-line", "file"]),
-    default="auto",
-    show_default=True,
-    help="What separates stories in text files.",
-)
+@field_option
+@separator_option
 @click.option("--floor", is_flag=True, help="Show what is known about each built-in story too.")
 def show(paths, stories, seed, field, separator, floor):
     """Print some stories."""

@@ -37,20 +37,37 @@ which_option = click.option(
 )
 
 
-def data_options(function: Callable) -> Callable:
-    """Adds --data and how to read, split and tokenise it; the command receives ``data``, a DataConfig.
+field_option = click.option(
+    "--field", default="text", show_default=True, help="Field of JSON lines and parquet that holds the text."
+)
+separator_option = click.option(
+    "--separator",
+    type=click.Choice(["auto", "endoftext", "blank-line", "file"]),
+    default="auto",
+    show_default=True,
+    help="What separates stories in text files.",
+)
 
-    ``--data-seed`` stands apart from the seed of a training, so that runs of several seeds share stories.
-    """
-    source = click.option(
+
+def sources_option(*names: str) -> Callable:
+    """--data, received as a tuple of names."""
+    return click.option(
         "--data",
+        *names,
         multiple=True,
         default=("stories",),
         show_default=True,
         metavar="SOURCE",
         help="Source: stories (built in), tinystories, files or directories; repeatable.",
     )
-    return source(reading_options(function))
+
+
+def data_options(function: Callable) -> Callable:
+    """Adds --data and how to read, split and tokenise it; the command receives ``data``, a DataConfig.
+
+    ``--data-seed`` stands apart from the seed of a training, so that runs of several seeds share stories.
+    """
+    return sources_option()(reading_options(function))
 
 
 def reading_options(function: Callable) -> Callable:
@@ -93,19 +110,8 @@ _OPTIONS = (
         metavar="N",
         help="Stories held out.  [default: 500; of files a tenth, at most 500]",
     ),
-    click.option(
-        "--field",
-        default="text",
-        show_default=True,
-        help="Field of JSON lines and parquet that holds the text.",
-    ),
-    click.option(
-        "--separator",
-        type=click.Choice(["auto", "endoftext", "blank-line", "file"]),
-        default="auto",
-        show_default=True,
-        help="What separates stories in text files.",
-    ),
+    field_option,
+    separator_option,
     click.option(
         "--split",
         type=click.Choice(["seeded", "tail"]),

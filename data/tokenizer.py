@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +13,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 from tokenizers import Tokenizer as Backend
 
 from mlxstories.errors import StoriesError
+from mlxstories.files import write_text
 
 END, UNKNOWN, MASK = 0, 1, 2
 SPECIALS = ("<|endoftext|>", "<|unknown|>", "<|mask|>")
@@ -114,19 +114,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a self-contained tokenizer.json, in one piece or not at all."""
-        path = Path(path)
-        try:
-            descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    file.write(self.backend.to_str(pretty=True))
-                os.chmod(beside, 0o644)
-                os.replace(beside, path)
-            except BaseException:
-                os.unlink(beside)
-                raise
-        except OSError as error:
-            raise StoriesError(f"cannot write the tokenizer to {path}: {error.strerror or error}") from error
+        write_text(Path(path), self.backend.to_str(pretty=True))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
