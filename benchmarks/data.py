@@ -1,8 +1,7 @@
 """Stories told, prepared, trained from and started with: rates, memory and seconds.
 
     python benchmarks/data.py                          # rates on 10 MB, start-up of commands
-    python benchmarks/data.py --megabytes 1000         # the same, and the memory of preparing 1 GB
-    python benchmarks/data.py --train-gigabytes 5      # and of training on the tokens of 5 GB of text
+    python benchmarks/data.py --gigabytes 5            # and the memory of preparing 5 GB and training on them
 
 The contenders of a rate take turns within each round; shown are medians over the rounds with the fastest and the
 slowest, in wall seconds and in CPU seconds, which other programs disturb less. ``ratio_to_tokenizers`` is our rate of
@@ -13,8 +12,6 @@ system takes back when it needs them.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import os
 import platform
@@ -28,16 +25,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-import numpy as np
 
 from mlxstories.data import source
 from mlxstories.data.config import DataConfig
-from mlxstories.data.dataset import load_dataset
-from mlxstories.data.prepare import SHARD_TOKENS, prepare
+from mlxstories.data.prepare import prepare
 from mlxstories.data.readers import read_documents
-from mlxstories.data.shards import TOKENIZER, Index, Shard
+from mlxstories.data.shards import Index
 from mlxstories.data.tokenizer import Tokenizer, chunks
-from mlxstories.files import sha256
 
 POOL = 5000  # stories whose halves are combined into corpora of any size, no two stories alike
 RATE_MEGABYTES = 10
@@ -45,13 +39,12 @@ STORIES = 10_000  # told in a round
 
 
 @click.command()
-@click.option("--megabytes", default=RATE_MEGABYTES, show_default=True, help="Text that is prepared.")
-@click.option("--train-gigabytes", default=0.0, show_default=True, help="Text whose tokens are trained on.")
+@click.option("--gigabytes", default=0.0, show_default=True, help="Text that is prepared and trained on.")
 @click.option("--steps", default=100, show_default=True, help="Updates of that training.")
 @click.option("--rounds", default=5, show_default=True, help="Rounds of each comparison.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the result there.")
 @click.option("--folder", type=click.Path(path_type=Path), help="For corpora.  [default: a temporary one]")
-def main(megabytes, train_gigabytes, steps, rounds, path, folder):
+def main(gigabytes, steps, rounds, path, folder):
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": {name: version(name) for name in ("mlx", "tokenizers", "numpy")},
@@ -61,10 +54,8 @@ def main(megabytes, train_gigabytes, steps, rounds, path, folder):
         place = Path(temporary)
         result |= measure_rates(place, rounds)
         result["startup"] = measure_startup(place, rounds)
-        if megabytes > RATE_MEGABYTES:
-            result["preparing"] = measure_preparing(place, megabytes)
-        if train_gigabytes:
-            result["training"] = measure_training(place, train_gigabytes, steps)
+        if gigabytes:
+            result["large"] = measure_large(place, gigabytes, steps)
     show(result)
     if path:
         path.write_text(json.dumps(result, indent=2) + "\n")
@@ -148,31 +139,25 @@ def measure_startup(place: Path, rounds: int) -> dict:
     }
 
 
-def measure_preparing(place: Path, megabytes: int) -> dict:
-    """Memory and rate of ``data prepare`` on a generated text."""
-    corpus = place / "corpus.txt"
-    write_corpus(corpus, megabytes)
-    used = mlxstories("data", "prepare", str(corpus), "--to", str(place / "prepared"))
+def measure_large(place: Path, gigabytes: float, steps: int) -> dict:
+    """Memory and seconds of ``data prepare`` on a generated text, and of a training on what it wrote."""
+    corpus, target = place / "corpus.txt", place / "prepared"
+    write_corpus(corpus, gigabytes * 1000)
+    preparing = mlxstories("data", "prepare", str(corpus), "--to", str(target))
     corpus.unlink()
-    return {"megabytes": megabytes, "megabytes_per_second": megabytes / used["seconds"], **used}
-
-
-def measure_training(place: Path, gigabytes: float, steps: int) -> dict:
-    """Memory of a training on the tokens of so much text; they are written without tokenising it first."""
-    target = place / "tokens"
-    target.mkdir()
-    index = write_tokens(target, gigabytes)
-    used = mlxstories(
+    training = mlxstories(
         *("train", "--data", str(target), "--size", "debug", "--steps", str(steps), "--batch-size", "8"),
         *("--runs", str(place / "runs"), "--name", "large"),
     )
+    shards = Index.read(target).train
     return {
-        "gigabytes": sum(shard.text_bytes for shard in index.train) / 1e9,
-        "stories": sum(shard.stories for shard in index.train),
-        "tokens": sum(shard.tokens for shard in index.train),
+        "gigabytes": gigabytes,
+        "stories": sum(shard.stories for shard in shards),
+        "tokens": sum(shard.tokens for shard in shards),
         "token_bytes": sum(file.stat().st_size for file in target.glob("train-*.tokens")),
         "steps": steps,
-        **used,
+        "preparing": preparing,
+        "training": training,
     }
 
 
@@ -185,43 +170,6 @@ def write_corpus(path: Path, megabytes: float) -> None:
             left -= file.write(f"{first}{second}\n<|endoftext|>\n")
             if left <= 0:
                 return
-
-
-def write_tokens(target: Path, gigabytes: float) -> Index:
-    """A prepared directory like that of :func:`write_corpus`, put together from tokens."""
-    dataset = load_dataset(DataConfig(stories=POOL, validation=100, seed=1))
-    text_bytes = dataset.report["train"]["bytes"] / POOL
-    pool = [(story[: len(story) // 2], story[len(story) // 2 :]) for story in dataset.train]
-    dataset.tokenizer.save(target / TOKENIZER)
-    stories = (np.concatenate(pair) for pair in _pairs(pool))
-    count, shards = round(gigabytes * 1e9 / text_bytes), []
-    each = int(SHARD_TOKENS / dataset.train.lengths.mean())
-    for start in range(0, count, each):
-        shard = list(itertools.islice(stories, min(each, count - start)))
-        shards.append(_write_shard(target, f"train-{len(shards):05}", shard, text_bytes))
-    index = Index(
-        config=DataConfig(str(target)),
-        identity="generated",
-        tokenizer_sha256=sha256(target / TOKENIZER),
-        dtype="uint16",
-        train=tuple(shards),
-        validation=(_write_shard(target, "validation-00000", list(dataset.val), text_bytes),),
-        duplicates_removed=0,
-        empty_removed=0,
-        near_duplicates=None,
-    )
-    index.write(target)
-    return index
-
-
-def _write_shard(target: Path, name: str, stories: list[np.ndarray], text_bytes: float) -> Shard:
-    tokens = np.concatenate(stories).astype("<u2")
-    lengths = np.array([len(story) for story in stories], dtype="<u4")
-    tokens.tofile(target / f"{name}.tokens")
-    lengths.tofile(target / f"{name}.lengths")
-    sums = [hashlib.sha256(array.tobytes()).hexdigest() for array in (tokens, lengths)]
-    text = round(text_bytes * len(stories))
-    return Shard(name, len(stories), len(tokens), 0, int(lengths.max()), text, *sums)
 
 
 def _pairs(pool: list[tuple]) -> Iterator[tuple]:
@@ -297,20 +245,19 @@ def show(result: dict) -> None:
             f"  {name:28} {wall['median']:8.2f} ({wall['least']:.2f} to {wall['most']:.2f}) s, "
             f"{cpu['median']:.2f} CPU s"
         )
-    for name in ("preparing", "training"):
-        if row := result.get(name):
-            size = f"{row['megabytes']:,} MB" if name == "preparing" else f"{row['gigabytes']:.2f} GB"
+    if large := result.get("large"):
+        print(
+            f"  {large['gigabytes']:g} GB: {large['stories']:,} stories, {large['tokens']:,} tokens in "
+            f"{large['token_bytes'] / 1e6:,.0f} MB of shards, {large['steps']} updates"
+        )
+        for name in ("preparing", "training"):
+            row = large[name]
             anonymous = row["peak_anonymous_bytes"]
             print(
-                f"  {name} {size}: {row['seconds']:.0f} s, {row['cpu_seconds']:.0f} CPU s, peak "
+                f"    {name}: {row['seconds']:.0f} s, {row['cpu_seconds']:.0f} CPU s, peak "
                 f"{row['peak_bytes'] / 1e6:.0f} MB resident"
                 + (f", {anonymous / 1e6:.0f} MB of it anonymous" if anonymous else "")
             )
-            if name == "training":
-                print(
-                    f"    {row['stories']:,} stories, {row['tokens']:,} tokens in {row['token_bytes'] / 1e6:,.0f} MB "
-                    f"of shards, {row['steps']} updates"
-                )
 
 
 if __name__ == "__main__":

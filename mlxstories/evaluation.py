@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
-from mlxstories.batch import Batch, batch_of
+from mlxstories.batch import Batch, batch_of, shares
 from mlxstories.data.dataset import Floor
 from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.data.source import KINDS
 from mlxstories.distributed import ALONE, Group
-from mlxstories.losses import corrupt
-from mlxstories.model import Transformer
+from mlxstories.losses import corrupt, target_nats
 
 ROWS = 16  # of an evaluation batch
 
@@ -44,7 +45,7 @@ class Evaluator:
     The processes of ``group`` score every so-many-th batch each; all of them get the sums over all tokens.
     """
 
-    def __init__(self, model: Transformer, group: Group = ALONE):
+    def __init__(self, model: nn.Module, group: Group = ALONE):
         self._model, self._group = model, group
         self._score = mx.compile(partial(token_scores, model), inputs=[model.state])
 
@@ -103,7 +104,7 @@ def _evaluation(sums: np.ndarray) -> Evaluation:
     )
 
 
-def token_scores(model: Transformer, batch: Batch, key: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+def token_scores(model: nn.Module, batch: Batch, key: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """Each target's negative log-probability in nats, whether the argmax hits it, and the mask; [B, T] each.
 
     An encoder is scored on masked tokens, drawn by ``key``; a decoder on every next token.
@@ -111,6 +112,10 @@ def token_scores(model: Transformer, batch: Batch, key: mx.array) -> tuple[mx.ar
     inputs, targets, mask = batch
     if model.config.arch == "encoder":
         (inputs, mask), targets = corrupt(inputs, mask, key, model.config.vocab_size), inputs
-    logits = model(inputs).astype(mx.float32)
-    chosen = mx.take_along_axis(logits, targets[..., None], axis=-1).squeeze(-1)
-    return mx.logsumexp(logits, axis=-1) - chosen, mx.argmax(logits, axis=-1) == targets, mask
+    parameters = sum(weight.size for _, weight in tree_flatten(model.parameters()))
+    scored = []
+    for part, stream in shares(Batch(inputs, targets, mask), parameters):
+        with mx.stream(stream):
+            scored.append(target_nats(model(part.inputs), part.targets))
+    nats, hits = (mx.concatenate(parts) for parts in zip(*scored, strict=True))
+    return nats, hits, mask

@@ -55,6 +55,21 @@ def next_token_metrics(
     return objective, mask.sum(), hits.sum(), nats
 
 
+def target_nats(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+    """Each target's negative log-probability in nats, and whether it has the largest logit; without a gradient.
+
+    Args:
+        logits: [..., V].
+        targets: int [...].
+    """
+    logits, targets = logits.astype(mx.float32), targets[..., None]
+    best = mx.argmax(logits, axis=-1, keepdims=True)
+    shifted = logits - mx.take_along_axis(logits, best, axis=-1)
+    total = kernels.exp_nonpositive(shifted).sum(axis=-1, keepdims=True)
+    nats = mx.log(total) - mx.take_along_axis(shifted, targets, axis=-1)
+    return nats.squeeze(-1), (best == targets).squeeze(-1)
+
+
 def _token_nats(smoothing: float) -> Callable:
     """Smoothed and plain cross-entropy of each token [B, T], and its softmax [B, T, V] for the gradient."""
 

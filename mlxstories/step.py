@@ -11,8 +11,7 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories import kernels
-from mlxstories.batch import Batch
+from mlxstories.batch import Batch, shares
 from mlxstories.distributed import ALONE, Group
 from mlxstories.optim.clipping import clip_factor, parameter_norms, scaled
 
@@ -80,7 +79,7 @@ class TrainStep:
         @partial(mx.compile, inputs=[weights, mx.random.state], outputs=[weights, mx.random.state])
         def gradient(batch: Batch, key: mx.array):
             parts = []
-            for part, stream in _shares(batch, parameters):
+            for part, stream in shares(batch, parameters):
                 with mx.stream(stream):
                     key, own = mx.random.split(key)
                     (_, measured), gradients = differentiate(part, own)
@@ -121,15 +120,3 @@ class TrainStep:
         sums, gradients = self._sum((sums, gradients))
         norm, norms = self._update(gradients, mx.maximum(sums[1], 1.0))
         return StepResult(sums[0], sums[1], sums[2], norm, norms)
-
-
-SHARE = 3e7  # parameters times tokens that are worth a thread of their own: about 5 ms of one
-
-
-def _shares(batch: Batch, parameters: int) -> list[tuple[Batch, mx.Stream]]:
-    """The rows of a microbatch in equal parts, one for each stream, as far as they divide and are worth it."""
-    streams, rows = kernels.streams(), len(batch.inputs)
-    most = min(len(streams), max(1, int(parameters * batch.inputs.size / SHARE)))
-    count = max(n for n in range(1, most + 1) if rows % n == 0)
-    parts = zip(*(mx.split(array, count) for array in batch), strict=True)
-    return [(Batch(*part), stream) for part, stream in zip(parts, streams, strict=False)]

@@ -15,6 +15,7 @@ from mlxstories.losses import (
     fused_next_token_metrics,
     next_token_metrics,
     objective,
+    target_nats,
 )
 from mlxstories.model import ModelConfig, Transformer
 
@@ -49,6 +50,18 @@ def test_value_and_gradient_equal_the_definition(smoothing, compiled):
     assert value.item() == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(np.array(gradient), expected_gradient, atol=1e-6)
     assert cross_entropy(mx.array(logits), mx.array(targets), mx.array(mask))[1].item() == mask.sum()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_scores_of_evaluation_equal_the_definition(monkeypatch, compiled):
+    monkeypatch.setattr(kernels, "_SMALL", 1)  # take the CPU's own exponential
+    logits, targets, _ = example(scale=20.0)
+    score = mx.compile(target_nats) if compiled else target_nats
+    nats, hits = score(mx.array(logits), mx.array(targets))
+    wide = logits.astype("f8")
+    right = np.take_along_axis(wide, targets[..., None], -1).squeeze(-1)
+    np.testing.assert_allclose(np.array(nats), np.logaddexp.reduce(wide, -1) - right, rtol=1e-6, atol=2e-6)
+    np.testing.assert_array_equal(np.array(hits), logits.argmax(-1) == targets)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

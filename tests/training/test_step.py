@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxstories import batch as batch_module
 from mlxstories import kernels
-from mlxstories import step as step_module
 from mlxstories.batch import Batch
 from mlxstories.experiment import new_model
 from mlxstories.losses import objective
@@ -64,7 +64,7 @@ def test_accumulation_is_the_large_batch_for_unequal_token_counts(clip_norm):
 def test_streams_share_the_rows_of_a_large_microbatch(monkeypatch):
     batch = batch_with([16, 3, 1, 9, 0, 12])
     whole, one = trained([batch])
-    monkeypatch.setattr(step_module, "SHARE", 1)
+    monkeypatch.setattr(batch_module, "SHARE", 1)
     monkeypatch.setattr(
         kernels, "streams", lambda: [mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu),) * 3]
     )
