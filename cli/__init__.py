@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
+import time
 
 import click
 
@@ -48,8 +50,13 @@ class _Commands(click.Group):
 
         try:
             return super().invoke(ctx)
-        except StoriesError as error:
-            raise click.UsageError(str(error)) from error
+        except (StoriesError, click.UsageError) as error:
+            if os.environ.get("MLX_RANK", "0") != "0":
+                # mlx.launch gave all the same command, and stops the others when the first has said what is wrong
+                time.sleep(2)
+            if isinstance(error, StoriesError):
+                raise click.UsageError(str(error)) from error
+            raise
 
 
 # Help must not import the commands, which import MLX, so their one-line summaries stand here.

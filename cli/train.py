@@ -55,7 +55,13 @@ from mlxstories.cli.recipe import model_options, phase_options
 @click.option(
     "--repair", is_flag=True, help="Return to good weights and change the recipe when a run goes wrong."
 )
-@click.option("--max-repairs", default=3, show_default=True, help="With --repair: give up after so many.")
+@click.option(
+    "--max-repairs",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="With --repair: give up after so many.",
+)
 @click.option(
     "--resume",
     metavar="RUN",
@@ -69,7 +75,8 @@ from mlxstories.cli.recipe import model_options, phase_options
     show_default=True,
     help="Seconds to wait for the other processes of mlx.launch before they are given up.",
 )
-def command(patience, **options):
+@click.pass_context
+def command(context, patience, **options):
     """Train a model on stories.
 
     Without options: phase 1 on the built-in stories, whose best reachable loss and accuracy are known. Under
@@ -81,19 +88,24 @@ def command(patience, **options):
     show = Display(quiet=not group.leads)
     try:
         with group.supervised(show.lost):
-            _train(group, show, **options)
+            group.require_equal(_shared(context))
+            _train(group, show, command=context.find_root().obj, **options)
     except distributed.Lost:
         sys.exit(1)
 
 
-def _train(
-    group, show, data, model, phase, name, runs, report_to, no_check, repair, max_repairs, resume, **training
-):
+def _shared(context) -> dict[str, str]:
+    """The options as given, those that rank 0 alone goes by left out."""
+    own = ("name", "runs", "report_to", "no_check", "patience")
+    options = [option for option in context.command.params if option.name not in own]
+    return {option.opts[0]: context.params[option.name] for option in options}
+
+
+def _train(group, show, *, command, name, runs, report_to, no_check, resume, **recipe):
     from mlxstories import experiment
     from mlxstories.distributed.following import open_run
-    from mlxstories.runs import find_run
+    from mlxstories.runs import find_run, run_path
     from mlxstories.trackers import Trackers
-    from mlxstories.training import TrainingConfig
 
     names = [name.strip() for name in report_to.split(",") if name.strip()] if group.leads else []
     trackers = group.together(lambda: Trackers(names))
@@ -103,13 +115,13 @@ def _train(
             group.together(lambda: held.enter_context(run.locked()))
             trainer = experiment.resume(run, show, group)
         else:
-            if repair and max_repairs < 1:
-                raise click.BadParameter("must be at least 1", param_hint="--max-repairs")
-            config = TrainingConfig(**training, max_repairs=max_repairs if repair else 0)
             if name is None:
-                name = f"{phase.name.replace(' ', '')}-{model['size']}-{time.strftime('%Y%m%d-%H%M%S')}"
+                phase = recipe["phase"].name.replace(" ", "")
+                name = f"{phase}-{recipe['model']['size']}-{time.strftime('%Y%m%d-%H%M%S')}"
             called = group.first(name.encode).decode()  # clocks differ
-            trainer = group.together(lambda: _new(group, show, data, model, phase, called, runs, config))
+            path = group.together(lambda: run_path(runs, called))
+            parts = group.together(lambda: _parts(**recipe))
+            trainer = experiment.start(path, *parts, show, group, command)
             held.enter_context(trainer.run.locked())
         held.callback(trackers.close)
         group.together(lambda: trackers.begin(trainer.run, trainer.progress.step))
@@ -159,24 +171,19 @@ def _run(trainer, show, *, check: bool) -> None:
     show.result(trainer, experiment.finish(trainer, evaluation))
 
 
-def _new(group, show, data, model, phase, name, runs, config):
-    """A trainer of a new run, at step 0."""
-    from mlxstories import experiment
+def _parts(data, model, phase, repair, max_repairs, **training):
+    """Of a new training: the stories, the model's configuration, the phase, and its length and batches."""
     from mlxstories.data.dataset import load_dataset
     from mlxstories.data.tokenizer import END
     from mlxstories.model import shaped
-    from mlxstories.repair import require_alone
-    from mlxstories.runs import run_path
+    from mlxstories.training import TrainingConfig
 
-    if config.max_repairs:
-        require_alone(group)
+    config = TrainingConfig(**training, max_repairs=max_repairs if repair else 0)
     dataset = load_dataset(data)
     size = model.pop("size")
     separator = None if model.pop("across_stories") else END
     ours = {"qk_norm": phase.qk_norm, "separator": separator}
-    shape = shaped(size, dataset.tokenizer.vocab_size, model, ours)
-    typed = click.get_current_context().find_root().obj
-    return experiment.start(run_path(runs, name), dataset, shape, phase, config, show, group, typed)
+    return dataset, shaped(size, dataset.tokenizer.vocab_size, model, ours), phase, config
 
 
 class Display:

@@ -25,6 +25,7 @@ from mlxstories.ladder import Diagnosis, Subject, check_before_training
 from mlxstories.ladder.recipe import UPDATES, clip, mean_nats, scheduled_optimizer
 from mlxstories.model import MlxLmConfig, ModelConfig, Transformer, build_model, parameter_count, read_config
 from mlxstories.phases import Phase
+from mlxstories.repair import require_alone
 from mlxstories.runs import Checkpoint, Run, write_json, write_text
 from mlxstories.sampling import SamplingConfig
 from mlxstories.serialize import from_dict, to_dict
@@ -60,19 +61,28 @@ def start(
     group: Group = ALONE,
     command: str | None = None,
 ) -> Trainer:
-    """Create the run directory ``path`` and a trainer at step 0; ``command`` is the one typed, for the record."""
-    training.share(group.size)
-    model = new_model(model_config, training.seed)
-    floor = dataset.floor and {"nats": dataset.floor.nats, "accuracy": dataset.floor.accuracy}
-    config = {
+    """Create the run directory ``path`` and a trainer at step 0; ``command`` is the one typed, for the record.
+
+    Every process of ``group`` calls it with the same; the directory is made when all are ready to train.
+
+    Raises:
+        StoriesError: what was given cannot be trained, or not by so many processes; or it is not the same on all.
+    """
+    recipe = {
         "model": to_dict(model_config),
         "phase": to_dict(phase),
         "data": to_dict(dataset.config),
         "training": to_dict(training),
+    }
+    group.require_equal({**recipe, "fingerprint of the stories": dataset.fingerprint})
+    run = Run(path) if group.leads else Following(path, recipe)
+    trainer = group.together(lambda: _trainer(model_config, phase, dataset, training, run, report, group))
+    config = {
+        **recipe,
         "seed": training.seed,
         "fingerprint": dataset.fingerprint,
-        "floor": floor,
-        "parameters": parameter_count(model),
+        "floor": dataset.floor and {"nats": dataset.floor.nats, "accuracy": dataset.floor.accuracy},
+        "parameters": parameter_count(trainer.model),
         "command": command,
         "versions": {
             "mlxstories": version("mlxstories"),
@@ -80,7 +90,24 @@ def start(
             "python": platform.python_version(),
         },
     }
-    run = Run.create(path, config, dataset.tokenizer) if group.leads else Following(path, config)
+    group.together(lambda: Run.create(path, config, dataset.tokenizer) if group.leads else None)
+    return trainer
+
+
+def _trainer(
+    model_config: ModelConfig | MlxLmConfig,
+    phase: Phase,
+    dataset: Dataset,
+    training: TrainingConfig,
+    run: Run,
+    report: Report,
+    group: Group,
+) -> Trainer:
+    """At step 0, with new weights."""
+    if training.max_repairs:
+        require_alone(group)
+    training.share(group.size)
+    model = new_model(model_config, training.seed)
     return Trainer(model, phase, dataset, training, run, report, group=group)
 
 
@@ -93,7 +120,7 @@ def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
         StoriesError: the run has finished, is damaged, in use by another process, or its data is no longer what it
             was trained on.
     """
-    trainer = group.together(lambda: _resumable(run, report, group))
+    trainer = group.together(lambda: _trainer(*_recipe(run), run, report, group))
 
     def last() -> Checkpoint | None:
         checkpoint = run.checkpoint("last") if run.saved() else None
@@ -108,15 +135,8 @@ def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
     return trainer
 
 
-def _resumable(run: Run, report: Report, group: Group) -> Trainer:
-    """The trainer of a run, at step 0."""
-    shape, phase, training, dataset = _recipe(run)
-    training.share(group.size)
-    return Trainer(new_model(shape, training.seed), phase, dataset, training, run, report, group=group)
-
-
-def _recipe(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, TrainingConfig, Dataset]:
-    """What a run was started with: model, phase, length and batches, stories."""
+def _recipe(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, Dataset, TrainingConfig]:
+    """What a run was started with: model, phase, stories, length and batches."""
     config = run.config
     if "data" not in config:
         raise StoriesError(
@@ -133,10 +153,10 @@ def _recipe(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, TrainingConfig,
     dataset = load_dataset(parts["data"], run.tokenizer())
     if dataset.fingerprint != config.get("fingerprint"):
         raise StoriesError(
-            f"the data of {run.path} has changed since it was started: train a new run instead."
+            f"the data found here is not what {run.path} was started with: put that back, or train a new run."
         )
     shape = read_config(config.get("model"), f"{run.path}/config.json, model")
-    return shape, parts["phase"], parts["training"], dataset
+    return shape, parts["phase"], dataset, parts["training"]
 
 
 def subject(run: Run) -> Subject:
@@ -145,7 +165,7 @@ def subject(run: Run) -> Subject:
     Raises:
         StoriesError: it is an encoder, was imported without a recipe, is damaged, or its data has changed.
     """
-    shape, phase, training, dataset = _recipe(run)
+    shape, phase, dataset, training = _recipe(run)
     if shape.arch == "encoder":
         raise StoriesError(f"{run.path} is an encoder, and the ladder examines next-token training.")
 

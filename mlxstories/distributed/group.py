@@ -10,8 +10,9 @@ the same calls in the same order.
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,11 +24,12 @@ from mlxstories.distributed.patience import Watchdog
 from mlxstories.errors import StoriesError
 
 T = TypeVar("T")
-Facts = Mapping[str, bytes]
 
 BUCKET = 32 << 20  # bytes summed in one call: few calls, and at most this much memory beside the gradients
 
 START = 3600.0  # more seconds of patience while another process may still fetch its stories
+HEAD_START = 2.0  # seconds for rank 0 to say what is wrong: a launcher stops all when the first has ended
+NAMED = 4  # of many differences
 
 
 class Lost(Exception):
@@ -89,10 +91,11 @@ class Group:
         """The arrays of rank 0 in place of this process's, bit for bit; shapes and types must be the same."""
         return tree
 
-    def require_equal(self, facts: Callable[[], Facts]) -> None:
+    def require_equal(self, facts: Mapping[str, Any]) -> None:
         """
         Raises:
-            StoriesError: a fact differs between processes; the message names it and the process.
+            StoriesError: ``facts``, which JSON can hold, are others on another process; the message names the
+                fields and the process. SystemExit as for `first`.
         """
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
@@ -139,26 +142,19 @@ class Processes(Group):
             return answer is not None and answer.item() > 0
 
     def first(self, make: Callable[[], bytes]) -> bytes:
-        content = self.together(make if self.leads else bytes)
-        length = int(self._gather(np.array([len(content)], dtype=np.uint32))[0, 0])
-        bits = np.zeros((length + 3) // 4 * 4, dtype=np.uint8)
-        bits[: len(content)] = np.frombuffer(content, dtype=np.uint8)
-        return self._add(bits.view(np.uint32)).tobytes()[:length]
+        return self._exchange(self.together(make if self.leads else bytes))[0]
 
     def together(self, make: Callable[[], T]) -> T:
         result, error = None, b""
         try:
             result = make()
         except StoriesError as raised:
-            error = str(raised).encode()
-        lengths = self._gather(np.array([len(error)], dtype=np.uint32), extra=START)[:, 0]
-        if not lengths.any():
-            return result
-        failed = int(np.flatnonzero(lengths)[0])
-        text = np.zeros(lengths.max(), dtype=np.uint32)
-        text[: len(error)] = np.frombuffer(error, dtype=np.uint8)
-        message = self._gather(text)[failed, : lengths[failed]].astype(np.uint8).tobytes().decode()
-        raise self._once(message if failed == 0 else f"process {failed} of {self.size}: {message}")
+            where = "" if self.leads else f"{self._name}: "
+            error = f"{where}{raised}".encode()
+        for found in self._exchange(error, extra=START):
+            if found:
+                raise self._once(found.decode())
+        return result
 
     def adopt(self, tree: T) -> T:
         def of_rank_0(bucket: mx.array) -> mx.array:
@@ -172,17 +168,15 @@ class Processes(Group):
             mx.eval(adopted)
         return adopted
 
-    def require_equal(self, facts: Callable[[], Facts]) -> None:
-        found = {"computer's name": platform.node().encode()} | dict(facts())
-        digests = b"".join(hashlib.sha256(value).digest() for value in found.values())
-        table = self._gather(np.frombuffer(digests, dtype=np.uint32)).reshape(self.size, len(found), -1)
-        equal = (table == table[0]).all(axis=-1)
-        for index, name in list(enumerate(found))[1:]:
-            if not equal[:, index].all():
-                other = int(np.argmin(equal[:, index]))
-                where = "on this computer too" if equal[other, 0] else "on another computer"
+    def require_equal(self, facts: Mapping[str, Any]) -> None:
+        (_, first), *others = map(json.loads, self._exchange(json.dumps([self._name, facts]).encode()))
+        for name, found in others:
+            differences = list(_differences(found, first))
+            if differences:
+                named = ", ".join(differences[:NAMED])
+                more = f" and {len(differences) - NAMED} more" if len(differences) > NAMED else ""
                 raise self._once(
-                    f"process {other} of {self.size}, {where}, has other {name} than process 0: "
+                    f"{name}, differs from rank 0 in {named}{more}: "
                     "start all with the same options, files and versions."
                 )
 
@@ -192,7 +186,7 @@ class Processes(Group):
     @contextlib.contextmanager
     def supervised(self, say: Callable[[str], None]) -> Iterator[None]:
         def say_who(reason: str) -> None:
-            say(f"process {self.rank} of {self.size}: {reason}")
+            say(f"{self._name}: {reason}")
 
         with self._watchdog.running(say_who):
             try:
@@ -203,6 +197,10 @@ class Processes(Group):
                 reason = f"the connection to another process was lost ({error})."
                 say_who(reason)
                 raise Lost(reason) from error
+
+    @property
+    def _name(self) -> str:
+        return f"rank {self.rank} of {self.size}, on {platform.node()}"
 
     def _add(self, words: np.ndarray, extra: float = 0.0) -> np.ndarray:
         """The sum over the processes of a uint32 array."""
@@ -216,18 +214,33 @@ class Processes(Group):
         table[self.rank] = words
         return self._add(table, extra)
 
+    def _exchange(self, content: bytes, extra: float = 0.0) -> list[bytes]:
+        """What every process gave, by rank; lengths may differ."""
+        lengths = self._gather(np.array([len(content)], dtype=np.uint32), extra)[:, 0]
+        padded = content.ljust((int(lengths.max()) + 3) // 4 * 4, b"\0")
+        table = self._gather(np.frombuffer(padded, dtype=np.uint32))
+        return [row.tobytes()[:length] for row, length in zip(table, lengths, strict=True)]
+
     def _once(self, message: str) -> BaseException:
-        """An error that rank 0 shows; the others end quietly with the same exit code."""
-        return StoriesError(message) if self.leads else SystemExit(2)
+        """An error that rank 0 shows; the others end quietly with the same exit code, a little later."""
+        if self.leads:
+            return StoriesError(message)
+        time.sleep(HEAD_START)
+        return SystemExit(2)
 
 
-def digest(tree: Any) -> bytes:
-    """SHA-256 of a tree of arrays, in whatever order it holds them."""
-    total = hashlib.sha256()
-    for name, array in sorted(tree_flatten(tree), key=lambda leaf: leaf[0]):
-        total.update(name.encode())
-        total.update(memoryview(array.reshape(-1).view(mx.uint8)))
-    return total.digest()
+def _differences(found: Any, first: Any, path: str = "") -> Iterator[str]:
+    """The fields of two JSON values that are not the same, as in "training.seed (1, not 0)"."""
+    if isinstance(found, dict) and isinstance(first, dict):
+        for name in first | found:
+            yield from _differences(found.get(name), first.get(name), f"{path}.{name}" if path else name)
+    elif found != first:
+        yield f"{path} ({_shown(found)}, not {_shown(first)})"
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _in_buckets(tree: T, collective: Callable[[mx.array], mx.array]) -> T:

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
@@ -31,7 +32,7 @@ def join(patience: float = PATIENCE, environment: Mapping[str, str] = os.environ
         patience: seconds to wait for the other processes, later on, before they are given up.
 
     Raises:
-        StoriesError: started as one of several, but the others cannot be reached.
+        StoriesError: started as one of several, but the others cannot be reached, or are of other versions.
     """
     backend = _backend(environment)
     if backend is None:
@@ -44,9 +45,13 @@ def join(patience: float = PATIENCE, environment: Mapping[str, str] = os.environ
     try:
         with _default_signals():
             group = mx.distributed.init(strict=True, backend=backend)
+            if group.size() == 1:
+                return ALONE
+            joined = Processes(group, patience)
+            joined.require_equal({"mlxstories": version("mlxstories"), "MLX": mx.__version__})
+            return joined
     except (RuntimeError, ValueError) as error:
         raise StoriesError(f"the other processes cannot be reached over {backend}: {error}") from error
-    return Processes(group, patience) if group.size() > 1 else ALONE
 
 
 def _backend(environment: Mapping[str, str]) -> str | None:

@@ -71,7 +71,8 @@ def require_alone(group: Group) -> None:
     """Raises StoriesError if several processes train: only one can try recipes out and return."""
     if group.size > 1:
         raise StoriesError(
-            f"--repair works in one process, not in {group.size}: leave it out, or mlx.launch."
+            f"a run with --repair trains in one process, not in {group.size}: leave out mlx.launch, or, in a new run, "
+            "--repair."
         )
 
 

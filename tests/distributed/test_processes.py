@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,6 +36,16 @@ def finish(processes):
 def metrics(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {(line["step"], line["split"]): line for line in lines}
+
+
+def launched(folder, *command):
+    """mlx.launch of two ranks."""
+    launch = "from mlx._distributed_utils.launch import main; main()"
+    port = str(ranks.free_ports(1)[0])
+    return subprocess.Popen(
+        [sys.executable, "-c", launch, "-n", "2", "--starting-port", port, "--", *command],
+        cwd=folder, stdin=subprocess.PIPE, **PIPES, text=True,
+    )  # fmt: skip
 
 
 def wait_for_step(run, step, processes):
@@ -77,14 +89,9 @@ def test_two_processes_give_the_losses_of_one_across_a_stop_and_a_change_of_thei
 
 
 def test_under_mlx_launch_a_killed_process_ends_all_and_the_run_continues_with_two(tmp_path):
-    launch = "from mlx._distributed_utils.launch import main; main()"
-    port = str(ranks.free_ports(1)[0])
     run = tmp_path / "run"
     command = cli(*TRAIN, "--steps", 500, "--evaluations", 250, "--runs", tmp_path, "--name", "run")
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", launch, "-n", "2", "--starting-port", port, "--", *command],
-        stdin=subprocess.PIPE, **PIPES, text=True,
-    )  # fmt: skip
+    launcher = launched(tmp_path, *command)
     wait_for_step(run, 4, [launcher])
     found = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True)
     last = int(found.stdout.split()[-1])
@@ -117,7 +124,7 @@ def test_nobody_waits_for_ever_for_a_process_that_fell_silent(tmp_path):
     finish([silent])
     assert (
         waiting.returncode == 1
-        and out == "process 0 of 2: the other processes were silent for 0.5 seconds.\n"
+        and out == f"rank 0 of 2, on {platform.node()}: the other processes were silent for 0.5 seconds.\n"
     ), err
 
 
@@ -127,3 +134,25 @@ def test_a_batch_that_cannot_be_shared_is_refused_once_and_nothing_is_written(tm
     assert code == other_code == 2
     assert "3 rows cannot be divided among 2 processes" in err and "Traceback" not in err
     assert other_err == "" and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "options, stories, named",
+    [
+        ("--seed 1 --steps $((9 - MLX_RANK))", "same", "--steps (8, not 9): start"),
+        ("--bach-size 4", "same", "No such option"),
+        ("", "$MLX_RANK", "fingerprint of the stories ("),
+    ],
+)
+def test_what_differs_between_ranks_is_one_line_and_leaves_nothing(tmp_path, options, stories, named):
+    for rank in range(2):
+        for name in ("same", str(rank)):
+            text = "\n\n".join(f"once {name} had {i} apples and ate {i % 7}" for i in range(60))
+            (tmp_path / name).write_text(text)
+    train = shlex.join(cli(*TRAIN, "--separator", "blank-line"))
+    linked = f"mkdir folder$MLX_RANK && cd folder$MLX_RANK && cp ../{stories} stories.txt"
+    script = f"{linked} && exec {train} --data stories.txt --runs ../runs {options}"
+    ((_, out, err),) = finish([launched(tmp_path, "/bin/sh", "-c", script)])
+    assert out == "" and err.count("Error: ") == 1 and named in err and "Traceback" not in err
+    assert "resume" not in err and not (tmp_path / "runs").exists()
+    assert all(f"rank {rank} exited with code" in err and "code 0" not in err for rank in range(2))
