@@ -1,4 +1,4 @@
-"""Ranks of the ring backend on this machine, started as mlx.launch starts them."""
+"""Ranks of the ring backend on this machine, by mlx.launch or started as it starts them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ def start(count: int, command: Sequence[str], folder: Path, **options: Any) -> l
         subprocess.Popen(command, env={**environment, "MLX_RANK": str(rank)}, text=True, **options)
         for rank in range(count)
     ]
+
+
+def launch(count: int, command: Sequence[str], **options: Any) -> subprocess.Popen:
+    """mlx.launch of ``count`` ranks of ``command``; it returns exit code 0 however they end."""
+    main = "from mlx._distributed_utils.launch import main; main()"
+    port = str(free_ports(1)[0])
+    launcher = [sys.executable, "-c", main, "-n", str(count), "--starting-port", port, "--", *command]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(launcher, env=environment, stdin=subprocess.PIPE, text=True, **options)
 
 
 def free_ports(count: int) -> list[int]:

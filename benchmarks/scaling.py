@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,13 +22,24 @@ import time
 from pathlib import Path
 
 import click
+import mlx.core as mx
+import numpy as np
 import ranks
+from kills import differences
 
-from mlxstories.runs import write_json
+from mlxstories.runs import Run, write_json
 
 PARTS = ("losses", "kills", "speed", "paper")
 SIZES = ("small", "base", "large")
 PHASES = (1, 2, 3)
+# how a run ends early: the signal, and which ranks may be its victim
+ENDS = {
+    "SIGKILL of rank 0": (signal.SIGKILL, slice(0, 1)),
+    "SIGKILL of another": (signal.SIGKILL, slice(1, None)),
+    "SIGTERM of rank 0": (signal.SIGTERM, slice(0, 1)),
+    "SIGTERM of another": (signal.SIGTERM, slice(1, None)),
+    "Ctrl-C": (signal.SIGINT, slice(0, 1)),
+}
 # usable bits a second and seconds one way: nominal for the wires, what a good room allows for Wi-Fi 6
 LINKS = {
     "Thunderbolt 4 (IP)": (20e9, 50e-6),
@@ -69,6 +82,18 @@ def difference(run: Path, reference: Path) -> float:
     return max(abs(other[at]["loss"] / one[at]["loss"] - 1) for at in one)
 
 
+def weights_difference(run: Path, reference: Path) -> dict[str, float]:
+    """How far apart the last weights of two runs are: the largest difference, and the norm of all of them over
+    that of the weights."""
+    one, other = (
+        {name: np.array(array, dtype=np.float64) for name, array in mx.load(str(path)).items()}
+        for path in (Run(each).checkpoint("last").path / "model.safetensors" for each in (reference, run))
+    )
+    apart = np.concatenate([(other[name] - one[name]).ravel() for name in one])
+    norm = np.linalg.norm(np.concatenate([array.ravel() for array in one.values()]))
+    return {"largest": float(np.abs(apart).max()), "relative": float(np.linalg.norm(apart) / norm)}
+
+
 def losses(folder: Path, counts: range, steps: int = 12) -> list[dict]:
     """Every phase with every number of processes against one."""
     found = []
@@ -77,54 +102,96 @@ def losses(folder: Path, counts: range, steps: int = 12) -> list[dict]:
             run = folder / f"phase{phase}-{count}"
             trained(count, folder, cli(*recipe(phase, steps), "--runs", folder, "--name", run.name))
             if count > 1:
-                worst = difference(run, folder / f"phase{phase}-1")
-                found.append({"phase": phase, "processes": count, "steps": steps, "difference": worst})
-                click.echo(f"phase {phase}, {count} processes: losses differ by at most {worst:.1e}")
+                alone = folder / f"phase{phase}-1"
+                worst, weights = difference(run, alone), weights_difference(run, alone)
+                found.append(
+                    {"phase": phase, "processes": count, "steps": steps, "losses": worst, "weights": weights}
+                )
+                click.echo(
+                    f"phase {phase}, {count} processes: losses differ by at most {worst:.1e}, a weight by "
+                    f"{weights['largest']:.1e}, all of them by {weights['relative']:.1e}"
+                )
     return found
 
 
-def kills(folder: Path, counts: range, number: int, steps: int = 12) -> list[dict]:
-    """Runs in which a process is killed at a random moment, continued by another number of processes."""
+def started(count: int, folder: Path, command: list[str]) -> subprocess.Popen:
+    """mlx.launch of ``command`` in a process group of its own; each rank leaves its process id in ``folder``."""
+    script = f'echo $$ > {shlex.quote(str(folder))}/pid-$MLX_RANK; exec "$@"'
+    return ranks.launch(
+        count, ["/bin/sh", "-c", script, "rank", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def interrupted(folder: Path, counts: range, rounds: int, steps: int = 20) -> list[dict]:
+    """Runs under mlx.launch that are ended at a random moment in each of the `ENDS`, and then resumed by as many
+    processes: are they, bit for bit, the run that nothing disturbed?"""
     dice, found = random.Random(0), []
-    whole = folder / "whole"
-    trained(1, folder, cli(*recipe(1, steps), "--every", 3, "--runs", folder, "--name", whole.name))
-    for index in range(number):
-        before, after = dice.choice(counts), dice.choice((1, *counts))
-        run, at = folder / f"killed-{index}", dice.randrange(1, steps - 2)
-        command = cli(*recipe(1, steps), "--every", 3, "--runs", folder, "--name", run.name)
-        processes = ranks.start(before, command, folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        while (at, "train") not in metrics(run):
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0, 0.2))
-        victim = dice.randrange(before)
-        processes[victim].kill()
-        killed = time.perf_counter()
-        said = {rank: each.communicate(timeout=300)[1] for rank, each in enumerate(processes)}
-        seconds = time.perf_counter() - killed
-        others = [rank for rank in said if rank != victim]
-        clear = all("Stopped: process" in said[rank] and "Traceback" not in said[rank] for rank in others)
-        codes = {processes[rank].returncode for rank in others}
-        trained(after, folder, cli("--resume", run))
-        found.append(
-            {
-                "processes": before,
-                "victim": victim,
-                "after step": at,
-                "resumed with": after,
-                "seconds until all had ended": round(seconds, 2),
-                "ended in one clear line": clear and codes == {1},
-                "difference": difference(run, whole),
-            }
-        )
-        click.echo(", ".join(f"{name} {value}" for name, value in found[-1].items()))
+
+    def command(name: str) -> list[str]:
+        return cli(*recipe(1, steps), "--every", 3, "--runs", folder, "--name", name)
+
+    for count in counts:
+        whole = folder / f"whole-{count}"
+        trained(count, folder, command(whole.name))
+        for index, (end, (number, victims)) in enumerate(rounds * list(ENDS.items())):
+            run, at = folder / f"ended-{count}-{index}", dice.randrange(1, steps // 2)
+            launcher = launched(count, folder, command(run.name))
+            while (at, "train") not in metrics(run):
+                time.sleep(0.01)
+            time.sleep(dice.uniform(0, 0.2))
+            victim = dice.choice(range(count)[victims])
+            began = time.perf_counter()
+            if end == "Ctrl-C":  # reaches the launcher and its ranks, as from a terminal
+                os.killpg(launcher.pid, number)
+            else:
+                os.kill(int((folder / f"pid-{victim}").read_text()), number)
+            said, _ = launcher.communicate(timeout=300)
+            seconds = time.perf_counter() - began
+            if (run / "result.json").is_file():
+                raise click.ClickException(f"{run} ended before it was disturbed")
+            trained(count, folder, cli("--resume", run))
+            found.append(
+                {
+                    "processes": count,
+                    "end": end,
+                    "after step": at,
+                    "seconds until all had ended": round(seconds, 2),
+                    "clear": is_clear(said, end, count),
+                    "differences": differences(whole, run),
+                }
+            )
+            click.echo(", ".join(f"{name} {value}" for name, value in found[-1].items()))
+            if not found[-1]["clear"]:
+                click.echo(said)
     return found
+
+
+def is_clear(said: str, end: str, count: int) -> bool:
+    """Whether the ranks ended as they should: each of the others in a line when one was killed, all of them in one
+    when one was told to stop. After Ctrl-C mlx.launch shows its own traceback and nothing more."""
+    if end == "Ctrl-C":
+        return True
+    lines = count - 1 if "SIGKILL" in end else 1
+    return said.count("Continue") == said.count("Stopped") == lines and "Traceback" not in said
+
+
+def launched(count: int, folder: Path, command: list[str]) -> subprocess.Popen:
+    """mlx.launch of ``command`` in a process group of its own; each rank leaves its process id in ``folder``."""
+    script = f'echo $$ > {shlex.quote(str(folder))}/pid-$MLX_RANK; exec "$@"'
+    return ranks.launch(
+        count,
+        ["/bin/sh", "-c", script, "rank", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def worker(size: str, rows: int, steps: int) -> None:
     """One rank of a timing, on one core: seconds and CPU seconds of a step, and of summing the gradients alone."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(os.environ["MLX_RANK"])]})
-    import mlx.core as mx
     from mlx.utils import tree_map
 
     from mlxstories import experiment
@@ -240,16 +307,16 @@ def paper() -> list[dict]:
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="Repeatable.")
 @click.option("--rounds", default=5, show_default=True, help="Of the timing.")
 @click.option("--size", default="small", show_default=True, help="Of the timed model.")
-@click.option("--kills", "number", default=8, show_default=True, help="Runs with a killed process.")
+@click.option("--endings", default=1, show_default=True, help="Runs that are ended early in each way.")
 @click.option("--most", default=4, show_default=True, help="Processes.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write everything there.")
-def main(parts: tuple[str, ...], rounds: int, size: str, number: int, most: int, path: Path | None) -> None:
+def main(parts: tuple[str, ...], rounds: int, size: str, endings: int, most: int, path: Path | None) -> None:
     counts = range(2, most + 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = {
             "losses": lambda: losses(folder, counts),
-            "kills": lambda: kills(folder, counts, number),
+            "kills": lambda: interrupted(folder, counts, endings),
             "speed": lambda: speed(folder, size, rounds),
             "paper": paper,
         }

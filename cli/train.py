@@ -228,12 +228,16 @@ class Display:
                 f"lr {record['learning_rate']:.2e}  grad {record['grad_norm']:.2f}  "
                 f"{record['tokens_per_second']:,.0f} tokens/s"
             )
-        if self.live is None:
-            self.console.print(text if record["split"] == "val" else f"step {record['step']:>6}  {text}")
-        elif record["split"] == "val":
-            self.live.console.print(text)
+        if record["split"] == "val":
+            self._print(text)
+        elif self.live is None:
+            self._print(f"step {record['step']:>6}  {text}")
         else:
             self.live.update(self.task, completed=record["step"], description=text)
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal was closed, and a checkpoint is yet to be saved
+            self.console.print(text, markup=False)
 
     def check(self, diagnosis) -> None:
         if diagnosis is not None:
@@ -244,10 +248,7 @@ class Display:
 
     def finding(self, finding) -> None:
         if finding.severity != "note":
-            console = self.console if self.live is None else self.live.console
-            console.print(
-                f"{finding.severity}: {finding.code}: {finding.message}. Fix: {finding.fix}.", markup=False
-            )
+            self._print(f"{finding.severity}: {finding.code}: {finding.message}. Fix: {finding.fix}.")
 
     def lost(self, reason: str) -> None:
         """One line: this may be called in a thread, just before the process ends."""

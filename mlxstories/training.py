@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -29,6 +26,7 @@ from mlxstories.phases import Phase, override
 from mlxstories.runs import Checkpoint, Run
 from mlxstories.serialize import from_dict
 from mlxstories.step import StepResult, TrainStep
+from mlxstories.stopping import stop_signal
 from mlxstories.stream import Stream
 
 
@@ -225,7 +223,7 @@ class Trainer:
         self.run.keep_metrics(self.progress.step, self.repairs)
 
     def train(self) -> Evaluation | None:
-        """Train to the last update, or until SIGINT or SIGTERM asks to stop after the step.
+        """Train to the last update, or until a signal asks to stop after the step; see `stop_signal`.
 
         Returns:
             The evaluation after the last update, or None when it was stopped before.
@@ -377,28 +375,3 @@ class _Window:
         self._progress.tokens += int(tokens.sum())
         self._progress.window, self._progress.window_seconds = [], 0.0
         return record
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is finished before training stops.
-
-    A second signal acts as usual. Outside the main thread, where Python allows no handlers, it stays unset.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number, _frame):
-        event.set()
-        signal.signal(number, previous[number])
-
-    for number in previous:
-        signal.signal(number, stop)
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

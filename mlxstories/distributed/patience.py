@@ -15,7 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-GRACE = 60.0  # seconds, at the least, for a step that was under way when SIGINT or SIGTERM came
+from mlxstories.stopping import STOPS
+
+GRACE = 60.0  # seconds, at the least, for a step that was under way when a signal to stop came
 
 
 class Watchdog:
@@ -70,7 +72,7 @@ class Watchdog:
         told: list[float] = []
         while not done.is_set():
             if select.select([signals], [], [], 0.5)[0]:
-                stops = [n for n in os.read(signals, 16) if n in (signal.SIGINT, signal.SIGTERM)]
+                stops = [n for n in os.read(signals, 16) if n in STOPS]
                 told += [time.monotonic()] * len(stops)
             reason = self._reason(told)
             if reason is not None and not done.is_set():

@@ -38,16 +38,6 @@ def metrics(run):
     return {(line["step"], line["split"]): line for line in lines}
 
 
-def launched(folder, *command):
-    """mlx.launch of two ranks."""
-    launch = "from mlx._distributed_utils.launch import main; main()"
-    port = str(ranks.free_ports(1)[0])
-    return subprocess.Popen(
-        [sys.executable, "-c", launch, "-n", "2", "--starting-port", port, "--", *command],
-        cwd=folder, stdin=subprocess.PIPE, **PIPES, text=True,
-    )  # fmt: skip
-
-
 def wait_for_step(run, step, processes):
     while all(process.poll() is None for process in processes):
         if (run / "metrics.jsonl").is_file() and f'"step": {step},' in (run / "metrics.jsonl").read_text():
@@ -70,7 +60,9 @@ def test_two_processes_give_the_losses_of_one_across_a_stop_and_a_change_of_thei
     assert finish([alone])[0][0] == 0
     both = ranks.start(2, cli(*options, "--name", "both"), tmp_path, **PIPES)
     wait_for_step(tmp_path / "both", 2, both)
-    both[1].send_signal(signal.SIGTERM)  # one is told; both stop after the same step
+    both[1].send_signal(
+        signal.SIGHUP
+    )  # one is told, as when its terminal is closed; both stop after the same step
     (code, out, err), (other_code, *other_output) = finish(both)
     assert code == other_code == 0, err
     assert "Continue with" in out and other_output == ["", ""]
@@ -91,7 +83,7 @@ def test_two_processes_give_the_losses_of_one_across_a_stop_and_a_change_of_thei
 def test_under_mlx_launch_a_killed_process_ends_all_and_the_run_continues_with_two(tmp_path):
     run = tmp_path / "run"
     command = cli(*TRAIN, "--steps", 500, "--evaluations", 250, "--runs", tmp_path, "--name", "run")
-    launcher = launched(tmp_path, *command)
+    launcher = ranks.launch(2, command, **PIPES)
     wait_for_step(run, 4, [launcher])
     found = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True)
     last = int(found.stdout.split()[-1])
@@ -152,7 +144,7 @@ def test_what_differs_between_ranks_is_one_line_and_leaves_nothing(tmp_path, opt
     train = shlex.join(cli(*TRAIN, "--separator", "blank-line"))
     linked = f"mkdir folder$MLX_RANK && cd folder$MLX_RANK && cp ../{stories} stories.txt"
     script = f"{linked} && exec {train} --data stories.txt --runs ../runs {options}"
-    ((_, out, err),) = finish([launched(tmp_path, "/bin/sh", "-c", script)])
+    ((_, out, err),) = finish([ranks.launch(2, ["/bin/sh", "-c", script], cwd=tmp_path, **PIPES)])
     assert out == "" and err.count("Error: ") == 1 and named in err and "Traceback" not in err
     assert "resume" not in err and not (tmp_path / "runs").exists()
     assert all(f"rank {rank} exited with code" in err and "code 0" not in err for rank in range(2))
