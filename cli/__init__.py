@@ -51,8 +51,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (StoriesError, click.UsageError) as error:
-            if os.environ.get("MLX_RANK", "0") != "0":
-                # mlx.launch gave all the same command, and stops the others when the first has said what is wrong
+            if os.environ.get("MLX_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) != "0":
+                # a launcher gave all the same command, and stops the others when the first has said what is wrong
                 time.sleep(2)
             if isinstance(error, StoriesError):
                 raise click.UsageError(str(error)) from error

@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -105,7 +107,8 @@ class Group:
     @contextlib.contextmanager
     def supervised(self, say: Callable[[str], None]) -> Iterator[None]:
         """While the block runs, the loss of another process ends this one, with `Lost` or, where MLX waits
-        for ever, with exit code 1. Before that, ``say`` receives the reason, perhaps in another thread."""
+        for ever or a launcher sends SIGTERM outside of training, with exit code 1. Before that, ``say`` receives
+        the reason, perhaps in another thread."""
         yield
 
 
@@ -124,6 +127,7 @@ class Processes(Group):
         self._group = group
         self._watchdog = Watchdog(patience)
         self._vote: mx.array | None = None
+        self._said = False  # why this process ends, here or on rank 0
         self.rank, self.size = group.rank(), group.size()
 
     def sum(self, tree: T) -> T:
@@ -185,17 +189,24 @@ class Processes(Group):
 
     @contextlib.contextmanager
     def supervised(self, say: Callable[[str], None]) -> Iterator[None]:
-        def say_who(reason: str) -> None:
-            say(f"{self._name}: {reason}")
+        def say_once(reason: str) -> None:
+            if not self._said:
+                self._said = True
+                say(f"{self._name}: {reason}")
 
-        with self._watchdog.running(say_who):
+        def end(*_) -> None:
+            if not self._said:
+                say_once("it was told to stop, as when another process has ended.")
+                raise SystemExit(1)
+
+        with self._watchdog.running(say_once), _on_sigterm(end):
             try:
                 yield
             except RuntimeError as error:
                 if not str(error).startswith(("[ring]", "[jaccl]", "[nccl]", "[mpi]")):
                     raise
                 reason = f"the connection to another process was lost ({error})."
-                say_who(reason)
+                say_once(reason)
                 raise Lost(reason) from error
 
     @property
@@ -223,10 +234,23 @@ class Processes(Group):
 
     def _once(self, message: str) -> BaseException:
         """An error that rank 0 shows; the others end quietly with the same exit code, a little later."""
+        self._said = True
         if self.leads:
             return StoriesError(message)
         time.sleep(HEAD_START)
         return SystemExit(2)
+
+
+@contextlib.contextmanager
+def _on_sigterm(act: Callable[..., None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, act)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _differences(found: Any, first: Any, path: str = "") -> Iterator[str]:

@@ -1,8 +1,9 @@
 """An end to waiting for processes that are gone.
 
 A collective of MLX waits inside the library, where no signal handler of Python runs. What happens when a peer is
-gone depends on the backend: the ring raises within milliseconds once the peer's socket is closed, but waits for ever
-on a computer that vanished or a process that is stopped, and JACCL waits for ever on both. So a thread watches.
+gone depends on the backend: the ring nearly always raises within milliseconds once the peer's socket is closed, but
+waits for ever on a computer that vanished or a process that is stopped, and JACCL waits for ever on both. So a
+thread watches.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 from mlxstories.stopping import STOPS
 
-GRACE = 60.0  # seconds, at the least, for a step that was under way when a signal to stop came
+GRACE = 15.0  # seconds, at the least, for a step that was under way when a signal to stop came
 
 
 class Watchdog:
