@@ -311,6 +311,7 @@ def paper() -> list[dict]:
 @click.option("--most", default=4, show_default=True, help="Processes.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write everything there.")
 def main(parts: tuple[str, ...], rounds: int, size: str, endings: int, most: int, path: Path | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script's shell
     counts = range(2, most + 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -33,17 +33,18 @@ class Watchdog:
 
     def __init__(self, patience: float):
         self._patience = patience
-        self._since: float | None = None
-        self._longest = 0.0
+        self._since: float | None = None  # the wait under way began
+        self._extra = 0.0  # seconds that it may last beyond the patience
+        self._longest = 0.0  # what was allowed on top left out
 
     @contextlib.contextmanager
     def waiting(self, extra: float = 0.0) -> Iterator[None]:
         """Around every wait for the others, which may last ``extra`` seconds more."""
-        self._since = time.monotonic() + extra
+        self._since, self._extra = time.monotonic(), extra
         try:
             yield
         finally:
-            self._longest = max(self._longest, time.monotonic() - self._since)
+            self._longest = max(self._longest, time.monotonic() - self._since - extra)
             self._since = None
 
     @contextlib.contextmanager
@@ -88,8 +89,8 @@ class Watchdog:
         grace = max(GRACE, 5 * self._longest)
         if since is None:
             return None
-        if now - since > self._patience:
-            return f"the other processes were silent for {self._patience:g} seconds."
+        if now - since > self._patience + self._extra:
+            return f"the other processes were silent for {self._patience + self._extra:g} seconds."
         if len(told) > 1:
             return "it was told to stop while it waited for the other processes."
         if told and now - max(since, told[0]) > grace:

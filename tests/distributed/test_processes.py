@@ -120,6 +120,24 @@ def test_nobody_waits_for_ever_for_a_process_that_fell_silent(tmp_path):
     ), err
 
 
+def test_a_rank_that_a_launcher_stops_before_it_trains_says_so(tmp_path):
+    script = (
+        "import time\n"
+        "from mlxstories.distributed import join\n"
+        "group = join()\n"
+        "with group.supervised(lambda reason: print(reason, flush=True)):\n"
+        "    print('started', flush=True)\n"
+        "    time.sleep(300)\n"
+    )
+    both = ranks.start(2, [sys.executable, "-c", script], tmp_path, **PIPES)
+    for process in both:
+        assert process.stdout.readline() == "started\n"
+        process.terminate()
+    for rank, (code, out, err) in enumerate(finish(both)):
+        assert code == 1 and err == ""
+        assert out.startswith(f"rank {rank} of 2, on {platform.node()}: it was told to stop")
+
+
 def test_a_batch_that_cannot_be_shared_is_refused_once_and_nothing_is_written(tmp_path):
     command = cli(*TRAIN, "--batch-size", 3, "--runs", tmp_path / "runs", "--name", "run")
     (code, _, err), (other_code, _, other_err) = finish(ranks.start(2, command, tmp_path, **PIPES))
