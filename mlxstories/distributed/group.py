@@ -15,19 +15,17 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
 
+from mlxstories.distributed.buckets import in_buckets
 from mlxstories.distributed.patience import Watchdog
 from mlxstories.errors import StoriesError
 
 T = TypeVar("T")
-
-BUCKET = 32 << 20  # bytes summed in one call: few calls, and at most this much memory beside the gradients
 
 START = 3600.0  # more seconds of patience while another process may still fetch its stories
 HEAD_START = 2.0  # seconds for rank 0 to say what is wrong: a launcher stops all when the first has ended
@@ -131,7 +129,7 @@ class Processes(Group):
         self.rank, self.size = group.rank(), group.size()
 
     def sum(self, tree: T) -> T:
-        return _in_buckets(tree, lambda bucket: mx.distributed.all_sum(bucket, group=self._group))
+        return in_buckets(tree, lambda bucket: mx.distributed.all_sum(bucket, group=self._group))
 
     def total(self, values: np.ndarray) -> np.ndarray:
         bits = np.ascontiguousarray(values, dtype=np.float64).reshape(-1).view(np.uint32)
@@ -167,7 +165,7 @@ class Processes(Group):
                 bits if self.leads else mx.zeros_like(bits), group=self._group
             ).view(bucket.dtype)
 
-        adopted = _in_buckets(tree, of_rank_0)
+        adopted = in_buckets(tree, of_rank_0)
         with self._watchdog.waiting():
             mx.eval(adopted)
         return adopted
@@ -265,30 +263,3 @@ def _differences(found: Any, first: Any, path: str = "") -> Iterator[str]:
 def _shown(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:40]}…"
-
-
-def _in_buckets(tree: T, collective: Callable[[mx.array], mx.array]) -> T:
-    """Apply ``collective`` to flat arrays of about `BUCKET` bytes that hold all leaves of one type side by side."""
-    names, leaves = zip(*tree_flatten(tree), strict=True)
-    found: list[Any] = [None] * len(leaves)
-    for bucket in _buckets(names, leaves):
-        joined = collective(mx.concatenate([leaves[i].reshape(-1) for i in bucket]))
-        ends = np.cumsum([leaves[i].size for i in bucket])[:-1].tolist()
-        for i, part in zip(bucket, mx.split(joined, ends), strict=True):
-            found[i] = part.reshape(leaves[i].shape)
-    return tree_unflatten(list(zip(names, found, strict=True)))
-
-
-def _buckets(names: Sequence[str], leaves: Sequence[mx.array]) -> list[list[int]]:
-    """Indices of the leaves, by type and, within it, by name until a bucket is full: a tree that was loaded from a
-    file has its leaves in another order."""
-    full, open_ = [], {}
-    for index in sorted(range(len(leaves)), key=names.__getitem__):
-        leaf = leaves[index]
-        bucket, nbytes = open_.get(leaf.dtype, ([], 0))
-        if bucket and nbytes + leaf.nbytes > BUCKET:
-            full.append(bucket)
-            bucket, nbytes = [], 0
-        bucket.append(index)
-        open_[leaf.dtype] = (bucket, nbytes + leaf.nbytes)
-    return full + [bucket for bucket, _ in open_.values()]

@@ -5,9 +5,10 @@ import sys
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
 
+from mlxstories.distributed import buckets, join
 from mlxstories.distributed import group as module
-from mlxstories.distributed import join
 from mlxstories.errors import StoriesError
 
 module.HEAD_START = 0  # nothing stops the others here
@@ -26,25 +27,23 @@ def tree(rank):
 
 
 def arrays(values):
-    return module.tree_unflatten([(name, mx.array(value)) for name, value in module.tree_flatten(values)])
+    return tree_unflatten([(name, mx.array(value)) for name, value in tree_flatten(values)])
 
 
 def same(found, wanted, **tolerance):
-    for (name, value), (_, expected) in zip(
-        module.tree_flatten(found), module.tree_flatten(wanted), strict=True
-    ):
+    for (name, value), (_, expected) in zip(tree_flatten(found), tree_flatten(wanted), strict=True):
         assert np.array(value).dtype == expected.dtype, name
         np.testing.assert_allclose(np.array(value), expected, err_msg=name, **tolerance)
 
 
 # sums, in one bucket a type and in many
-wanted = module.tree_unflatten(
+wanted = tree_unflatten(
     [
-        (name, np.sum([dict(module.tree_flatten(tree(r)))[name] for r in ranks], axis=0, dtype=value.dtype))
-        for name, value in module.tree_flatten(tree(0))
+        (name, np.sum([dict(tree_flatten(tree(r)))[name] for r in ranks], axis=0, dtype=value.dtype))
+        for name, value in tree_flatten(tree(0))
     ]
 )
-for module.BUCKET in (32 << 20, 64):
+for buckets.BUCKET in (32 << 20, 64):
     same(group.sum(arrays(tree(group.rank))), wanted, rtol=2e-3)
 
 # of rank 0, bit for bit, negative zero and NaN included
