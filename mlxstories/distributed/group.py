@@ -153,7 +153,7 @@ class Processes(Group):
         except StoriesError as raised:
             where = "" if self.leads else f"{self._name}: "
             error = f"{where}{raised}".encode()
-        for found in self._exchange(error, extra=START):
+        for found in self._exchange(error):
             if found:
                 raise self._once(found.decode())
         return result
@@ -223,9 +223,9 @@ class Processes(Group):
         table[self.rank] = words
         return self._add(table, extra)
 
-    def _exchange(self, content: bytes, extra: float = 0.0) -> list[bytes]:
-        """What every process gave, by rank; lengths may differ."""
-        lengths = self._gather(np.array([len(content)], dtype=np.uint32), extra)[:, 0]
+    def _exchange(self, content: bytes) -> list[bytes]:
+        """What every process gave, by rank; lengths may differ. Made for the time before training."""
+        lengths = self._gather(np.array([len(content)], dtype=np.uint32), START)[:, 0]
         padded = content.ljust((int(lengths.max()) + 3) // 4 * 4, b"\0")
         table = self._gather(np.frombuffer(padded, dtype=np.uint32))
         return [row.tobytes()[:length] for row, length in zip(table, lengths, strict=True)]

@@ -1,7 +1,8 @@
 """An end to waiting for processes that are gone.
 
 A collective of MLX waits inside the library, where no signal handler of Python runs. What happens when a peer is
-gone depends on the backend: the ring nearly always raises within milliseconds once the peer's socket is closed, but
+gone depends on the backend: the ring raises within milliseconds once the peer's socket is closed, unless MLX has so
+many operations queued behind the sum that it waits for one of them to end before it takes more (found in 0.32.4); it
 waits for ever on a computer that vanished or a process that is stopped, and JACCL waits for ever on both. So a
 thread watches.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 from mlxstories.stopping import STOPS
 
-GRACE = 15.0  # seconds, at the least, for a step that was under way when a signal to stop came
+GRACE = 5.0  # seconds, at the least, for a step that was under way when a signal to stop came
 
 
 class Watchdog:
