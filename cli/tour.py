@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,14 +78,18 @@ def command(yes, keep):
     Runs the commands one after the other, each with a few words before it. Works offline, and leaves nothing
     behind unless --keep says where.
     """
+    from mlxstories.files import writing
+
     ask = sys.stdin.isatty() and not yes
     if keep and (keep / "runs" / "first").exists():
         raise click.BadParameter(
             f"{keep} holds a tour's run already: give another folder", param_hint="--keep"
         )
-    if keep:
-        keep.mkdir(parents=True, exist_ok=True)
-    with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="mlxstories-tour-") as folder:
+    with contextlib.ExitStack() as stack:
+        with writing(keep or "the temporary directory"):
+            if keep:
+                keep.mkdir(parents=True, exist_ok=True)
+            folder = keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="mlxstories-tour-"))
         for number, stop in enumerate(STOPS, 1):
             show(number, stop)
             if ask and click.prompt("Enter runs it, q leaves", default="", show_default=False) == "q":

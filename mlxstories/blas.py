@@ -11,7 +11,6 @@ nothing is done here.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import functools
 import importlib.util
 import mmap
@@ -62,9 +61,8 @@ def install() -> Blas:
 
 
 def _candidates():
-    system = ctypes.util.find_library("openblas")
-    if system:
-        yield "OpenBLAS (system)", system, "cblas_sgemm"
+    # by its name, which the loader finds without the compiler and the temporary file that find_library asks for
+    yield "OpenBLAS (system)", "libopenblas.so.0", "cblas_sgemm"
     spec = importlib.util.find_spec("scipy_openblas32")
     if spec and spec.origin:
         for path in Path(spec.origin).parent.glob("lib/libscipy_openblas*.so"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,10 +82,9 @@ def _rows(config: ModelConfig, batch_size: int) -> Batch:
 
 def operations(step: TrainStep, batches: Sequence[Batch]) -> int:
     """Operations of one update, which is not computed; ``step`` cannot be used afterwards."""
-    with tempfile.NamedTemporaryFile("r", suffix=".dot") as graph:
-        result = step.prepare(batches, 0)
-        mx.export_to_dot(graph.name, step.model.state, step.optimizer.state, *result)
-        return graph.read().count("shape=rectangle")
+    result, graph = step.prepare(batches, 0), io.StringIO()
+    mx.export_to_dot(graph, step.model.state, step.optimizer.state, *result)
+    return graph.getvalue().count("shape=rectangle")
 
 
 @dataclass(frozen=True)

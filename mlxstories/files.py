@@ -19,7 +19,7 @@ PARTIAL = ".mlxstories-partial"  # how the names of what is being written end; t
 
 
 @contextlib.contextmanager
-def writing(place: Path) -> Iterator[None]:
+def writing(place: Path | str) -> Iterator[None]:
     """Turn a failure to write into one clear line."""
     try:
         yield

@@ -1,0 +1,24 @@
+"""On a full disk what needs no file works, and the rest says so in one line."""
+
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+
+def no_room():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+@pytest.mark.parametrize("words, code", [(["info"], 0), (["tour", "--yes"], 2)])
+def test_a_command_starts_without_a_temporary_directory(tmp_path, words, code):
+    command = [sys.executable, "-m", "mlxstories.cli", *words]
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=no_room, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    if code:
+        assert done.stderr.splitlines()[-1].startswith("Error: cannot write to the temporary directory: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
