@@ -57,6 +57,11 @@ class _Commands(click.Group):
             if isinstance(error, StoriesError):
                 raise click.UsageError(str(error)) from error
             raise
+        except OSError as error:
+            if error.filename is None:
+                raise
+            # a path that cannot even be looked at: too long a name, a folder that may not be read
+            raise click.UsageError(f"{error.filename}: {error.strerror}.") from error
 
 
 # Help must not import the commands, which import MLX, so their one-line summaries stand here.
