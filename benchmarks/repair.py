@@ -175,12 +175,12 @@ def train(dataset, phase, plant: Callable | None, seed: int, steps: int, repairs
     )
 
 
-def measure(kind: str, name: str, seed: int, steps: int) -> dict[str, Any]:
+def measure(kind: str, name: str, seed: int, steps: int, stories: int) -> dict[str, Any]:
     """One healthy run with repair, or one fault without and with it."""
     from mlxstories.data.dataset import DataConfig, load_dataset
     from mlxstories.phases import override
 
-    dataset, recipes = load_dataset(DataConfig(stories=300, validation=60)), healthy()
+    dataset, recipes = load_dataset(DataConfig(stories=stories, validation=60)), healthy()
     row = {"name": name, "seed": seed, "of": None, "untreated": None}
     if kind == "healthy":
         return row | dataclasses.asdict(train(dataset, recipes[name], None, seed, steps, REPAIRS))
@@ -231,16 +231,17 @@ def summary(rows: list[dict[str, Any]]) -> str:
 @click.command()
 @click.option("--seeds", default="0", show_default=True)
 @click.option("--steps", default=300, show_default=True, help="Updates of a run.")
+@click.option("--stories", default=300, show_default=True, help="Stories trained on.")
 @click.option("--only", multiple=True, help="Runs whose name contains this.")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path))
-def main(seeds, steps, only, jobs, path):
+def main(seeds, steps, stories, only, jobs, path):
     """Measure, and print the table."""
     from mlxstories.runs import write_json
 
     named = [("healthy", name) for name in healthy()] + [("fault", fault.name) for fault in faults()]
     tasks = [
-        (kind, name, int(seed), steps)
+        (kind, name, int(seed), steps, stories)
         for seed in seeds.split(",")
         for kind, name in named
         if not only or any(text in name for text in only)
@@ -251,7 +252,7 @@ def main(seeds, steps, only, jobs, path):
             rows.append(future.result())
             click.echo(f"{len(rows)} of {len(tasks)}: {rows[-1]}", err=True)
             if path:
-                write_json(path, {"steps": steps, "runs": rows})
+                write_json(path, {"steps": steps, "stories": stories, "runs": rows})
     click.echo(markdown(rows))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -19,10 +20,13 @@ from mlxstories.phases import Phase, override
 if TYPE_CHECKING:
     from mlxstories.training import Progress, Trainer
 
+TRIAL = 40  # updates that tell recipes apart
+_LONG_TRIAL = 100  # updates that tell rates an octave apart
+_TRIAL_SCHEDULE = {"schedule.name": "linear_warmup", "schedule.warmup": 15}  # alike for runs of any length
+_EQUAL_RUN = 300  # updates of the whole run that wants the rate of a long trial
+_HORIZON = 0.32
 _SWEEP = (1e-6, 10.0)  # rates of the range test
 _SWEEP_UPDATES = 48
-_HALF_DECADE = math.sqrt(10)
-_HORIZON = 0.16
 _HOPELESS = 1.0  # nats above its first loss: a branch is cut off
 
 
@@ -59,6 +63,22 @@ def _same(tree: Any) -> Any:
     return tree_map(lambda array: array, tree)
 
 
+@dataclass
+class Trial:
+    """A short training beside the run, which can go on where it stopped.
+
+    Attributes:
+        at: where it stands.
+        phase: its recipe.
+        losses: training loss of each update, nats per real token, before it was made; infinite from where it was
+            not finite or hopeless.
+    """
+
+    at: Snapshot
+    phase: Phase
+    losses: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+
 class Branches:
     """Trials with a trainer's model, which leave the trainer as it was.
 
@@ -83,34 +103,41 @@ class Branches:
             trainer.model.update(weights)
             trainer.stream.seek(*place)
 
-    def length(self) -> int:
-        """Updates that a trial needs to tell recipes apart."""
-        return min(200, max(40, self._trainer.total_steps // 10), self._trainer.total_steps)
+    def losses(self, start: Snapshot, phase: Phase, updates: int) -> np.ndarray:
+        """Those of a `Trial` of so many updates."""
+        trial = Trial(start, phase)
+        self.extend(trial, updates)
+        return trial.losses
 
-    def losses(self, start: Snapshot, phase: Phase, updates: int, rise: bool = False) -> np.ndarray:
-        """Training loss of each update, nats per real token, before it is made; infinite from where it is not
-        finite or hopeless. ``rise`` lets the rate grow from one end of the sweep to the other."""
-        trainer = self._trainer
-        start.apply(trainer, phase)
-        if rise:
-            low, high = _SWEEP
-            growth = math.log(high / low) / (updates - 1)
-            trainer.optimizer = build_optimizer(
-                phase.optimizer, lambda step: low * mx.exp(growth * step.astype(mx.float32))
+    def extend(self, trial: Trial, updates: int) -> None:
+        """Train on until the trial has so many updates."""
+        trainer, at, first = self._trainer, trial.at, len(trial.losses)
+        losses = np.append(trial.losses, np.full(max(0, updates - first), np.inf))
+        if first < len(losses) and np.isfinite(trial.losses).all():
+            at.apply(trainer, trial.phase)
+            self._train(losses, first, at.progress.step, trial.phase)
+            progress = dataclasses.replace(
+                at.progress,
+                step=at.progress.step + len(losses) - first,
+                epoch=trainer.stream.epoch,
+                batch=trainer.stream.batch,
             )
-            trainer.optimizer.init(trainer.model.trainable_parameters())
+            trial.at = Snapshot(progress, _same(trainer.model.parameters()), _same(trainer.optimizer.state))
+        trial.losses = losses
+
+    def _train(self, losses: np.ndarray, first: int, step_number: int, phase: Phase) -> None:
+        """Fill in the losses from number ``first`` on, as long as there is hope."""
+        trainer = self._trainer
         step = trainer.new_step()
         trainer.model.train()
-        losses = np.full(updates, np.inf)
-        for index in range(updates):
+        for index in range(first, len(losses)):
             batches = [next(trainer.stream) for _ in range(phase.accumulation)]
-            result = step(batches, trainer.config.seed * 2**32 + start.progress.step + index)
+            result = step(batches, trainer.config.seed * 2**32 + step_number + index - first)
             self.spent += 1
             loss = float(result.nats) / max(1.0, float(result.tokens))
             if not math.isfinite(loss + float(result.grad_norm)) or loss > losses[0] + _HOPELESS:
                 break
             losses[index] = loss
-        return losses
 
     def spoilt_batches(self, start: Snapshot, phase: Phase, until: int) -> list[tuple[int, int]]:
         """Epoch and number of the microbatches up to update ``until`` whose loss or gradient is not finite at
@@ -128,36 +155,48 @@ class Branches:
             trainer.model.update(_same(start.weights))
         return found
 
-    def best_rate(self, start: Snapshot, phase: Phase) -> tuple[float, float]:
-        """A learning rate for the whole run from ``start``, and the mean loss at the end of the trial that chose it.
+    def best_rate(self, start: Snapshot, phase: Phase) -> tuple[float, np.ndarray]:
+        """A learning rate for the whole run from ``start``, and the losses of the best trial.
 
         A range test (Smith 2017, section 3.3), in which the rate rises exponentially until the loss does too,
-        says where to look; trials at half decades around that say which; a parabola through the best three
-        refines it. Long runs want lower rates: between whole runs the best one falls with the number of updates to
-        the power of 0.32 (Bjorck et al. 2024). Half of that is taken, since a trial keeps its rate, where a run lets
-        it decay and so bears a higher one.
+        says where to look; short trials an octave apart say which is best; it and its neighbours are tried for
+        longer, and a parabola through them says the rate. Trials hold the peak rate; longer runs want lower ones,
+        by the number of updates to the power of 0.32 (Bjorck et al. 2024).
         """
-        swept = self.losses(start, phase, _SWEEP_UPDATES, rise=True)
-        smooth = np.convolve(swept, np.ones(3) / 3, mode="valid")
-        low, high = _SWEEP
-        # the loss answers late to the rate, so its lowest point lies well above the best rate
-        found = low * (high / low) ** (int(np.argmin(smooth)) / (_SWEEP_UPDATES - 1)) / 3
-        scores: dict[int, float] = {}
+        tried = override(phase, _TRIAL_SCHEDULE)
+        found = self._range_test(start, phase)
+        trials: dict[int, Trial] = {}
 
-        def score(place: int) -> float:
-            if place not in scores:
-                changed = override(phase, with_rate(phase, found * _HALF_DECADE**place))
-                scores[place] = final_loss(self.losses(start, changed, self.length()))
-            return scores[place]
+        def score(place: int, updates: int = TRIAL) -> float:
+            if place not in trials:
+                trials[place] = Trial(start, override(tried, with_rate(phase, found * 2.0**place)))
+            self.extend(trials[place], updates)
+            return final_loss(trials[place].losses)
 
         best = min((0, 1), key=score)
         direction = 1 if best == 1 else -1
-        while score(best + direction) < score(best) and abs(best) < 8:
+        while score(best + direction) < score(best) and abs(best) < 16:
             best += direction
-        score(best - direction)
-        exponent = best + _vertex(score(best - 1), score(best), score(best + 1))
-        horizon = (self.length() / self._trainer.total_steps) ** _HORIZON
-        return float(f"{found * _HALF_DECADE**exponent * horizon:.2g}"), score(best)
+        near = (best - 1, best, best + 1)
+        scores = [score(place, _LONG_TRIAL) for place in near]
+        horizon = min(1.0, _EQUAL_RUN / self._trainer.total_steps) ** _HORIZON
+        rate = horizon * found * 2.0 ** (best + _lowest(*scores))
+        return float(f"{rate:.2g}"), trials[near[int(np.argmin(scores))]].losses
+
+    def _range_test(self, start: Snapshot, phase: Phase) -> float:
+        """A learning rate near the best one."""
+        low, high = _SWEEP
+        growth = math.log(high / low) / (_SWEEP_UPDATES - 1)
+        start.apply(self._trainer, phase)
+        self._trainer.optimizer = build_optimizer(
+            phase.optimizer, lambda step: low * mx.exp(growth * step.astype(mx.float32))
+        )
+        self._trainer.optimizer.init(self._trainer.model.trainable_parameters())
+        losses = np.full(_SWEEP_UPDATES, np.inf)
+        self._train(losses, 0, start.progress.step, phase)
+        smooth = np.convolve(losses, np.ones(3) / 3, mode="valid")
+        # the loss answers late to the rate, so its lowest point lies well above the best rate
+        return low * math.exp(growth * int(np.argmin(smooth))) / 3
 
 
 def final_loss(losses: np.ndarray) -> float:
@@ -174,9 +213,12 @@ def with_rate(phase: Phase, rate: float) -> dict[str, float]:
     return changes
 
 
-def _vertex(left: float, middle: float, right: float) -> float:
-    """Where a parabola through three equidistant points, the middle one lowest, is lowest; in [-1/2, 1/2]."""
+def _lowest(left: float, middle: float, right: float) -> float:
+    """Where in [-1, 1] a parabola through the values at -1, 0 and 1 is lowest."""
+    ends = left - right
     curvature = left - 2 * middle + right
-    if not math.isfinite(curvature) or curvature <= 0:
+    if not math.isfinite(curvature):
         return 0.0
-    return min(0.5, max(-0.5, (left - right) / (2 * curvature)))
+    if curvature <= 0:
+        return math.copysign(1.0, ends)
+    return min(1.0, max(-1.0, ends / (2 * curvature)))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from mlxstories.distributed import Group
 from mlxstories.errors import StoriesError
@@ -21,12 +22,15 @@ from mlxstories.evaluation import Evaluation
 from mlxstories.ladder.finding import CATALOGUE, ERROR, Finding
 from mlxstories.model import Transformer
 from mlxstories.phases import Phase, override, values
-from mlxstories.repair.branches import Branches, Snapshot, final_loss, with_rate
+from mlxstories.repair.branches import TRIAL, Branches, Snapshot, final_loss, with_rate
 from mlxstories.repair.signs import Sign, Signs, rates, word_entropy
 from mlxstories.repair.suspects import Suspect, bad_start, suspects
 from mlxstories.training import NotFinite, Trainer
 
 _CLEARLY = 0.98  # of the loss without the change
+# When a suspicious recipe is tried: after so many updates at the full rate or that share of the run, whichever is
+# first. Some constants show only later what they do.
+_LOOKS = ((30, 0.1), (110, 0.4))
 _SEEN_BY_WATCH = {"exploding-gradient", "learning-rate-too-large", "vanishing-gradient"}
 
 
@@ -87,6 +91,7 @@ class _Repairer:
         now = Snapshot.of(trainer)
         self._start = now if now.moments is None else self._fresh_start()
         self._begin()
+        self._looks = [look for look in _LOOKS if not self._due(look, now.progress.step)]
         if now.moments is not None and self._signs.learning:
             self._good.append(now)
 
@@ -129,8 +134,9 @@ class _Repairer:
         if record["split"] != "train":
             return
         if sign is not None:
-            self._consider(sign)
-        if len(self._signs.steps) == 1:
+            self._consider_once(sign)
+        if self._looks and self._due(self._looks[0], record["step"]):
+            self._looks.pop(0)
             self._consider(Sign("recipe", "the recipe"))
         if self._signs.learning and self._signs.at_best:
             self._good.append(Snapshot.of(self._trainer))
@@ -138,16 +144,25 @@ class _Repairer:
     def _on_finding(self, finding: Finding) -> None:
         self._warn(finding)
         if finding.code in _SEEN_BY_WATCH:
-            self._consider(Sign(finding.code, finding.message))
+            self._consider_once(Sign(finding.code, finding.message))
+
+    def _due(self, look: tuple[float, float], step: int) -> bool:
+        awake, share = look
+        return step >= TRIAL and (
+            self._signs.awake(step) >= awake or step >= share * self._trainer.total_steps
+        )
+
+    def _consider_once(self, sign: Sign) -> None:
+        if sign.kind not in self._ignored:
+            self._ignored.add(sign.kind)
+            self._consider(sign)
 
     def _consider(self, sign: Sign) -> None:
-        """Stop the training if there is a remedy; if there is none, the sign is not looked at again."""
-        if sign.kind in self._ignored or self._trainer.progress.step == self._trainer.total_steps:
-            return
-        remedy = self._remedy(sign)
-        if remedy is not None:
-            raise _Repairing(remedy)
-        self._ignored.add(sign.kind)
+        """Stop the training if there is a remedy."""
+        if self._trainer.progress.step < self._trainer.total_steps:
+            remedy = self._remedy(sign)
+            if remedy is not None:
+                raise _Repairing(remedy)
 
     def _suspects(self, gradient_norm: float | None) -> list[Suspect]:
         trainer = self._trainer
@@ -169,31 +184,33 @@ class _Repairer:
             if spoilt:
                 message = f"{sign.message}: {len(spoilt)} microbatches give no finite gradient"
                 return _Remedy("not-finite", message, good, skipped=tuple(spoilt))
+        if sign.kind == "recipe":
+            return self._recipe(sign, phase, step)
         if good is self._start:
-            remedy = self._recipe(phase)
-            if remedy is None and sign.kind != "recipe":
-                remedy = self._rate(sign, phase)
-            return remedy
+            return self._recipe(sign, phase, TRIAL) or self._rate(sign, phase)
         return self._calmer(sign, phase, good, step)
 
-    def _recipe(self, phase: Phase) -> _Remedy | None:
-        """The suspects set right, if that clearly wins in a trial."""
-        if "recipe" in self._ignored:
-            return None
-        self._ignored.add("recipe")
+    def _recipe(self, sign: Sign, phase: Phase, updates: int) -> _Remedy | None:
+        """From the start with the suspects set right, if that clearly wins over what the run has done so far."""
         found = self._suspects(self._gradient_norm())
         if not found:
             return None
         changes = {path: value for suspect in found for path, value in suspect.changes.items()}
         cured = self._fresh_start() if any(suspect.fresh for suspect in found) else self._start
-        length = self._branches.length()
-        without = final_loss(self._branches.losses(self._start, phase, length))
-        with_it = final_loss(self._branches.losses(cured, override(phase, changes), length))
+        without, with_it = self._beside(sign, self._branches.losses(cured, override(phase, changes), updates))
         if not with_it < _CLEARLY * without:
             return None
         said = "; ".join(suspect.message for suspect in found)
-        message = f"{said}: in a trial of {length} updates the loss is {without:.2f} instead of {with_it:.2f}"
+        message = f"{said}: the loss is {without:.2f}, and {with_it:.2f} in a trial with another value"
         return _Remedy(found[0].code, message, cured, changes)
+
+    def _beside(self, sign: Sign, trial: np.ndarray) -> tuple[float, float]:
+        """The run's loss and that of a trial from the start; of an exploded run, its end counts."""
+        if sign.kind == "not-finite" or not self._signs.steps:
+            return math.inf, final_loss(trial)
+        if sign.kind == "exploded":
+            return self._signs.losses[-1], final_loss(trial)
+        return self._signs.beside(trial)
 
     def _gradient_norm(self) -> float | None:
         norms = [r["grad_norm"] for r in self._trainer.run.metrics() if r["split"] == "train"]
@@ -207,11 +224,9 @@ class _Repairer:
             changes["clip_norm"] = 1.0
         start = self._fresh_start() if any(suspect.fresh for suspect in found) else self._start
         base = override(phase, changes)
-        rate, loss = self._branches.best_rate(start, base)
-        if not math.isfinite(loss):
-            return None
-        without = final_loss(self._branches.losses(self._start, phase, self._branches.length()))
-        if not loss < _CLEARLY * without:
+        rate, trial = self._branches.best_rate(start, base)
+        without, with_it = self._beside(sign, trial)
+        if not with_it < _CLEARLY * without:
             return None
         large = rate < phase.optimizer.learning_rate
         code = "learning-rate-too-large" if large else "learning-rate-too-small"
@@ -220,7 +235,7 @@ class _Repairer:
     def _calmer(self, sign: Sign, phase: Phase, good: Snapshot, step: int) -> _Remedy | None:
         """From the last good point with the gradient clipped, or at a lower rate; if nothing is finite, from the
         start."""
-        length = max(self._branches.length(), step - good.progress.step + 10)
+        length = max(TRIAL, step - good.progress.step + 10)
         clip = {} if phase.clip_norm is not None and phase.clip_norm <= 1 else {"clip_norm": 1.0}
         rate = phase.optimizer.learning_rate
         trials = [
@@ -252,7 +267,7 @@ class _Repairer:
         )
         repair = {"code": remedy.code, "message": remedy.message, "seen_at": seen_at, "changes": changes}
         trainer.go_back(repair | {"skipped": [list(place) for place in remedy.skipped]})
-        self._ignored &= {"recipe"}
+        self._ignored = set()
         self._begin()
         if back.step == 0:
             self._start = remedy.back_to

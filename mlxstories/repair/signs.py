@@ -57,6 +57,10 @@ class Signs:
         self.steps: list[int] = []
         self.losses: list[float] = []
 
+    def awake(self, step: int) -> float:
+        """Updates at the full rate up to ``step``."""
+        return float(self._full[step - 1])
+
     @property
     def learning(self) -> bool:
         """Whether the model knows more than the frequencies of the words, or than nothing where ``words`` is None."""
@@ -88,7 +92,7 @@ class Signs:
         return None
 
     def _stuck(self, step: int, loss: float) -> Sign | None:
-        full = self._full[step - 1]
+        full = self.awake(step)
         if self.learning or full < _AWAKE or step > _EARLY * len(self._full):
             return None
         if min(self.losses) > _MOVED * self._start:
@@ -105,6 +109,22 @@ class Signs:
                 f"the loss, {loss:.2f}, stands still near that of word frequencies ({self._words:.2f})",
             )
         return None
+
+    def beside(self, trial: np.ndarray) -> tuple[float, float]:
+        """Mean loss of the run's lines in the later half of a trial, and of the trial over the same updates; of a run
+        without such lines, its last one, and the later half of the trial.
+
+        Args:
+            trial: loss of each update from the first on, nats per real token.
+        """
+        end = min(len(trial), self.steps[-1])
+        lines = [place for place, step in enumerate(self.steps) if end / 2 < step <= end]
+        if not lines:
+            return self.losses[-1], float(trial[len(trial) // 2 :].mean())
+        begins = [0, *self.steps]
+        updates = [self.steps[place] - begins[place] for place in lines]
+        own = float(np.average([self.losses[place] for place in lines], weights=updates))
+        return own, float(trial[begins[lines[0]] : self.steps[lines[-1]]].mean())
 
     def _mean(self, begin: float, end: float) -> float:
         """Mean loss over a part of the updates so far."""
