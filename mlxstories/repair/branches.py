@@ -181,7 +181,7 @@ class Branches:
         scores = [score(place, _LONG_TRIAL) for place in near]
         horizon = min(1.0, _EQUAL_RUN / self._trainer.total_steps) ** _HORIZON
         rate = horizon * found * 2.0 ** (best + _lowest(*scores))
-        return float(f"{rate:.2g}"), trials[near[int(np.argmin(scores))]].losses
+        return rate, trials[near[int(np.argmin(scores))]].losses
 
     def _range_test(self, start: Snapshot, phase: Phase) -> float:
         """A learning rate near the best one."""
@@ -205,7 +205,8 @@ def final_loss(losses: np.ndarray) -> float:
 
 
 def with_rate(phase: Phase, rate: float) -> dict[str, float]:
-    """The changes that set the peak rate; that of Muon's other parameters keeps its proportion."""
+    """The changes that set the peak rate, to three digits; that of Muon's other parameters keeps its proportion."""
+    rate = float(f"{rate:.3g}")
     changes = {"optimizer.learning_rate": rate}
     rest = phase.optimizer.rest_learning_rate
     if rest is not None:

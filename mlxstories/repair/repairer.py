@@ -186,7 +186,7 @@ class _Repairer:
                 return _Remedy("not-finite", message, good, skipped=tuple(spoilt))
         if sign.kind == "recipe":
             return self._recipe(sign, phase, step)
-        if good is self._start:
+        if good is self._start or sign.kind == "stuck":
             return self._recipe(sign, phase, TRIAL) or self._rate(sign, phase)
         return self._calmer(sign, phase, good, step)
 

@@ -17,7 +17,7 @@ _LEARNT = 80  # such updates, and a tenth of the run, after which word frequenci
 _MOVED = 0.97  # of the first loss
 _FREQUENCIES = 0.9  # of the entropy of the words: below it more than frequencies has been learnt
 _EARLY = 0.5  # of the run: later it would cost too much to start again
-_STILL_FALLING = 0.04  # share of the loss lost from one quarter of the updates to the next
+_STILL_FALLING = 0.03  # share of the loss lost from one quarter of the updates to the next
 _EXPLODED = 1.0  # nats above the worst honest loss
 _SPIKE = 1.5  # nats above the best loss so far, twice in a row
 
@@ -93,17 +93,19 @@ class Signs:
 
     def _stuck(self, step: int, loss: float) -> Sign | None:
         full = self.awake(step)
-        if self.learning or full < _AWAKE or step > _EARLY * len(self._full):
+        if full < _AWAKE or step > _EARLY * len(self._full):
             return None
         if min(self.losses) > _MOVED * self._start:
             return Sign("stuck", f"the loss, {loss:.2f}, has hardly left its start ({self._start:.2f})")
-        if full < _LEARNT or step < 0.1 * len(self._full):
+        late = self._mean(0.75, 1)
+        unlearnt = self._words is not None and late > _FREQUENCIES * self._words
+        if not unlearnt or full < _LEARNT or step < 0.1 * len(self._full):
             return None
         if loss > self._words:
             return Sign(
                 "stuck", f"the loss, {loss:.2f}, is above that of word frequencies alone ({self._words:.2f})"
             )
-        if self._mean(0.75, 1) > (1 - _STILL_FALLING) * self._mean(0.5, 0.75):
+        if late > (1 - _STILL_FALLING) * self._mean(0.5, 0.75):
             return Sign(
                 "stuck",
                 f"the loss, {loss:.2f}, stands still near that of word frequencies ({self._words:.2f})",
@@ -127,13 +129,10 @@ class Signs:
         return own, float(trial[begins[lines[0]] : self.steps[lines[-1]]].mean())
 
     def _mean(self, begin: float, end: float) -> float:
-        """Mean loss over a part of the updates so far."""
-        last = self.steps[-1]
-        return float(
-            np.mean(
-                [v for s, v in zip(self.steps, self.losses, strict=True) if begin * last < s <= end * last]
-            )
-        )
+        """Mean loss over a part of the updates so far; NaN without a line there."""
+        last, lines = self.steps[-1], zip(self.steps, self.losses, strict=True)
+        chosen = [loss for step, loss in lines if begin * last < step <= end * last]
+        return sum(chosen) / len(chosen) if chosen else math.nan
 
 
 def rates(schedule: Callable[[mx.array], mx.array], total: int) -> np.ndarray:

@@ -35,7 +35,7 @@ def test_the_entropy_of_the_words_counts_the_ends_of_stories():
 @given(st.floats(15, 60), st.floats(1.0, 4.5), st.integers(0, 2**31))
 def test_a_loss_that_falls_is_no_sign(half_life, end, seed):
     steps = np.arange(10, 1001, 10)
-    noise = 0.05 * np.random.default_rng(seed).standard_normal(len(steps))
+    noise = 0.03 * np.random.default_rng(seed).standard_normal(len(steps))
     assert read(end + (GUESS - end) * 0.5 ** (steps / half_life) + noise) is None
 
 
