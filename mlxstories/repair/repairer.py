@@ -164,9 +164,9 @@ class _Repairer:
             if remedy is not None:
                 raise _Repairing(remedy)
 
-    def _suspects(self, gradient_norm: float | None) -> list[Suspect]:
-        trainer = self._trainer
-        found = suspects(trainer.phase, trainer.total_steps, gradient_norm)
+    def _suspects(self, phase: Phase) -> list[Suspect]:
+        norms = [r["grad_norm"] for r in self._trainer.run.metrics() if r["split"] == "train"]
+        found = suspects(phase, self._trainer.total_steps, norms[0] if norms else None)
         start = bad_start(self._start.weights, self._fresh_start().weights)
         return [start, *found] if start else found
 
@@ -192,7 +192,7 @@ class _Repairer:
 
     def _recipe(self, sign: Sign, phase: Phase, updates: int) -> _Remedy | None:
         """From the start with the suspects set right, if that clearly wins over what the run has done so far."""
-        found = self._suspects(self._gradient_norm())
+        found = self._suspects(phase)
         if not found:
             return None
         changes = {path: value for suspect in found for path, value in suspect.changes.items()}
@@ -212,13 +212,9 @@ class _Repairer:
             return self._signs.losses[-1], final_loss(trial)
         return self._signs.beside(trial)
 
-    def _gradient_norm(self) -> float | None:
-        norms = [r["grad_norm"] for r in self._trainer.run.metrics() if r["split"] == "train"]
-        return norms[0] if norms else None
-
     def _rate(self, sign: Sign, phase: Phase) -> _Remedy | None:
         """From the start with the best rate for all that is suspicious set right."""
-        found = self._suspects(self._gradient_norm())
+        found = self._suspects(phase)
         changes = {path: value for suspect in found for path, value in suspect.changes.items()}
         if phase.clip_norm is None:
             changes["clip_norm"] = 1.0
