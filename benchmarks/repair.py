@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import click
@@ -163,8 +164,9 @@ def train(dataset, phase, plant: Callable | None, seed: int, steps: int, repairs
         except (NotFinite, GaveUp):
             loss = math.inf
     done = [
-        ", ".join(f"{path.rpartition('.')[2]} {new}" for path, (_, new) in r["changes"].items())
-        for r in trainer.repairs
+        ", ".join(f"{path.rpartition('.')[2]} {new}" for path, (_, new) in repair["changes"].items())
+        or (f"{len(repair['skipped'])} microbatches left out" if repair["skipped"] else "weights drawn anew")
+        for repair in trainer.repairs
     ]
     return Outcome(
         loss,
@@ -198,18 +200,25 @@ def with_healthy(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table of faults and the line of their sum."""
+    """The table of faults, means over the seeds, and the line of their sum."""
+    planted: dict[str, list[dict[str, Any]]] = {fault.name: [] for fault in faults()}
+    for row in sorted(with_healthy(rows), key=lambda row: row["seed"]):
+        planted[row["name"]].append(row)
     lines = [
-        "| fault | seed | repaired | now | loss without | loss with | healthy | ratio | updates |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| planted | found | now, at the first seed | loss without | with | healthy | worst ratio | updates |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in with_healthy(rows):
-        codes = ", ".join(f"`{code}`" for code in row["codes"]) or "–"
-        lines.append(
-            f"| {row['name']} | {row['seed']} | {codes} | {'; '.join(row['changes']) or '–'} "
-            f"| {row['untreated']:.2f} | {row['loss']:.2f} | {row['healthy']:.2f} "
-            f"| {row['loss'] / row['healthy']:.2f} | {row['updates']:.2f} |"
-        )
+    for name, found in planted.items():
+        if found:
+            codes = sorted({code for row in found for code in row["codes"]})
+            losses = (fmean(row[key] for row in found) for key in ("untreated", "loss", "healthy"))
+            lines.append(
+                f"| {name} | {', '.join(f'`{code}`' for code in codes) or '–'} "
+                f"| {'; '.join(found[0]['changes']) or '–'} "
+                f"| {' | '.join('∞' if math.isinf(loss) else f'{loss:,.2f}' for loss in losses)} "
+                f"| {max(row['loss'] / row['healthy'] for row in found):.3f} "
+                f"| {fmean(row['updates'] for row in found):.2f} |"
+            )
     return "\n".join([*lines, "", summary(rows)])
 
 

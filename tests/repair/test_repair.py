@@ -9,6 +9,8 @@ import time
 import mlx.core as mx
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories import experiment
@@ -21,7 +23,7 @@ from mlxstories.phases import PHASES, override
 from mlxstories.plots.curves import figures
 from mlxstories.plots.runs import read_curves
 from mlxstories.repair import GaveUp, train_and_repair
-from mlxstories.repair.branches import Branches, Snapshot
+from mlxstories.repair.branches import Branches, Snapshot, Trial, _lowest
 from mlxstories.training import Stream, TrainingConfig
 
 STEPS = 100
@@ -149,6 +151,26 @@ def test_several_processes_are_refused_before_anything_is_trained(dataset, tmp_p
     with pytest.raises(StoriesError, match="one process, not in 2"):
         train_and_repair(trainer, 3)
     assert trainer.run.metrics() == []
+
+
+def test_a_trial_goes_on_where_it_stopped(dataset, tmp_path):
+    trainer = trainer_for(dataset, tmp_path / "run", {}, steps=STEPS)
+    branches, start = Branches(trainer), Snapshot.of(trainer)
+    with branches.trials():
+        whole = branches.losses(start, trainer.phase, 9)
+        trial = Trial(start, trainer.phase)
+        branches.extend(trial, 4)
+        branches.extend(trial, 9)
+    assert trial.losses.tolist() == whole.tolist()
+    assert trial.at.progress.step == 9 and branches.spent == 18
+
+
+@given(st.floats(-1.5, 1.5), st.floats(0.1, 10), st.floats(-5, 5))
+def test_a_parabola_is_lowest_at_its_vertex_or_an_end(vertex, curvature, level):
+    values = [level + curvature * (x - vertex) ** 2 for x in (-1, 0, 1)]
+    assert _lowest(*values) == pytest.approx(min(1, max(-1, vertex)), abs=1e-6)
+    assert _lowest(1.0, 2.0, 1.5) == -1 and _lowest(1.0, 2.0, 0.5) == 1
+    assert _lowest(1.0, 0.5, float("inf")) == 0
 
 
 def test_trials_leave_the_trainer_as_it_was(dataset, tmp_path):
