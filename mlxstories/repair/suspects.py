@@ -96,7 +96,7 @@ def _of_step(phase: Phase, gradient_norm: float | None) -> Iterator[Suspect]:
         yield Suspect(
             "extreme-constants",
             f"label smoothing is {phase.label_smoothing:g}",
-            {"label_smoothing": 0.1},
+            {"label_smoothing": 0.0},
         )
     clip = phase.clip_norm
     if gradient_norm is not None and clip is not None and clip < 1 and math.isfinite(gradient_norm):
