@@ -2,6 +2,7 @@
 
 import signal
 
-# A command in the background of a shell without job control, as in some CIs, ignores Ctrl-C, and so would the
-# processes that tests interrupt.
+# A command in the background of a shell without job control, as in some CIs, ignores Ctrl-C, and one under nohup the
+# end of its terminal; so would the processes that tests stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
