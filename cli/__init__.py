@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shlex
@@ -46,22 +47,31 @@ class _Commands(click.Group):
             formatter.write_dl([(name, _SUMMARIES[name]) for name in COMMANDS])
 
     def invoke(self, ctx):
-        from mlxstories.errors import StoriesError
-
         try:
-            return super().invoke(ctx)
-        except (StoriesError, click.UsageError) as error:
+            with _in_one_line():
+                return super().invoke(ctx)
+        except click.UsageError:
             if os.environ.get("MLX_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) != "0":
-                # a launcher gave all the same command, and stops the others when the first has said what is wrong
-                time.sleep(2)
-            if isinstance(error, StoriesError):
-                raise click.UsageError(str(error)) from error
+                from mlxstories.distributed.group import HEAD_START
+
+                time.sleep(HEAD_START)  # a launcher gave all the same command
             raise
-        except OSError as error:
-            if error.filename is None:
-                raise
-            # a path that cannot even be looked at: too long a name, a folder that may not be read
-            raise click.UsageError(f"{error.filename}: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def _in_one_line():
+    """What the user can mend is shown by click, without a traceback."""
+    from mlxstories.errors import StoriesError
+
+    try:
+        yield
+    except StoriesError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # a path that cannot even be looked at: too long a name, a folder that may not be read
+        raise click.UsageError(f"{error.filename}: {error.strerror}.") from error
 
 
 # Help must not import the commands, which import MLX, so their one-line summaries stand here.

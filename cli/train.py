@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -94,7 +95,7 @@ def command(context, patience, **options):
         sys.exit(1)
 
 
-def _shared(context) -> dict[str, str]:
+def _shared(context) -> dict[str, Any]:
     """The options as given, those that rank 0 alone goes by left out."""
     own = ("name", "runs", "report_to", "no_check", "patience")
     options = [option for option in context.command.params if option.name not in own]

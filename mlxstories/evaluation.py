@@ -9,7 +9,6 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.batch import Batch, batch_of, shares
 from mlxstories.data.dataset import Floor
@@ -17,6 +16,7 @@ from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.data.source import KINDS
 from mlxstories.distributed import ALONE, Group
 from mlxstories.losses import corrupt, target_nats
+from mlxstories.model import parameter_count
 
 ROWS = 16  # of an evaluation batch
 
@@ -112,9 +112,8 @@ def token_scores(model: nn.Module, batch: Batch, key: mx.array) -> tuple[mx.arra
     inputs, targets, mask = batch
     if model.config.arch == "encoder":
         (inputs, mask), targets = corrupt(inputs, mask, key, model.config.vocab_size), inputs
-    parameters = sum(weight.size for _, weight in tree_flatten(model.parameters()))
     scored = []
-    for part, stream in shares(Batch(inputs, targets, mask), parameters):
+    for part, stream in shares(Batch(inputs, targets, mask), parameter_count(model)):
         with mx.stream(stream):
             scored.append(target_nats(model(part.inputs), part.targets))
     nats, hits = (mx.concatenate(parts) for parts in zip(*scored, strict=True))

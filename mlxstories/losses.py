@@ -62,12 +62,20 @@ def target_nats(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array
         logits: [..., V].
         targets: int [...].
     """
-    logits, targets = logits.astype(mx.float32), targets[..., None]
-    best = mx.argmax(logits, axis=-1, keepdims=True)
-    shifted = logits - mx.take_along_axis(logits, best, axis=-1)
-    total = kernels.exp_nonpositive(shifted).sum(axis=-1, keepdims=True)
+    targets = targets[..., None]
+    best, shifted, _, total = _softmax_parts(logits)
     nats = mx.log(total) - mx.take_along_axis(shifted, targets, axis=-1)
     return nats.squeeze(-1), (best == targets).squeeze(-1)
+
+
+def _softmax_parts(logits: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    """Of logits [..., V]: where the largest is [..., 1], how far each lies below it, the exponentials of that [..., V],
+    and their sum [..., 1]; float32."""
+    logits = logits.astype(mx.float32)
+    best = mx.argmax(logits, axis=-1, keepdims=True)
+    shifted = logits - mx.take_along_axis(logits, best, axis=-1)
+    powers = kernels.exp_nonpositive(shifted)
+    return best, shifted, powers, powers.sum(axis=-1, keepdims=True)
 
 
 def _token_nats(smoothing: float) -> Callable:
@@ -129,11 +137,7 @@ def _chunked_nats(smoothing: float) -> Callable:
                 # One chunk after the other, or all their logits would be in memory at once.
                 x = mx.depends([x], [by_weight])[0]
             chosen, real = targets[part, None], mask[part, None]
-            logits = (x @ weight.T).astype(mx.float32)
-            best = mx.argmax(logits, axis=-1, keepdims=True)
-            shifted = logits - mx.take_along_axis(logits, best, axis=-1)
-            powers = kernels.exp_nonpositive(shifted)
-            total = powers.sum(axis=-1, keepdims=True)
+            best, shifted, powers, total = _softmax_parts(x @ weight.T)
             right = mx.take_along_axis(shifted, chosen, axis=-1)
             plain = mx.log(total) - right
             smoothed = plain

@@ -5,10 +5,23 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # SIGHUP says that the terminal was closed, or the ssh connection: what Ctrl-C on mlx.launch does to other computers
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def handled(number: int, handler: Callable | signal.Handlers) -> Iterator[None]:
+    """A signal is handled so within the block; outside the main thread, where Python allows no handlers, as before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, previous)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ import contextlib
 import json
 import platform
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ import numpy as np
 from mlxstories.distributed.buckets import in_buckets
 from mlxstories.distributed.patience import Watchdog
 from mlxstories.errors import StoriesError
+from mlxstories.stopping import handled
 
 T = TypeVar("T")
 
@@ -197,7 +197,7 @@ class Processes(Group):
                 say_once("it was told to stop, as when another process has ended.")
                 raise SystemExit(1)
 
-        with self._watchdog.running(say_once), _on_sigterm(end):
+        with self._watchdog.running(say_once), handled(signal.SIGTERM, end):
             try:
                 yield
             except RuntimeError as error:
@@ -237,18 +237,6 @@ class Processes(Group):
             return StoriesError(message)
         time.sleep(HEAD_START)
         return SystemExit(2)
-
-
-@contextlib.contextmanager
-def _on_sigterm(act: Callable[..., None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, act)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _differences(found: Any, first: Any, path: str = "") -> Iterator[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import mlx.core as mx
 
 from mlxstories.distributed.group import ALONE, Group, Processes
 from mlxstories.errors import StoriesError
+from mlxstories.stopping import handled
 
 PATIENCE = 600.0  # seconds
 # what tells which backend mlx.launch was asked for, beside MLX_RANK
@@ -43,7 +42,8 @@ def join(patience: float = PATIENCE, environment: Mapping[str, str] = os.environ
             "cannot use: launch with another --backend, such as ring."
         )
     try:
-        with _default_signals():
+        # MLX connects without giving Python a chance to run, so an interruption must act by itself
+        with handled(signal.SIGINT, signal.SIG_DFL):
             group = mx.distributed.init(strict=True, backend=backend)
             if group.size() == 1:
                 return ALONE
@@ -80,16 +80,3 @@ def _hosts(path: str) -> list:
     if not isinstance(hosts, list):
         raise StoriesError(f"MLX_HOSTFILE names {path}, which is not a list of addresses for each rank.")
     return hosts
-
-
-@contextlib.contextmanager
-def _default_signals() -> Iterator[None]:
-    """MLX connects without giving Python a chance to run, so an interruption must act by itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -115,7 +115,7 @@ class Branches:
         losses = np.append(trial.losses, np.full(max(0, updates - first), np.inf))
         if first < len(losses) and np.isfinite(trial.losses).all():
             at.apply(trainer, trial.phase)
-            self._train(losses, first, at.progress.step, trial.phase)
+            self._train(losses, first, at.progress.step - first, trial.phase)
             progress = dataclasses.replace(
                 at.progress,
                 step=at.progress.step + len(losses) - first,
@@ -125,14 +125,15 @@ class Branches:
             trial.at = Snapshot(progress, _same(trainer.model.parameters()), _same(trainer.optimizer.state))
         trial.losses = losses
 
-    def _train(self, losses: np.ndarray, first: int, step_number: int, phase: Phase) -> None:
-        """Fill in the losses from number ``first`` on, as long as there is hope."""
+    def _train(self, losses: np.ndarray, first: int, start: int, phase: Phase) -> None:
+        """Fill in the losses of a trial that began at step ``start``, from number ``first`` on, as long as there is
+        hope."""
         trainer = self._trainer
         step = trainer.new_step()
         trainer.model.train()
         for index in range(first, len(losses)):
             batches = [next(trainer.stream) for _ in range(phase.accumulation)]
-            result = step(batches, trainer.config.seed * 2**32 + step_number + index - first)
+            result = step(batches, trainer.config.seed * 2**32 + start + index)
             self.spent += 1
             loss = float(result.nats) / max(1.0, float(result.tokens))
             if not math.isfinite(loss + float(result.grad_norm)) or loss > losses[0] + _HOPELESS:

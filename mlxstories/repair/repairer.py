@@ -164,11 +164,14 @@ class _Repairer:
             if remedy is not None:
                 raise _Repairing(remedy)
 
-    def _suspects(self, phase: Phase) -> list[Suspect]:
+    def _cure(self, phase: Phase) -> tuple[list[Suspect], dict[str, Any], Snapshot]:
+        """What is suspicious, the changes of the phase that set it right, and the start to go with them."""
         norms = [r["grad_norm"] for r in self._trainer.run.metrics() if r["split"] == "train"]
         found = suspects(phase, self._trainer.total_steps, norms[0] if norms else None)
-        start = bad_start(self._start.weights, self._fresh_start().weights)
-        return [start, *found] if start else found
+        changes = {path: value for suspect in found for path, value in suspect.changes.items()}
+        fresh = self._fresh_start()
+        bad = bad_start(self._start.weights, fresh.weights)
+        return ([bad, *found], changes, fresh) if bad else (found, changes, self._start)
 
     def _remedy(self, sign: Sign) -> _Remedy | None:
         trainer, spent = self._trainer, self._branches.spent
@@ -192,11 +195,9 @@ class _Repairer:
 
     def _recipe(self, sign: Sign, phase: Phase, updates: int) -> _Remedy | None:
         """From the start with the suspects set right, if that clearly wins over what the run has done so far."""
-        found = self._suspects(phase)
+        found, changes, cured = self._cure(phase)
         if not found:
             return None
-        changes = {path: value for suspect in found for path, value in suspect.changes.items()}
-        cured = self._fresh_start() if any(suspect.fresh for suspect in found) else self._start
         without, with_it = self._beside(sign, self._branches.losses(cured, override(phase, changes), updates))
         if not with_it < _CLEARLY * without:
             return None
@@ -214,11 +215,9 @@ class _Repairer:
 
     def _rate(self, sign: Sign, phase: Phase) -> _Remedy | None:
         """From the start with the best rate for all that is suspicious set right."""
-        found = self._suspects(phase)
-        changes = {path: value for suspect in found for path, value in suspect.changes.items()}
+        _, changes, start = self._cure(phase)
         if phase.clip_norm is None:
             changes["clip_norm"] = 1.0
-        start = self._fresh_start() if any(suspect.fresh for suspect in found) else self._start
         base = override(phase, changes)
         rate, trial = self._branches.best_rate(start, base)
         without, with_it = self._beside(sign, trial)

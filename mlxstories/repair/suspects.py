@@ -26,13 +26,11 @@ class Suspect:
         code: of the catalogue.
         message: one clause.
         changes: fields by dotted path and their sane values.
-        fresh: the weights have to be drawn anew.
     """
 
     code: str
     message: str
     changes: dict[str, Any]
-    fresh: bool = False
 
 
 def suspects(phase: Phase, total: int, gradient_norm: float | None) -> list[Suspect]:
@@ -118,6 +116,5 @@ def bad_start(weights: Any, fresh: Any) -> Suspect | None:
                 "bad-initialization",
                 f"{name} starts at {actual / usual:.2g} times its usual scale",
                 {},
-                fresh=True,
             )
     return None

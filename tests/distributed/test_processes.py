@@ -60,9 +60,8 @@ def test_two_processes_give_the_losses_of_one_across_a_stop_and_a_change_of_thei
     assert finish([alone])[0][0] == 0
     both = ranks.start(2, cli(*options, "--name", "both"), tmp_path, **PIPES)
     wait_for_step(tmp_path / "both", 2, both)
-    both[1].send_signal(
-        signal.SIGHUP
-    )  # one is told, as when its terminal is closed; both stop after the same step
+    # one is told, as when its terminal is closed; both stop after the same step
+    both[1].send_signal(signal.SIGHUP)
     (code, out, err), (other_code, *other_output) = finish(both)
     assert code == other_code == 0, err
     assert "Continue with" in out and other_output == ["", ""]
