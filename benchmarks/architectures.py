@@ -89,7 +89,7 @@ def attempt(name: str) -> dict | None:
     import mlx.core as mx
 
     from mlxstories.errors import StoriesError
-    from mlxstories.ladder.architecture import architecture
+    from mlxstories.faults.architecture import architecture
 
     passed: list[str] = []
     why = ""

@@ -64,8 +64,8 @@ def diagnosed(kind: str, name: str, seed: int) -> Result:
     from mlxstories.ladder import diagnose
 
     if kind == "fault":
-        from mlxstories.ladder.faults import FAULTS
-        from mlxstories.ladder.recipe import built_in
+        from mlxstories.faults import FAULTS
+        from mlxstories.faults.recipe import built_in
 
         group, expected = FAULTS[name].group, FAULTS[name].code
         subject = built_in(seed=seed, fault=name)
@@ -93,7 +93,7 @@ def diagnosed(kind: str, name: str, seed: int) -> Result:
 def tasks(seeds: list[int], only: tuple[str, ...], which: str) -> list[tuple[str, str, int]]:
     from healthy import HEALTHY
 
-    from mlxstories.ladder.faults import FAULTS
+    from mlxstories.faults import FAULTS
 
     kinds = {"fault": FAULTS, "healthy": HEALTHY}
     chosen = [
@@ -151,7 +151,7 @@ def in_words(totals: dict) -> str:
 
 def table(results: list[Result]) -> str:
     """The table of docs/faults.md, one row for each fault."""
-    from mlxstories.ladder.faults import FAULTS
+    from mlxstories.faults import FAULTS
 
     lines = [
         in_words(summary(results)),

@@ -33,7 +33,6 @@ from hypothesis import strategies as st
 from mangling import JUNK, mangled, mangled_json, spoiled
 from sandbox import Sandbox
 
-from mlxstories import checkpoints, experiment
 from mlxstories.cli import main as cli
 from mlxstories.comparison.arms import read_arms
 from mlxstories.data import shards
@@ -42,9 +41,11 @@ from mlxstories.data.readers import SEPARATORS, read_documents
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
 from mlxstories.export import import_model
+from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.plots.runs import read_curves
-from mlxstories.runs import Checkpoint, Run, find_run
-from mlxstories.sampling import SamplingConfig
+from mlxstories.runs import checkpoints
+from mlxstories.runs.directory import Checkpoint, Run, find_run
+from mlxstories.training import experiment
 
 CPU_SECONDS = 20
 TEXT = (

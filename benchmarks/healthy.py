@@ -28,8 +28,8 @@ from zoo import (
 )
 
 from mlxstories.batch import Batch
+from mlxstories.faults.recipe import built_in
 from mlxstories.ladder import Subject
-from mlxstories.ladder.recipe import built_in
 
 HEALTHY: dict[str, Callable[[int], Subject]] = {}
 """Name to a function of the seed."""

@@ -74,7 +74,7 @@ def corrupted(mask: float, *places: tuple[int, int]) -> Callable:
 def healthy() -> dict[str, Any]:
     """The recipes that faults are planted in: the three phases as they are shipped, and other optimisers at a rate
     that suits them."""
-    from mlxstories.phases import PHASES, override
+    from mlxstories.training.phases import PHASES, override
 
     return {
         "phase 1": PHASES[1],
@@ -145,11 +145,11 @@ class Outcome:
 
 
 def train(dataset, phase, plant: Callable | None, seed: int, steps: int, repairs: int) -> Outcome:
-    from mlxstories import experiment
     from mlxstories.data.tokenizer import END
     from mlxstories.model import size_config
     from mlxstories.repair import GaveUp, train_and_repair
-    from mlxstories.training import NotFinite, TrainingConfig
+    from mlxstories.training import experiment
+    from mlxstories.training.trainer import NotFinite, TrainingConfig
 
     parts = {"separator": END, "context": CONTEXT, "qk_norm": phase.qk_norm}
     shape = size_config(SIZE, dataset.tokenizer.vocab_size, **parts)
@@ -180,7 +180,7 @@ def train(dataset, phase, plant: Callable | None, seed: int, steps: int, repairs
 def measure(kind: str, name: str, seed: int, steps: int, stories: int) -> dict[str, Any]:
     """One healthy run with repair, or one fault without and with it."""
     from mlxstories.data.dataset import DataConfig, load_dataset
-    from mlxstories.phases import override
+    from mlxstories.training.phases import override
 
     dataset, recipes = load_dataset(DataConfig(stories=stories, validation=60)), healthy()
     row = {"name": name, "seed": seed, "of": None, "untreated": None}
@@ -246,7 +246,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path))
 def main(seeds, steps, stories, only, jobs, path):
     """Measure, and print the table."""
-    from mlxstories.runs import write_json
+    from mlxstories.runs.directory import write_json
 
     named = [("healthy", name) for name in healthy()] + [("fault", fault.name) for fault in faults()]
     tasks = [

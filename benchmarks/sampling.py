@@ -110,9 +110,9 @@ def _mlxstories(folder: Path, stories: int):
 
     from mlxstories.data.tokenizer import END
     from mlxstories.export.shapes import shape_of
-    from mlxstories.generation import generate, stream
+    from mlxstories.generation.decoding import generate, stream
+    from mlxstories.generation.sampling import SamplingConfig
     from mlxstories.model import Transformer, size_config
-    from mlxstories.sampling import SamplingConfig
 
     config = size_config("base", VOCABULARY, context=CONTEXT, separator=END)
     options = {"max_tokens": LAST, "sampling": SamplingConfig(temperature=0)}
@@ -158,7 +158,7 @@ def _mlx_lm(folder: Path):
 
 
 def _mlx_lm_with_blas(folder: Path):
-    from mlxstories import blas
+    from mlxstories.backend import blas
 
     blas.install()
     return _mlx_lm(folder)

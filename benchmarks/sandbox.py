@@ -8,15 +8,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlxstories import experiment
 from mlxstories.data import source
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.data.prepare import prepare
 from mlxstories.export import export
 from mlxstories.model import ModelConfig
-from mlxstories.phases import PHASES
-from mlxstories.runs import Run
-from mlxstories.training import TrainingConfig
+from mlxstories.runs.directory import Run
+from mlxstories.training import experiment
+from mlxstories.training.phases import PHASES
+from mlxstories.training.trainer import TrainingConfig
 
 
 class Sandbox:

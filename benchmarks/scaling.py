@@ -27,7 +27,7 @@ import numpy as np
 import ranks
 from kills import differences
 
-from mlxstories.runs import Run, write_json
+from mlxstories.runs.directory import Run, write_json
 
 PARTS = ("losses", "kills", "speed", "paper")
 SIZES = ("small", "base", "large")
@@ -194,14 +194,14 @@ def worker(size: str, rows: int, steps: int) -> None:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(os.environ["MLX_RANK"])]})
     from mlx.utils import tree_map
 
-    from mlxstories import experiment
     from mlxstories.data.dataset import DataConfig, load_dataset
     from mlxstories.distributed import join
-    from mlxstories.losses import objective
     from mlxstories.model import parameter_count, size_config
-    from mlxstories.phases import PHASE_1
-    from mlxstories.step import TrainStep
-    from mlxstories.training import TrainingConfig
+    from mlxstories.training import experiment
+    from mlxstories.training.losses import objective
+    from mlxstories.training.phases import PHASE_1
+    from mlxstories.training.step import TrainStep
+    from mlxstories.training.trainer import TrainingConfig
 
     group = join()
     dataset = load_dataset(DataConfig(stories=500, validation=10))

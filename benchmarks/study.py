@@ -21,12 +21,12 @@ from mlxstories.comparison.cells import Setting
 from mlxstories.comparison.document import markdown
 from mlxstories.comparison.study import Row, Table, as_dict, tabulate
 from mlxstories.data.dataset import DataConfig
-from mlxstories.files import write_json
 from mlxstories.model.config import SIZES as SIZES_OF_MODELS
-from mlxstories.phases import PHASE_1, override
 from mlxstories.plots.comparison import figures
 from mlxstories.plots.style import save
-from mlxstories.serialize import from_dict
+from mlxstories.storage.files import write_json
+from mlxstories.storage.serialize import from_dict
+from mlxstories.training.phases import PHASE_1, override
 
 GALLERY = Path(__file__).parent.parent / "plots" / "gallery"
 SEEDS = range(5)

@@ -158,12 +158,12 @@ def _mlx(shape: dict, tokens: np.ndarray, dtype: str, folder: Path, _compiled: b
     from mlx.utils import tree_flatten
 
     from mlxstories.batch import Batch
-    from mlxstories.cost import operations
-    from mlxstories.experiment import new_model
-    from mlxstories.losses import objective
     from mlxstories.model import ModelConfig, parameter_count
     from mlxstories.optim import OptimizerConfig, build_optimizer
-    from mlxstories.step import TrainStep
+    from mlxstories.training.cost import operations
+    from mlxstories.training.experiment import new_model
+    from mlxstories.training.losses import objective
+    from mlxstories.training.step import TrainStep
 
     base = resident("VmRSS")
     config = ModelConfig(**shape)

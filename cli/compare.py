@@ -84,10 +84,10 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
     from mlxstories.comparison.cells import Setting
     from mlxstories.comparison.document import markdown
     from mlxstories.comparison.study import BUDGETS, as_dict
-    from mlxstories.runs import write_json, write_text
+    from mlxstories.runs.directory import write_json, write_text
 
     if story:
-        from mlxstories.comparison.story import reproduce
+        from mlxstories.comparison.reproduction import reproduce
 
         with _stopping():
             click.echo(reproduce(store, lambda line: click.echo(line, err=True)))

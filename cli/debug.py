@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from mlxstories import story as debugging_story
 from mlxstories.cli.options import RUN_OR_FILE
+from mlxstories.comparison import debugging_story
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
@@ -59,9 +59,9 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
     if file and fault:
         raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
     from mlxstories.errors import StoriesError
+    from mlxstories.faults.recipe import built_in
     from mlxstories.ladder import diagnose
     from mlxstories.ladder.limits import TimeLimitError, time_limit
-    from mlxstories.ladder.recipe import built_in
 
     ladder = Ladder(sys.stderr if report == "-" else sys.stdout)
     try:
@@ -84,11 +84,11 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
 
 
 def _subject(spec: str, seed: int):
-    from mlxstories import experiment
+    from mlxstories.faults.architecture import architecture
     from mlxstories.ladder import load_subject
-    from mlxstories.ladder.architecture import architecture
     from mlxstories.model.mlx_lm import PREFIX
-    from mlxstories.runs import RUNS, find_run
+    from mlxstories.runs.directory import RUNS, find_run
+    from mlxstories.training import experiment
 
     if spec.startswith(PREFIX):
         return architecture(spec.removeprefix(PREFIX), seed)
@@ -98,7 +98,7 @@ def _subject(spec: str, seed: int):
 
 
 def list_faults() -> None:
-    from mlxstories.ladder.faults import FAULTS
+    from mlxstories.faults import FAULTS
 
     width = max(map(len, FAULTS))
     group = None
@@ -114,7 +114,7 @@ def write_report(report: dict, place: str) -> None:
     if place == "-":
         click.echo(text, nl=False)
         return
-    from mlxstories.runs import write_text, writing
+    from mlxstories.runs.directory import write_text, writing
 
     path = Path(place)
     with writing(path):

@@ -30,7 +30,7 @@ def command(run, to, dtype, bits, which, runs):
     RUN is a run's name or directory; without it, the newest run. DIR also holds a model card, README.md.
     """
     from mlxstories.export import export
-    from mlxstories.runs import find_run
+    from mlxstories.runs.directory import find_run
 
     found = find_run(run, Path(runs))
     done = export(found, to, which=which, dtype=dtype, bits=bits and int(bits))

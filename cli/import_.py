@@ -19,7 +19,7 @@ def command(source, name, runs):
     DIR is what `mlxstories export` wrote, or what mlx-lm made of it. The run stands at step 0 with these weights.
     """
     from mlxstories.export import import_model
-    from mlxstories.runs import run_path
+    from mlxstories.runs.directory import run_path
 
     run = import_model(source, run_path(runs, name or source.resolve().name))
     click.echo(f"{run.path}. Next:\n  mlxstories sample {run.path}")

@@ -22,7 +22,7 @@ from mlxstories.cli.recipe import model_options
 )
 def command(as_json, cost, model, vocab_size, batch_size):
     """Show versions, device, BLAS, memory and where data and runs lie, or the cost of a training step."""
-    from mlxstories.environment import environment, places, warnings
+    from mlxstories.runs.environment import environment, places, warnings
 
     if cost:
         facts = _cost(model, vocab_size, batch_size)
@@ -51,9 +51,9 @@ def command(as_json, cost, model, vocab_size, batch_size):
 
 
 def _cost(model: dict, vocab_size: int, batch_size: int) -> dict:
-    from mlxstories.cost import measure, training_cost
     from mlxstories.errors import StoriesError
     from mlxstories.model import size_config
+    from mlxstories.training.cost import measure, training_cost
 
     if batch_size < 1:
         raise StoriesError(f"--batch-size must be at least 1; got {batch_size}")

@@ -34,7 +34,7 @@ def command(names, export, suffix, against, runs):
     from mlxstories.plots.curves import figures
     from mlxstories.plots.runs import read_curves
     from mlxstories.plots.style import save
-    from mlxstories.runs import find_run
+    from mlxstories.runs.directory import find_run
 
     curves = read_curves([find_run(name, Path(runs)) for name in names or (None,)])
     for name, figure in figures(curves, against).items():

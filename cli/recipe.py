@@ -30,7 +30,7 @@ def phase_options(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def wrapper(*args, phase, settings, **options):
-        from mlxstories.phases import PHASES, override
+        from mlxstories.training.phases import PHASES, override
 
         changes = {}
         for option, (field, _, _) in _PHASE_FIELDS.items():

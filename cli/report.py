@@ -30,12 +30,12 @@ def command(names, to, show, num, runs):
     one arm, with 95 % intervals.
     """
     from mlxstories.errors import StoriesError
-    from mlxstories.files import write_text, writing
     from mlxstories.plots.report import page
     from mlxstories.plots.report.accounts import read_accounts
     from mlxstories.plots.report.stories import stories
     from mlxstories.plots.report.verdict import verdict
-    from mlxstories.runs import find_run
+    from mlxstories.runs.directory import find_run
+    from mlxstories.storage.files import write_text, writing
 
     accounts = read_accounts([find_run(name, Path(runs)) for name in names or (None,)])
     told = {}

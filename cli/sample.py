@@ -51,11 +51,11 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     """
     from pathlib import Path
 
-    from mlxstories.checkpoints import load_model
     from mlxstories.errors import StoriesError
-    from mlxstories.generation import generate, text_statistics
-    from mlxstories.runs import find_run
-    from mlxstories.sampling import SamplingConfig
+    from mlxstories.generation.decoding import generate, text_statistics
+    from mlxstories.generation.sampling import SamplingConfig
+    from mlxstories.runs.checkpoints import load_model
+    from mlxstories.runs.directory import find_run
 
     if num < 1:
         raise StoriesError(f"--num must be at least 1; got {num}")
@@ -109,7 +109,7 @@ def _encode(tokenizer, prompt: str) -> list[int]:
 
 def _show(model, tokenizer, start, row, options) -> list[int]:
     """Print a story as it grows; returns its tokens."""
-    from mlxstories.generation import stream
+    from mlxstories.generation.decoding import stream
 
     tokens = list(start)
     shown = tokenizer.decode(tokens)

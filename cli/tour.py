@@ -78,7 +78,7 @@ def command(yes, keep):
     Runs the commands one after the other, each with a few words before it. Works offline, and leaves nothing
     behind unless --keep says where.
     """
-    from mlxstories.files import writing
+    from mlxstories.storage.files import writing
 
     ask = sys.stdin.isatty() and not yes
     if keep and (keep / "runs" / "first").exists():

@@ -103,10 +103,10 @@ def _shared(context) -> dict[str, Any]:
 
 
 def _train(group, show, *, command, name, runs, report_to, no_check, resume, **recipe):
-    from mlxstories import experiment
     from mlxstories.distributed.following import open_run
-    from mlxstories.runs import find_run, run_path
-    from mlxstories.trackers import Trackers
+    from mlxstories.runs.directory import find_run, run_path
+    from mlxstories.runs.trackers import Trackers
+    from mlxstories.training import experiment
 
     names = [name.strip() for name in report_to.split(",") if name.strip()] if group.leads else []
     trackers = group.together(lambda: Trackers(names))
@@ -131,10 +131,10 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
 
 
 def _run(trainer, show, *, check: bool) -> None:
-    from mlxstories import experiment
     from mlxstories.errors import StoriesError
     from mlxstories.repair import GaveUp, train_and_repair
-    from mlxstories.training import NotFinite
+    from mlxstories.training import experiment
+    from mlxstories.training.trainer import NotFinite
 
     trainer.warn = show.finding
     if check and trainer.group.leads:
@@ -177,7 +177,7 @@ def _parts(data, model, phase, repair, max_repairs, **training):
     from mlxstories.data.dataset import load_dataset
     from mlxstories.data.tokenizer import END
     from mlxstories.model import shaped
-    from mlxstories.training import TrainingConfig
+    from mlxstories.training.trainer import TrainingConfig
 
     config = TrainingConfig(**training, max_repairs=max_repairs if repair else 0)
     dataset = load_dataset(data)

@@ -35,7 +35,7 @@ def command(name, port, show, num, runs):
     """
     from mlxstories.plots.report.live import LiveReport
     from mlxstories.plots.report.server import Server, keep_up
-    from mlxstories.runs import find_run
+    from mlxstories.runs.directory import find_run
 
     run = find_run(name, Path(runs))
     report = LiveReport(run, num)

@@ -22,9 +22,9 @@ from mlxstories.data.splits import near_duplicates
 from mlxstories.data.survey import LEFT_OUT, TRAIN, Survey, files, identity, read
 from mlxstories.data.tokenizer import UNKNOWN, Tokenizer, chunks
 from mlxstories.errors import StoriesError
-from mlxstories.files import PARTIAL, remove_partial, sha256, sync, write_json, writing
-from mlxstories.lock import locked
-from mlxstories.serialize import from_dict, read_json, to_dict
+from mlxstories.storage.files import PARTIAL, remove_partial, sha256, sync, write_json, writing
+from mlxstories.storage.lock import locked
+from mlxstories.storage.serialize import from_dict, read_json, to_dict
 
 SHARD_TOKENS = 2**25  # of a shard, 64 MB of 16-bit tokens
 VOCABULARY_LENGTH = 2**28  # characters of training stories that a vocabulary is learned from

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mlxstories.errors import StoriesError
-from mlxstories.serialize import parse_json
+from mlxstories.storage.serialize import parse_json
 
 SEPARATORS = ("auto", "endoftext", "blank-line", "file")
 MARK = "<|endoftext|>"

@@ -25,8 +25,8 @@ from mlxstories.data.config import DataConfig
 from mlxstories.data.packing import Documents
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
-from mlxstories.files import sha256, write_json
-from mlxstories.serialize import from_dict, read_json, to_dict
+from mlxstories.storage.files import sha256, write_json
+from mlxstories.storage.serialize import from_dict, read_json, to_dict
 
 FORMAT = "mlxstories shards 1"
 INDEX, PREPARING, TOKENIZER = "shards.json", "preparing.json", "tokenizer.json"

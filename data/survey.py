@@ -19,7 +19,7 @@ from mlxstories.data.splits import MOST_VALIDATION, distinct, fingerprint
 from mlxstories.data.tinystories import download
 from mlxstories.data.tokenizer import chunks
 from mlxstories.errors import StoriesError
-from mlxstories.files import sha256
+from mlxstories.storage.files import sha256
 
 LEFT_OUT, TRAIN, VALIDATION, UNDECIDED = range(4)
 

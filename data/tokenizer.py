@@ -13,7 +13,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 from tokenizers import Tokenizer as Backend
 
 from mlxstories.errors import StoriesError
-from mlxstories.files import write_text
+from mlxstories.storage.files import write_text
 
 END, UNKNOWN, MASK = 0, 1, 2
 SPECIALS = ("<|endoftext|>", "<|unknown|>", "<|mask|>")

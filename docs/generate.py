@@ -67,8 +67,8 @@ def catalogue(written: str = "") -> str:
 
     Examples that ``written``, an earlier catalogue, holds are taken from there.
     """
+    from mlxstories.faults import FAULTS
     from mlxstories.ladder import CATALOGUE
-    from mlxstories.ladder.faults import FAULTS
 
     known = {
         match[1]: match[0] for match in re.finditer(r"^`--break ([a-z0-9.-]+)`.*\n\n(>.*\n)+", written, re.M)
@@ -86,8 +86,8 @@ def catalogue(written: str = "") -> str:
 
 def example(fault) -> str:
     """What the ladder says of ``fault``."""
+    from mlxstories.faults.recipe import built_in
     from mlxstories.ladder import diagnose
-    from mlxstories.ladder.recipe import built_in
 
     finding = diagnose(built_in(fault=fault.name)).findings[0]
     if finding.code != fault.code:

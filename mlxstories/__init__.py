@@ -14,10 +14,10 @@ _HOMES = {
     "Transformer": "model",
     "OptimizerConfig": "optim",
     "ScheduleConfig": "optim",
-    "PHASE_1": "phases",
-    "PHASE_2": "phases",
-    "PHASE_3": "phases",
-    "Phase": "phases",
+    "PHASE_1": "training.phases",
+    "PHASE_2": "training.phases",
+    "PHASE_3": "training.phases",
+    "Phase": "training.phases",
     "StoriesError": "errors",
 }
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlxstories import kernels
+from mlxstories.backend import kernels
 from mlxstories.data.packing import Rows
 
 SHARE = 3e7  # parameters times tokens that are worth a thread of their own: about 5 ms of one

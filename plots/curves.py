@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from mlxstories.comparison.debugging_story import EPOCHS
 from mlxstories.errors import StoriesError
 from mlxstories.plots.runs import Curves
 from mlxstories.plots.style import (
@@ -23,7 +24,6 @@ from mlxstories.plots.style import (
     new_figure,
     styled,
 )
-from mlxstories.story import EPOCHS
 
 AGAINST = {"updates": "step", "tokens": "tokens", "epochs": "epoch"}
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from mlxstories.comparison.debugging_story import MINIMAL
 from mlxstories.ladder.finding import Diagnosis
 from mlxstories.plots.style import COLOURS, GREY, legend_above, mark_level, new_figure, styled
 from mlxstories.plots.sweep import sweep
-from mlxstories.story import MINIMAL
 
 
 def figures(diagnosis: Diagnosis, *, story: bool = False) -> dict[str, Figure]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlxstories.errors import StoriesError
-from mlxstories.runs import Run
+from mlxstories.runs.directory import Run
 
 _POSITION = ("step", "epoch", "tokens")
 _TRAIN = (*_POSITION, "loss", "accuracy", "learning_rate", "grad_norm")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mlxstories.errors import StoriesError
-from mlxstories.runs import writing
+from mlxstories.runs.directory import writing
 
 FORMATS = ("png", "svg", "pdf")
 

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from mlxstories.comparison.debugging_story import SWEEP
 from mlxstories.errors import StoriesError
 from mlxstories.plots.style import COLOURS, GREY, new_figure, styled
-from mlxstories.story import SWEEP
 
 
 @styled

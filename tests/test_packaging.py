@@ -1,44 +1,47 @@
-"""What pyproject.toml packs is what the rooms hold."""
+"""A wheel holds every room, and nothing else lands beside the package."""
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
-tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
+import mlxstories
+
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-FOLDERS = {name: ROOT / place for name, place in SETUPTOOLS["package-dir"].items()}
 
 
-def packages() -> dict[str, Path]:
-    """Every package of the rooms by its import name."""
-    return {
-        ".".join([name, *init.parent.relative_to(folder).parts]): init.parent
-        for name, folder in FOLDERS.items()
-        for init in folder.rglob("__init__.py")
-    }
+@pytest.fixture(scope="module")
+def packed() -> set[str]:
+    """Paths inside the wheel."""
+    builder = WheelBuilder(str(ROOT))
+    return {file.distribution_path for file in builder.recurse_included_files()}
 
 
-def test_every_package_is_listed():
-    assert sorted(SETUPTOOLS["packages"]) == sorted(packages())
-
-
-def test_every_file_beside_the_code_is_packed():
-    patterns = [
-        str(packages()[name] / pattern)
-        for name, given in SETUPTOOLS["package-data"].items()
-        for pattern in given
-    ]
-    skipped = ("__pycache__", "gallery")  # the study's figures are documentation
-    others = [
-        path
-        for folder in FOLDERS.values()
+def test_every_module_and_template_is_packed(packed):
+    rooms = {"mlxstories": ROOT / "mlxstories"}
+    rooms |= {f"mlxstories/{name}": ROOT / name for name in ("cli", "data", "plots")}
+    here = {
+        f"{name}/{path.relative_to(folder).as_posix()}"
+        for name, folder in rooms.items()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".py" and not set(path.parts) & set(skipped)
-    ]
-    assert others
-    for path in others:
-        assert any(fnmatch(str(path), pattern) for pattern in patterns), f"{path} is in no package-data"
+        if path.is_file() and not {"__pycache__", "gallery"} & set(path.parts)
+    }
+    assert here <= packed
+    assert {
+        "mlxstories/py.typed",
+        "mlxstories/cli/train.py",
+        "mlxstories/plots/report/templates/report.css",
+    } <= packed
+
+
+def test_nothing_but_the_package_is_packed(packed):
+    assert {path.split("/")[0] for path in packed} == {"mlxstories"}
+    assert not [path for path in packed if "gallery" in path or "__pycache__" in path]
+
+
+def test_the_import_tree_is_the_file_tree():
+    package = Path(mlxstories.__file__).parent
+    for name in ("cli", "data", "plots"):
+        assert (package / name / "__init__.py").is_file()

@@ -12,8 +12,8 @@ from typing import Any
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
 from mlxstories.optim.schedules import SCHEDULES
-from mlxstories.phases import PHASE_1, PHASE_2, PHASES, Phase, differences, override, values
-from mlxstories.serialize import parse_json
+from mlxstories.storage.serialize import parse_json
+from mlxstories.training.phases import PHASE_1, PHASE_2, PHASES, Phase, differences, override, values
 
 _DATA = ("data", "stories", "validation", "tokenizer", "vocab_size", "split", "separator", "seed", "layout")
 # The story's five ingredients of phase 2, and the one that its author did not know of.

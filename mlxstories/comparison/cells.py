@@ -13,18 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlxstories import experiment
 from mlxstories.comparison.arms import Arm
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
-from mlxstories.generation import text_statistics
-from mlxstories.lock import Busy
+from mlxstories.generation.decoding import text_statistics
 from mlxstories.model import ModelConfig, size_config
-from mlxstories.runs import Run, write_json
-from mlxstories.serialize import read_json, to_dict
-from mlxstories.stream import Stream
-from mlxstories.training import NotFinite, TrainingConfig
+from mlxstories.runs.directory import Run, write_json
+from mlxstories.storage.lock import Busy
+from mlxstories.storage.serialize import read_json, to_dict
+from mlxstories.training import experiment
+from mlxstories.training.stream import Stream
+from mlxstories.training.trainer import NotFinite, TrainingConfig
 
 _TOLD = 16  # stories, for the measures of variety
 

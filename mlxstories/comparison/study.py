@@ -12,7 +12,7 @@ from mlxstories.comparison.arms import Arm, changed
 from mlxstories.comparison.cells import Cell, Setting
 from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
 from mlxstories.errors import StoriesError
-from mlxstories.phases import override
+from mlxstories.training.phases import override
 
 BUDGETS = ("tokens", "updates")
 MEASURES = ("loss", "accuracy", "distinct_2", "repeated_4", "seconds")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlxstories import kernels
+from mlxstories.backend import kernels
 from mlxstories.comparison import cells
 from mlxstories.comparison.cells import Cell
 from mlxstories.errors import StoriesError

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.distributed.group import Group
-from mlxstories.runs import Run
+from mlxstories.runs.directory import Run
 
 
 class Following(Run):

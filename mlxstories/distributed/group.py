@@ -23,7 +23,7 @@ import numpy as np
 from mlxstories.distributed.buckets import in_buckets
 from mlxstories.distributed.patience import Watchdog
 from mlxstories.errors import StoriesError
-from mlxstories.stopping import handled
+from mlxstories.training.stopping import handled
 
 T = TypeVar("T")
 

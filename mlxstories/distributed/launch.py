@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from mlxstories.distributed.group import ALONE, Group, Processes
 from mlxstories.errors import StoriesError
-from mlxstories.stopping import handled
+from mlxstories.training.stopping import handled
 
 PATIENCE = 600.0  # seconds
 # what tells which backend mlx.launch was asked for, beside MLX_RANK

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from mlxstories.stopping import STOPS
+from mlxstories.training.stopping import STOPS
 
 GRACE = 5.0  # seconds, at the least, for a step that was under way when a signal to stop came
 

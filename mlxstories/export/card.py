@@ -8,8 +8,8 @@ from typing import Any
 import jinja2
 
 from mlxstories.data.tokenizer import Tokenizer
-from mlxstories.runs import Run
-from mlxstories.serialize import read_json
+from mlxstories.runs.directory import Run
+from mlxstories.storage.serialize import read_json
 
 _SOURCES = {
     "stories": "the built-in stories of mlxstories, whose entropy is known",

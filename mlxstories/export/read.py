@@ -9,20 +9,20 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxstories import checkpoints
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
 from mlxstories.export.quantization import dequantize
 from mlxstories.export.shape import Arrays, Shape
 from mlxstories.export.shapes import SHAPES
 from mlxstories.export.tokenizer import restored
-from mlxstories.files import PARTIAL, sync, writing
 from mlxstories.model import ModelConfig, Transformer, parameter_count
 from mlxstories.optim import build_optimizer
-from mlxstories.phases import PHASE_1, Phase
-from mlxstories.runs import Run
-from mlxstories.serialize import from_dict, read_json, to_dict
-from mlxstories.training import Progress
+from mlxstories.runs import checkpoints
+from mlxstories.runs.directory import Run
+from mlxstories.storage.files import PARTIAL, sync, writing
+from mlxstories.storage.serialize import from_dict, read_json, to_dict
+from mlxstories.training.phases import PHASE_1, Phase
+from mlxstories.training.trainer import Progress
 
 
 def import_model(source: Path, path: Path) -> Run:

@@ -8,15 +8,15 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlxstories.checkpoints import load_model, save_arrays
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
 from mlxstories.export.card import card, scores
 from mlxstories.export.quantization import quantize
 from mlxstories.export.shapes import shape_of
 from mlxstories.export.tokenizer import PADDING, tokenizer_config, tokenizer_json
-from mlxstories.files import new_directory, write_json, write_text
-from mlxstories.runs import Run
+from mlxstories.runs.checkpoints import load_model, save_arrays
+from mlxstories.runs.directory import Run
+from mlxstories.storage.files import new_directory, write_json, write_text
 
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -16,7 +16,7 @@ import numpy as np
 from mlx.optimizers import AdamW, Optimizer
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlxstories import kernels  # noqa: F401  (puts the fast BLAS in place)
+from mlxstories.backend import kernels  # noqa: F401  (puts the fast BLAS in place)
 from mlxstories.ladder.batches import HostBatch, UnusableBatch, read_batch
 from mlxstories.ladder.finding import ERROR, Check, Finding, Rung
 from mlxstories.ladder.optimizers import (

@@ -175,7 +175,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON report."""
-        from mlxstories.environment import environment
+        from mlxstories.runs.environment import environment
 
         return {
             "subject": self.subject,

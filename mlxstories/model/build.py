@@ -9,7 +9,7 @@ from mlxstories.model.config import ModelConfig, size_config
 from mlxstories.model.decoder import Decoder
 from mlxstories.model.mlx_lm import PREFIX, MlxLmConfig, MlxLmDecoder, MlxLmModel
 from mlxstories.model.transformer import Transformer
-from mlxstories.serialize import from_dict
+from mlxstories.storage.serialize import from_dict
 
 
 def build_model(config: ModelConfig | MlxLmConfig) -> Transformer | MlxLmModel:

@@ -7,7 +7,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxstories import kernels
+from mlxstories.backend import kernels
 from mlxstories.model.cache import KVCache
 from mlxstories.model.layers import EPS, ROPE_BASE
 from mlxstories.model.transformer import Transformer

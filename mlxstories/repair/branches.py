@@ -15,10 +15,10 @@ import numpy as np
 from mlx.utils import tree_map
 
 from mlxstories.optim import build_optimizer
-from mlxstories.phases import Phase, override
+from mlxstories.training.phases import Phase, override
 
 if TYPE_CHECKING:
-    from mlxstories.training import Progress, Trainer
+    from mlxstories.training.trainer import Progress, Trainer
 
 TRIAL = 40  # updates that tell recipes apart
 _LONG_TRIAL = 100  # updates that tell rates an octave apart

@@ -18,14 +18,14 @@ import numpy as np
 
 from mlxstories.distributed import Group
 from mlxstories.errors import StoriesError
-from mlxstories.evaluation import Evaluation
 from mlxstories.ladder.finding import CATALOGUE, ERROR, Finding
 from mlxstories.model import Transformer
-from mlxstories.phases import Phase, override, values
 from mlxstories.repair.branches import TRIAL, Branches, Snapshot, final_loss, with_rate
 from mlxstories.repair.signs import Sign, Signs, rates, word_entropy
 from mlxstories.repair.suspects import Suspect, bad_start, suspects
-from mlxstories.training import NotFinite, Trainer
+from mlxstories.training.evaluation import Evaluation
+from mlxstories.training.phases import Phase, override, values
+from mlxstories.training.trainer import NotFinite, Trainer
 
 _CLEARLY = 0.98  # of the loss without the change
 # When a suspicious recipe is tried: after so many updates at the full rate or that share of the run, whichever is

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.finding import CATALOGUE
-from mlxstories.phases import Phase
+from mlxstories.training.phases import Phase
 
 _TIGHT = 0.05  # share of the gradient's norm that a clip leaves
 _FADES = 0.02  # of a weight, lost to decay in one update

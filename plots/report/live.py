@@ -6,7 +6,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.plots.report import page
 from mlxstories.plots.report.accounts import read_accounts
 from mlxstories.plots.report.stories import Story, stories
-from mlxstories.runs import Run
+from mlxstories.runs.directory import Run
 
 _FILES = ("config.json", "metrics.jsonl", "findings.json", "result.json")
 

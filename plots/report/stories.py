@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlxstories import experiment
-from mlxstories.checkpoints import load_model
 from mlxstories.data import source
 from mlxstories.data.dataset import validation_seed
 from mlxstories.data.tokenizer import Tokenizer
-from mlxstories.reading import Reading, read
-from mlxstories.runs import Run
+from mlxstories.generation.reading import Reading, read
+from mlxstories.runs.checkpoints import load_model
+from mlxstories.runs.directory import Run
+from mlxstories.training import experiment
 
 _SURE = (0.9, 0.5, 0.2, 0.05)  # a token's probability at the least, from class 0 to class 3; below, class 4
 

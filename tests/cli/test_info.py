@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from click.testing import CliRunner
 
-from mlxstories import blas
+from mlxstories.backend import blas
 from mlxstories.cli import main
 
 

@@ -6,13 +6,13 @@ import mlx.core as mx
 import pytest
 from click.testing import CliRunner
 
-from mlxstories import checkpoints
 from mlxstories.cli import main
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.optim import OptimizerConfig, build_optimizer
-from mlxstories.runs import Run
-from mlxstories.serialize import to_dict
+from mlxstories.runs import checkpoints
+from mlxstories.runs.directory import Run
+from mlxstories.storage.serialize import to_dict
 
 TEXT = "Tom lost a red ball. Tom was sad. Mia found the ball, and Tom was happy."
 

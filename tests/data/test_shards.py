@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlxstories import files
 from mlxstories.data import shards, source, tokenizer
 from mlxstories.data.config import DataConfig
 from mlxstories.data.dataset import load_dataset
@@ -20,8 +19,9 @@ from mlxstories.data.packing import Documents
 from mlxstories.data.prepare import prepare
 from mlxstories.data.shards import MappedTokens
 from mlxstories.errors import StoriesError
-from mlxstories.stream import Stream
-from mlxstories.training import TrainingConfig
+from mlxstories.storage import files
+from mlxstories.training.stream import Stream
+from mlxstories.training.trainer import TrainingConfig
 
 
 def content(path):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import mlxstories
+from mlxstories.faults import FAULTS
 from mlxstories.ladder import CATALOGUE
-from mlxstories.ladder.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -6,12 +6,12 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_map
 
-from mlxstories import checkpoints
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.optim import OptimizerConfig, build_optimizer
-from mlxstories.runs import Run
-from mlxstories.serialize import to_dict
+from mlxstories.runs import checkpoints
+from mlxstories.runs.directory import Run
+from mlxstories.storage.serialize import to_dict
 
 TEXT = "Tom lost a red ball. “Where is it?” he said. Tom was sad. Mia found the ball, and Tom was happy."
 SHAPES = {

@@ -6,12 +6,12 @@ import pytest
 from huggingface_hub import ModelCard
 from mlx.utils import tree_flatten
 
-from mlxstories.checkpoints import load_model
 from mlxstories.errors import StoriesError
 from mlxstories.export import export, shape_of
-from mlxstories.generation import generate
+from mlxstories.generation.decoding import generate
+from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, ModelConfig
-from mlxstories.sampling import SamplingConfig
+from mlxstories.runs.checkpoints import load_model
 
 PROMPT = "Tom was"
 PAIRS = [("llama", "word"), ("llama untied", "char"), ("qwen3", "word"), ("gpt2", "bpe"), ("gpt2", "char"),
@@ -137,9 +137,9 @@ def test_nothing_is_overwritten_or_left_half_written(make_run, tmp_path, monkeyp
 
 def test_the_card_is_ready_for_the_hub(make_run, tmp_path):
     from mlxstories.data.dataset import DataConfig
-    from mlxstories.phases import PHASE_1
-    from mlxstories.serialize import to_dict
-    from mlxstories.training import TrainingConfig
+    from mlxstories.storage.serialize import to_dict
+    from mlxstories.training.phases import PHASE_1
+    from mlxstories.training.trainer import TrainingConfig
 
     recipe = {
         "data": to_dict(DataConfig(source=("/home/me/secret/tales.txt",), stories=90)),

@@ -9,16 +9,16 @@ import pytest
 from click.testing import CliRunner
 from mlx.utils import tree_flatten
 
-from mlxstories import experiment
-from mlxstories.checkpoints import load_model
 from mlxstories.cli import main
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.errors import StoriesError
 from mlxstories.export import export, import_model
 from mlxstories.ladder import diagnose
 from mlxstories.model import size_config
-from mlxstories.phases import PHASE_1
-from mlxstories.training import TrainingConfig
+from mlxstories.runs.checkpoints import load_model
+from mlxstories.training import experiment
+from mlxstories.training.phases import PHASE_1
+from mlxstories.training.trainer import TrainingConfig
 
 
 @pytest.mark.parametrize(

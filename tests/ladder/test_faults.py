@@ -8,9 +8,9 @@ import mlx.core as mx
 import pytest
 
 from mlxstories.errors import StoriesError
+from mlxstories.faults import FAULTS, find
+from mlxstories.faults.recipe import built_in, healthy
 from mlxstories.ladder import CATALOGUE, diagnose
-from mlxstories.ladder.faults import FAULTS, find
-from mlxstories.ladder.recipe import built_in, healthy
 
 # Codes that are only warnings or notes.
 UNPLANTED = {"overfitting", "repetition-loop", "extreme-constants"}

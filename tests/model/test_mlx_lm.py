@@ -9,19 +9,20 @@ import pytest
 from click.testing import CliRunner
 from mlx.utils import tree_flatten
 
-from mlxstories import checkpoints, experiment
 from mlxstories.cli import main
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.errors import StoriesError
-from mlxstories.generation import generate
-from mlxstories.ladder.architecture import architecture
-from mlxstories.ladder.architecture import generate as generate_with_mlx_lm
+from mlxstories.faults.architecture import architecture
+from mlxstories.faults.architecture import generate as generate_with_mlx_lm
+from mlxstories.generation.decoding import generate
+from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, block_of, build_model, read_config
 from mlxstories.optim.build import is_decayed, is_hidden_matrix
-from mlxstories.phases import PHASE_1, PHASE_3
-from mlxstories.sampling import SamplingConfig
-from mlxstories.serialize import to_dict
-from mlxstories.training import TrainingConfig
+from mlxstories.runs import checkpoints
+from mlxstories.storage.serialize import to_dict
+from mlxstories.training import experiment
+from mlxstories.training.phases import PHASE_1, PHASE_3
+from mlxstories.training.trainer import TrainingConfig
 
 SOME = ["llama", "qwen3", "gemma3_text", "mixtral", "mamba", "gpt_neox", "lfm2", "qwen3_vl"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxstories.losses import cross_entropy
 from mlxstories.model import Decoder, KVCache, ModelConfig, Transformer
+from mlxstories.training.losses import cross_entropy
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "model.npz")
 CONFIGS = json.loads(str(GOLDEN["configs"]))

@@ -12,8 +12,8 @@ from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.optim import OPTIMIZERS, OptimizerConfig, build_optimizer, build_schedule
 from mlxstories.optim.schedules import linear
-from mlxstories.phases import PHASE_1, PHASE_2, PHASE_3, PHASES, Phase, differences, override
-from mlxstories.serialize import from_dict, to_dict
+from mlxstories.storage.serialize import from_dict, to_dict
+from mlxstories.training.phases import PHASE_1, PHASE_2, PHASE_3, PHASES, Phase, differences, override
 
 
 def small_model():

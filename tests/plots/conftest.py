@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from mlxstories.runs import Run
+from mlxstories.runs.directory import Run
 
 PARTS = ("embed", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "norm")
 

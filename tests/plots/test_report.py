@@ -16,16 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mlxstories import experiment
-from mlxstories.checkpoints import load_model
 from mlxstories.cli import main
 from mlxstories.data import source
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.data.packing import Documents
 from mlxstories.errors import StoriesError
-from mlxstories.evaluation import Evaluator
 from mlxstories.model import ModelConfig
-from mlxstories.phases import PHASE_1
 from mlxstories.plots.report import page
 from mlxstories.plots.report.accounts import read_accounts
 from mlxstories.plots.report.palette import COLOURS, GRAPHIC, TEXT, contrast, legible
@@ -33,7 +29,11 @@ from mlxstories.plots.report.phrases import chance
 from mlxstories.plots.report.repeats import arms
 from mlxstories.plots.report.stories import Story, Token, stories
 from mlxstories.plots.report.verdict import verdict
-from mlxstories.training import TrainingConfig
+from mlxstories.runs.checkpoints import load_model
+from mlxstories.training import experiment
+from mlxstories.training.evaluation import Evaluator
+from mlxstories.training.phases import PHASE_1
+from mlxstories.training.trainer import TrainingConfig
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
 

@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories import experiment
 from mlxstories.cli import main
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.distributed import Group
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
-from mlxstories.phases import PHASES, override
 from mlxstories.plots.curves import figures
 from mlxstories.plots.runs import read_curves
 from mlxstories.repair import GaveUp, train_and_repair
 from mlxstories.repair.branches import Branches, Snapshot, Trial, _lowest
-from mlxstories.training import Stream, TrainingConfig
+from mlxstories.training import experiment
+from mlxstories.training.phases import PHASES, override
+from mlxstories.training.trainer import Stream, TrainingConfig
 
 STEPS = 100
 

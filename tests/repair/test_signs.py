@@ -10,9 +10,9 @@ from scipy.stats import entropy
 
 from mlxstories.data.packing import Documents
 from mlxstories.optim import build_schedule
-from mlxstories.phases import PHASES, override
 from mlxstories.repair.signs import Signs, rates, word_entropy
 from mlxstories.repair.suspects import suspects
+from mlxstories.training.phases import PHASES, override
 
 GUESS, WORDS = 7.0, 5.5
 

@@ -9,13 +9,13 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxstories import checkpoints
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.optim import OptimizerConfig, build_optimizer
-from mlxstories.runs import Checkpoint, Run
-from mlxstories.serialize import to_dict
+from mlxstories.runs import checkpoints
+from mlxstories.runs.directory import Checkpoint, Run
+from mlxstories.storage.serialize import to_dict
 
 CONFIG = ModelConfig(vocab_size=12, dim=8, layers=1, heads=2, context=8)
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from mlxstories import batch as batch_module
-from mlxstories import kernels
+from mlxstories.backend import kernels
 from mlxstories.data.packing import Documents
-from mlxstories.evaluation import ROWS, Evaluator
 from mlxstories.model import ModelConfig, Transformer
+from mlxstories.training.evaluation import ROWS, Evaluator
 
 
 def stories(number, vocab, seed=0):

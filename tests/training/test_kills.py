@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
-from mlxstories.lock import Busy, locked
-from mlxstories.runs import Run
+from mlxstories.runs.directory import Run
+from mlxstories.storage.lock import Busy, locked
 
 SMALL = [*kills.SHAPE, *kills.DATA, "--log-every", "2", "--every", "1", "--no-check"]
 
@@ -65,7 +65,10 @@ def test_one_process_trains_in_a_run_while_others_read_it(runs):
 
 
 def test_a_lock_is_given_back(tmp_path):
-    code = "import sys, pathlib; from mlxstories.lock import locked\nwith locked(pathlib.Path(sys.argv[1])): pass"
+    code = (
+        "import sys, pathlib; from mlxstories.storage.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): pass"
+    )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with locked(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True)

@@ -6,7 +6,7 @@ import pytest
 
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
-from mlxstories.runs import Run, find_run, new_directory, write_text
+from mlxstories.runs.directory import Run, find_run, new_directory, write_text
 
 
 @pytest.fixture

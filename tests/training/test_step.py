@@ -8,13 +8,13 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxstories import batch as batch_module
-from mlxstories import kernels
+from mlxstories.backend import kernels
 from mlxstories.batch import Batch
-from mlxstories.experiment import new_model
-from mlxstories.losses import objective
 from mlxstories.model import ModelConfig
 from mlxstories.optim import OptimizerConfig, build_optimizer
-from mlxstories.step import TrainStep
+from mlxstories.training.experiment import new_model
+from mlxstories.training.losses import objective
+from mlxstories.training.step import TrainStep
 
 CONFIG = ModelConfig(vocab_size=50, dim=32, layers=2, heads=2, context=16)
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from mlxstories.cli import main
 from mlxstories.errors import StoriesError
-from mlxstories.runs import Run
-from mlxstories.trackers import Trackers, scalars
+from mlxstories.runs.directory import Run
+from mlxstories.runs.trackers import Trackers, scalars
 
 SMALL = ["--stories", "20", "--validation", "4", "--size", "debug", "--no-check", "--name", "run"]
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxstories import experiment
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
-from mlxstories.phases import PHASES, override
-from mlxstories.training import NotFinite, TrainingConfig
+from mlxstories.training import experiment
+from mlxstories.training.phases import PHASES, override
+from mlxstories.training.trainer import NotFinite, TrainingConfig
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,304 @@
+"""Faults of the data: splits, targets, vocabularies, padding, batches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxstories.batch import Batch
+from mlxstories.data.packing import Documents, Rows
+from mlxstories.data.tokenizer import Tokenizer, words
+from mlxstories.faults.fault import Group, change
+from mlxstories.faults.recipe import Recipe, padded_rows
+from mlxstories.model import Transformer
+
+FAULTS = Group("data")
+
+
+def read(recipe: Recipe, tokenizer=None, train=None, val=None) -> Recipe:
+    """The recipe with other texts or another tokenizer, everything that follows from them made anew."""
+    tokenizer = tokenizer or recipe.tokenizer
+    train, val = train or recipe.train_texts, val or recipe.val_texts
+    return replace(
+        recipe,
+        tokenizer=tokenizer,
+        train_texts=train,
+        val_texts=val,
+        train=Documents.of(tokenizer.encode_batch(train)),
+        val=Documents.of(tokenizer.encode_batch(val)),
+        config=replace(recipe.config, vocab_size=tokenizer.vocab_size),
+    )
+
+
+# Validation that training has seen
+
+
+@FAULTS.planted("val-is-train", "train-val-overlap", "validation takes the first training stories")
+def _(recipe: Recipe) -> Recipe:
+    return read(recipe, val=list(recipe.train_texts[: len(recipe.val_texts)]))
+
+
+@FAULTS.planted(
+    "val-third-from-train", "train-val-overlap", "a third of the validation stories are in training"
+)
+def _(recipe: Recipe) -> Recipe:
+    third = len(recipe.val_texts) // 3
+    return read(recipe, val=[*recipe.train_texts[:third], *recipe.val_texts[third:]])
+
+
+@FAULTS.planted("val-near-duplicates", "train-val-overlap", "validation is training with the hero renamed")
+def _(recipe: Recipe) -> Recipe:
+    names = ("Lily", "Tom", "Mia", "Ben", "Anna", "Max", "Sara", "Tim")
+    renamed = []
+    for index, text in enumerate(recipe.train_texts[: len(recipe.val_texts)]):
+        pieces = text.split(" ")
+        capital = next((w for w in pieces[1:] if w[:1].isupper() and w.isalpha()), pieces[0])
+        renamed.append(text.replace(capital, names[index % len(names)]))
+    return read(recipe, val=renamed)
+
+
+# Targets
+
+
+def targets(function):
+    """A plant that makes a batch's targets from its inputs and targets."""
+
+    def collate(batch: Batch) -> Batch:
+        return batch._replace(targets=function(batch.inputs, batch.targets))
+
+    return change(collate=collate)
+
+
+FAULTS.add(
+    "targets-are-inputs",
+    "targets-not-shifted",
+    "the targets are the inputs themselves",
+    targets(lambda inputs, outputs: inputs),
+)
+FAULTS.add(
+    "targets-two-ahead",
+    "targets-mismatched",
+    "the targets are shifted twice, once in the data and once in the batch",
+    targets(lambda inputs, outputs: mx.roll(outputs, -1, axis=1)),
+)
+FAULTS.add(
+    "targets-one-behind",
+    "targets-mismatched",
+    "the targets are shifted the wrong way: each is the token before",
+    targets(lambda inputs, outputs: mx.roll(inputs, 1, axis=1)),
+)
+FAULTS.add(
+    "targets-of-another-row",
+    "targets-mismatched",
+    "inputs are shuffled, targets are not",
+    targets(lambda inputs, outputs: mx.roll(outputs, 1, axis=0)),
+)
+FAULTS.add(
+    "targets-reversed",
+    "targets-mismatched",
+    "the targets of a row are written back to front",
+    targets(lambda inputs, outputs: outputs[:, ::-1]),
+)
+
+
+# Ids and vocabularies
+
+
+def one_bad_id(value):
+    def arrange(documents: Documents, context: int, rng) -> Rows:
+        rows = padded_rows(documents, context, rng)
+        rows.inputs[len(rows.inputs) // 2, 3] = value
+        return rows
+
+    return arrange
+
+
+@FAULTS.planted(
+    "id-beyond-vocabulary", "token-out-of-range", "one token id equals the size of the vocabulary"
+)
+def _(recipe: Recipe) -> Recipe:
+    return replace(recipe, arrange=one_bad_id(recipe.config.vocab_size))
+
+
+FAULTS.add(
+    "negative-id",
+    "token-out-of-range",
+    "padding is -1 and reaches the embedding",
+    change(arrange=one_bad_id(-1)),
+)
+
+
+FAULTS.add(
+    "embedding-too-small",
+    "token-out-of-range",
+    "the embedding has a row less than there are ids",
+    change(build_model=lambda config: Transformer(replace(config, vocab_size=config.vocab_size - 1))),
+)
+
+
+class Permuted:
+    """A tokenizer with the same words under other ids."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int):
+        self.tokenizer = tokenizer
+        specials = np.arange(3)
+        others = np.random.default_rng(seed).permutation(np.arange(3, tokenizer.vocab_size))
+        self.to = np.concatenate([specials, others])
+        self.back = np.argsort(self.to)
+        self.vocab_size = tokenizer.vocab_size
+
+    def encode(self, text: str) -> list[int]:
+        return self.to[self.tokenizer.encode(text)].tolist()
+
+    def decode(self, ids) -> str:
+        return self.tokenizer.decode(self.back[list(ids)].tolist())
+
+
+@FAULTS.planted(
+    "vocabulary-reordered", "tokenizer-mismatch", "the batches were made by a tokenizer of another order"
+)
+def _(recipe: Recipe) -> Recipe:
+    return replace(recipe, tokenizer=Permuted(recipe.tokenizer, 1))
+
+
+@FAULTS.planted(
+    "tokenizer-retrained", "tokenizer-mismatch", "the tokenizer was trained again, on other stories"
+)
+def _(recipe: Recipe) -> Recipe:
+    half = recipe.train_texts[len(recipe.train_texts) // 2 :]
+    return replace(recipe, tokenizer=Tokenizer.train("word", half, recipe.config.vocab_size))
+
+
+@FAULTS.planted(
+    "tokenizer-of-characters", "tokenizer-mismatch", "the batches hold words, the tokenizer characters"
+)
+def _(recipe: Recipe) -> Recipe:
+    return replace(recipe, tokenizer=Tokenizer.train("char", recipe.train_texts, 256))
+
+
+def vocabulary_of(size: int):
+    def plant(recipe: Recipe) -> Recipe:
+        return read(recipe, Tokenizer.train("word", recipe.train_texts, size))
+
+    return plant
+
+
+FAULTS.add(
+    "vocabulary-of-25",
+    "high-unknown-rate",
+    "25 words are kept, most of the text is unknown",
+    vocabulary_of(25),
+)
+FAULTS.add(
+    "vocabulary-of-60",
+    "high-unknown-rate",
+    "60 words are kept, much of the text is unknown",
+    vocabulary_of(60),
+)
+
+
+# Padding
+
+
+FAULTS.add(
+    "mask-all-ones",
+    "padding-in-loss",
+    "the mask marks padding as real",
+    change(collate=lambda batch: batch._replace(mask=mx.ones_like(batch.mask))),
+)
+
+
+def unmasked_mean(model: nn.Module, batch: Batch) -> mx.array:
+    return nn.losses.cross_entropy(model(batch.inputs), batch.targets, reduction="mean")
+
+
+FAULTS.add(
+    "loss-forgets-mask", "padding-in-loss", "the loss averages over padding too", change(loss=unmasked_mean)
+)
+
+
+# Batches
+
+
+def first_rows_again(documents: Documents, context: int, rng) -> Rows:
+    rows = padded_rows(documents, context, None)
+    if rng is None:
+        return rows
+    return Rows(*(np.concatenate([array[:8]] * 32) for array in rows))
+
+
+def first_row_again(documents: Documents, context: int, rng) -> Rows:
+    rows = padded_rows(documents, context, None)
+    if rng is None:
+        return rows
+    return Rows(*(np.repeat(array[:1], 256, axis=0) for array in rows))
+
+
+FAULTS.add(
+    "one-batch-for-ever",
+    "constant-batches",
+    "the loader starts over at each batch, so all are the first",
+    change(arrange=first_rows_again),
+)
+FAULTS.add(
+    "one-row-for-ever",
+    "constant-batches",
+    "the index within an epoch is never advanced: every row is the same story",
+    change(arrange=first_row_again),
+)
+
+
+@FAULTS.planted(
+    "iterator-used-up", "constant-batches", "one generator serves every epoch, and is empty after the first"
+)
+def _(recipe: Recipe) -> Recipe:
+    class Once(type(recipe)):
+        epoch = None
+
+        def batches(self, documents, rng):
+            if rng is None:
+                return super().batches(documents, rng)
+            if Once.epoch is None:
+                Once.epoch = super().batches(documents, rng)
+            return Once.epoch
+
+    return Once(**{name: getattr(recipe, name) for name in recipe.__dataclass_fields__})
+
+
+def retold(function):
+    """A plant that makes lists of stories, each a list of words, from such lists."""
+
+    def plant(recipe: Recipe) -> Recipe:
+        train = function([words(text) for text in recipe.train_texts])
+        val = function([words(text) for text in recipe.val_texts])
+        return read(
+            recipe, train=[" ".join(story) for story in train], val=[" ".join(story) for story in val]
+        )
+
+    return plant
+
+
+def shuffled_across(stories: list[list[str]]) -> list[list[str]]:
+    everything = np.random.default_rng(0).permutation(np.concatenate(stories))
+    return [part.tolist() for part in np.array_split(everything, len(stories))]
+
+
+FAULTS.add(
+    "words-shuffled",
+    "no-better-than-unigram",
+    "the list of all words is shuffled where the list of stories was meant",
+    retold(shuffled_across),
+)
+FAULTS.add(
+    "words-stuttered",
+    "too-good-to-be-true",
+    "np.repeat for np.tile: every word stands sixteen times in a row",
+    retold(
+        lambda stories: [
+            [word for word in story for _ in range(16)] for story in stories[: len(stories) // 8]
+        ]
+    ),
+)

@@ -1,0 +1,246 @@
+"""Faults of evaluation and generation: a sound model, wrongly measured or wrongly read out."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxstories.faults.fault import Group, change, shape
+from mlxstories.faults.recipe import evaluate
+from mlxstories.model import KVCache
+
+FAULTS = Group("evaluation and generation")
+
+
+def evaluation(name: str, code: str, description: str):
+    """Decorator: a function (logits, batch) -> (loss, accuracy) of a batch, averaged over batches."""
+
+    def register(measure):
+        def wrong(model, batches):
+            model.eval()
+            measured = [[float(value) for value in measure(model(batch.inputs), batch)] for batch in batches]
+            losses, accuracies = zip(*measured, strict=True)
+            return {"loss": sum(losses) / len(losses), "accuracy": sum(accuracies) / len(accuracies)}
+
+        FAULTS.add(name, code, description, change(evaluate=wrong))
+        return measure
+
+    return register
+
+
+def nats_of(logits, batch, **options):
+    nats = nn.losses.cross_entropy(logits.astype(mx.float32), batch.targets, **options)
+    return (nats * batch.mask).sum() / batch.mask.sum()
+
+
+def hits_of(logits, batch):
+    return mx.argmax(logits, axis=-1) == batch.targets
+
+
+def accuracy_of(logits, batch):
+    return (hits_of(logits, batch) * batch.mask).sum() / batch.mask.sum()
+
+
+@evaluation("padding-counts-as-right", "padding-in-accuracy", "padding counts as predicted correctly")
+def _(logits, batch):
+    return nats_of(logits, batch), ((hits_of(logits, batch) * batch.mask) + (1 - batch.mask)).mean()
+
+
+@evaluation("padding-averaged", "padding-in-accuracy", "validation averages over padding too")
+def _(logits, batch):
+    nats = nn.losses.cross_entropy(logits, batch.targets)
+    return nats.mean(), hits_of(logits, batch).mean()
+
+
+@evaluation(
+    "validation-smoothed",
+    "smoothed-validation-loss",
+    "the validation loss is smoothed by 0.1 like training's",
+)
+def _(logits, batch):
+    return nats_of(logits, batch, label_smoothing=0.1), accuracy_of(logits, batch)
+
+
+@evaluation("bits-for-nats", "metric-mismatch", "the loss is in bits")
+def _(logits, batch):
+    return nats_of(logits, batch) / math.log(2), accuracy_of(logits, batch)
+
+
+@evaluation("perplexity-for-loss", "metric-mismatch", "the perplexity is reported as the loss")
+def _(logits, batch):
+    return mx.exp(nats_of(logits, batch)), accuracy_of(logits, batch)
+
+
+@evaluation(
+    "accuracy-over-time", "metric-mismatch", "the argmax is taken over time instead of the vocabulary"
+)
+def _(logits, batch):
+    best = mx.argmax(logits, axis=1)[:, : batch.targets.shape[1]]
+    return nats_of(logits, batch), (
+        (best == batch.targets[:, : best.shape[1]]) * batch.mask[:, : best.shape[1]]
+    ).mean()
+
+
+def summed(model, batches):
+    batches = list(batches)
+    right = evaluate(model, batches)
+    return {"loss": right["loss"] * len(batches), "accuracy": right["accuracy"]}
+
+
+def first_batch_only(model, batches):
+    return evaluate(model, list(batches)[:1])
+
+
+class WithoutSwitch:
+    """A model whose ``eval`` is never reached."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def eval(self):
+        pass
+
+    def __call__(self, tokens):
+        return self.model(tokens)
+
+
+def without_eval(model, batches):
+    return evaluate(WithoutSwitch(model), batches)
+
+
+def in_training_mode(model, batches):
+    model.train()
+    return without_eval(model, batches)
+
+
+FAULTS.add(
+    "losses-summed", "metric-mismatch", "batch losses are added up and not averaged", change(evaluate=summed)
+)
+FAULTS.add(
+    "first-batch-only",
+    "metric-mismatch",
+    "validation stops after its first batch",
+    change(evaluate=first_batch_only),
+)
+
+
+def dropout(share: float, plant):
+    return lambda recipe: plant(shape(dropout=share)(recipe))
+
+
+FAULTS.add(
+    "dropout-in-validation",
+    "dropout-in-evaluation",
+    "model.train() is called before validation",
+    dropout(0.2, change(evaluate=in_training_mode)),
+)
+
+
+FAULTS.add(
+    "eval-forgotten",
+    "dropout-in-evaluation",
+    "validation never calls model.eval()",
+    dropout(0.2, change(evaluate=without_eval)),
+)
+
+
+# Generation
+
+
+def generation(start, advance):
+    """A plant of greedy decoding with another cache handling.
+
+    ``start(cache)`` follows the prompt, ``advance(cache)`` every token.
+    """
+
+    def wrong(model, prompt, n):
+        model.eval()
+        cache, tokens, told = KVCache(model.config, 1), mx.array([prompt]), []
+        for index in range(min(n, model.config.context - len(prompt) - 4)):
+            best = mx.argmax(model(tokens, cache)[:, -1], axis=-1, keepdims=True)
+            (advance if index else start)(cache)
+            tokens = best.astype(mx.int32)
+            told.append(int(best.item()))
+        return told
+
+    return change(generate=wrong)
+
+
+def keep(cache):
+    pass
+
+
+def skip_position(cache):
+    cache.offset = cache.offset + 1
+
+
+def forget_first(cache):
+    cache.keys = [mx.concatenate([k[:, :, :1] * 0, k[:, :, 1:]], axis=2) for k in cache.keys]
+    cache.values = [mx.concatenate([v[:, :, :1] * 0, v[:, :, 1:]], axis=2) for v in cache.values]
+
+
+def forget_prompt(cache):
+    cache.keys = [k * 0 for k in cache.keys]
+    cache.values = [v * 0 for v in cache.values]
+
+
+def swap_layers(cache):
+    cache.keys, cache.values = cache.keys[::-1], cache.values[::-1]
+
+
+FAULTS.add(
+    "cache-skips-a-position",
+    "cache-mismatch",
+    "the position is counted once too often after the prompt",
+    generation(skip_position, keep),
+)
+FAULTS.add(
+    "cache-forgets-prompt",
+    "cache-mismatch",
+    "the keys and values of the prompt are lost",
+    generation(forget_prompt, keep),
+)
+FAULTS.add(
+    "cache-of-another-layer",
+    "cache-mismatch",
+    "layers read each other's keys and values",
+    generation(swap_layers, keep),
+)
+
+
+def reading(choose):
+    """A plant of decoding without a cache that chooses from logits [T, V] its own way."""
+
+    def wrong(model, prompt, n):
+        model.eval()
+        tokens = list(prompt)
+        for _ in range(min(n, model.config.context - len(prompt))):
+            tokens.append(int(choose(model(mx.array([tokens]))[0]).item()))
+        return tokens[len(prompt) :]
+
+    return change(generate=wrong)
+
+
+FAULTS.add(
+    "worst-token", "generation-mismatch", "argmin for argmax", reading(lambda logits: mx.argmin(logits[-1]))
+)
+FAULTS.add(
+    "second-best-token",
+    "generation-mismatch",
+    "the second best token is taken",
+    reading(lambda logits: mx.argsort(logits[-1])[-2]),
+)
+FAULTS.add(
+    "position-before",
+    "generation-mismatch",
+    "the logits of the position before the last are read",
+    reading(lambda logits: mx.argmax(logits[max(-2, -len(logits))])),
+)
+FAULTS.add(
+    "sampled-for-greedy",
+    "generation-mismatch",
+    "a temperature of 1 where greedy decoding was asked for",
+    reading(lambda logits: mx.random.categorical(logits[-1])),
+)

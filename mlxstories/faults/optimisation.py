@@ -1,0 +1,195 @@
+"""Faults of the optimisation: rates, schedules, clipping, decay, the update itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers
+from mlx.utils import tree_flatten, tree_map
+
+from mlxstories.faults.fault import Group, change, optimizer, phase
+from mlxstories.faults.recipe import Recipe, mean_nats, scheduled_optimizer
+from mlxstories.optim import OptimizerConfig, ScheduleConfig
+
+FAULTS = Group("optimisation")
+
+
+def rate(value: float):
+    return optimizer(learning_rate=value)
+
+
+def adam_without_correction(value: float, beta2: float):
+    """MLX's own AdamW, which corrects no bias unless asked."""
+    return change(
+        build_optimizer=lambda phase, updates: mlx.optimizers.AdamW(
+            value, betas=[0.9, beta2], weight_decay=0.0
+        )
+    )
+
+
+# The learning rate
+
+FAULTS.add("rate-1e-5", "learning-rate-too-small", "the learning rate is 1e-5", rate(1e-5))
+
+
+@FAULTS.planted(
+    "noam-at-3e-4",
+    "learning-rate-too-small",
+    "3e-4 times the transformer schedule, 8192 words: 0.002 % accuracy while the loss falls",
+)
+def _(recipe: Recipe) -> Recipe:
+    config = replace(recipe.config, vocab_size=8192)
+    noam = ScheduleConfig("noam", warmup=4000, dim=config.dim)
+    return replace(phase(schedule=noam)(rate(3e-4)(recipe)), config=config)
+
+
+FAULTS.add(
+    "sgd-at-1e-3",
+    "learning-rate-too-small",
+    "plain SGD with the learning rate of Adam",
+    phase(optimizer=OptimizerConfig("sgd", learning_rate=1e-3, momentum=0.0)),
+)
+FAULTS.add("rate-1", "learning-rate-too-large", "the learning rate is 1.0", rate(1.0))
+FAULTS.add("rate-0.1", "learning-rate-too-large", "the learning rate is 0.1", rate(0.1))
+FAULTS.add(
+    "sgd-at-100",
+    "learning-rate-too-large",
+    "SGD with momentum at 100, unclipped",
+    phase(optimizer=OptimizerConfig("sgd", learning_rate=100.0, momentum=0.9), clip_norm=None),
+)
+FAULTS.add(
+    "lion-at-3e-2",
+    "learning-rate-too-large",
+    "Lion with a rate of 0.03, a hundred times its usual one",
+    phase(optimizer=OptimizerConfig("lion", learning_rate=3e-2, betas=(0.9, 0.99))),
+)
+FAULTS.add(
+    "warmup-100000",
+    "warmup-too-long",
+    "warmup over 100 000 updates in a run of 1 000",
+    phase(schedule=ScheduleConfig("linear_warmup", warmup=100_000)),
+)
+FAULTS.add(
+    "no-bias-correction",
+    "no-bias-correction",
+    "AdamW of MLX as it comes, betas 0.9 and 0.99999",
+    adam_without_correction(1e-3, 0.99999),
+)
+FAULTS.add(
+    "no-bias-correction-at-1e-2",
+    "no-bias-correction",
+    "AdamW of MLX as it comes, betas 0.9 and 0.9999, at 5e-3",
+    adam_without_correction(5e-3, 0.9999),
+)
+
+# Clipping and decay
+
+FAULTS.add(
+    "clip-at-1e-6",
+    "clipping-too-tight",
+    "SGD with gradients clipped to 1e-6",
+    phase(optimizer=OptimizerConfig("sgd", learning_rate=0.5, momentum=0.9), clip_norm=1e-6),
+)
+FAULTS.add(
+    "clip-below-epsilon",
+    "clipping-too-tight",
+    "Adam's epsilon of 1e-4 over gradients clipped to 1e-6",
+    lambda recipe: phase(clip_norm=1e-6)(optimizer(eps=1e-4)(recipe)),
+)
+FAULTS.add(
+    "clip-each-value",
+    "clipping-too-tight",
+    "SGD with every gradient value clipped to 1e-7",
+    lambda recipe: replace(
+        phase(optimizer=OptimizerConfig("sgd", learning_rate=0.5, momentum=0.9))(recipe),
+        clip=lambda gradients, phase: tree_map(lambda g: mx.clip(g, -1e-7, 1e-7), gradients),
+    ),
+)
+FAULTS.add(
+    "weight-decay-100",
+    "weight-decay-too-large",
+    "a weight decay of 100: a tenth of every weight at each update",
+    optimizer(weight_decay=100.0, decay="all"),
+)
+
+
+def decaying_step(model, optimizer, batch, recipe):
+    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    model.update(tree_map(lambda weight: 0.9 * weight, model.trainable_parameters()))
+    optimizer.update(model, recipe.clip(gradients, recipe.phase))
+    return loss
+
+
+def penalised(model, batch):
+    squares = sum(weight.square().sum() for _, weight in tree_flatten(model.parameters()))
+    return mean_nats(model, batch) + 1.0 * squares
+
+
+FAULTS.add(
+    "decay-without-rate",
+    "weight-decay-too-large",
+    "a decay of 0.1 is applied at each update without the learning rate",
+    change(step=decaying_step),
+)
+FAULTS.add(
+    "l2-penalty-of-1",
+    "weight-decay-too-large",
+    "an L2 penalty of 1.0 stands in the loss",
+    change(loss=penalised),
+)
+
+# The update
+
+
+def step_without_update(model, optimizer, batch, recipe):
+    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    recipe.clip(gradients, recipe.phase)
+    return loss
+
+
+def step_on_copy(model, optimizer, batch, recipe):
+    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    optimizer.apply_gradients(recipe.clip(gradients, recipe.phase), model.trainable_parameters())
+    return loss
+
+
+def step_uphill(model, optimizer, batch, recipe):
+    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    optimizer.update(model, tree_map(mx.negative, recipe.clip(gradients, recipe.phase)))
+    return loss
+
+
+def step_with_new_optimizer(model, optimizer, batch, recipe):
+    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    optimizer = scheduled_optimizer(recipe.phase, recipe.updates)
+    optimizer.update(model, recipe.clip(gradients, recipe.phase))
+    return loss
+
+
+FAULTS.add(
+    "update-forgotten", "no-update", "optimizer.update is never called", change(step=step_without_update)
+)
+FAULTS.add(
+    "update-dropped", "no-update", "the result of apply_gradients is not put back", change(step=step_on_copy)
+)
+FAULTS.add(
+    "rate-0",
+    "no-update",
+    "the schedule gives a rate of zero",
+    change(build_optimizer=lambda phase, updates: mlx.optimizers.AdamW(0.0, bias_correction=True)),
+)
+FAULTS.add("gradients-negated", "loss-sign", "the gradients are negated", change(step=step_uphill))
+FAULTS.add(
+    "loss-negated",
+    "loss-sign",
+    "the log-likelihood is minimised",
+    change(loss=lambda model, batch: -mean_nats(model, batch)),
+)
+FAULTS.add(
+    "optimizer-made-each-step",
+    "state-not-kept",
+    "each update makes an optimiser of its own",
+    change(step=step_with_new_optimizer),
+)

@@ -1,0 +1,1 @@
+"""Telling stories: decoding, sampling, and reading a story with a model."""

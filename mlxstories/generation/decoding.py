@@ -1,0 +1,227 @@
+"""Telling stories: the decoding loop around the model's cache, and measures of what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import mlx.core as mx
+import numpy as np
+
+from mlxstories.backend import kernels
+from mlxstories.errors import StoriesError
+from mlxstories.generation.sampling import Sampler, SamplingConfig, make_sampler
+from mlxstories.model import Transformer, decoder_of
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The continuation of one prompt.
+
+    Attributes:
+        tokens: ids after the prompt, END left out.
+        reason: why it stopped: at END, at ``max_tokens``, or because the context is full.
+    """
+
+    tokens: list[int]
+    reason: Literal["end", "max_tokens", "context"]
+
+    @property
+    def finished(self) -> bool:
+        """The story came to its end."""
+        return self.reason == "end"
+
+
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    sampling: SamplingConfig,
+    seed: int = 0,
+    end: int = 0,
+) -> list[Generated]:
+    """Continue each prompt until END, ``max_tokens`` or the end of the context.
+
+    A prompt is the beginning of a story without END, which is put in front; an empty one asks for a whole
+    story. The same seed gives the same texts, and a row's text does not depend on how many follow it.
+
+    Raises:
+        StoriesError: for an encoder, a prompt longer than the context or with ids outside the vocabulary,
+            or numbers out of range.
+    """
+    tokens: list[list[int]] = [[] for _ in prompts]
+    reasons: list[str | None] = [None for _ in prompts]
+    first = [len(prompt) + 1 for prompt in prompts]  # position of the first token of our own
+    for position, column in _decode(model, prompts, max_tokens, sampling, seed, end):
+        for row, token in enumerate(column):
+            if reasons[row] or position < first[row]:
+                continue
+            if token == end:
+                reasons[row] = "end"
+                continue
+            tokens[row].append(int(token))
+            if len(tokens[row]) == max_tokens:
+                reasons[row] = "max_tokens"
+            elif position == model.config.context:
+                reasons[row] = "context"
+        if all(reasons):
+            break
+    return [Generated(*pair) for pair in zip(tokens, reasons, strict=True)]
+
+
+def stream(
+    model: Transformer,
+    prompt: Sequence[int],
+    *,
+    max_tokens: int,
+    sampling: SamplingConfig,
+    seed: int = 0,
+    end: int = 0,
+    row: int = 0,
+) -> Iterator[int]:
+    """The tokens that `generate` gives for its prompt number ``row``, each as soon as it is chosen."""
+    for position, column in _decode(model, [prompt], max_tokens, sampling, seed, end, row):
+        if position > len(prompt):
+            if column[0] == end:
+                return
+            yield int(column[0])
+
+
+def _decode(model, prompts, max_tokens, sampling, seed, end, first_row=0) -> Iterator[tuple[int, np.ndarray]]:
+    """Position and tokens int32 [B] there, from the first position after the shortest prompt on.
+
+    All rows stand at the same position. Rows whose prompt is longer are fed the prompt there, whatever
+    they would have said, so that one step with fixed shapes serves every length.
+    """
+    _check(model, prompts, max_tokens, seed)
+    if not prompts:
+        return
+    context, lengths = model.config.context, [len(prompt) + 1 for prompt in prompts]
+    forced = np.full((len(prompts), context + 1), -1, dtype=np.int32)
+    for row, prompt in enumerate(prompts):
+        forced[row, : lengths[row]] = [end, *prompt]
+    shortest, last = min(lengths), min(max(lengths) + max_tokens - 1, context)
+    rows = range(first_row, first_row + len(prompts))
+    # a random 64-bit key a row, to which the position is added: no draw depends on the other rows
+    keys = mx.stack([mx.random.split(mx.random.key(seed + (row << 32)))[0] for row in rows])
+    was_training = model.training
+    try:
+        model.eval()
+        decoder, sample = decoder_of(model), make_sampler(sampling)
+        streams = kernels.streams()[: len(prompts)]
+        shares = np.array_split(np.arange(len(prompts)), len(streams))
+        parts = [
+            _Rows(decoder, sample, forced[share], keys[share[0] : share[-1] + 1], shortest, end, stream)
+            for share, stream in zip(shares, streams, strict=True)
+        ]
+        for position in range(shortest, last + 1):
+            yield position, np.concatenate([rows.advance(position < last) for rows in parts])
+    finally:
+        model.train(was_training)
+
+
+class _Rows:
+    """Some of the rows on a stream of their own: where they stand, and the compiled step to the next position."""
+
+    def __init__(self, decoder, sample: Sampler, forced: np.ndarray, keys, shortest: int, end: int, stream):
+        self.stream = stream
+        model = decoder.model
+        cache = model.new_cache(len(forced))
+        kind = type(cache)  # the step must not hold the cache itself
+
+        def choose(logits, position, history, keys, forced):
+            drawn = sample(logits, history, keys + mx.stack([mx.zeros_like(position), position]))
+            given = mx.take(forced, position, axis=1)
+            token = mx.where(given < 0, drawn, given)
+            history = mx.concatenate([history[:, 1:], mx.where(token == end, -1, token)[:, None]], axis=1)
+            return token, history
+
+        @mx.compile
+        def step(token, history, state, keys, forced):
+            cache = kind.from_state(state)
+            logits = decoder(token, cache)
+            token, history = choose(logits, cache.offset.astype(mx.uint32), history, keys, forced)
+            return token, history, cache.state
+
+        with mx.stream(stream):
+            # END starts the story and is no part of its text: penalties must not keep it from ending
+            history = np.concatenate([np.full_like(forced[:, 1:], -1), forced[:, 1:shortest]], axis=1)
+            history = mx.array(history[:, -model.config.context :])
+            logits = model(mx.array(forced[:, :shortest]), cache)[:, -1]
+            self.keys, self.forced = keys, mx.array(forced)
+            position = cache.offset.astype(mx.uint32)
+            self.token, self.history = choose(logits, position, history, keys, self.forced)
+            self.state = cache.state
+            mx.async_eval(self.token, self.history, self.state)
+        self._step = step
+
+    def advance(self, further: bool) -> np.ndarray:
+        """The tokens int32 [rows] chosen last; the next position is under way then, if there is one."""
+        chosen = kernels.before_next_step(self.token)
+        if further:
+            with mx.stream(self.stream):
+                token, history, state = self.token, self.history, self.state
+                del self.history, self.state  # so that the cache can be updated in place
+                self.token, self.history, self.state = self._step(
+                    token, history, state, self.keys, self.forced
+                )
+                del token, history, state
+                mx.async_eval(self.token, self.history, self.state)
+        return np.array(chosen)
+
+
+def _check(model: Transformer, prompts, max_tokens: int, seed: int) -> None:
+    config = model.config
+    if config.arch == "encoder":
+        raise StoriesError(
+            "an encoder cannot tell stories: it fills gaps from both sides and never learnt to go on; "
+            "train with --arch decoder"
+        )
+    if max_tokens < 1:
+        raise StoriesError(f"max_tokens must be at least 1; got {max_tokens}")
+    if not 0 <= seed < 1 << 32:
+        raise StoriesError(f"seed must be in [0, 2^32); got {seed}")
+    for prompt in prompts:
+        if len(prompt) >= config.context:
+            raise StoriesError(
+                f"the prompt has {len(prompt)} tokens and the model's context is {config.context} with the "
+                f"story's start; shorten it to at most {config.context - 1}"
+            )
+        if not all(0 <= token < config.vocab_size for token in prompt):
+            raise StoriesError(
+                f"the prompt has token ids outside [0, {config.vocab_size}); tokenize it again"
+            )
+
+
+@dataclass(frozen=True)
+class TextStatistics:
+    """How varied texts are.
+
+    Attributes:
+        distinct_1, distinct_2, distinct_3: different n-grams over all n-grams, of all texts together (Li et
+            al. 2016, section 5): 1 means that none occurs twice.
+        repeated_4: share of a text's 4-grams that stood in the same text before, ``1 - different / all``,
+            averaged over texts (seq-rep-4, Welleck et al. 2020, section 4.2): 0 means no loops.
+    """
+
+    distinct_1: float
+    distinct_2: float
+    distinct_3: float
+    repeated_4: float
+
+
+def text_statistics(texts: Sequence[Sequence[int]]) -> TextStatistics:
+    """Variety of texts given as token ids; texts too short for an n-gram do not count in its measure."""
+
+    def ngrams(text, n):
+        return list(zip(*(text[i:] for i in range(n)), strict=False))
+
+    def distinct(n):
+        found = [ngram for text in texts for ngram in ngrams(text, n)]
+        return len(set(found)) / len(found) if found else 0.0
+
+    fours = [found for text in texts if (found := ngrams(text, 4))]
+    repeated = [1 - len(set(found)) / len(found) for found in fours]
+    return TextStatistics(distinct(1), distinct(2), distinct(3), sum(repeated) / max(len(repeated), 1))

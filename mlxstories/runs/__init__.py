@@ -1,0 +1,1 @@
+"""Run directories: what a training writes and everything else reads."""

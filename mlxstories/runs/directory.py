@@ -1,0 +1,333 @@
+"""Run directories: configuration, metrics, checkpoints, and finding them again.
+
+    runs/<name>/config.json        every configuration dataclass, versions, seed, data fingerprint
+                tokenizer.json     the tokenizers library's own format
+                metrics.jsonl      one JSON object a line
+                checkpoints/step-<n>/{model,optimizer}.safetensors, state.json
+                samples.txt, findings.json, result.json   written when training ends
+                .lock              held by the process that trains
+
+A name that exists is whole: everything is written beside its place and renamed into it, except metrics.jsonl, which
+grows by lines. No file of a run may be a symbolic link, so that nothing is read or written outside its directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.errors import StoriesError
+from mlxstories.storage.files import (
+    new_directory,
+    remove_directory,
+    remove_partial,
+    sha256,
+    write_json,
+    write_text,
+    writing,
+)
+from mlxstories.storage.lock import locked
+from mlxstories.storage.serialize import parse_json, read_json
+
+FORMAT = 1
+CHECKPOINT_FORMAT = 2
+ARRAY_FILES = ("model.safetensors", "optimizer.safetensors")
+RUNS = Path("runs")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved step: its directory and the contents of its ``state.json``."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """The checkpoint in a directory, of which only ``state.json`` is read.
+
+        Raises:
+            StoriesError: it is no checkpoint, of another format, or its state is damaged.
+        """
+        file = path / "state.json"
+        _refuse_links(path, file)
+        state = read_json(file)
+        if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+            version = state.get("format") if isinstance(state, dict) else None
+            raise StoriesError(
+                f"{file} is a checkpoint of format {version!r}; this version reads {CHECKPOINT_FORMAT}."
+            )
+        sums = state.get("sha256")
+        if state.pop("checksum", None) != _checksum(state) or not isinstance(sums, dict):
+            raise StoriesError(f"{file} is damaged: it does not match its checksum.")
+        step, val_loss = state.get("step"), state.get("val_loss")
+        valid = isinstance(step, int) and "val_loss" in state and isinstance(val_loss, float | None)
+        if not valid or path.name != f"step-{step}":
+            raise StoriesError(f"{file} is damaged: no valid step and validation loss for {path.name}.")
+        return cls(path, state)
+
+    def write(self, staging: Path) -> None:
+        """Complete a directory that holds the arrays: their checksums go into ``state.json``."""
+        sums = {name: sha256(staging / name) for name in ARRAY_FILES}
+        state = {"format": CHECKPOINT_FORMAT, **self.state, "sha256": sums}
+        write_json(staging / "state.json", {**state, "checksum": _checksum(state)})
+
+    @property
+    def step(self) -> int:
+        """The updates done when it was saved."""
+        return self.state["step"]
+
+    def verify(self) -> None:
+        """Raises StoriesError if a file of arrays is missing or damaged: its SHA-256 differs."""
+        for name in ARRAY_FILES:
+            file = self.path / name
+            _refuse_links(file)
+            try:
+                sound = sha256(file) == self.state["sha256"].get(name)
+            except OSError as error:
+                raise StoriesError(f"{file} cannot be read: {error.strerror or error}.") from error
+            if not sound:
+                raise StoriesError(f"{file} is damaged: its SHA-256 is not that of state.json.")
+
+
+class Run:
+    """A run directory that exists."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: Path, config: dict, tokenizer: Tokenizer) -> Run:
+        """A new run directory, which appears whole or not at all.
+
+        Raises:
+            StoriesError: ``path`` exists already, or its folder cannot be written.
+        """
+        path = Path(path)
+        if path.exists() or path.is_symlink():
+            raise StoriesError(f"run {path} exists already: choose another --name, or --resume {path}.")
+        with new_directory(path) as staging:
+            (staging / "checkpoints").mkdir()
+            tokenizer.save(staging / "tokenizer.json")
+            write_json(staging / "config.json", {"format": FORMAT, "name": path.name, **config})
+            (staging / "metrics.jsonl").touch()
+        remove_partial(path.parent, older_than=time.time() - 3600)  # of processes killed in the lines above
+        return cls(path)
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the run.
+
+        Raises:
+            StoriesError: it is a symbolic link, which could lead out of the run's directory.
+        """
+        path = self.path / name
+        _refuse_links(path)
+        return path
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the run for this process; raises :class:`mlxstories.storage.lock.Busy` if another one does."""
+        return locked(self.path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        path = self.file("config.json")
+        config = read_json(path)
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise StoriesError(f"{path} is not a run configuration of format {FORMAT}.")
+        return config
+
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.file("tokenizer.json"))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a last line cut short by a crash is left out."""
+        path = self.file("metrics.jsonl")
+        try:
+            *lines, last = path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise StoriesError(f"{path} cannot be read ({error}): the run directory is damaged.") from error
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(parse_json(line.decode()))
+            except ValueError as error:
+                raise StoriesError(f"{path} line {number} is not JSON: the file is damaged.") from error
+        with contextlib.suppress(ValueError):
+            records += [parse_json(last.decode())] if last else []
+        return records
+
+    def append(self, record: dict[str, Any]) -> None:
+        with writing(self.path), open(self.file("metrics.jsonl"), "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def add_findings(self, findings: list) -> None:
+        """Append to ``findings.json`` what the ladder or the watch found."""
+        path = self.file("findings.json")
+        earlier = read_json(path) if path.is_file() else []
+        if not isinstance(earlier, list):
+            raise StoriesError(f"{path} is not a list of findings: the file is damaged.")
+        write_json(path, [*earlier, *(dataclasses.asdict(finding) for finding in findings)])
+
+    def rewind(self, step: int, repairs: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+        """Forget the metrics and the watch's findings after ``step``, which will be measured again, and what killed
+        processes left half-written. Returns the measurements that stay."""
+        remove_partial(self.path)
+        remove_partial(self.path / "checkpoints")
+        kept = self.keep_metrics(step, repairs)
+        path = self.file("findings.json")
+        if path.is_file():
+            try:
+                early = [f for f in read_json(path) if _stays(f, step)]
+            except (TypeError, KeyError, IndexError) as error:
+                raise StoriesError(f"{path} holds no list of findings: it is damaged.") from error
+            write_json(path, early)
+        return kept
+
+    def keep_metrics(self, step: int, repairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Drop the measurements after ``step`` (all at step 0, where training begins by measuring) and all repairs
+        but these. Returns the measurements that stay."""
+        records = self.metrics()
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+                raise StoriesError(
+                    f"{self.path / 'metrics.jsonl'} line {number} is not a measurement: the file is damaged."
+                )
+        kept = [record for record in records if record["step"] <= step and record.get("split") != "repair"]
+        kept = kept if step > 0 else []
+        lines = sorted([*repairs, *kept], key=lambda record: record["step"])
+        write_text(self.file("metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
+        return kept
+
+    def saved(self) -> bool:
+        """Whether there is a checkpoint, whole or not."""
+        return bool(self._steps())
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All checkpoints whose state can be read, oldest first; their arrays are not looked at."""
+        found = []
+        for path in self._steps():
+            with contextlib.suppress(StoriesError):
+                found.append(Checkpoint.read(path))
+        return found
+
+    def checkpoint(self, which: str) -> Checkpoint:
+        """The ``"last"`` checkpoint or the ``"best"`` one, that with the lowest validation loss.
+
+        Its files are verified. Where one is damaged, a warning says so and the next one is taken.
+
+        Raises:
+            StoriesError: the run has no checkpoint, or none that is whole.
+        """
+        candidates, damages = [], []
+        for path in self._steps():
+            try:
+                candidates.append(Checkpoint.read(path))
+            except StoriesError as error:
+                damages.append((path, error))
+        if which == "best":
+            candidates.sort(key=_by_loss, reverse=True)
+        while candidates:
+            checkpoint = candidates.pop()
+            try:
+                checkpoint.verify()
+            except StoriesError as error:
+                damages.append((checkpoint.path, error))
+                continue
+            for path, error in damages:
+                if which == "best" or _step_of(path) > checkpoint.step:
+                    _log.warning("warning: %s Taking step %d instead.", error, checkpoint.step)
+            return checkpoint
+        if damages:
+            raise StoriesError(f"run {self.path} has no whole checkpoint: {damages[-1][1]}")
+        raise StoriesError(f"run {self.path} has no checkpoint: it ended before its first one.")
+
+    def drop_checkpoints(self, step: int) -> None:
+        """Remove the checkpoints after ``step``."""
+        for path in self._steps():
+            if _step_of(path) > step:
+                remove_directory(path)
+
+    def prune(self, keep: int) -> None:
+        """Remove all checkpoints but the ``keep`` newest whole ones and the best."""
+        found = self.checkpoints()
+        measured = [checkpoint for checkpoint in found if checkpoint.state["val_loss"] is not None]
+        kept = {checkpoint.path for checkpoint in [*found[-keep:], *sorted(measured, key=_by_loss)[:1]]}
+        for path in self._steps():
+            if path not in kept:
+                remove_directory(path)
+
+    def _steps(self) -> list[Path]:
+        """Directories that are called like checkpoints, oldest first."""
+        found = [
+            path
+            for path in self.file("checkpoints").glob("step-*")
+            if re.fullmatch(r"step-\d{1,18}", path.name)
+        ]
+        return sorted(found, key=_step_of)
+
+
+def run_path(runs: Path, name: str) -> Path:
+    """Where the run called ``name`` lies under ``runs``.
+
+    Raises:
+        StoriesError: the name is a path, or begins with a dot, as what is being written does.
+    """
+    if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
+        raise StoriesError(f"{name!r} cannot be a run's name: take one without / and without a dot in front.")
+    return Path(runs) / name
+
+
+def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:
+    """The run called ``name`` (a directory, or a name under ``runs``), or the newest when it is None.
+
+    Raises:
+        StoriesError: there is no such run.
+    """
+    if name is None:
+        found = [path.parent for path in Path(runs).glob("*/config.json") if path.parent.name[0] != "."]
+        if not found:
+            raise StoriesError(f"no run under {runs}/ yet: train one with `mlxstories train`.")
+        return Run(max(found, key=lambda path: (path / "config.json").stat().st_mtime))
+    for path in (Path(name), Path(runs) / name):
+        if os.path.isfile(path / "config.json"):
+            return Run(path)
+    raise StoriesError(f"{name} is not a run: no such directory with a config.json, here or under {runs}/.")
+
+
+def _stays(finding: dict[str, Any], step: int) -> bool:
+    """Whether a finding was made up to ``step``; those of the checks before training were made at step 0."""
+    return (finding["evidence"]["step"] if finding["rung"] == "training" else 0) <= step
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _by_loss(checkpoint: Checkpoint) -> tuple[float, int]:
+    loss = checkpoint.state["val_loss"]
+    return (math.inf if loss is None or math.isnan(loss) else loss, -checkpoint.step)
+
+
+def _refuse_links(*paths: Path) -> None:
+    for path in paths:
+        if path.is_symlink():
+            raise StoriesError(f"{path} is a symbolic link: the files of a run must lie in its directory.")
+
+
+def _checksum(state: dict[str, Any]) -> str:
+    """SHA-256 of the state in one canonical form."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,123 @@
+"""What a training step costs, by count, and the time that it needs at least."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from mlxstories.batch import Batch
+from mlxstories.model import ModelConfig, parameter_count
+from mlxstories.optim import build_optimizer
+from mlxstories.optim.schedules import constant
+from mlxstories.training.experiment import new_model
+from mlxstories.training.losses import objective
+from mlxstories.training.phases import PHASE_1
+from mlxstories.training.step import TrainStep
+
+_FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One update with one microbatch, float32.
+
+    Attributes:
+        parameters: numbers that are trained.
+        tokens: in the microbatch.
+        flops: of all matrix products, forward and backward, of which attention is counted over the visible half.
+        activation_bytes: what the forward pass keeps for the backward pass, the logits apart, which are made and
+            used in chunks.
+        moved_bytes: the least that goes to memory and back: weights read forward and backward; gradients written
+            and read; weight and both moments read and written by AdamW; activations written and read.
+        operations: handed to the device; those that one compiled kernel does count once. A GPU pays for each.
+    """
+
+    parameters: int
+    tokens: int
+    flops: int
+    activation_bytes: int
+    moved_bytes: int
+    operations: int
+
+
+def training_cost(config: ModelConfig, batch_size: int) -> Cost:
+    """The cost of an update of phase 1 on ``batch_size`` rows of the whole context.
+
+    Matrix products need 2 FLOPs a weight and token forward and twice that backward, attention 4 D a pair of positions
+    and layer forward (Chowdhery et al. 2022, appendix B).
+    """
+    dim, hidden, context = config.dim, config.hidden, config.context
+    widening = 2 if config.feed_forward == "swiglu" else 1
+    weights = config.layers * (4 * dim * dim + (widening + 1) * dim * hidden) + config.vocab_size * dim
+    seen = context if config.arch == "encoder" else (context + 1) / 2
+    tokens = batch_size * context
+    kept = config.layers * (8 * dim + config.heads * context + (widening + 1) * hidden) + 2 * dim
+    step = _phase_1(config)
+    parameters = parameter_count(step.model)
+    activations = _FLOAT * tokens * kept
+    return Cost(
+        parameters,
+        tokens,
+        round(3 * tokens * (2 * weights + config.layers * 4 * dim * seen)),
+        activations,
+        _FLOAT * parameters * (2 + 2 + 6) + 2 * activations,
+        operations(step, [_rows(config, batch_size)]),
+    )
+
+
+def _phase_1(config: ModelConfig) -> TrainStep:
+    model = new_model(config, 0)
+    optimizer = build_optimizer(PHASE_1.optimizer, constant(PHASE_1.optimizer.learning_rate))
+    return TrainStep(model, optimizer, objective(config), clip_norm=PHASE_1.clip_norm)
+
+
+def _rows(config: ModelConfig, batch_size: int) -> Batch:
+    tokens = mx.zeros((batch_size, config.context), dtype=mx.int32)
+    return Batch(tokens, tokens, mx.ones(tokens.shape))
+
+
+def operations(step: TrainStep, batches: Sequence[Batch]) -> int:
+    """Operations of one update, which is not computed; ``step`` cannot be used afterwards."""
+    result, graph = step.prepare(batches, 0), io.StringIO()
+    mx.export_to_dot(graph, step.model.state, step.optimizer.state, *result)
+    return graph.getvalue().count("shape=rectangle")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine was measured to do, float32.
+
+    Attributes:
+        flops: a second, in the product of two 1024 x 1024 matrices.
+        bandwidth: bytes a second read and written, adding a number to 256 MiB.
+    """
+
+    flops: float
+    bandwidth: float
+
+    def seconds(self, cost: Cost) -> tuple[float, float]:
+        """The least time of a step's arithmetic and of its memory traffic."""
+        return cost.flops / self.flops, cost.moved_bytes / self.bandwidth
+
+
+def measure(rounds: int = 7) -> Machine:
+    """The fastest of several rounds."""
+    matrix, vector = mx.random.normal((1024, 1024)), mx.zeros(1 << 26)
+    return Machine(
+        2 * 1024**3 / _fastest(lambda: matrix @ matrix, rounds),
+        2 * vector.nbytes / _fastest(lambda: vector + 1, rounds),
+    )
+
+
+def _fastest(work: Callable[[], mx.array], rounds: int) -> float:
+    mx.eval(work())
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        mx.eval(work())
+        times.append(time.perf_counter() - began)
+    return min(times)

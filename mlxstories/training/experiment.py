@@ -1,0 +1,262 @@
+"""A training run from its parts: new, resumed, and finished with its result and samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxstories.batch import Batch, batch_of
+from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
+from mlxstories.data.packing import pack
+from mlxstories.distributed import ALONE, Group
+from mlxstories.distributed.following import Following
+from mlxstories.errors import StoriesError
+from mlxstories.faults.recipe import UPDATES, clip, mean_nats, scheduled_optimizer
+from mlxstories.generation.decoding import Generated, generate
+from mlxstories.generation.sampling import SamplingConfig
+from mlxstories.ladder import Diagnosis, Subject, check_before_training
+from mlxstories.model import MlxLmConfig, ModelConfig, Transformer, build_model, parameter_count, read_config
+from mlxstories.repair import require_alone
+from mlxstories.runs.directory import Checkpoint, Run, write_json, write_text
+from mlxstories.storage.serialize import from_dict, to_dict
+from mlxstories.training.evaluation import Evaluation
+from mlxstories.training.phases import Phase
+from mlxstories.training.stream import Stream
+from mlxstories.training.trainer import Trainer, TrainingConfig
+
+SAMPLES = 3
+Report = Callable[[dict], None]
+
+
+def new_model(config: ModelConfig | MlxLmConfig, seed: int) -> Transformer:
+    """A randomly initialised model; the same configuration and seed give the same weights.
+
+    Raises:
+        StoriesError: its weights do not fit into memory.
+    """
+    mx.random.seed(seed)
+    model = build_model(config)
+    try:
+        mx.eval(model.parameters())
+    except RuntimeError as error:  # how MLX reports a failed allocation
+        raise StoriesError(f"the model does not fit into memory ({error}): take a smaller one.") from error
+    return model
+
+
+def start(
+    path: Path,
+    dataset: Dataset,
+    model_config: ModelConfig | MlxLmConfig,
+    phase: Phase,
+    training: TrainingConfig,
+    report: Report,
+    group: Group = ALONE,
+    command: str | None = None,
+) -> Trainer:
+    """Create the run directory ``path`` and a trainer at step 0; ``command`` is the one typed, for the record.
+
+    Every process of ``group`` calls it with the same; the directory is made when all are ready to train.
+
+    Raises:
+        StoriesError: what was given cannot be trained, or not by so many processes; or it is not the same on all.
+    """
+    recipe = {
+        "model": to_dict(model_config),
+        "phase": to_dict(phase),
+        "data": to_dict(dataset.config),
+        "training": to_dict(training),
+    }
+    group.require_equal({**recipe, "fingerprint of the stories": dataset.fingerprint})
+    run = Run(path) if group.leads else Following(path, recipe)
+    trainer = group.together(lambda: _trainer(model_config, phase, dataset, training, run, report, group))
+    config = {
+        **recipe,
+        "seed": training.seed,
+        "fingerprint": dataset.fingerprint,
+        "floor": dataset.floor and {"nats": dataset.floor.nats, "accuracy": dataset.floor.accuracy},
+        "parameters": parameter_count(trainer.model),
+        "command": command,
+        "versions": {
+            "mlxstories": version("mlxstories"),
+            "mlx": version("mlx"),
+            "python": platform.python_version(),
+        },
+    }
+    group.together(lambda: Run.create(path, config, dataset.tokenizer) if group.leads else None)
+    return trainer
+
+
+def _trainer(
+    model_config: ModelConfig | MlxLmConfig,
+    phase: Phase,
+    dataset: Dataset,
+    training: TrainingConfig,
+    run: Run,
+    report: Report,
+    group: Group,
+) -> Trainer:
+    """At step 0, with new weights."""
+    if training.max_repairs:
+        require_alone(group)
+    training.share(group.size)
+    model = new_model(model_config, training.seed)
+    return Trainer(model, phase, dataset, training, run, report, group=group)
+
+
+def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
+    """A trainer at the run's last checkpoint, or at step 0 if it ended before the first one.
+
+    The number of processes may have changed; where there are several, ``run`` is of `open_run`.
+
+    Raises:
+        StoriesError: the run has finished, is damaged, in use by another process, or its data is no longer what it
+            was trained on.
+    """
+    trainer = group.together(lambda: _trainer(*_recipe(run), run, report, group))
+
+    def last() -> Checkpoint | None:
+        checkpoint = run.checkpoint("last") if run.saved() else None
+        if checkpoint and checkpoint.step >= trainer.total_steps and run.file("result.json").is_file():
+            raise StoriesError(
+                f"{run.path} has finished all its {trainer.total_steps} updates: nothing to resume."
+            )
+        return checkpoint
+
+    with run.locked():
+        trainer.resume(group.together(last))
+    return trainer
+
+
+def _recipe(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, Dataset, TrainingConfig]:
+    """What a run was started with: model, phase, stories, length and batches."""
+    config = run.config
+    if "data" not in config:
+        raise StoriesError(
+            f"{run.path} was imported without a recipe, so there is no training to go on with."
+        )
+    parts = {
+        name: from_dict(cls, config.get(name), f"{run.path}/config.json, {name}")
+        for name, cls in {
+            "phase": Phase,
+            "data": DataConfig,
+            "training": TrainingConfig,
+        }.items()
+    }
+    dataset = load_dataset(parts["data"], run.tokenizer())
+    if dataset.fingerprint != config.get("fingerprint"):
+        raise StoriesError(
+            f"the data found here is not what {run.path} was started with: put that back, or train a new run."
+        )
+    shape = read_config(config.get("model"), f"{run.path}/config.json, model")
+    return shape, parts["phase"], dataset, parts["training"]
+
+
+def subject(run: Run) -> Subject:
+    """What a run trains, for the ladder to examine: its shape with random weights, stories, optimiser and clipping.
+
+    Raises:
+        StoriesError: it is an encoder, was imported without a recipe, is damaged, or its data has changed.
+    """
+    shape, phase, dataset, training = _recipe(run)
+    if shape.arch == "encoder":
+        raise StoriesError(f"{run.path} is an encoder, and the ladder examines next-token training.")
+
+    def train_step(model, optimizer, batch: Batch) -> mx.array:
+        loss, gradients = nn.value_and_grad(model, mean_nats)(model, batch)
+        optimizer.update(model, clip(gradients, phase))
+        return loss
+
+    examined = _examined(run.path.name, shape, dataset, training)
+    return dataclasses.replace(
+        examined,
+        loss=mean_nats,
+        optimizer=lambda: scheduled_optimizer(phase, training.steps or UPDATES),
+        train_step=train_step,
+        train_texts=dataset.train_texts,
+        val_texts=dataset.val_texts,
+    )
+
+
+def check(trainer: Trainer) -> Diagnosis | None:
+    """The ladder's cheap checks of what is about to be trained; its findings go into the run directory.
+
+    None for an encoder, which sees both sides by design: the checks are those of next-token training. The texts are
+    left out, because loading has split them without a duplicate already.
+    """
+    if trainer.model.config.arch == "encoder":
+        return None
+    examined = _examined(trainer.run.path.name, trainer.model.config, trainer.dataset, trainer.config)
+    diagnosis = check_before_training(examined, seed=trainer.config.seed)
+    if diagnosis.findings:
+        trainer.run.add_findings(diagnosis.findings)
+    return diagnosis
+
+
+def _examined(
+    name: str, model: ModelConfig | MlxLmConfig, dataset: Dataset, config: TrainingConfig
+) -> Subject:
+    def train_batches(seed: int) -> Iterator[Batch]:
+        stream = Stream(dataset.train, model.context, dataclasses.replace(config, seed=seed))
+        while stream.epoch == 0:
+            yield next(stream)
+
+    def val_batches() -> Iterator[Batch]:
+        rows = pack(dataset.val, model.context, layout=config.layout)
+        for index in range(math.ceil(len(rows.inputs) / config.batch_size)):
+            yield batch_of(rows, index, config.batch_size)
+
+    return Subject(
+        name=name,
+        model=lambda: build_model(model),
+        vocab_size=model.vocab_size,
+        train_batches=train_batches,
+        val_batches=val_batches,
+        tokenizer=dataset.tokenizer,
+        floor=dataset.floor and dataset.floor.nats,
+    )
+
+
+def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
+    """Write ``result.json`` and ``samples.txt``, and return the result."""
+    run, dataset, progress = trainer.run, trainer.dataset, trainer.progress
+    floor = dataset.floor
+    result = {
+        **dataclasses.asdict(evaluation),
+        "floor": floor and floor.nats,
+        "ceiling": floor and floor.accuracy,
+        "steps": progress.step,
+        "trained_tokens": progress.tokens,
+        "epochs": progress.step / trainer.updates_per_epoch,
+        "seconds": progress.seconds,
+        "repairs": trainer.repairs,
+        "extra_updates": progress.extra_updates,
+        "seed": trainer.config.seed,
+        "parameters": parameter_count(trainer.model),
+        "samples": [],
+    }
+    if trainer.model.config.arch == "decoder":
+        told = tell(trainer.model, SAMPLES, seed=trainer.config.seed, end=dataset.tokenizer.end)
+        result["samples"] = [dataset.tokenizer.decode(story.tokens) for story in told]
+        write_text(run.path / "samples.txt", "\n<|endoftext|>\n".join(result["samples"]) + "\n")
+    write_json(run.path / "result.json", result)
+    return result
+
+
+def tell(model: Transformer, count: int, *, seed: int, end: int) -> list[Generated]:
+    """Stories from the model as it is, at temperature 0.8."""
+    return generate(
+        model,
+        [[]] * count,
+        max_tokens=model.config.context - 1,
+        sampling=SamplingConfig(temperature=0.8),
+        seed=seed,
+        end=end,
+    )

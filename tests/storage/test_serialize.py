@@ -1,0 +1,45 @@
+"""Configurations survive JSON, and damage is named."""
+
+import json
+
+import pytest
+
+from mlxstories.errors import StoriesError
+from mlxstories.model import ModelConfig
+from mlxstories.storage.serialize import from_dict, read_json, to_dict
+from mlxstories.training.phases import PHASES, Phase
+
+
+@pytest.mark.parametrize(
+    "value", [*PHASES.values(), ModelConfig(100), ModelConfig(7, dim=8, heads=2, separator=0)]
+)
+def test_round_trip_through_json(value):
+    assert from_dict(type(value), json.loads(json.dumps(to_dict(value))), "here") == value
+
+
+@pytest.mark.parametrize(
+    "damage, named",
+    [
+        ({"surprise": 1}, "surprise"),
+        ({"dim": "wide"}, "dim"),
+        ({"heads": 7}, "heads"),
+    ],
+)
+def test_unknown_fields_wrong_types_and_wrong_values_are_named(damage, named):
+    with pytest.raises(StoriesError, match=named) as error:
+        from_dict(ModelConfig, to_dict(ModelConfig(100)) | damage, "config.json, model")
+    assert "config.json, model" in str(error.value)
+
+
+@pytest.mark.parametrize("values", [None, 3, [], "text", {}])
+def test_anything_else_is_refused(values):
+    with pytest.raises(StoriesError, match="here"):
+        from_dict(Phase if values is None else ModelConfig, values, "here")
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path):
+    with pytest.raises(StoriesError, match=r"a\.json is missing"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "b.json").write_bytes(b"\xff{")
+    with pytest.raises(StoriesError, match=r"b\.json cannot be read"):
+        read_json(tmp_path / "b.json")
