@@ -61,7 +61,7 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
     from mlxstories.errors import StoriesError
     from mlxstories.faults.recipe import built_in
     from mlxstories.ladder import diagnose
-    from mlxstories.ladder.limits import TimeLimitError, time_limit
+    from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
     ladder = Ladder(sys.stderr if report == "-" else sys.stdout)
     try:

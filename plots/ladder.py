@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mlxstories.comparison.debugging_story import MINIMAL
-from mlxstories.ladder.finding import Diagnosis
+from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.plots.style import COLOURS, GREY, legend_above, mark_level, new_figure, styled
 from mlxstories.plots.sweep import sweep
 

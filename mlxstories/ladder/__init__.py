@@ -1,7 +1,8 @@
 """The debugging ladder: examine a training setup rung by rung and name the cause of what is wrong."""
 
-from mlxstories.ladder.diagnosis import assert_healthy, check_before_training, diagnose
-from mlxstories.ladder.finding import CATALOGUE, Diagnosis, Finding
+from mlxstories.findings import CATALOGUE, Finding
+from mlxstories.ladder.climb import assert_healthy, check_before_training, diagnose
+from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.subject import Subject, load_subject
 from mlxstories.ladder.watch import Watch
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.findings import ERROR, NOTE
 from mlxstories.ladder.examination import Examination
-from mlxstories.ladder.finding import ERROR, NOTE
 
 _NEW = 16  # tokens continued
 _TIE = 1e-3  # of the logits' spread: choices closer than this may go either way

@@ -10,8 +10,8 @@ import numpy as np
 from mlx.optimizers import AdamW
 from mlx.utils import tree_flatten
 
+from mlxstories.findings import ERROR, NOTE, WARNING
 from mlxstories.ladder.examination import Examination, masked_mean
-from mlxstories.ladder.finding import ERROR, NOTE, WARNING
 
 _STEPS = 6
 _VANISHING = 1e-5  # of the strongest block's gradient norm

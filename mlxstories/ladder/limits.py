@@ -1,33 +1,61 @@
-"""A limit on how long code that is not ours may run."""
+"""Limits that verdicts depend on, as data; and the readings held against them."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
-class TimeLimitError(Exception):
-    """Raised inside whatever runs when the time is up."""
+@dataclass(frozen=True)
+class Limit:
+    """A value that a measurement is held against.
+
+    Attributes:
+        value: the limit.
+        unit: of the value and of what is measured.
+    """
+
+    value: float
+    unit: str = ""
 
 
-@contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """Interrupt the block after ``seconds``; without limit where signals do not reach (Windows, other threads)."""
-    usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if seconds is None or not usable:
-        yield
-        return
+@dataclass
+class Gauge:
+    """A limit in use by one check: it compares, and remembers what was read.
 
-    def stop(_signal, _frame):
-        raise TimeLimitError(f"not finished after {seconds:g} s")
+    ``benchmarks/faults.py`` gathers the readings of healthy and of faulty subjects: the margins of the limit.
+    """
 
-    previous = signal.signal(signal.SIGALRM, stop)
-    # Again every second, for code that swallows exceptions.
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+    limit: Limit
+    readings: list[float] = field(default_factory=list)
+
+    @property
+    def value(self) -> float:
+        return self.limit.value
+
+    def above(self, reading: float) -> bool:
+        """Whether a reading exceeds the limit."""
+        self.readings.append(float(reading))
+        return reading > self.limit.value
+
+    def below(self, reading: float) -> bool:
+        """Whether a reading falls short of the limit."""
+        self.readings.append(float(reading))
+        return reading < self.limit.value
+
+
+class Gauges:
+    """The limits of one check by name, as attributes."""
+
+    def __init__(self, limits: Mapping[str, Limit]):
+        self._gauges = {name: Gauge(limit) for name, limit in limits.items()}
+
+    def __getattr__(self, name: str) -> Gauge:
+        try:
+            return self._gauges[name]
+        except KeyError:
+            raise AttributeError(f"this check has no limit {name!r}") from None
+
+    def read(self) -> dict[str, Gauge]:
+        """The gauges that were consulted."""
+        return {name: gauge for name, gauge in self._gauges.items() if gauge.readings}

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.batches import HostBatch
+from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.examination import Examination
 
 _CASES = 10

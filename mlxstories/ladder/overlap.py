@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlxstories.ladder.batches import HostBatch
+from mlxstories.ladder.bench.batches import HostBatch
 
 _WINDOW = 32  # tokens that two different stories practically never share
 _PHRASE = 8  # words

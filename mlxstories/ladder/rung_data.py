@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 
-from mlxstories.ladder.batches import HostBatch
+from mlxstories.findings import ERROR, NOTE, WARNING
+from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.examination import Epoch, Examination
-from mlxstories.ladder.finding import ERROR, NOTE, WARNING
 from mlxstories.ladder.overlap import row_overlap, text_overlap, window_overlap
 from mlxstories.ladder.subject import describe_error
 

@@ -10,10 +10,10 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxstories.findings import ERROR, NOTE, WARNING
 from mlxstories.ladder import gradients
 from mlxstories.ladder.causality import Dependence, dependence, loss_sees_future, matrix
 from mlxstories.ladder.examination import Examination, token_losses
-from mlxstories.ladder.finding import ERROR, NOTE, WARNING
 from mlxstories.ladder.objective import Objective, fit, recover
 
 _EXCESS_ERROR, _EXCESS_WARNING = 3.0, 1.0  # nats of the first loss above ln V
@@ -30,7 +30,7 @@ def climb(exam: Examination, *, quick: bool = False) -> None:
     if exam.has("token-out-of-range"):
         return
     if quick:
-        exam.sample, probe = exam.sample.cut(_QUICK_TOKENS), probe.cut(_QUICK_TOKENS)
+        probe = probe.cut(_QUICK_TOKENS)
     _finite(exam, model, probe)
     if exam.has("not-finite"):
         return

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlxstories.ladder.batches import HostBatch
+from mlxstories.findings import ERROR, NOTE, WARNING
+from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.examination import Examination, token_losses
-from mlxstories.ladder.finding import ERROR, NOTE, WARNING
 from mlxstories.ladder.rung_sweep import correction
 
 _RAMP = 10  # steps over which the update grows to its full size

@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from mlxstories.findings import ERROR, WARNING
+from mlxstories.ladder.bench.optimizers import read_schedule
 from mlxstories.ladder.examination import Examination, Run, put
-from mlxstories.ladder.finding import ERROR, WARNING
-from mlxstories.ladder.optimizers import read_schedule
 from mlxstories.ladder.rung_minimal import memorised, row_entropy, row_share, start_loss
 from mlxstories.ladder.updates import Clip
 

@@ -10,11 +10,11 @@ import numpy as np
 from mlx.optimizers import Adam, Optimizer
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.batches import HostBatch
+from mlxstories.findings import ERROR, WARNING
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.optimizers import intercepted, parts, read_rate
 from mlxstories.ladder.examination import Examination, masked_mean, put
-from mlxstories.ladder.finding import ERROR, WARNING
 from mlxstories.ladder.objective import fit
-from mlxstories.ladder.optimizers import intercepted, parts, read_rate
 from mlxstories.ladder.rung_init import judge_objective
 
 _CALLS = 6

@@ -6,9 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.batches import HostBatch
+from mlxstories.findings import ERROR, WARNING
+from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.examination import Examination
-from mlxstories.ladder.finding import ERROR, WARNING
 from mlxstories.ladder.objective import log_softmax
 
 _CLOSE = 2e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mlxstories.ladder.finding import ERROR, WARNING, Finding
+from mlxstories.findings import ERROR, WARNING, Finding
 
 _RECENT = 20  # reports
 _STUCK_AFTER = 10  # reports without progress

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlxstories.distributed import Group
 from mlxstories.errors import StoriesError
-from mlxstories.ladder.finding import CATALOGUE, ERROR, Finding
+from mlxstories.findings import CATALOGUE, ERROR, Finding
 from mlxstories.model import Transformer
 from mlxstories.repair.branches import TRIAL, Branches, Snapshot, final_loss, with_rate
 from mlxstories.repair.signs import Sign, Signs, rates, word_entropy

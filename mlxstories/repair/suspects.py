@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.finding import CATALOGUE
+from mlxstories.findings import CATALOGUE
 from mlxstories.training.phases import Phase
 
 _TIGHT = 0.05  # share of the gradient's norm that a clip leaves

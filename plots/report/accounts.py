@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlxstories.errors import StoriesError
-from mlxstories.ladder.finding import CATALOGUE, ERROR, WARNING, Finding, fold
+from mlxstories.findings import CATALOGUE, ERROR, WARNING, Finding, fold
 from mlxstories.plots.runs import Curves, labels, read_curves
 from mlxstories.runs.directory import Run
 from mlxstories.storage.serialize import from_dict, read_json

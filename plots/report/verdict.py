@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxstories.ladder.finding import Finding
+from mlxstories.findings import Finding
 from mlxstories.plots.report.accounts import Account, Scores
 
 _TOO_GOOD = 0.02  # nats below the floor, as the watch over training allows

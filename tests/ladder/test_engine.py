@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.batch import Batch
 from mlxstories.errors import StoriesError
+from mlxstories.findings import EXPLAINS, fold
 from mlxstories.ladder import (
     CATALOGUE,
     Finding,
@@ -27,15 +28,14 @@ from mlxstories.ladder import (
     check_before_training,
     diagnose,
 )
-from mlxstories.ladder.batches import UnusableBatch, read_batch
+from mlxstories.ladder.bench.batches import UnusableBatch, read_batch
+from mlxstories.ladder.bench.optimizers import read_schedule
 from mlxstories.ladder.causality import dependence
 from mlxstories.ladder.examination import Examination
-from mlxstories.ladder.finding import EXPLAINS, fold
-from mlxstories.ladder.limits import TimeLimitError, time_limit
 from mlxstories.ladder.objective import recover
-from mlxstories.ladder.optimizers import read_schedule
 from mlxstories.ladder.overlap import row_overlap, text_overlap, window_overlap
 from mlxstories.ladder.rung_data import shift_rates, trailing_padding
+from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
 V, T, B = 13, 16, 4
 

@@ -18,8 +18,11 @@ def parts(optimizer: Optimizer) -> list[Optimizer]:
 
 
 @contextmanager
-def intercepted(optimizer: Optimizer, receive: Callable[[Any], Any]) -> Iterator[None]:
+def intercepted(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> Iterator[None]:
     """Pass every tree of gradients through ``receive`` on its way into the optimiser."""
+    if receive is None:
+        yield
+        return
     apply = optimizer.apply_gradients
     optimizer.apply_gradients = lambda gradients, parameters: apply(receive(gradients), parameters)
     try:

@@ -1,0 +1,7 @@
+"""The words of every diagnosis: the causes, the findings that name them, and which finding explains which."""
+
+from mlxstories.findings.causes import CATALOGUE, CAUSES, Cause, cause_of
+from mlxstories.findings.finding import ERROR, NOTE, WARNING, Finding
+from mlxstories.findings.folding import fold
+
+__all__ = ["CATALOGUE", "CAUSES", "ERROR", "NOTE", "WARNING", "Cause", "Finding", "cause_of", "fold"]

@@ -1,0 +1,28 @@
+"""Losses of logits, and parameters put back by path."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_unflatten
+
+
+def token_losses(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+    """Negative log-probability of each target in nats and whether the argmax hits it; [B, T] each."""
+    logits = logits.astype(mx.float32)
+    chosen = mx.take_along_axis(logits, targets[..., None], axis=-1).squeeze(-1)
+    return mx.logsumexp(logits, axis=-1) - chosen, mx.argmax(logits, axis=-1) == targets
+
+
+def masked_mean(model: nn.Module, batch) -> mx.array:
+    """Mean cross-entropy of real tokens: the loss of a subject that brings none."""
+    out = model(batch.inputs)
+    losses, _ = token_losses(out[0] if isinstance(out, (tuple, list)) else out, batch.targets)
+    mask = (batch.mask > 0).astype(mx.float32)
+    return (losses * mask).sum() / mx.maximum(mask.sum(), 1)
+
+
+def put(model: nn.Module, arrays: dict[str, mx.array]) -> None:
+    """Replace parameters by path."""
+    model.update(tree_unflatten(list(arrays.items())))
+    mx.eval(model.parameters())

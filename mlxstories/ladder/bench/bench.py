@@ -1,0 +1,230 @@
+"""The workbench of the ladder: it calls the subject's code, and leaves everything as it was found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.optimizers import AdamW, Optimizer
+from mlx.utils import tree_flatten, tree_map
+
+from mlxstories.backend import kernels  # noqa: F401  (puts the fast BLAS in place)
+from mlxstories.ladder.bench.arrays import masked_mean, put
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.optimizers import Schedule, copied, parts, put_back, read_schedule
+from mlxstories.ladder.subject import Subject, blame, describe_error
+from mlxstories.ladder.verdict import Draft, error
+
+T = TypeVar("T")
+
+
+class SubjectFault(Exception):
+    """The subject's own code failed; carries the finding."""
+
+    def __init__(self, draft: Draft):
+        super().__init__(draft.message)
+        self.draft = draft
+
+
+class Bench:
+    """One subject on the workbench.
+
+    Every call into the subject's code goes through ``calling``, which turns exceptions into findings. What is
+    measured here is kept: see `measurement`.
+
+    Attributes:
+        subject: what is examined.
+        seed: of everything drawn.
+        stories: rows that the minimal rung memorises.
+        width: longest rows to look at in quick checks, or None.
+    """
+
+    def __init__(self, subject: Subject, seed: int = 0, *, stories: int = 4, width: int | None = None):
+        self.subject = subject
+        self.seed = seed
+        self.stories = stories
+        self.width = width
+        self.taken: dict[Callable, Any] = {}
+        self._first: dict[str, tuple[Any, Any]] = {}
+
+    @contextmanager
+    def calling(self, what: str) -> Iterator[None]:
+        """Turn an exception of the subject's code into a ``SubjectFault``."""
+        try:
+            yield
+        except SubjectFault:
+            raise
+        except (Exception, SystemExit) as raised:
+            where = blame(raised) or what
+            raise self.fault(
+                f"{what} raised {describe_error(raised)}",
+                f"call {what} on one batch by hand and mend what it raises",
+                where,
+                exception=type(raised).__name__,
+            ) from raised
+
+    def fault(self, message: str, fix: str, where: str | None = None, **evidence) -> SubjectFault:
+        """A finding that ends the climb: the subject cannot be used as it is."""
+        return SubjectFault(error("subject-error", message, fix=fix, where=where, **evidence))
+
+    def seed_all(self, seed: int) -> None:
+        mx.random.seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+
+    def model(self, seed: int | None = None) -> nn.Module:
+        """A fresh model of the subject's; where it hands out the same object twice, that one put back."""
+        self.seed_all(self.seed if seed is None else seed)
+        with self.calling("model()"):
+            model = self.subject.model()
+            if not isinstance(model, nn.Module):
+                raise self.fault(
+                    f"model() returned {type(model).__name__}, not an mlx.nn.Module", "return the model"
+                )
+            mx.eval(model.parameters())
+        first, kept = self._first.setdefault("model", (model, None))
+        if kept is None:
+            self._first["model"] = (model, (tree_map(lambda a: a, model.parameters()), model.training))
+        elif first is model:
+            self._restore_model()
+        return model
+
+    def optimizer(self) -> Optimizer:
+        """A fresh optimiser of the subject's; where it hands out the same object twice, that one put back."""
+        with self.calling("optimizer()"):
+            make = self.subject.optimizer or (lambda: AdamW(1e-3, bias_correction=True))
+            optimizer = make()
+            if not isinstance(optimizer, Optimizer):
+                raise self.fault(
+                    f"optimizer() returned {type(optimizer).__name__}, not an mlx.optimizers.Optimizer",
+                    "return one of mlx.optimizers",
+                )
+        first, kept = self._first.setdefault("optimizer", (optimizer, None))
+        if kept is None:
+            self._first["optimizer"] = (optimizer, [copied(o.state) for o in parts(optimizer)])
+        elif first is optimizer:
+            self._restore_optimizer()
+        return optimizer
+
+    def _restore_model(self):
+        model, (parameters, training) = self._first["model"]
+        model.update(parameters)
+        model.train(training)
+
+    def _restore_optimizer(self):
+        optimizer, states = self._first["optimizer"]
+        for part, state in zip(parts(optimizer), states, strict=True):
+            put_back(part.state, state)
+            part._initialized = False
+
+    @contextmanager
+    def protected(self) -> Iterator[None]:
+        """Leave random states, and a model or optimiser that the user handed out, as they were found."""
+        states = random.getstate(), np.random.get_state(), np.array(mx.random.state[0])
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            high, low = (int(part) for part in states[2])
+            mx.random.seed((high << 32) | low)
+            if "model" in self._first:
+                self._restore_model()
+            if "optimizer" in self._first:
+                self._restore_optimizer()
+
+    def logits(self, model: nn.Module, inputs, *, raw: bool = False) -> mx.array:
+        """float32 [B, T, V], evaluated; banned tokens' minus infinity made finite unless ``raw``."""
+        inputs = mx.array(np.asarray(inputs).astype(np.int32)) if not isinstance(inputs, mx.array) else inputs
+        with self.calling("model(tokens)"):
+            out = model(inputs)
+            out = out[0] if isinstance(out, (tuple, list)) else out
+            if not isinstance(out, mx.array) or out.ndim != 3 or out.shape[:2] != inputs.shape:
+                shape = list(out.shape) if isinstance(out, mx.array) else type(out).__name__
+                raise self.fault(
+                    f"model(tokens) returned {shape} for tokens of shape {list(inputs.shape)}",
+                    "return logits of shape [B, T, V]",
+                )
+            out = out.astype(mx.float32)
+            mx.eval(out)
+        if not raw and bool(mx.any(out == -mx.inf)):
+            banned = out == -mx.inf
+            out = mx.where(banned, mx.where(banned, mx.inf, out).min() - 20, out)
+        return out
+
+    def loss(self, model: nn.Module, batch: HostBatch) -> mx.array:
+        """The subject's training loss, a scalar, not yet evaluated."""
+        if self.subject.loss is None:
+            return masked_mean(model, batch.device())
+        return self.subject.loss(model, batch.user())
+
+    def step(self, model: nn.Module, optimizer: Optimizer, batch: HostBatch) -> float:
+        """One call of the subject's own training step; returns its loss."""
+        with self.calling("train_step" if self.subject.train_step else "loss"):
+            if self.subject.train_step is not None:
+                loss = self.subject.train_step(model, optimizer, batch.user())
+            else:
+                loss, gradients = nn.value_and_grad(model, lambda m: self.loss(m, batch))(model)
+                optimizer.update(model, gradients)
+            if isinstance(loss, (tuple, list)) and loss:
+                loss = loss[0]
+            if isinstance(loss, mx.array) and loss.size != 1:
+                raise self.fault(
+                    f"the step's loss has shape {list(loss.shape)}", "reduce the loss to a scalar"
+                )
+            mx.eval(model.parameters(), optimizer.state, loss if isinstance(loss, mx.array) else mx.array(0))
+            return float("nan") if loss is None else float(loss)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate over the updates, as far as it can be read."""
+        return schedule(self)
+
+    def gradients(self, model: nn.Module, batch: HostBatch) -> dict[str, mx.array]:
+        """Gradients of our own masked mean cross-entropy by parameter path, evaluated."""
+        device = batch.device()
+        with self.calling("the gradient of model(tokens)"):
+            gradients = nn.value_and_grad(model, lambda m: masked_mean(m, device))(model)[1]
+            flat = {name: g for name, g in tree_flatten(gradients) if isinstance(g, mx.array)}
+            mx.eval(flat)
+        return flat
+
+    def noisy(self, seed: int = 0, amount: float = 1.0) -> nn.Module:
+        """A fresh model with noise on all floating parameters, so that zero-initialised ones hide nothing."""
+        model = self.model()
+        rng = np.random.default_rng((self.seed, seed))
+        changed = {}
+        for name, array in tree_flatten(model.parameters()):
+            if not mx.issubdtype(array.dtype, mx.floating) or array.size == 0:
+                continue
+            if not bool(mx.all(mx.abs(array.astype(mx.float32)) < 1e3)):
+                continue  # a mask kept as a parameter, or broken weights
+            scale = amount * (0.1 if array.ndim < 2 else 1 / np.sqrt(array.shape[-1]))
+            noise = mx.array(rng.standard_normal(array.shape, dtype=np.float32) * np.float32(scale))
+            changed[name] = (array.astype(mx.float32) + noise).astype(array.dtype)
+        put(model, changed)
+        return model
+
+
+def measurement(take: Callable[[Bench], T]) -> Callable[[Bench], T]:
+    """A function of the bench whose result is kept, so that nothing is measured twice. It never judges."""
+
+    @wraps(take)
+    def taken(bench: Bench) -> T:
+        if taken not in bench.taken:
+            bench.taken[taken] = take(bench)
+        return bench.taken[taken]
+
+    return taken
+
+
+@measurement
+def schedule(bench: Bench) -> Schedule:
+    """The subject's learning-rate schedule."""
+    return read_schedule(bench.optimizer())

@@ -1,0 +1,133 @@
+"""What is trained and looked at on the bench: the subject's batches, read on the host and cut to size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mlxstories.ladder.bench.batches import HostBatch, UnusableBatch, read_batch
+from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+
+_MAX_BATCHES = 400  # of an epoch that are read
+_MAX_CELLS = 400_000  # tokens of an epoch that are read
+_CHEAP = 1_200_000  # logits of a step on the bench
+_ROWS = 64  # distinct rows that are looked at
+
+
+@dataclass
+class Epoch:
+    """The batches of one epoch that were read, and whether that was all of them."""
+
+    batches: list[HostBatch]
+    complete: bool
+
+    @cached_property
+    def cells(self) -> int:
+        return sum(int((batch.mask > 0).sum()) for batch in self.batches)
+
+    @property
+    def padded(self) -> bool:
+        """Whether any cell is masked."""
+        return any((batch.mask == 0).any() for batch in self.batches)
+
+
+def read(bench: Bench, what: str, batches: Callable[[], Any]) -> Epoch:
+    """Read an epoch on the host, bounded in batches and tokens."""
+    found: list[HostBatch] = []
+    cells, complete = 0, True
+    deadline = time.monotonic() + 10  # for generators that hardly ever yield
+    with bench.calling(what):
+        for index, item in enumerate(batches()):
+            try:
+                found.append(read_batch(item))
+            except UnusableBatch as error:
+                raise bench.fault(
+                    f"batch {index} of {what} {error}",
+                    "yield Batch(inputs, targets, mask), each of shape [B, T]",
+                    f"{what}, batch {index}",
+                ) from error
+            cells += found[-1].inputs.size
+            if len(found) >= _MAX_BATCHES or cells >= _MAX_CELLS or time.monotonic() > deadline:
+                complete = False
+                break
+    return Epoch(found, complete)
+
+
+@measurement
+def train_epoch(bench: Bench) -> Epoch:
+    """The first epoch of training."""
+    bench.seed_all(bench.seed)
+    return read(bench, f"train_batches({bench.seed})", lambda: bench.subject.train_batches(bench.seed))
+
+
+@measurement
+def val_epoch(bench: Bench) -> Epoch | None:
+    """The validation batches, where there are any."""
+    if bench.subject.val_batches is None:
+        return None
+    return read(bench, "val_batches()", bench.subject.val_batches)
+
+
+def epochs(bench: Bench) -> list[tuple[str, Epoch]]:
+    """Training and, where there is any, validation, by the field's name."""
+    val = val_epoch(bench)
+    return [("train_batches", train_epoch(bench))] + ([("val_batches", val)] if val else [])
+
+
+@measurement
+def sample(bench: Bench) -> HostBatch:
+    """Up to 64 distinct training rows of one shape, the fullest first among equals in order of appearance."""
+    rows = pool(train_epoch(bench), _ROWS)
+    full = np.argsort(-(rows.mask > 0).sum(1), kind="stable")
+    return rows.rows(full) if bench.width is None else rows.rows(full).cut(bench.width)
+
+
+def pool(epoch: Epoch, count: int) -> HostBatch:
+    """Up to ``count`` distinct rows of the commonest length of an epoch."""
+    batches = epoch.batches
+    lengths = [batch.shape[1] for batch in batches for _ in range(batch.shape[0])]
+    length = max(set(lengths), key=lengths.count)
+    same = [batch for batch in batches if batch.shape[1] == length]
+    joined = same[0].with_(
+        inputs=np.concatenate([b.inputs for b in same]),
+        targets=np.concatenate([b.targets for b in same]),
+        mask=np.concatenate([b.mask for b in same]),
+    )
+    _, first = np.unique(np.concatenate([joined.inputs, joined.targets], axis=1), axis=0, return_index=True)
+    real = joined.mask.sum(1) > 0
+    order = [i for i in np.sort(first) if real[i]] or [0]
+    return joined.rows(np.array(order[:count]))
+
+
+@measurement
+def minimal_batch(bench: Bench) -> HostBatch:
+    """The four stories (fewer where there are fewer) that the minimal rung memorises; of the subject's full size
+    where its step insists on that."""
+    rows = sample(bench)
+    batch = _small(bench, rows)
+    try:
+        bench.step(bench.model(), bench.optimizer(), batch)
+        return batch
+    except SubjectFault:
+        full, columns = train_epoch(bench).batches[0].shape
+        return rows.rows(np.arange(full) % min(4, rows.shape[0])).cut(columns)
+
+
+def _small(bench: Bench, batch: HostBatch) -> HostBatch:
+    """A batch cut so that a step on it is cheap: fewer rows, then shorter ones."""
+    rows = min(batch.shape[0], bench.stories)
+    width = max(16, _CHEAP // (rows * bench.subject.vocab_size))
+    batch = batch.rows(slice(0, rows))
+    return batch.cut(width) if width < batch.shape[1] else batch
+
+
+def probe_batch(bench: Bench, index: int) -> HostBatch:
+    """One of several small batches of different rows."""
+    minimal, rows = minimal_batch(bench), sample(bench)
+    count = minimal.shape[0]
+    return rows.rows((np.arange(count) + index * count) % rows.shape[0]).cut(minimal.shape[1])

@@ -1,0 +1,124 @@
+"""Short trainings on the bench with the subject's own step, and what they reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.arrays import put, token_losses
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.bench import Bench
+from mlxstories.ladder.bench.optimizers import intercepted, read_rate
+
+_EVALUATED = 1_000_000  # logits held at once
+_SAME = 1e-3  # factors this close to 1 leave the user's update untouched
+
+
+@dataclass
+class Trial:
+    """A training on the bench.
+
+    Attributes:
+        losses: what the step returned, before each update.
+        rates: the optimiser's learning rate at each update, where it can be read.
+        points: (updates done, loss, accuracy), measured by us in evaluation mode.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    losses: list[float] = field(default_factory=list)
+    rates: list[float | None] = field(default_factory=list)
+    points: list[tuple[int, float, float]] = field(default_factory=list)
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite([*self.losses, *(loss for _, loss, _ in self.points)]).all())
+
+    @property
+    def end(self) -> float:
+        """The last loss measured, in nats; infinite where the trial broke down."""
+        return self.points[-1][1] if self.points and self.finite else float("inf")
+
+
+def train(
+    bench: Bench,
+    batches: Sequence[HostBatch],
+    steps: int,
+    *,
+    scale: float = 1.0,
+    measure: HostBatch | None = None,
+    at: Sequence[int] = (),
+    model: nn.Module | None = None,
+    ramp: int = 0,
+    transform: Callable[[dict, dict, int], dict] | None = None,
+    receive: Callable[[Any], Any] | None = None,
+    patience: bool = True,
+) -> Trial:
+    """Train with the subject's own step, its update scaled to the peak of its learning-rate schedule, times
+    ``scale``; black box: parameters move by ``scale`` times what the step moved them.
+
+    Args:
+        measure: rows that are evaluated after the numbers of updates in ``at``.
+        ramp: steps over which the update grows to its full size.
+        transform: (before, after, step) -> parameters that replace those after the step.
+        receive: takes the gradients that reach the optimiser and returns those that it gets instead.
+        patience: end when a loss is not finite.
+    """
+    model = model or bench.model()
+    optimizer = bench.optimizer()
+    model.train()
+    trial = Trial(model, optimizer)
+    bench.seed_all(bench.seed + 1)
+    with intercepted(optimizer, receive):
+        for step in range(steps):
+            before = dict(tree_flatten(model.parameters()))
+            trial.losses.append(bench.step(model, optimizer, batches[step % len(batches)]))
+            trial.rates.append(read_rate(optimizer))
+            factor = (
+                scale * _to_the_peak(bench, trial.rates[-1]) * (min(1.0, (step + 1) / ramp) if ramp else 1.0)
+            )
+            if transform is not None or abs(factor - 1) >= _SAME:
+                after = dict(tree_flatten(model.parameters()))
+                moved = transform(before, after, step) if transform else after
+                put(model, {name: _between(before[name], moved[name], factor) for name in moved})
+            if step + 1 in at and measure is not None:
+                trial.points.append((step + 1, *score(bench, model, measure)))
+            if patience and not np.isfinite(trial.losses[-1]):
+                break
+    return trial
+
+
+def _to_the_peak(bench: Bench, rate: float | None) -> float:
+    schedule = bench.schedule
+    return schedule.peak / rate if schedule.scheduled and schedule.peak and rate else 1.0
+
+
+def _between(before: mx.array, after: mx.array, factor: float) -> mx.array:
+    if not mx.issubdtype(before.dtype, mx.floating):
+        return after
+    old, new = before.astype(mx.float32), after.astype(mx.float32)
+    return (old + factor * (new - old)).astype(before.dtype)
+
+
+def score(bench: Bench, model: nn.Module, batch: HostBatch) -> tuple[float, float]:
+    """Loss in nats per real token and accuracy, in evaluation mode; the mode is put back."""
+    training = model.training
+    model.eval()
+    rows = max(1, _EVALUATED // (batch.shape[1] * bench.subject.vocab_size))
+    nats = hits = tokens = 0.0
+    for start in range(0, batch.shape[0], rows):
+        part = batch.rows(slice(start, start + rows)).device()
+        losses, right = token_losses(bench.logits(model, part.inputs), part.targets)
+        real = np.array(part.mask) > 0
+        nats += float(np.array(losses)[real].sum())
+        hits += float(np.array(right)[real].sum())
+        tokens += float(real.sum())
+    model.train(training)
+    return nats / max(tokens, 1), hits / max(tokens, 1)

@@ -1,0 +1,194 @@
+"""Climb the ladder: rung after rung, check after check, then causes before consequences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxstories.errors import StoriesError
+from mlxstories.findings import ERROR, Finding, fold
+from mlxstories.ladder import checks  # noqa: F401  (registers them)
+from mlxstories.ladder.bench import Bench, SubjectFault
+from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
+from mlxstories.ladder.examination import Examination
+from mlxstories.ladder.limits import Gauge, Gauges
+from mlxstories.ladder.registry import ANY, RUNGS, Check, checks_of
+from mlxstories.ladder.subject import Subject
+from mlxstories.ladder.time_limit import TimeLimitError
+from mlxstories.ladder.verdict import FAILED, SKIPPED, Draft
+
+_BUILDS_ON = {"sweep": ("data", "minimal"), "short": ("data", "minimal"), "trained": ("minimal",)}
+# After these nothing further up means anything.
+_FATAL = ("subject-error", "token-out-of-range")
+_QUICK_TOKENS = 64
+
+Events = Callable[[str, Any], None]
+
+
+def diagnose(
+    subject: Subject,
+    *,
+    seed: int = 0,
+    budget_seconds: float | None = None,
+    rungs: Iterable[str] | None = None,
+    stories: int = 4,
+    on_event: Events | None = None,
+) -> Diagnosis:
+    """Examine a subject rung by rung and name the cause of what is wrong.
+
+    Args:
+        seed: of everything drawn.
+        budget_seconds: no further rung is begun after so many seconds.
+        rungs: names of the rungs to climb, all by default; those that they build on are climbed with them.
+        stories: rows that the minimal rung memorises.
+        on_event: called with ("rung", Rung) when one begins and ("done", Rung) when it ends, ("check", Line)
+            and ("finding", Finding) as they come.
+
+    Raises:
+        StoriesError: an unknown rung.
+    """
+    wanted = list(RUNGS) if rungs is None else list(rungs)
+    for name in wanted:
+        if name not in RUNGS:
+            raise StoriesError(f"unknown rung {name!r}: choose from {', '.join(RUNGS)}")
+    needed = {base for name in wanted for base in (name, *_BUILDS_ON.get(name, ()))}
+    climb = _Climb(Examination(subject, seed, stories=stories), on_event or (lambda kind, value: None))
+    return climb.through({name: checks_of(name) for name in RUNGS if name in needed}, budget_seconds)
+
+
+def check_before_training(subject: Subject, *, seed: int = 0) -> Diagnosis:
+    """The cheap checks of the first two rungs, about a second: data, ids, first loss, leaks."""
+    bench = Examination(subject, seed, width=_QUICK_TOKENS)
+    climb = _Climb(bench, lambda kind, value: None)
+    return climb.through({name: checks_of(name, quick=True) for name in ("data", "init")}, None)
+
+
+def assert_healthy(subject: Subject, *, seed: int = 0, rungs: Iterable[str] | None = None) -> Diagnosis:
+    """For test suites: diagnose and raise an AssertionError that lists the error findings, if any."""
+    diagnosis = diagnose(subject, seed=seed, rungs=rungs)
+    errors = [f for f in diagnosis.findings if f.severity == ERROR]
+    if errors:
+        lines = [f"{f.code}: {f.message}; {f.fix}" for f in errors]
+        raise AssertionError(f"{subject.name} is not healthy:\n" + "\n".join(lines))
+    return diagnosis
+
+
+@dataclass
+class _Climb:
+    """One climb: the bench, what was found so far, and who hears of it."""
+
+    bench: Bench
+    tell: Events
+    findings: list[Finding] = field(default_factory=list)
+    gauges: dict[tuple[str, str], Gauge] = field(default_factory=dict)
+
+    def through(self, rungs: dict[str, list[Check]], budget: float | None) -> Diagnosis:
+        climbed: list[Rung] = []
+        begun = time.perf_counter()
+        with self.bench.protected():
+            for name, asked in rungs.items():
+                rung = Rung(name)
+                climbed.append(rung)
+                self.tell("rung", rung)
+                spent = time.perf_counter() - begun
+                if budget is not None and spent > budget:
+                    rung.checks.append(Line(name, SKIPPED, f"the budget of {budget:g} s is spent"))
+                elif fatal := next((code for code in self.errors if code in _FATAL), None):
+                    rung.checks.append(Line(name, SKIPPED, f"meaningless after {fatal}"))
+                else:
+                    self.ask_all(asked, rung)
+                self.tell("done", rung)
+        findings, consequences = fold(self.findings)
+        seconds = time.perf_counter() - begun
+        return Diagnosis(self.bench.subject.name, findings, climbed, seconds, consequences, self.gauges)
+
+    @property
+    def errors(self) -> list[str]:
+        """Codes of the errors found so far, in the order of finding."""
+        return [f.code for f in self.findings if f.severity == ERROR]
+
+    def ask_all(self, asked: list[Check], rung: Rung) -> None:
+        """Ask the checks of a rung one after the other; the subject's own failure ends it."""
+        begun, before = time.perf_counter(), len(self.errors)
+        try:
+            for check in asked:
+                self.ask(check, rung)
+            self.legacy(rung)
+        except SubjectFault as fault:
+            self.subject_fails(fault.draft, rung)
+        except TimeLimitError as error:
+            fix = "raise the time limit, or make steps and batches smaller"
+            self.subject_fails(self.bench.fault(f"the climb is {error}", fix).draft, rung)
+        rung.seconds = time.perf_counter() - begun
+        only_skipped = bool(rung.checks) and all(line.status == SKIPPED for line in rung.checks)
+        rung.status = FAILED if len(self.errors) > before else SKIPPED if only_skipped else "passed"
+
+    def legacy(self, rung: Rung) -> None:  # TRANSITIONAL
+        import importlib
+
+        try:
+            module = importlib.import_module(f"mlxstories.ladder.rung_{rung.name}")
+        except ModuleNotFoundError:
+            return
+        self.bench.climb, self.bench.rung = self, rung
+        if self.bench.width and rung.name == "init":
+            module.climb(self.bench, quick=True)
+        else:
+            module.climb(self.bench)
+
+    def ask(self, check: Check, rung: Rung) -> None:
+        """Ask one check, or skip it and say why."""
+        if reason := self.obstacle(check):
+            self.line(rung, Line(check.name, SKIPPED, reason))
+            return
+        gauges = check.gauges()
+        verdict = check.ask(self.bench, gauges)
+        self.gauges |= {(check.name, name): gauge for name, gauge in gauges.read().items()}
+        rung.figures |= verdict.figures
+        self.line(rung, Line(check.name, verdict.status, verdict.detail))
+        for draft in verdict.drafts:
+            self.found(draft, rung, gauges)
+
+    def obstacle(self, check: Check) -> str:
+        """Why a check cannot be asked: a field is missing, or an error found before makes its answer meaningless."""
+        missing = [field for field in check.needs if getattr(self.bench.subject, field) is None]
+        if missing:
+            return f"no {' and no '.join(missing)} given"
+        first = next((code for code in self.errors if check.unless == ANY or code in check.unless), None)
+        return f"{first} comes first" if first else ""
+
+    def subject_fails(self, draft: Draft, rung: Rung) -> None:
+        self.line(rung, Line("the subject runs", FAILED, draft.message))
+        self.found(draft, rung, None)
+
+    def line(self, rung: Rung, line: Line) -> None:
+        rung.checks.append(line)
+        self.tell("check", line)
+
+    def found(self, draft: Draft, rung: Rung, gauges: Gauges | None) -> None:
+        evidence = {key: _plain(value) for key, value in draft.evidence.items()}
+        if limits := {name: gauge.value for name, gauge in gauges.read().items()} if gauges else {}:
+            evidence["limits"] = limits
+        finding = Finding(
+            draft.code, draft.severity, rung.name, draft.message, evidence, draft.fix, draft.where
+        )
+        self.findings.append(finding)
+        self.tell("finding", finding)
+
+
+def _plain(value):
+    """Evidence as JSON knows it, floats to five digits."""
+    if isinstance(value, (mx.array, np.generic)):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,69 @@
+"""What a check says: passed, failed or skipped, with its figure and its findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlxstories.findings import ERROR, NOTE, WARNING
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A finding before the climb adds its rung and the limits that were consulted."""
+
+    code: str
+    severity: str
+    message: str
+    fix: str
+    where: str | None
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer of a check.
+
+    Attributes:
+        status: passed, failed or skipped.
+        detail: the figure that decided, or the reason for skipping.
+        drafts: findings that come with it.
+        figures: data of figures by name.
+    """
+
+    status: str
+    detail: str = ""
+    drafts: tuple[Draft, ...] = ()
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def passed(detail: str = "", *drafts: Draft, **figures) -> Verdict:
+    """The check holds; ``drafts`` are warnings and notes that come with it, ``figures`` the data of figures."""
+    return Verdict(PASSED, detail, drafts, figures)
+
+
+def skipped(reason: str, *drafts: Draft, **figures) -> Verdict:
+    """The question could not be asked."""
+    return Verdict(SKIPPED, reason, drafts, figures)
+
+
+def failed(detail: str, *drafts: Draft, **figures) -> Verdict:
+    """The check does not hold, for the causes in ``drafts``."""
+    return Verdict(FAILED, detail, drafts, figures)
+
+
+def error(code: str, message: str, *, fix: str, where: str | None = None, **evidence) -> Draft:
+    """A finding that says the result is wrong or training fails."""
+    return Draft(code, ERROR, message, fix, where, evidence)
+
+
+def warning(code: str, message: str, *, fix: str, where: str | None = None, **evidence) -> Draft:
+    """A finding that says the setup works, though not as well as it could."""
+    return Draft(code, WARNING, message, fix, where, evidence)
+
+
+def note(code: str, message: str, *, fix: str, where: str | None = None, **evidence) -> Draft:
+    """A finding that is worth knowing and no fault."""
+    return Draft(code, NOTE, message, fix, where, evidence)
