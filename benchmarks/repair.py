@@ -149,7 +149,8 @@ def train(dataset, phase, plant: Callable | None, seed: int, steps: int, repairs
     from mlxstories.model import size_config
     from mlxstories.repair import GaveUp, train_and_repair
     from mlxstories.training import experiment
-    from mlxstories.training.trainer import NotFinite, TrainingConfig
+    from mlxstories.training.config import TrainingConfig
+    from mlxstories.training.progress import NotFinite
 
     parts = {"separator": END, "context": CONTEXT, "qk_norm": phase.qk_norm}
     shape = size_config(SIZE, dataset.tokenizer.vocab_size, **parts)

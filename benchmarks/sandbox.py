@@ -15,8 +15,8 @@ from mlxstories.export import export
 from mlxstories.model import ModelConfig
 from mlxstories.runs.directory import Run
 from mlxstories.training import experiment
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASES
-from mlxstories.training.trainer import TrainingConfig
 
 
 class Sandbox:

@@ -198,10 +198,10 @@ def worker(size: str, rows: int, steps: int) -> None:
     from mlxstories.distributed import join
     from mlxstories.model import parameter_count, size_config
     from mlxstories.training import experiment
+    from mlxstories.training.config import TrainingConfig
     from mlxstories.training.losses import objective
     from mlxstories.training.phases import PHASE_1
     from mlxstories.training.step import TrainStep
-    from mlxstories.training.trainer import TrainingConfig
 
     group = join()
     dataset = load_dataset(DataConfig(stories=500, validation=10))

@@ -86,14 +86,14 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
 def _subject(spec: str, seed: int):
     from mlxstories.faults.architecture import architecture
     from mlxstories.ladder import load_subject
+    from mlxstories.ladder.own import subject_of
     from mlxstories.model.mlx_lm import PREFIX
     from mlxstories.runs.directory import RUNS, find_run
-    from mlxstories.training import experiment
 
     if spec.startswith(PREFIX):
         return architecture(spec.removeprefix(PREFIX), seed)
     if any((place / "config.json").is_file() for place in (Path(spec), RUNS / spec)):
-        return experiment.subject(find_run(spec))
+        return subject_of(find_run(spec))
     return load_subject(spec)
 
 

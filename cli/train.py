@@ -132,13 +132,14 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
 
 def _run(trainer, show, *, check: bool) -> None:
     from mlxstories.errors import StoriesError
+    from mlxstories.ladder.own import check as check_before
     from mlxstories.repair import GaveUp, train_and_repair
     from mlxstories.training import experiment
-    from mlxstories.training.trainer import NotFinite
+    from mlxstories.training.progress import NotFinite
 
     trainer.warn = show.finding
     if check and trainer.group.leads:
-        show.check(experiment.check(trainer))
+        show.check(check_before(trainer))
     show.begin(trainer)
     try:
         repairs = trainer.config.max_repairs
@@ -177,7 +178,7 @@ def _parts(data, model, phase, repair, max_repairs, **training):
     from mlxstories.data.dataset import load_dataset
     from mlxstories.data.tokenizer import END
     from mlxstories.model import shaped
-    from mlxstories.training.trainer import TrainingConfig
+    from mlxstories.training.config import TrainingConfig
 
     config = TrainingConfig(**training, max_repairs=max_repairs if repair else 0)
     dataset = load_dataset(data)

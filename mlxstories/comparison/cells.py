@@ -23,8 +23,9 @@ from mlxstories.runs.directory import Run, write_json
 from mlxstories.storage.lock import Busy
 from mlxstories.storage.serialize import read_json, to_dict
 from mlxstories.training import experiment
+from mlxstories.training.config import TrainingConfig
+from mlxstories.training.progress import NotFinite
 from mlxstories.training.stream import Stream
-from mlxstories.training.trainer import NotFinite, TrainingConfig
 
 _TOLD = 16  # stories, for the measures of variety
 

@@ -22,7 +22,7 @@ from mlxstories.runs.directory import Run
 from mlxstories.storage.files import PARTIAL, sync, writing
 from mlxstories.storage.serialize import from_dict, read_json, to_dict
 from mlxstories.training.phases import PHASE_1, Phase
-from mlxstories.training.trainer import Progress
+from mlxstories.training.progress import Progress
 
 
 def import_model(source: Path, path: Path) -> Run:

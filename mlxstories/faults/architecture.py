@@ -10,6 +10,7 @@ from mlxstories.faults.recipe import CONTEXT, healthy
 from mlxstories.ladder.subject import Subject
 from mlxstories.model import MlxLmConfig, build_model
 from mlxstories.model.mlx_lm import PREFIX, MlxLmModel, logits_of
+from mlxstories.training.losses import next_token_by_logits
 
 
 def architecture(name: str, seed: int = 0) -> Subject:
@@ -21,7 +22,9 @@ def architecture(name: str, seed: int = 0) -> Subject:
     recipe = healthy(seed)
     config = MlxLmConfig.of_size(name, "debug", recipe.config.vocab_size, CONTEXT)
     build_model(config)  # what it cannot build is bad input, not a finding
-    changed = dataclasses.replace(recipe, config=config, build_model=build_model, generate=generate)
+    changed = dataclasses.replace(
+        recipe, config=config, build_model=build_model, objective=next_token_by_logits, generate=generate
+    )
     return changed.subject(f"{PREFIX}{name}")
 
 

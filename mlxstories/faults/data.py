@@ -11,7 +11,7 @@ import numpy as np
 from mlxstories.batch import Batch
 from mlxstories.data.packing import Documents, Rows
 from mlxstories.data.tokenizer import Tokenizer, words
-from mlxstories.faults.fault import Group, change
+from mlxstories.faults.fault import Group, change, minimising
 from mlxstories.faults.recipe import Recipe, padded_rows
 from mlxstories.model import Transformer
 
@@ -216,7 +216,7 @@ def unmasked_mean(model: nn.Module, batch: Batch) -> mx.array:
 
 
 FAULTS.add(
-    "loss-forgets-mask", "padding-in-loss", "the loss averages over padding too", change(loss=unmasked_mean)
+    "loss-forgets-mask", "padding-in-loss", "the loss averages over padding too", minimising(unmasked_mean)
 )
 
 

@@ -6,7 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxstories.batch import Batch
 from mlxstories.faults.recipe import Recipe
+from mlxstories.training.losses import next_token_by_logits
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,22 @@ class Group(list[Fault]):
 
 
 def change(**parts) -> Callable[[Recipe], Recipe]:
-    """A plant that replaces these parts of the recipe."""
+    """A plant that replaces these parts of the recipe. Another model is trained by its logits, where its fault
+    may lie."""
+    if "build_model" in parts:
+        parts.setdefault("objective", next_token_by_logits)
     return lambda recipe: dataclasses.replace(recipe, **parts)
+
+
+def minimising(loss: Callable[[nn.Module, Batch], mx.array]) -> Callable[[Recipe], Recipe]:
+    """A plant that minimises another loss: (model, batch) -> scalar."""
+
+    def objective(model, batch, key=None, label_smoothing=0.0):
+        tokens = batch.mask.sum()
+        total = loss(model, batch) * tokens
+        return total, tokens, mx.zeros(()), mx.stop_gradient(total)
+
+    return change(objective=objective)
 
 
 def shape(**fields) -> Callable[[Recipe], Recipe]:

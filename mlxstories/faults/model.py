@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,7 +24,7 @@ def rebuilt(edit: Callable[[Transformer, ModelConfig], None]) -> Callable[[Recip
             edit(model, config)
             return model
 
-        return replace(recipe, build_model=build)
+        return change(build_model=build)(recipe)
 
     return plant
 
@@ -51,7 +50,7 @@ FAULTS.add(
     "bag-of-words",
     "position-blind",
     "each position sees the mean of the embeddings so far and no order",
-    lambda recipe: replace(recipe, build_model=BagOfWords, config=replace(recipe.config, layers=1)),
+    lambda recipe: change(build_model=BagOfWords)(shape(layers=1)(recipe)),
 )
 
 
@@ -91,15 +90,13 @@ FAULTS.add(
     "positions-without-tokens",
     "input-blind",
     "the embedding of the positions replaces that of the tokens",
-    lambda recipe: replace(
-        recipe, build_model=PositionsOnly, config=replace(recipe.config, positions="learned", tied=False)
-    ),
+    lambda recipe: change(build_model=PositionsOnly)(shape(positions="learned", tied=False)(recipe)),
 )
 FAULTS.add(
     "stream-overwritten",
     "input-blind",
     "a learned start vector overwrites the embedding",
-    lambda recipe: replace(recipe, build_model=OverwrittenStream, config=replace(recipe.config, tied=False)),
+    lambda recipe: change(build_model=OverwrittenStream)(shape(tied=False)(recipe)),
 )
 
 

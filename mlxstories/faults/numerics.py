@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from mlxstories.faults.fault import Group, change, shape
+from mlxstories.faults.fault import Group, change, minimising, shape
 from mlxstories.faults.leaks import ByHand, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.recipe import Recipe
@@ -122,7 +122,7 @@ FAULTS.add(
     "softmax-in-loss",
     "double-softmax",
     "the loss takes a softmax before the cross-entropy",
-    change(loss=softmax_first),
+    minimising(softmax_first),
 )
 FAULTS.add("logits-capped", "cannot-overfit", "a soft cap of 1 on the logits", change(build_model=Squeezed))
 FAULTS.add("width-of-2", "cannot-overfit", "the stream is 2 wide", shape(dim=2, heads=1, hidden=8))
@@ -161,7 +161,7 @@ FAULTS.add(
     "empty-rows-averaged",
     "not-finite",
     "a mean of each row after its first 128 tokens, where short rows have none",
-    change(loss=mean_after_prompt),
+    minimising(mean_after_prompt),
 )
 FAULTS.add(
     "end-token-banned",

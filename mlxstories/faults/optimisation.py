@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories.faults.fault import Group, change, optimizer, phase
-from mlxstories.faults.recipe import Recipe, mean_nats, scheduled_optimizer
-from mlxstories.optim import OptimizerConfig, ScheduleConfig
+from mlxstories.batch import Batch
+from mlxstories.faults.fault import Group, change, minimising, optimizer, phase
+from mlxstories.faults.recipe import Recipe
+from mlxstories.ladder.own import scheduled_optimizer
+from mlxstories.optim import OptimizerConfig, ScheduleConfig, clip_by_global_norm
+from mlxstories.training.losses import cross_entropy
 
 FAULTS = Group("optimisation")
+
+
+def mean_nats(model: nn.Module, batch: Batch) -> mx.array:
+    """Cross-entropy in nats per real token."""
+    nats, tokens = cross_entropy(model(batch.inputs), batch.targets, batch.mask)
+    return nats / tokens
+
+
+def clipped_gradients(model, batch, recipe):
+    """Loss and gradients as by hand, clipped as the phase says."""
+    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    return loss, clip_by_global_norm(gradients, recipe.phase.clip_norm)[0]
+
+
+def stepping(step: Callable) -> Callable[[Recipe], Recipe]:
+    """A plant that makes the update by hand: (model, optimizer, batch, recipe) -> loss."""
+    return change(make_step=lambda recipe: partial(step, recipe=recipe))
+
+
+def step_with_clipped_values(model, optimizer, batch, recipe):
+    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    optimizer.update(model, tree_map(lambda g: mx.clip(g, -1e-7, 1e-7), gradients))
+    return loss
 
 
 def rate(value: float):
@@ -102,9 +130,8 @@ FAULTS.add(
     "clip-each-value",
     "clipping-too-tight",
     "SGD with every gradient value clipped to 1e-7",
-    lambda recipe: replace(
-        phase(optimizer=OptimizerConfig("sgd", learning_rate=0.5, momentum=0.9))(recipe),
-        clip=lambda gradients, phase: tree_map(lambda g: mx.clip(g, -1e-7, 1e-7), gradients),
+    lambda recipe: stepping(step_with_clipped_values)(
+        phase(optimizer=OptimizerConfig("sgd", learning_rate=0.5, momentum=0.9))(recipe)
     ),
 )
 FAULTS.add(
@@ -116,9 +143,9 @@ FAULTS.add(
 
 
 def decaying_step(model, optimizer, batch, recipe):
-    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    loss, gradients = clipped_gradients(model, batch, recipe)
     model.update(tree_map(lambda weight: 0.9 * weight, model.trainable_parameters()))
-    optimizer.update(model, recipe.clip(gradients, recipe.phase))
+    optimizer.update(model, gradients)
     return loss
 
 
@@ -131,48 +158,45 @@ FAULTS.add(
     "decay-without-rate",
     "weight-decay-too-large",
     "a decay of 0.1 is applied at each update without the learning rate",
-    change(step=decaying_step),
+    stepping(decaying_step),
 )
 FAULTS.add(
     "l2-penalty-of-1",
     "weight-decay-too-large",
     "an L2 penalty of 1.0 stands in the loss",
-    change(loss=penalised),
+    minimising(penalised),
 )
 
 # The update
 
 
 def step_without_update(model, optimizer, batch, recipe):
-    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
-    recipe.clip(gradients, recipe.phase)
+    loss, _ = clipped_gradients(model, batch, recipe)
     return loss
 
 
 def step_on_copy(model, optimizer, batch, recipe):
-    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
-    optimizer.apply_gradients(recipe.clip(gradients, recipe.phase), model.trainable_parameters())
+    loss, gradients = clipped_gradients(model, batch, recipe)
+    optimizer.apply_gradients(gradients, model.trainable_parameters())
     return loss
 
 
 def step_uphill(model, optimizer, batch, recipe):
-    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
-    optimizer.update(model, tree_map(mx.negative, recipe.clip(gradients, recipe.phase)))
+    loss, gradients = clipped_gradients(model, batch, recipe)
+    optimizer.update(model, tree_map(mx.negative, gradients))
     return loss
 
 
 def step_with_new_optimizer(model, optimizer, batch, recipe):
-    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    loss, gradients = clipped_gradients(model, batch, recipe)
     optimizer = scheduled_optimizer(recipe.phase, recipe.updates)
-    optimizer.update(model, recipe.clip(gradients, recipe.phase))
+    optimizer.update(model, gradients)
     return loss
 
 
+FAULTS.add("update-forgotten", "no-update", "optimizer.update is never called", stepping(step_without_update))
 FAULTS.add(
-    "update-forgotten", "no-update", "optimizer.update is never called", change(step=step_without_update)
-)
-FAULTS.add(
-    "update-dropped", "no-update", "the result of apply_gradients is not put back", change(step=step_on_copy)
+    "update-dropped", "no-update", "the result of apply_gradients is not put back", stepping(step_on_copy)
 )
 FAULTS.add(
     "rate-0",
@@ -180,16 +204,16 @@ FAULTS.add(
     "the schedule gives a rate of zero",
     change(build_optimizer=lambda phase, updates: mlx.optimizers.AdamW(0.0, bias_correction=True)),
 )
-FAULTS.add("gradients-negated", "loss-sign", "the gradients are negated", change(step=step_uphill))
+FAULTS.add("gradients-negated", "loss-sign", "the gradients are negated", stepping(step_uphill))
 FAULTS.add(
     "loss-negated",
     "loss-sign",
     "the log-likelihood is minimised",
-    change(loss=lambda model, batch: -mean_nats(model, batch)),
+    minimising(lambda model, batch: -mean_nats(model, batch)),
 )
 FAULTS.add(
     "optimizer-made-each-step",
     "state-not-kept",
     "each update makes an optimiser of its own",
-    change(step=step_with_new_optimizer),
+    stepping(step_with_new_optimizer),
 )

@@ -14,14 +14,13 @@ from mlx.optimizers import Optimizer
 from mlxstories.batch import Batch
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.data.packing import Documents, Rows, pack
+from mlxstories.ladder.own import UPDATES, Update, mean_objective, scheduled_optimizer
 from mlxstories.ladder.subject import Subject
 from mlxstories.model import KVCache, MlxLmConfig, ModelConfig, Transformer, size_config
-from mlxstories.optim import build_optimizer, build_schedule, clip_by_global_norm
-from mlxstories.training.losses import cross_entropy, next_token_metrics
+from mlxstories.training.losses import next_token, next_token_metrics
 from mlxstories.training.phases import PHASE_1, Phase
 
 STORIES, VALIDATION, CONTEXT, BATCH_SIZE = 1000, 64, 144, 8
-UPDATES = 1000  # the run that is meant, which the schedule's warmup is a share of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +39,8 @@ class Recipe:
         build_optimizer: of a phase and the updates of the run.
         arrange: documents to rows of ``config.context``, shuffled when a generator is given.
         collate: the last touch on a batch.
-        loss: (model, batch) -> mean nats per real token.
-        clip: (gradients, phase) -> gradients.
-        step: (model, optimizer, batch, recipe) -> loss of one update.
+        objective: what training minimises, as `mlxstories.training.losses.objective` returns it.
+        make_step: of a recipe: (model, optimizer, batch) -> loss of one update; by default the one that `train` makes.
         evaluate: (model, batches) -> loss and accuracy.
         generate: (model, prompt, n) -> greedy continuation.
     """
@@ -60,11 +58,14 @@ class Recipe:
     build_optimizer: Callable[[Phase, int], Optimizer]
     arrange: Callable[[Documents, int, np.random.Generator | None], Rows]
     collate: Callable[[Batch], Batch]
-    loss: Callable[[nn.Module, Batch], mx.array]
-    clip: Callable
-    step: Callable
+    objective: Callable
+    make_step: Callable[[Recipe], Callable]
     evaluate: Callable
     generate: Callable
+
+    def loss(self, model: nn.Module, batch: Batch) -> mx.array:
+        """What an update minimises, in nats per real token."""
+        return mean_objective(self.objective, self.phase)(model, batch)
 
     def batches(self, documents: Documents, rng: np.random.Generator | None) -> Iterator[Batch]:
         """One epoch; a last batch that is not full is left out in training."""
@@ -85,7 +86,7 @@ class Recipe:
             val_batches=lambda: self.batches(self.val, None),
             loss=self.loss,
             optimizer=lambda: self.build_optimizer(self.phase, self.updates),
-            train_step=lambda model, optimizer, batch: self.step(model, optimizer, batch, self),
+            train_step=self.make_step(self),
             evaluate=self.evaluate,
             generate=self.generate,
             tokenizer=self.tokenizer,
@@ -123,41 +124,16 @@ def healthy(seed: int = 0) -> Recipe:
         build_optimizer=scheduled_optimizer,
         arrange=padded_rows,
         collate=lambda batch: batch,
-        loss=mean_nats,
-        clip=clip,
-        step=step,
+        objective=next_token,
+        make_step=lambda recipe: Update(recipe.objective, recipe.phase),
         evaluate=evaluate,
         generate=generate,
     )
 
 
-def scheduled_optimizer(phase: Phase, updates: int) -> Optimizer:
-    """The phase's optimiser on its schedule."""
-    rate = build_schedule(phase.schedule, phase.optimizer.learning_rate, updates)
-    return build_optimizer(phase.optimizer, rate)
-
-
 def padded_rows(documents: Documents, context: int, rng: np.random.Generator | None) -> Rows:
     """One story a row, or a piece of a long one."""
     return pack(documents, context, layout="padded", rng=rng)
-
-
-def mean_nats(model: nn.Module, batch: Batch) -> mx.array:
-    """Cross-entropy in nats per real token."""
-    nats, tokens = cross_entropy(model(batch.inputs), batch.targets, batch.mask)
-    return nats / tokens
-
-
-def clip(gradients, phase: Phase):
-    """Gradients no longer than the phase allows."""
-    return gradients if phase.clip_norm is None else clip_by_global_norm(gradients, phase.clip_norm)[0]
-
-
-def step(model: nn.Module, optimizer: Optimizer, batch: Batch, recipe: Recipe) -> mx.array:
-    """One update; returns the loss before it."""
-    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
-    optimizer.update(model, recipe.clip(gradients, recipe.phase))
-    return loss
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from mlxstories.findings import CATALOGUE, Finding
 from mlxstories.ladder.climb import assert_healthy, check_before_training, diagnose
 from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.subject import Subject, load_subject
-from mlxstories.ladder.watch import Watch
+from mlxstories.training.watch import Watch
 
 __all__ = [
     "CATALOGUE",

@@ -18,7 +18,8 @@ from mlxstories.optim import build_optimizer
 from mlxstories.training.phases import Phase, override
 
 if TYPE_CHECKING:
-    from mlxstories.training.trainer import Progress, Trainer
+    from mlxstories.training.progress import Progress
+    from mlxstories.training.trainer import Trainer
 
 TRIAL = 40  # updates that tell recipes apart
 _LONG_TRIAL = 100  # updates that tell rates an octave apart

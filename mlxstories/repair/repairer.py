@@ -25,7 +25,8 @@ from mlxstories.repair.signs import Sign, Signs, rates, word_entropy
 from mlxstories.repair.suspects import Suspect, bad_start, suspects
 from mlxstories.training.evaluation import Evaluation
 from mlxstories.training.phases import Phase, override, values
-from mlxstories.training.trainer import NotFinite, Trainer
+from mlxstories.training.progress import NotFinite
+from mlxstories.training.trainer import Trainer
 
 _CLEARLY = 0.98  # of the loss without the change
 # When a suspicious recipe is tried: after so many updates at the full rate or that share of the run, whichever is

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
-from mlxstories.batch import Batch, batch_of
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
-from mlxstories.data.packing import pack
 from mlxstories.distributed import ALONE, Group
 from mlxstories.distributed.following import Following
 from mlxstories.errors import StoriesError
-from mlxstories.faults.recipe import UPDATES, clip, mean_nats, scheduled_optimizer
 from mlxstories.generation.decoding import Generated, generate
 from mlxstories.generation.sampling import SamplingConfig
-from mlxstories.ladder import Diagnosis, Subject, check_before_training
 from mlxstories.model import MlxLmConfig, ModelConfig, Transformer, build_model, parameter_count, read_config
 from mlxstories.repair import require_alone
 from mlxstories.runs.directory import Checkpoint, Run, write_json, write_text
 from mlxstories.storage.serialize import from_dict, to_dict
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.evaluation import Evaluation
 from mlxstories.training.phases import Phase
-from mlxstories.training.stream import Stream
-from mlxstories.training.trainer import Trainer, TrainingConfig
+from mlxstories.training.trainer import Trainer
 
 SAMPLES = 3
 Report = Callable[[dict], None]
@@ -120,7 +114,7 @@ def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
         StoriesError: the run has finished, is damaged, in use by another process, or its data is no longer what it
             was trained on.
     """
-    trainer = group.together(lambda: _trainer(*_recipe(run), run, report, group))
+    trainer = group.together(lambda: _trainer(*recipe_of(run), run, report, group))
 
     def last() -> Checkpoint | None:
         checkpoint = run.checkpoint("last") if run.saved() else None
@@ -135,7 +129,7 @@ def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
     return trainer
 
 
-def _recipe(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, Dataset, TrainingConfig]:
+def recipe_of(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, Dataset, TrainingConfig]:
     """What a run was started with: model, phase, stories, length and batches."""
     config = run.config
     if "data" not in config:
@@ -157,71 +151,6 @@ def _recipe(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, Dataset, Traini
         )
     shape = read_config(config.get("model"), f"{run.path}/config.json, model")
     return shape, parts["phase"], dataset, parts["training"]
-
-
-def subject(run: Run) -> Subject:
-    """What a run trains, for the ladder to examine: its shape with random weights, stories, optimiser and clipping.
-
-    Raises:
-        StoriesError: it is an encoder, was imported without a recipe, is damaged, or its data has changed.
-    """
-    shape, phase, dataset, training = _recipe(run)
-    if shape.arch == "encoder":
-        raise StoriesError(f"{run.path} is an encoder, and the ladder examines next-token training.")
-
-    def train_step(model, optimizer, batch: Batch) -> mx.array:
-        loss, gradients = nn.value_and_grad(model, mean_nats)(model, batch)
-        optimizer.update(model, clip(gradients, phase))
-        return loss
-
-    examined = _examined(run.path.name, shape, dataset, training)
-    return dataclasses.replace(
-        examined,
-        loss=mean_nats,
-        optimizer=lambda: scheduled_optimizer(phase, training.steps or UPDATES),
-        train_step=train_step,
-        train_texts=dataset.train_texts,
-        val_texts=dataset.val_texts,
-    )
-
-
-def check(trainer: Trainer) -> Diagnosis | None:
-    """The ladder's cheap checks of what is about to be trained; its findings go into the run directory.
-
-    None for an encoder, which sees both sides by design: the checks are those of next-token training. The texts are
-    left out, because loading has split them without a duplicate already.
-    """
-    if trainer.model.config.arch == "encoder":
-        return None
-    examined = _examined(trainer.run.path.name, trainer.model.config, trainer.dataset, trainer.config)
-    diagnosis = check_before_training(examined, seed=trainer.config.seed)
-    if diagnosis.findings:
-        trainer.run.add_findings(diagnosis.findings)
-    return diagnosis
-
-
-def _examined(
-    name: str, model: ModelConfig | MlxLmConfig, dataset: Dataset, config: TrainingConfig
-) -> Subject:
-    def train_batches(seed: int) -> Iterator[Batch]:
-        stream = Stream(dataset.train, model.context, dataclasses.replace(config, seed=seed))
-        while stream.epoch == 0:
-            yield next(stream)
-
-    def val_batches() -> Iterator[Batch]:
-        rows = pack(dataset.val, model.context, layout=config.layout)
-        for index in range(math.ceil(len(rows.inputs) / config.batch_size)):
-            yield batch_of(rows, index, config.batch_size)
-
-    return Subject(
-        name=name,
-        model=lambda: build_model(model),
-        vocab_size=model.vocab_size,
-        train_batches=train_batches,
-        val_batches=val_batches,
-        tokenizer=dataset.tokenizer,
-        floor=dataset.floor and dataset.floor.nats,
-    )
 
 
 def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mlxstories.data.windows import Windows
 from mlxstories.errors import StoriesError
 
 if TYPE_CHECKING:
-    from mlxstories.training.trainer import TrainingConfig
+    from mlxstories.training.config import TrainingConfig
 
 
 class Stream:

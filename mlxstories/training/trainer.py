@@ -10,111 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import mlx.core as mx
-import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories.data.dataset import Dataset
 from mlxstories.distributed import ALONE, Group
 from mlxstories.errors import StoriesError
-from mlxstories.ladder import Finding, Watch
-from mlxstories.model import Transformer, block_of
+from mlxstories.findings import Finding
+from mlxstories.model import Transformer
 from mlxstories.optim import build_optimizer, build_schedule
 from mlxstories.runs import checkpoints
 from mlxstories.runs.directory import Checkpoint, Run
 from mlxstories.storage.serialize import from_dict
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.evaluation import Evaluation, Evaluator
 from mlxstories.training.losses import objective
 from mlxstories.training.phases import Phase, override
-from mlxstories.training.step import StepResult, TrainStep
+from mlxstories.training.progress import Progress, Window
+from mlxstories.training.step import TrainStep
 from mlxstories.training.stopping import stop_signal
 from mlxstories.training.stream import Stream
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How long and on what batches.
-
-    Attributes:
-        epochs: times through the training stories; ignored when ``steps`` is given.
-        steps: updates, or None.
-        batch_size: rows of a microbatch, shared among the processes where there are several.
-        layout: ``"packed"`` (whole stories side by side) or ``"padded"`` (one story a row).
-        seed: of the initial weights, the order of the rows, dropout and masking.
-        log_every: updates between two lines of training metrics.
-        evaluations: validations in a run at the least; there is always one each epoch.
-        keep: newest checkpoints that are kept, besides the best.
-        every: updates between two checkpoints; None: they are saved at validations alone.
-        max_repairs: how often a run that goes wrong is repaired; 0: it is only watched.
-        dtype: of the forward and backward passes, "float32" or "bfloat16"; the weights stay float32.
-    """
-
-    epochs: int = 4
-    steps: int | None = None
-    batch_size: int = 4
-    layout: str = "packed"
-    seed: int = 0
-    log_every: int = 10
-    evaluations: int = 10
-    keep: int = 2
-    every: int | None = None
-    max_repairs: int = 0
-    dtype: str = "float32"
-
-    def __post_init__(self):
-        for name in ("epochs", "steps", "batch_size", "log_every", "evaluations", "keep", "every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise StoriesError(f"{name} must be at least 1, not {value}.")
-        if self.max_repairs < 0:
-            raise StoriesError(f"max_repairs must be at least 0, not {self.max_repairs}.")
-        if self.layout not in ("packed", "padded"):
-            raise StoriesError(f"layout must be packed or padded, not {self.layout!r}.")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise StoriesError(f"dtype must be float32 or bfloat16, not {self.dtype!r}.")
-        if not 0 <= self.seed < 2**31:
-            raise StoriesError(f"seed must lie between 0 and {2**31 - 1}, not {self.seed}.")
-
-    def share(self, processes: int) -> int:
-        """Rows of a microbatch that each of so many processes reads.
-
-        Raises:
-            StoriesError: they cannot have equal shares.
-        """
-        if self.batch_size % processes:
-            raise StoriesError(
-                f"a batch of {self.batch_size} rows cannot be divided among {processes} processes: "
-                f"take a --batch-size that is a multiple of {processes}, or another number of processes."
-            )
-        return self.batch_size // processes
-
-
-@dataclass
-class Progress:
-    """Where a run stands. Together with the weights and the optimiser's state it is all a resumed run needs:
-    every step draws its randomness from the seed and its own number.
-
-    Attributes:
-        step: updates done.
-        tokens: real tokens trained on, up to the last line of metrics.
-        epoch, batch: the data position, the next microbatch to train on.
-        seconds: spent so far, evaluations included.
-        window: nats, tokens, hits and gradient norm of each step since the last line of metrics.
-        window_seconds: spent on them.
-        extra_updates: spent on repairs: those of trials and those that were thrown away.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    window: list[list[float]] = field(default_factory=list)
-    window_seconds: float = 0.0
-    extra_updates: int = 0
-
-
-class NotFinite(Exception):
-    """The loss or a gradient became infinite or NaN; the message says at which step and where."""
+from mlxstories.training.watch import Watch
 
 
 @dataclass
@@ -239,7 +154,7 @@ class Trainer:
             self.model.update(self.group.adopt(self.model.parameters()))
             self.optimizer.state = self.group.adopt(self.optimizer.state)
             step = self.new_step()
-            window = _Window(step.names, self.progress)
+            window = Window(step.names, self.progress)
             if self.progress.step == self.total_steps:  # it was killed before its result was written
                 return self.evaluator(self.dataset.val, self.dataset.floor)
             if self.progress.step == 0:
@@ -275,7 +190,7 @@ class Trainer:
     def _is_multiple(self, updates: int | None) -> bool:
         return updates is not None and self.progress.step % updates == 0
 
-    def _log(self, window: _Window) -> None:
+    def _log(self, window: Window) -> None:
         record = window.flush()
         record["learning_rate"] = float(self.learning_rate(mx.array(self.progress.step - 1)))
         self._write(record)
@@ -316,62 +231,3 @@ class Trainer:
             "repairs": self.repairs,
         }
         checkpoints.save(self.run, self.model, self.optimizer, state, self.config.keep)
-
-
-class _Window:
-    """What the steps since the last line of metrics measured, kept in ``progress``.
-
-    A step's numbers are read while the next one runs, so the device never waits for the host.
-    """
-
-    def __init__(self, names: list[str], progress: Progress):
-        self._names, self._progress, self._pending = names, progress, None
-        self.restart_clock()
-
-    def restart_clock(self) -> None:
-        self._began = time.perf_counter()
-
-    def add(self, result: StepResult) -> None:
-        if self._pending is not None:
-            self._read()
-        self._pending = result
-
-    def _read(self) -> None:
-        self._progress.window.append([float(value) for value in self._pending[:4]])
-        self._norms, self._pending = self._pending.norms, None
-
-    def settle(self) -> None:
-        """Wait for the last step. Raises NotFinite."""
-        self._read()
-        self._progress.window_seconds += time.perf_counter() - self._began
-        self.restart_clock()
-        nats, _, _, norms = np.array(self._progress.window, dtype=np.float64).T
-        bad = ~np.isfinite(nats) | ~np.isfinite(norms)
-        if bad.any():
-            step = self._progress.step - len(bad) + int(bad.argmax()) + 1
-            wrong = [name for name, value in self._norm_of().items() if not math.isfinite(value)]
-            where = f"the gradient of {wrong[0]} and {len(wrong) - 1} more" if wrong else "the loss"
-            raise NotFinite(f"step {step}: {where} is not finite.")
-
-    def _norm_of(self) -> dict[str, float]:
-        return dict(zip(self._names, np.array(self._norms).tolist(), strict=True))
-
-    def flush(self) -> dict:
-        """A line of metrics; the window starts anew."""
-        self.settle()
-        nats, tokens, hits, norms = np.array(self._progress.window, dtype=np.float64).T
-        blocks: dict[str, float] = {}
-        for name, value in self._norm_of().items():
-            block = block_of(name)
-            blocks[block] = math.hypot(blocks.get(block, 0.0), value)
-        record = {
-            "split": "train",
-            "loss": nats.sum() / tokens.sum(),
-            "accuracy": hits.sum() / tokens.sum(),
-            "grad_norm": norms[-1],
-            "block_grad_norms": blocks,
-            "tokens_per_second": tokens.sum() / self._progress.window_seconds,
-        }
-        self._progress.tokens += int(tokens.sum())
-        self._progress.window, self._progress.window_seconds = [], 0.0
-        return record

@@ -20,8 +20,8 @@ from mlxstories.data.prepare import prepare
 from mlxstories.data.shards import MappedTokens
 from mlxstories.errors import StoriesError
 from mlxstories.storage import files
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.stream import Stream
-from mlxstories.training.trainer import TrainingConfig
 
 
 def content(path):

@@ -138,8 +138,8 @@ def test_nothing_is_overwritten_or_left_half_written(make_run, tmp_path, monkeyp
 def test_the_card_is_ready_for_the_hub(make_run, tmp_path):
     from mlxstories.data.dataset import DataConfig
     from mlxstories.storage.serialize import to_dict
+    from mlxstories.training.config import TrainingConfig
     from mlxstories.training.phases import PHASE_1
-    from mlxstories.training.trainer import TrainingConfig
 
     recipe = {
         "data": to_dict(DataConfig(source=("/home/me/secret/tales.txt",), stories=90)),

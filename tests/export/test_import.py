@@ -14,11 +14,12 @@ from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.errors import StoriesError
 from mlxstories.export import export, import_model
 from mlxstories.ladder import diagnose
+from mlxstories.ladder.own import subject_of
 from mlxstories.model import size_config
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.training import experiment
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASE_1
-from mlxstories.training.trainer import TrainingConfig
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_what_mlx_lm_saved_comes_back(make_run, tmp_path, shape):
     assert all(mx.array_equal(ours[name], theirs[name]) for name in ours)
     told = CliRunner().invoke(main, ["sample", str(back.path), "--num", "1", "--prompt", "Tom was"])
     assert told.exit_code == 0 and told.stdout.startswith("Tom was")
-    for use in (lambda: experiment.resume(back, print), lambda: experiment.subject(back)):
+    for use in (lambda: experiment.resume(back, print), lambda: subject_of(back)):
         with pytest.raises(StoriesError, match="without a recipe"):
             use()
 
@@ -78,7 +79,7 @@ def test_training_goes_on_from_the_weights(tmp_path):
     records = []
     second = experiment.resume(run, records.append)
     second.train()
-    examined = diagnose(experiment.subject(run), rungs=["data"])
+    examined = diagnose(subject_of(run), rungs=["data"])
     assert examined.healthy and examined.subject == "second"
     validated = [record["loss"] for record in records if record["split"] == "val"]
     assert validated[0] == pytest.approx(reached.loss, abs=1e-6)

@@ -21,8 +21,8 @@ from mlxstories.optim.build import is_decayed, is_hidden_matrix
 from mlxstories.runs import checkpoints
 from mlxstories.storage.serialize import to_dict
 from mlxstories.training import experiment
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASE_1, PHASE_3
-from mlxstories.training.trainer import TrainingConfig
 
 SOME = ["llama", "qwen3", "gemma3_text", "mixtral", "mamba", "gpt_neox", "lfm2", "qwen3_vl"]
 

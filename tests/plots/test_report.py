@@ -31,9 +31,9 @@ from mlxstories.plots.report.stories import Story, Token, stories
 from mlxstories.plots.report.verdict import verdict
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.training import experiment
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.evaluation import Evaluator
 from mlxstories.training.phases import PHASE_1
-from mlxstories.training.trainer import TrainingConfig
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
 

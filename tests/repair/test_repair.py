@@ -23,8 +23,9 @@ from mlxstories.plots.runs import read_curves
 from mlxstories.repair import GaveUp, train_and_repair
 from mlxstories.repair.branches import Branches, Snapshot, Trial, _lowest
 from mlxstories.training import experiment
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASES, override
-from mlxstories.training.trainer import Stream, TrainingConfig
+from mlxstories.training.stream import Stream
 
 STEPS = 100
 

@@ -9,8 +9,8 @@ from mlxstories.batch import batch_of
 from mlxstories.data import windows
 from mlxstories.data.packing import Documents, pack
 from mlxstories.errors import StoriesError
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.stream import Stream
-from mlxstories.training.trainer import TrainingConfig
 
 
 @pytest.fixture(scope="module")

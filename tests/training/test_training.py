@@ -16,8 +16,9 @@ from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
 from mlxstories.training import experiment
+from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASES, override
-from mlxstories.training.trainer import NotFinite, TrainingConfig
+from mlxstories.training.progress import NotFinite
 
 
 @pytest.fixture(scope="module")
