@@ -12,10 +12,10 @@ from mlx.utils import tree_flatten
 
 from mlxstories.findings import ERROR, WARNING
 from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.objective import fit
 from mlxstories.ladder.bench.optimizers import intercepted, parts, read_rate
+from mlxstories.ladder.checks.loss_formula import judge_objective
 from mlxstories.ladder.examination import Examination, masked_mean, put
-from mlxstories.ladder.objective import fit
-from mlxstories.ladder.rung_init import judge_objective
 
 _CALLS = 6
 _MOST_CALLS = 24  # for steps that update only every so many calls
@@ -317,7 +317,11 @@ def _returned_loss(exam: Examination) -> None:
     if found is None:
         exam.check("the step's loss", None, "its formula was not recognised")
         return
-    judge_objective(exam, found, "train_step", pads=pads)
+    drafts = judge_objective(found, "train_step", pads=pads, size=exam.subject.vocab_size)
+    for draft in drafts:
+        exam.climb.found(draft, exam.rung, None)
+    bad = any(draft.severity == ERROR for draft in drafts)
+    exam.check("loss is the masked cross-entropy", not bad, str(found))
 
 
 @dataclass(frozen=True)

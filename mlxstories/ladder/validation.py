@@ -8,8 +8,8 @@ import numpy as np
 
 from mlxstories.findings import ERROR, WARNING
 from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.objective import log_softmax
 from mlxstories.ladder.examination import Examination
-from mlxstories.ladder.objective import log_softmax
 
 _CLOSE = 2e-3
 _PADDED = ("padding", "padding, mean of batch means", "padding in the denominator", "padding taken as right")

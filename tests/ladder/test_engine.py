@@ -28,11 +28,12 @@ from mlxstories.ladder import (
     check_before_training,
     diagnose,
 )
+from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import UnusableBatch, read_batch
+from mlxstories.ladder.bench.objective import recover
 from mlxstories.ladder.bench.optimizers import read_schedule
 from mlxstories.ladder.causality import dependence
 from mlxstories.ladder.examination import Examination
-from mlxstories.ladder.objective import recover
 from mlxstories.ladder.overlap import row_overlap, text_overlap, window_overlap
 from mlxstories.ladder.rung_data import shift_rates, trailing_padding
 from mlxstories.ladder.time_limit import TimeLimitError, time_limit
@@ -93,8 +94,8 @@ def loss_of(reduce=True, smoothing=0.0, sign=1.0, softmax=False, shift=0):
 )
 def test_a_loss_is_recovered_from_its_values(smoothing, sign, softmax, shift, masked):
     loss = loss_of(masked, smoothing, sign, softmax, shift)
-    exam = Examination(subject(loss=loss), 0)
-    found = recover(exam, lambda stub, batch: float(loss(stub, batch.user())), with_mask=True)
+    bench = Bench(subject(loss=loss), 0)
+    found = recover(bench, lambda stub, batch: float(loss(stub, batch.user())), with_mask=True)
     assert found is not None
     assert (found.sign, found.softmaxes, found.shift) == (sign, 2 if softmax else 1, shift)
     assert found.masked is masked
@@ -106,8 +107,8 @@ def test_a_loss_of_another_kind_is_not_guessed():
         p = mx.exp(-nn.losses.cross_entropy(model(batch.inputs), batch.targets))
         return -((1 - p) ** 2 * mx.log(p)).mean()
 
-    exam = Examination(subject(loss=focal), 0)
-    assert recover(exam, lambda stub, batch: float(focal(stub, batch.user())), with_mask=True) is None
+    bench = Bench(subject(loss=focal), 0)
+    assert recover(bench, lambda stub, batch: float(focal(stub, batch.user())), with_mask=True) is None
 
 
 @pytest.mark.parametrize("future", [0.0, 1e-3, 1.0])

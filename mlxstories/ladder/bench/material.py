@@ -80,11 +80,17 @@ def epochs(bench: Bench) -> list[tuple[str, Epoch]]:
 
 
 @measurement
-def sample(bench: Bench) -> HostBatch:
+def whole_sample(bench: Bench) -> HostBatch:
     """Up to 64 distinct training rows of one shape, the fullest first among equals in order of appearance."""
     rows = pool(train_epoch(bench), _ROWS)
-    full = np.argsort(-(rows.mask > 0).sum(1), kind="stable")
-    return rows.rows(full) if bench.width is None else rows.rows(full).cut(bench.width)
+    return rows.rows(np.argsort(-(rows.mask > 0).sum(1), kind="stable"))
+
+
+@measurement
+def sample(bench: Bench) -> HostBatch:
+    """The same rows, cut to the width of quick checks."""
+    rows = whole_sample(bench)
+    return rows if bench.width is None else rows.cut(bench.width)
 
 
 def pool(epoch: Epoch, count: int) -> HostBatch:

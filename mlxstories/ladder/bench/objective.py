@@ -1,0 +1,209 @@
+"""Recover what a loss function computes by feeding it known logits and fitting its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import sample
+
+_CASES = 10
+_FIT = 2e-3  # relative residual of a recovered formula
+_SMOOTHED = 5e-3  # share of the smoothing term below which there is none
+_SHIFTS = (0, 1, -1, 2)
+_REDUCTIONS = ("mean", "sum", "mean of all cells", "mean of rows")
+
+Case = tuple[np.ndarray, ...]
+"""Logits, inputs, targets and mask of one batch."""
+
+
+class Stub(nn.Module):
+    """A model whose logits are given."""
+
+    def __init__(self, vocab_size: int):
+        super().__init__()
+        self.vocab_size = vocab_size
+        self._frozen_logits = None
+
+    def show(self, logits: np.ndarray) -> None:
+        self._frozen_logits = mx.array(logits)
+
+    def __call__(self, tokens, *_, **__):
+        return self._frozen_logits
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The formula that explains a loss function's values.
+
+    Attributes:
+        sign: +1, or -1 for a loss turned upside down.
+        softmaxes: 1, or 2 where the logits went through a softmax before the loss.
+        smoothing: of the labels.
+        masked: whether masked cells are left out.
+        shift: 0, or by how many places targets are shifted against logits inside the loss.
+        reduction: ``mean``, ``sum``, ``mean of all cells`` or ``mean of rows``.
+        residual: relative misfit.
+    """
+
+    sign: int
+    softmaxes: int
+    smoothing: float
+    masked: bool
+    shift: int
+    reduction: str
+    residual: float
+
+    def __str__(self) -> str:
+        return f"{self.reduction}, smoothing {self.smoothing:.2g}"
+
+
+@measurement
+def loss_formula(bench: Bench) -> Objective | None:
+    """The formula of the subject's own loss; None where it is no masked cross-entropy, or the default one."""
+    if bench.subject.loss is None:
+        return None
+    return _by_stub(bench) or _by_model(bench)
+
+
+def floor_of_double(size: int) -> float:
+    """The lowest cross-entropy in nats that logits between 0 and 1 can reach over ``size`` ids."""
+    return float(np.log(np.e + size - 1) - 1)
+
+
+def _by_stub(bench: Bench) -> Objective | None:
+    def value(stub: nn.Module, batch: HostBatch) -> float:
+        return float(bench.subject.loss(stub, batch.user()))
+
+    try:
+        return recover(bench, value, with_mask=sample(bench).masked)
+    except Exception:  # the loss needs more of the model than calling it
+        return None
+
+
+def _by_model(bench: Bench) -> Objective | None:
+    """By the logits of the subject's own model, for losses that need more of it than calling it."""
+    model = bench.noisy(3)
+    model.eval()
+    rng = np.random.default_rng((bench.seed, 29))
+    cases, values = [], []
+    for _ in range(_CASES):
+        batch = _redrawn(bench, rng)
+        with bench.calling("loss"):
+            values.append(float(bench.loss(model, batch)))
+        logits = np.array(bench.logits(model, np.maximum(batch.inputs, 0)))
+        cases.append((logits, batch.inputs, batch.targets, batch.mask))
+    return fit(cases, np.array(values, dtype=np.float64))
+
+
+def _redrawn(bench: Bench, rng: np.random.Generator) -> HostBatch:
+    """Two of the subject's rows with random targets and, where it has one, a random mask."""
+    rows = sample(bench)
+    picked = rows.rows(rng.integers(0, rows.shape[0], min(2, rows.shape[0])))
+    targets = rng.integers(0, bench.subject.vocab_size, picked.shape)
+    mask = np.ones(picked.shape, np.float32)
+    if rows.masked:
+        count, length = picked.shape
+        mask = _masks(length, rng.integers(1, length + 1, count))
+    return picked.with_(targets=targets, mask=mask)
+
+
+def _masks(length: int, kept: np.ndarray) -> np.ndarray:
+    return (np.arange(length) < kept[:, None]).astype(np.float32)
+
+
+def recover(
+    bench: Bench,
+    loss: Callable[[nn.Module, HostBatch], float],
+    *,
+    with_mask: bool,
+) -> Objective | None:
+    """Fit ``loss`` to masked cross-entropies of known logits; None where it is something else."""
+    rng = np.random.default_rng((bench.seed, 23))
+    form = sample(bench)
+    stub = Stub(bench.subject.vocab_size)
+    cases, values = [], []
+    for case in range(_CASES):
+        logits, inputs, targets, mask = _known(bench, rng, case, with_mask)
+        stub.show(logits)
+        values.append(loss(stub, form.with_(inputs=inputs, targets=targets, mask=mask)))
+        cases.append((logits, inputs, targets, mask))
+    return fit(cases, np.array(values, dtype=np.float64))
+
+
+def _known(bench: Bench, rng: np.random.Generator, case: int, with_mask: bool) -> Case:
+    """A small case of random tokens and logits; in some cases the logits favour the targets."""
+    form = sample(bench)
+    rows, length = min(form.shape[0], 4), min(form.shape[1], 24)
+    size = bench.subject.vocab_size
+    inputs = rng.integers(0, size, (rows, length))
+    targets = rng.integers(0, size, (rows, length))
+    mask = np.ones((rows, length), np.float32)
+    if with_mask:
+        mask = _masks(length, rng.integers(length // 3, length, rows))
+    scale = 0.5 + 3.0 * rng.random()
+    logits = (scale * rng.standard_normal((rows, length, size))).astype(np.float32)
+    favoured = np.take_along_axis(logits, targets[..., None], -1) + np.float32(case % 4)
+    np.put_along_axis(logits, targets[..., None], favoured, -1)
+    return logits, inputs, targets, mask
+
+
+def fit(cases: list[Case], values: np.ndarray) -> Objective | None:
+    """The simplest formula that reproduces ``values`` from (logits, inputs, targets, mask)."""
+    if not np.isfinite(values).all() or np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
+        return None
+    for softmaxes in (1, 2):
+        logs = [log_softmax(case[0], softmaxes) for case in cases]
+        for shift, masked, reduction in product(_SHIFTS, (True, False), _REDUCTIONS):
+            terms = [
+                _terms(log, *case[1:], shift, masked, reduction)
+                for log, case in zip(logs, cases, strict=True)
+            ]
+            if solved := _solve(np.array(terms), values):
+                sign, smoothing, residual = solved
+                return Objective(sign, softmaxes, smoothing, masked, shift, reduction, residual)
+    return None
+
+
+def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | None:
+    """Sign, smoothing and residual with which a cross-entropy and its smoothing term explain the values, if so."""
+    solution, *_ = np.linalg.lstsq(terms, values, rcond=None)
+    residual = float(np.abs(terms @ solution - values).max() / np.abs(values).max())
+    if residual >= _FIT or abs(solution[0]) <= 1e-6:
+        return None
+    total = float(solution.sum())
+    smoothed = abs(solution[1]) > _SMOOTHED * abs(total)
+    return int(np.sign(total)), float(solution[1] / total) if smoothed else 0.0, residual
+
+
+def log_softmax(logits: np.ndarray, times: int) -> np.ndarray:
+    logits = logits.astype(np.float64)
+    for _ in range(times):
+        shifted = logits - logits.max(-1, keepdims=True)
+        logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        logits = np.exp(logs)
+    return logs
+
+
+def _terms(logs, inputs, targets, mask, shift: int, masked: bool, reduction: str) -> tuple[float, float]:
+    """The cross-entropy and the smoothing term (mean over the vocabulary) of one case, reduced."""
+    length = logs.shape[1]
+    if shift > 0:
+        logs, targets, mask = logs[:, : length - shift], targets[:, shift:], mask[:, shift:]
+    elif shift < 0:
+        logs, targets, mask = logs[:, -shift:], targets[:, : length + shift], mask[:, : length + shift]
+    weight = mask if masked else np.ones_like(mask)
+    chosen = -np.take_along_axis(logs, targets[..., None], -1)[..., 0]
+    uniform = -logs.mean(-1)
+    if reduction == "mean of rows":
+        per_row = np.maximum(weight.sum(1), 1)
+        return tuple(float(((x * weight).sum(1) / per_row).mean()) for x in (chosen, uniform))
+    divisor = {"mean": weight.sum(), "sum": 1.0, "mean of all cells": weight.size}[reduction]
+    return tuple(float((x * weight).sum() / max(divisor, 1)) for x in (chosen, uniform))
