@@ -7,6 +7,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.findings import ERROR, WARNING
+from mlxstories.ladder.bench.material import epoch_steps
 from mlxstories.ladder.bench.optimizers import read_schedule
 from mlxstories.ladder.examination import Examination, Run, put
 from mlxstories.ladder.rung_minimal import memorised, row_entropy, row_share, start_loss
@@ -223,7 +224,7 @@ def _warmup(exam: Examination) -> None:
     schedule = read_schedule(exam.optimizer())
     if not schedule.scheduled or schedule.peak <= 0:
         return
-    epoch = exam.facts.get("epoch_steps")
+    epoch = epoch_steps(exam)
     climbs = schedule.peak_step
     after = [(s, r) for s, r in zip(schedule.steps, schedule.rates, strict=True) if s > climbs]
     ends = next((s for s, r in after if r <= 0.01 * schedule.peak), None)

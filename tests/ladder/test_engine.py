@@ -32,10 +32,12 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import UnusableBatch, read_batch
 from mlxstories.ladder.bench.objective import recover
 from mlxstories.ladder.bench.optimizers import read_schedule
+from mlxstories.ladder.bench.overlap import row_overlap, text_overlap, window_overlap
+from mlxstories.ladder.bench.rows import fillers_of, shift_rates
 from mlxstories.ladder.causality import dependence
+from mlxstories.ladder.checks.padding import padding_of
 from mlxstories.ladder.examination import Examination
-from mlxstories.ladder.overlap import row_overlap, text_overlap, window_overlap
-from mlxstories.ladder.rung_data import shift_rates, trailing_padding
+from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
 V, T, B = 13, 16, 4
@@ -133,13 +135,16 @@ def test_shift_rates_find_the_right_place_and_forgive_seams():
 
 
 def test_padding_is_a_token_that_repeats_at_the_ends_alone():
+    def padding(*batch):
+        return padding_of(fillers_of([read_batch(batch)]), CHECKS["padding is masked"].gauges())
+
     rng = np.random.default_rng(0)
     rows = rng.integers(1, 50, (8, 30))
     rows[:, 22:] = 0
-    assert trailing_padding([read_batch((rows, rows))])[0] == 0
-    assert trailing_padding([read_batch((rows, rows, (rows > 0).astype(np.float32)))]) is None
+    assert padding(rows, rows).token == 0
+    assert padding(rows, rows, (rows > 0).astype(np.float32)) is None
     common = np.where(rng.random((64, 30)) < 0.7, 0, rng.integers(1, 50, (64, 30)))
-    assert trailing_padding([read_batch((common, common))]) is None
+    assert padding(common, common) is None
 
 
 def test_overlap_counts_what_validation_shares():

@@ -60,17 +60,46 @@ def read(bench: Bench, what: str, batches: Callable[[], Any]) -> Epoch:
 
 @measurement
 def train_epoch(bench: Bench) -> Epoch:
-    """The first epoch of training."""
+    """The first epoch of training.
+
+    Raises:
+        SubjectFault: there is nothing in it to train on.
+    """
     bench.seed_all(bench.seed)
-    return read(bench, f"train_batches({bench.seed})", lambda: bench.subject.train_batches(bench.seed))
+    epoch = read(bench, f"train_batches({bench.seed})", lambda: bench.subject.train_batches(bench.seed))
+    if not epoch.batches:
+        raise bench.fault("train_batches(seed) yields no batch", "yield at least one batch an epoch")
+    if not epoch.cells:
+        raise bench.fault("every training mask is 0 throughout", "set the mask to 1 on real tokens")
+    return epoch
 
 
 @measurement
 def val_epoch(bench: Bench) -> Epoch | None:
-    """The validation batches, where there are any."""
+    """The validation batches, where the subject has some.
+
+    Raises:
+        SubjectFault: there are none in it.
+    """
     if bench.subject.val_batches is None:
         return None
-    return read(bench, "val_batches()", bench.subject.val_batches)
+    epoch = read(bench, "val_batches()", bench.subject.val_batches)
+    if not epoch.batches:
+        raise bench.fault("val_batches() yields no batch", "yield at least one batch")
+    return epoch
+
+
+@measurement
+def second_epoch(bench: Bench) -> Epoch:
+    """What training reads next, with the seed after the first epoch's; possibly nothing."""
+    seed = bench.seed + 1
+    return read(bench, f"train_batches({seed})", lambda: bench.subject.train_batches(seed))
+
+
+def epoch_steps(bench: Bench) -> int | None:
+    """Batches of an epoch of training, where all of them were read."""
+    epoch = train_epoch(bench)
+    return len(epoch.batches) if epoch.complete else None
 
 
 def epochs(bench: Bench) -> list[tuple[str, Epoch]]:

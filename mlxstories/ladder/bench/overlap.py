@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import train_epoch, val_epoch
 
 _WINDOW = 32  # tokens that two different stories practically never share
 _PHRASE = 8  # words
 _NEAR = 0.7  # share of a story's phrases in one other story that makes them near duplicates
 _TEXTS = 20_000
 _BASE = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What validation shares with training, counted in one way.
+
+    Attributes:
+        kind: what was counted: "texts", "rows" or "windows".
+        shared: share of validation's that stand in training too.
+        natural: share of training's that stand elsewhere in training.
+        count: validation texts or rows.
+    """
+
+    kind: str
+    shared: float
+    natural: float
+    count: int
+
+
+@measurement
+def overlaps(bench: Bench) -> list[Overlap]:
+    """What validation shares with training, in every way in which it can be counted; nothing without validation."""
+    subject, train, val = bench.subject, train_epoch(bench), val_epoch(bench)
+    found = []
+    if subject.train_texts is not None and subject.val_texts is not None:
+        shares = text_overlap(list(subject.train_texts), list(subject.val_texts))
+        found.append(Overlap("texts", *shares, len(subject.val_texts)))
+    if val is not None:
+        rows = sum(batch.shape[0] for batch in val.batches)
+        found.append(Overlap("rows", *row_overlap(train.batches, val.batches), rows))
+        found.append(Overlap("windows", *window_overlap(train.batches, val.batches), rows))
+    return found
 
 
 def text_overlap(train: Sequence[str], val: Sequence[str]) -> tuple[float, float]:
@@ -67,7 +102,7 @@ def row_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, fl
     return sum(row in seen for row in rows) / max(len(rows), 1), repeated / max(total, 1)
 
 
-def _rows(batches: list[HostBatch]):
+def _rows(batches: list[HostBatch]) -> Iterator[bytes]:
     for batch in batches:
         for ids, mask in zip(batch.inputs, batch.mask, strict=True):
             if (mask > 0).any():  # rows of padding alone fill up a last batch

@@ -1,0 +1,151 @@
+"""What the subject's tokenizer makes of its batches and texts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import Epoch, epochs, train_epoch, val_epoch
+from mlxstories.ladder.subject import describe_error
+
+_WORD = re.compile(r"\w+", re.UNICODE)
+_PHRASE = 4  # words
+_PHRASES = 240  # looked up
+_CORPUS = 20_000  # texts in which they are looked up
+_ENCODED = 24  # texts
+_BATCHES, _ROWS = 8, 4  # batches, and rows of each, that are decoded
+_STRANGE = ("\u2603", "\u16a0", "\U0001f9ff")  # a snowman, a rune, an amulet
+_SEARCHED = 200  # texts that are searched for the word of an unknown id
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """How many phrases of decoded rows were looked up in the texts, and the share that was found there."""
+
+    share: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well tokenizer, batches and texts go together.
+
+    Attributes:
+        highest: the highest id that the tokenizer gives to the texts.
+        own: phrases of texts that it encoded and decoded; None where its ids leave the vocabulary.
+        rows: phrases of rows of the batches that it decoded; None where it cannot.
+        highest_row: the highest id of these rows.
+        problem: why it cannot decode them.
+    """
+
+    highest: int
+    own: Phrases | None = None
+    rows: Phrases | None = None
+    highest_row: int = 0
+    problem: str = ""
+
+
+@measurement
+def train_fit(bench: Bench) -> Fit | None:
+    """How the tokenizer goes with the training batches and texts; None where there are no texts."""
+    return _fit(bench, train_epoch(bench), bench.subject.train_texts)
+
+
+@measurement
+def val_fit(bench: Bench) -> Fit | None:
+    """How the tokenizer goes with the validation batches and texts; None where there are no texts."""
+    return _fit(bench, val_epoch(bench), bench.subject.val_texts)
+
+
+def _fit(bench: Bench, epoch: Epoch, texts: Any) -> Fit | None:
+    if len(texts) == 0:
+        return None
+    with bench.calling("the tokenizer"):
+        return _compare(bench, epoch, [str(text) for text in texts])
+
+
+def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
+    tokenizer = bench.subject.tokenizer
+    encoded = [
+        [int(i) for i in tokenizer.encode(text)]
+        for text in texts[:: max(1, len(texts) // _ENCODED)][:_ENCODED]
+    ]
+    highest = max((max(ids) for ids in encoded if ids), default=0)
+    if highest >= bench.subject.vocab_size:
+        return Fit(highest)
+    corpus = " ".join(" ".join(_WORD.findall(text.lower())) for text in texts[:_CORPUS])
+    own = _known([str(tokenizer.decode(ids)) for ids in encoded], corpus)
+    rows = _real_rows(epoch)
+    highest_row = max(max(ids, default=0) for ids in rows)
+    try:
+        decoded = [str(tokenizer.decode(ids)) for ids in rows]
+    except Exception as error:  # ids that this tokenizer does not have
+        return Fit(highest, own, None, highest_row, describe_error(error))
+    return Fit(highest, own, _known(decoded, corpus), highest_row)
+
+
+def _real_rows(epoch: Epoch) -> list[list[int]]:
+    return [
+        [int(i) for i in row[mask > 0]]
+        for batch in epoch.batches[:_BATCHES]
+        for row, mask in list(zip(batch.inputs, batch.mask, strict=True))[:_ROWS]
+    ]
+
+
+def _known(decoded: list[str], corpus: str) -> Phrases:
+    phrases = [phrase for text in decoded for phrase in _phrases(text)][:_PHRASES]
+    found = sum(phrase in corpus for phrase in phrases)
+    return Phrases(found / len(phrases) if phrases else 0.0, len(phrases))
+
+
+def _phrases(text: str) -> list[str]:
+    words = _WORD.findall(text.lower())
+    return [" ".join(words[i : i + _PHRASE]) for i in range(0, len(words) - _PHRASE + 1, _PHRASE)]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The id of what the tokenizer does not know, and the larger share of training's and validation's targets."""
+
+    token: int
+    share: float
+
+
+@measurement
+def unknown(bench: Bench) -> Unknown | None:
+    """The unknown id and its share of the targets, where the tokenizer has one that no real word shares."""
+    token = unknown_id(bench)
+    if token is None or _stands_for_a_word(bench, token):
+        return None
+    shares = [
+        float(np.mean(np.concatenate([(b.targets == token)[b.mask > 0] for b in epoch.batches])))
+        for _, epoch in epochs(bench)
+        if epoch.cells
+    ]
+    return Unknown(token, max(shares))
+
+
+def unknown_id(bench: Bench) -> int | None:
+    """The id, if any, to which the tokenizer sends what it does not know."""
+    answers = set()
+    with bench.calling("the tokenizer"):
+        for strange in _STRANGE:
+            try:
+                answers.add(tuple(int(i) for i in bench.subject.tokenizer.encode(strange)))
+            except (KeyError, ValueError, IndexError):  # a closed vocabulary: nothing is unknown
+                return None
+    same = answers.pop()
+    return same[0] if not answers and len(same) == 1 else None
+
+
+def _stands_for_a_word(bench: Bench, token: int) -> bool:
+    texts = bench.subject.train_texts
+    if texts is None:
+        return False
+    with bench.calling("the tokenizer"):
+        word = str(bench.subject.tokenizer.decode([token])).strip().lower()
+    return bool(word) and any(word in str(text).lower().split() for text in list(texts)[:_SEARCHED])

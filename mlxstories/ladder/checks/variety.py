@@ -1,0 +1,76 @@
+"""Whether training sees different stories."""
+
+from __future__ import annotations
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.material import epoch_steps
+from mlxstories.ladder.bench.rows import Variety, same_again, variety
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, note, passed, warning
+
+
+@check(
+    "batches differ",
+    rung="data",
+    causes=("constant-batches",),
+    unless=("token-out-of-range",),
+    quick=True,
+    few=Limit(3, "batches"),
+    distinct=Limit(0.05, "of the batches"),
+    uniform=Limit(0.5, "of the batches"),
+    many=Limit(32, "rows"),
+    distinct_rows=Limit(0.2, "of the rows"),
+)
+def differ(bench: Bench, limits: Gauges) -> Verdict:
+    """**What it does.** Counts the different batches and rows of an epoch, and reads a second epoch.
+
+    **Why it matters.** A loader that starts over, or an index that never advances, trains on a handful of stories;
+    the loss falls nicely, and validation never follows. A generator handed out once is empty in the second epoch.
+
+    **Example.** `train_batches=lambda seed: generator`, with one generator made outside.
+
+    **Fix.** Make `train_batches` a function that starts a new, reshuffled pass over all stories on every call.
+    """
+    seen = variety(bench)
+    evidence = {
+        "batches": seen.batches,
+        "distinct_batches": seen.distinct,
+        "distinct_rows": seen.distinct_rows,
+    }
+    detail = f"{seen.distinct} of {seen.batches} distinct"
+    problem, drafts = _repeated(seen, limits), []
+    if problem is None and epoch_steps(bench) is not None:
+        problem, drafts = _second(bench, seen, limits, evidence)
+    if problem is None:
+        return passed(detail, *drafts, *_few_rows(seen, limits, evidence))
+    fix = "make train_batches a function that starts a new, reshuffled pass over all stories on every call"
+    return failed(detail, error("constant-batches", problem, fix=fix, where="train_batches", **evidence))
+
+
+def _repeated(seen: Variety, limits: Gauges) -> str | None:
+    few = limits.few.below(seen.batches)
+    if not few and (not limits.distinct.above(seen.distinct / seen.batches) or seen.distinct == 1):
+        return f"the {seen.batches} batches of an epoch are {seen.distinct} batch repeated"
+    return "all rows of a batch are the same row" if limits.uniform.above(seen.uniform) else None
+
+
+def _second(
+    bench: Bench, seen: Variety, limits: Gauges, evidence: dict[str, int]
+) -> tuple[str | None, list[Draft]]:
+    """What is wrong with the second epoch, or worth knowing of it."""
+    again = same_again(bench)
+    if again is None:
+        return "train_batches yields nothing the second time it is called", []
+    if not again or limits.few.below(seen.batches):
+        return None, []
+    message = "every epoch brings the same batches in the same order"
+    fix = "shuffle with the seed that train_batches receives"
+    return None, [note("constant-batches", message, fix=fix, **evidence)]
+
+
+def _few_rows(seen: Variety, limits: Gauges, evidence: dict[str, int]) -> list[Draft]:
+    if limits.many.below(seen.rows) or not limits.distinct_rows.below(seen.distinct_rows / seen.rows):
+        return []
+    message = f"an epoch of {seen.rows} rows holds only {seen.distinct_rows} different ones"
+    return [warning("constant-batches", message, fix="let an epoch visit each story once", **evidence)]
