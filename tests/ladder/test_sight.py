@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
@@ -102,7 +103,12 @@ def test_masks_are_told_from_weights():
     decay = mx.where(place[:, None] >= place, 0.9 ** (place[:, None] - place).astype(mx.float32), 0.0)
     for mask in (mx.tri(12), decay, decay.T, mx.where(mx.tri(12) > 0, 0.0, -100.0)[None]):
         assert is_pattern(mask)
-    for weights in (mx.random.normal((12, 12)), mx.zeros((12, 12)), mx.random.normal((12, 3)), mx.ones((12,))):
+    for weights in (
+        mx.random.normal((12, 12)),
+        mx.zeros((12, 12)),
+        mx.random.normal((12, 3)),
+        mx.ones((12,)),
+    ):
         assert not is_pattern(weights)
 
 
@@ -136,6 +142,23 @@ def test_what_was_learned_and_frozen_is_no_noise():
     learned.mix.weight = learned.mix.weight + mx.array(spikes.astype(np.float32))
     learned.mix.freeze()
     assert "frozen-parameters" not in codes(model=lambda: learned)
+
+
+def test_a_frozen_model_that_knows_something_is_no_noise():
+    trained = Tiny()
+    trained.mask = mx.tri(T)
+    optimizer = optim.Adam(1e-2)
+
+    def loss(model, batch):
+        return nn.losses.cross_entropy(model(batch.inputs), batch.targets, reduction="mean")
+
+    for batch in batches(0, 60):
+        _, gradients = nn.value_and_grad(trained, loss)(trained, batch)
+        optimizer.update(trained, gradients)
+        mx.eval(trained.parameters(), optimizer.state)
+    trained.freeze()
+    trained.head.unfreeze()
+    assert "frozen-parameters" not in codes(model=lambda: trained)
 
 
 def test_frozen_zeros_are_not_taken_for_blindness():

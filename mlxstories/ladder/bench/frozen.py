@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -10,9 +11,12 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.trial import score
 
 _ANOTHER = 101  # added to the seed for another fresh model
 _SIDE = 512  # of the part of a matrix that is looked at
+_ROWS = 8
 _SMALL = 8  # rows or columns of a matrix too small to tell noise from a pattern
 
 
@@ -26,6 +30,7 @@ class Frozen:
         drawn: those of both that another fresh model has other values for.
         edges: where the subject hands out one model only, so that none can be compared: of matrices, the largest
             singular value relative to that of independent random numbers of the same spread.
+        gain: there too: nats per token by which the model beats guessing before any training.
         sizes: of all parameters and hidden arrays.
     """
 
@@ -33,6 +38,7 @@ class Frozen:
     hidden: list[str]
     drawn: list[str]
     edges: dict[str, float]
+    gain: float
     sizes: dict[str, int]
 
 
@@ -51,13 +57,18 @@ def frozen(bench: Bench) -> Frozen:
     sizes = {name: array.size for name, array in (everything | hidden).items()}
     if one:
         edges = {n: _edge(a) for n, a in asked.items() if a.ndim >= 2 and min(a.shape[-2:]) >= _SMALL}
-        return Frozen(names, list(hidden), [], edges, sizes)
+        return Frozen(names, list(hidden), [], edges, _gain(bench, model) if edges else 0.0, sizes)
     again = bench.model(bench.seed + _ANOTHER)
     other = {**dict(tree_flatten(again.parameters())), **_hidden(again)}
     drawn = [n for n, a in asked.items() if n in other and not bool(mx.array_equal(a, other[n]))]
     # Hidden tables that every model shares weigh nothing.
     sizes = {n: size for n, size in sizes.items() if n in everything or n in drawn}
-    return Frozen(names, list(hidden), drawn, {}, sizes)
+    return Frozen(names, list(hidden), drawn, {}, 0.0, sizes)
+
+
+def _gain(bench: Bench, model: nn.Module) -> float:
+    rows = sample(bench)
+    return math.log(bench.subject.vocab_size) - score(bench, model, rows.rows(slice(0, _ROWS)))[0]
 
 
 def _edge(array: mx.array) -> float:

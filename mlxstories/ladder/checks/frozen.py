@@ -16,10 +16,11 @@ from mlxstories.ladder.verdict import Verdict, error, failed, note, passed
     causes=("frozen-parameters",),
     unless=("token-out-of-range", "not-finite"),
     structure=Limit(1.15, "largest singular value, of that of random numbers"),
+    knows=Limit(0.5, "nats below guessing"),
 )
 def nothing_frozen(bench: Bench, limits: Gauges) -> Verdict:
     """Looks for arrays that are not trainable although every fresh model has other values in them; where `model()`
-    hands out one object only, for matrices that cannot be told from random numbers.
+    hands out one object only, for matrices that cannot be told from random numbers in a model that knows nothing.
 
     Frozen noise: no training will improve it. Tables and pretrained weights are frozen on purpose, and the same in
     every model.
@@ -28,7 +29,7 @@ def nothing_frozen(bench: Bench, limits: Gauges) -> Verdict:
     Fix: `unfreeze()` what is to learn, and let no attribute that holds layers begin with an underscore.
     """
     found = frozen(bench)
-    drawn = found.drawn + [name for name, edge in found.edges.items() if not limits.structure.above(edge)]
+    drawn = found.drawn + _noise(found, limits)
     detail = f"{len(found.names)} frozen"
     if drawn:
         return failed(detail, _at_random(found, drawn))
@@ -45,6 +46,13 @@ def nothing_frozen(bench: Bench, limits: Gauges) -> Verdict:
             frozen=len(found.names),
         ),
     )
+
+
+def _noise(found: Frozen, limits: Gauges) -> list[str]:
+    """Where models cannot be compared: matrices that look drawn, unless the model has learned something before."""
+    if not found.edges or limits.knows.above(found.gain):
+        return []
+    return [name for name, edge in found.edges.items() if not limits.structure.above(edge)]
 
 
 def _at_random(found: Frozen, drawn: list[str]):
