@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from mlxstories.ladder import decoding, validation
-from mlxstories.ladder.causality import dependence, harm, matrix
+from mlxstories.ladder.bench.dependence import dependence, dependence_matrix, harm
+from mlxstories.ladder.checks.leaks import LIMITS, future_verdict, rows_verdict
+from mlxstories.ladder.diagnosis import Line
 from mlxstories.ladder.examination import Examination
-from mlxstories.ladder.rung_init import judge_leaks
+from mlxstories.ladder.limits import Gauges
 
 
 def climb(exam: Examination) -> None:
@@ -15,11 +17,17 @@ def climb(exam: Examination) -> None:
     if model is None:
         exam.check("the trained model", None, "no training run ended well")
     elif not exam.has("future-leak", "batch-leak"):
-        judge_leaks(exam, [("after training", dependence(exam, model, seed=4))])
+        views = [("after training", dependence(exam, model, seed=4))]
+        for name, judge in (("rows are independent", rows_verdict), ("sees no later token", future_verdict)):
+            gauges = Gauges(LIMITS)
+            verdict = judge(views, gauges)
+            exam.climb.line(exam.rung, Line(name, verdict.status, verdict.detail))
+            for draft in verdict.drafts:
+                exam.climb.found(draft, exam.rung, gauges)
     else:
         gain = harm(exam, model)
         exam.check("gain from seeing later tokens", None, f"{gain:.2f} nats a token")
     if model is not None:
-        exam.rung.figures["causality"] = matrix(exam, model)
+        exam.rung.figures["causality"] = dependence_matrix(exam, model)
     validation.examine(exam, model)
     decoding.examine(exam)

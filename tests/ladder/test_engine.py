@@ -34,7 +34,6 @@ from mlxstories.ladder.bench.objective import recover
 from mlxstories.ladder.bench.optimizers import read_schedule
 from mlxstories.ladder.bench.overlap import row_overlap, text_overlap, window_overlap
 from mlxstories.ladder.bench.rows import fillers_of, shift_rates
-from mlxstories.ladder.causality import dependence
 from mlxstories.ladder.checks.padding import padding_of
 from mlxstories.ladder.examination import Examination
 from mlxstories.ladder.registry import CHECKS
@@ -111,15 +110,6 @@ def test_a_loss_of_another_kind_is_not_guessed():
 
     bench = Bench(subject(loss=focal), 0)
     assert recover(bench, lambda stub, batch: float(focal(stub, batch.user())), with_mask=True) is None
-
-
-@pytest.mark.parametrize("future", [0.0, 1e-3, 1.0])
-def test_a_leak_is_seen_as_far_as_it_goes(future):
-    exam = Examination(subject(model=lambda: Tiny(future)), 0)
-    view = dependence(exam, exam.noisy(0), seed=0)
-    assert (view.future > view.tolerance) == (future > 0)
-    assert view.rows <= view.tolerance
-    assert min(view.own, view.past, view.order) > 1e-3
 
 
 def test_shift_rates_find_the_right_place_and_forgive_seams():

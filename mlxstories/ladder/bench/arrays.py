@@ -26,3 +26,29 @@ def put(model: nn.Module, arrays: dict[str, mx.array]) -> None:
     """Replace parameters by path."""
     model.update(tree_unflatten(list(arrays.items())))
     mx.eval(model.parameters())
+
+
+def is_pattern(array: mx.array) -> bool:
+    """Whether a matrix is a mask or the like, not weights: of two values, or one value on one side of the diagonal.
+
+    MLX counts every array among the parameters, also one that nobody means to train.
+    """
+    if array.ndim < 2 or array.size < 9:
+        return False
+    array = array.astype(mx.float32)
+    low, high = array.min(), array.max()
+    if bool(low == high):
+        return False
+    if bool(mx.all((array == low) | (array == high))):
+        return True
+    rows, columns = array.shape[-2:]
+    if rows != columns or rows < 3:
+        return False
+    place = mx.arange(rows)
+    above = place[:, None] < place
+    return any(_one_value(array, side) for side in (above, above.T))
+
+
+def _one_value(array: mx.array, where: mx.array) -> bool:
+    low = mx.where(where, array, mx.inf).min()
+    return bool(low == mx.where(where, array, -mx.inf).max())

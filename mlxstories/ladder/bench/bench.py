@@ -15,7 +15,7 @@ from mlx.optimizers import AdamW, Optimizer
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.backend import kernels  # noqa: F401  (puts the fast BLAS in place)
-from mlxstories.ladder.bench.arrays import masked_mean, put
+from mlxstories.ladder.bench.arrays import is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.optimizers import Schedule, copied, parts, put_back, read_schedule
 from mlxstories.ladder.subject import Subject, blame, describe_error
@@ -94,6 +94,11 @@ class Bench:
         elif first is model:
             self._restore_model()
         return model
+
+    @property
+    def hands_out_one_model(self) -> bool:
+        """Whether the subject's model() returns the same object every time."""
+        return self.model() is self.model()
 
     def optimizer(self) -> Optimizer:
         """A fresh optimiser of the subject's; where it hands out the same object twice, that one put back."""
@@ -195,15 +200,16 @@ class Bench:
             mx.eval(flat)
         return flat
 
-    def noisy(self, seed: int = 0, amount: float = 1.0) -> nn.Module:
-        """A fresh model with noise on all floating parameters, so that zero-initialised ones hide nothing."""
+    def noisy(self, seed: int = 0, amount: float = 1.0, *, frozen: bool = False) -> nn.Module:
+        """A fresh model with noise on its weights, so that zero-initialised ones hide nothing: on all that training
+        moves, and on what is ``frozen`` if asked; never on masks."""
         model = self.model()
         rng = np.random.default_rng((self.seed, seed))
         changed = {}
-        for name, array in tree_flatten(model.parameters()):
+        for name, array in tree_flatten(model.parameters() if frozen else model.trainable_parameters()):
             if not mx.issubdtype(array.dtype, mx.floating) or array.size == 0:
                 continue
-            if not bool(mx.all(mx.abs(array.astype(mx.float32)) < 1e3)):
+            if not bool(mx.all(mx.abs(array.astype(mx.float32)) < 1e3)) or is_pattern(array):
                 continue  # a mask kept as a parameter, or broken weights
             scale = amount * (0.1 if array.ndim < 2 else 1 / np.sqrt(array.shape[-1]))
             noise = mx.array(rng.standard_normal(array.shape, dtype=np.float32) * np.float32(scale))
