@@ -1,1 +1,21 @@
-"""The checks of the ladder, one file a question; imported in the order in which they are asked."""
+"""The checks of the ladder, one file a question; imported here in the order in which they are asked."""
+
+# ruff: noqa: F401, I001
+from mlxstories.ladder.checks import (
+    # minimal
+    finite_step,
+    movement,
+    downhill,
+    optimizer_state,
+    bias_correction,
+    step_loss,
+    memorises,
+    # sweep
+    learning_rates,
+    penalty,
+    weight_decay,
+    clipping,
+    rate_size,
+    overfits,
+    warmup,
+)
