@@ -78,7 +78,8 @@ def moves_all(bench: Bench, limits: Gauges) -> Verdict:
         return passed(detail)
     total = sum(weight.size for weight in watched.weights.values())
     share = sum(watched.weights[name].size for name in still) / max(1, total)
-    names = ", ".join(still[:3]) + (" ..." if len(still) > len(still[:3]) else "")
+    first = still[:3]
+    names = ", ".join(first) + (" ..." if len(still) > len(first) else "")
     return failed(
         detail,
         error(
