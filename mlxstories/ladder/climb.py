@@ -20,7 +20,7 @@ from mlxstories.ladder.limits import Gauge, Gauges
 from mlxstories.ladder.registry import ANY, RUNGS, Check, checks_of
 from mlxstories.ladder.subject import Subject
 from mlxstories.ladder.time_limit import TimeLimitError
-from mlxstories.ladder.verdict import FAILED, SKIPPED, Draft
+from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft
 
 _BUILDS_ON = {"sweep": ("data", "minimal"), "short": ("data", "minimal"), "trained": ("minimal",)}
 # After these nothing further up means anything.
@@ -129,7 +129,9 @@ class _Climb:
             self.subject_fails(self.bench.fault(f"the climb is {error}", fix).draft, rung)
         rung.seconds = time.perf_counter() - begun
         only_skipped = bool(rung.checks) and all(line.status == SKIPPED for line in rung.checks)
-        rung.status = FAILED if len(self.errors) > before else SKIPPED if only_skipped else "passed"
+        # No tick over a failed check.
+        bad = len(self.errors) > before or any(line.status == FAILED for line in rung.checks)
+        rung.status = FAILED if bad else SKIPPED if only_skipped else PASSED
 
     def legacy(self, rung: Rung) -> None:  # TRANSITIONAL
         import importlib
@@ -181,6 +183,7 @@ class _Climb:
             draft.code, draft.severity, rung.name, draft.message, evidence, draft.fix, draft.where
         )
         self.findings.append(finding)
+        self.bench.brief |= finding.severity == ERROR
         self.tell("finding", finding)
 
 

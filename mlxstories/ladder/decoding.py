@@ -6,6 +6,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.findings import ERROR, NOTE
+from mlxstories.ladder.bench.memorising import memorising
 from mlxstories.ladder.examination import Examination
 
 _NEW = 16  # tokens continued
@@ -18,8 +19,8 @@ def examine(exam: Examination) -> None:
         exam.check("generation is the argmax", None, "no generate given")
         return
     models = [("with noisy weights", exam.noisy(13, amount=1.5)), ("untrained", exam.noisy(14))]
-    if "minimal" in exam.facts and exam.facts["minimal"].finite:
-        models.append(("after memorising", exam.facts["minimal"].model))
+    if not exam.has("no-update", "not-finite") and memorising(exam).trial.finite:
+        models.append(("after memorising", memorising(exam).trial.model))
     first_wrong = later_wrong = firsts = laters = 0
     example = None
     for name, model in models:

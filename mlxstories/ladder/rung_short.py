@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.findings import ERROR, NOTE, WARNING
+from mlxstories.ladder.bench.adam import correction, uncorrected_betas
 from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.memorising import slow
+from mlxstories.ladder.bench.rates import rate_sweep
 from mlxstories.ladder.examination import Examination, token_losses
-from mlxstories.ladder.rung_sweep import correction
 
 _RAMP = 10  # steps over which the update grows to its full size
 _BUDGET = 600_000  # logits of one step
@@ -33,9 +35,6 @@ class Baselines:
 
 def climb(exam: Examination) -> None:
     """Train for a little while on fresh batches and compare."""
-    if "minimal" not in exam.facts:
-        exam.check("a short training", None, "the minimal rung did not run")
-        return
     if exam.has():
         exam.check("a short training", None, f"{exam.cause} comes first")
         return
@@ -94,7 +93,7 @@ def _material(exam: Examination) -> tuple[list[HostBatch], HostBatch, bool]:
 
 def _steps(exam: Examination, batches: list[HostBatch]) -> int:
     cells = batches[0].inputs.size * exam.subject.vocab_size
-    return 40 if exam.facts.get("step_seconds", 0) > 0.3 else 60 if cells > 500_000 else 100
+    return 40 if slow(exam) else 60 if cells > 500_000 else 100
 
 
 def count_baselines(exam: Examination, held: HostBatch) -> Baselines:
@@ -230,7 +229,7 @@ def _oversteps(exam, loss, batches, held, steps, baselines: Baselines, margin: f
         return False
     enough = loss - max(0.3, 2 * margin)
     evidence = {"loss": loss, "margin": margin, "unigram": baselines.unigram, "steps": steps}
-    betas = exam.facts.get("no_bias_correction")
+    betas = uncorrected_betas(exam)
     if betas is not None:
         run = exam.run(batches, steps, measure=held, at=(steps,), ramp=_RAMP, transform=correction(*betas))
         other = run.points[-1][1] if run.points and run.finite else float("inf")
@@ -248,7 +247,7 @@ def _oversteps(exam, loss, batches, held, steps, baselines: Baselines, margin: f
                 **evidence,
             )
             return True
-    sweep = exam.facts.get("sweep", {})
+    sweep = rate_sweep(exam).by_scale if rate_sweep in exam.taken else {}
     if 0.3 in sweep and sweep[0.3][0] < sweep[1.0][0] + 0.05:
         run = exam.run(batches, steps, measure=held, at=(steps,), ramp=_RAMP, scale=0.1)
         other = run.points[-1][1] if run.points and run.finite else float("inf")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from mlxstories.ladder import decoding, validation
-from mlxstories.ladder.bench.dependence import dependence, dependence_matrix, harm
-from mlxstories.ladder.checks.leaks import LIMITS, future_verdict, rows_verdict
-from mlxstories.ladder.diagnosis import Line
+from mlxstories.ladder.bench.memorising import memorising
+from mlxstories.ladder.causality import dependence, harm, matrix
 from mlxstories.ladder.examination import Examination
 from mlxstories.ladder.limits import Gauges
 
 
 def climb(exam: Examination) -> None:
     """Ask again what each position sees, then compare evaluation and generation with our own."""
-    runs = [exam.facts[name] for name in ("trained", "minimal") if name in exam.facts]
+    runs = [exam.facts["trained"]] if "trained" in exam.facts else []
+    if not exam.has("no-update", "not-finite"):
+        runs.append(memorising(exam).trial)
     model = next((run.model for run in runs if run.finite), None)
     if model is None:
         exam.check("the trained model", None, "no training run ended well")

@@ -43,6 +43,7 @@ class Bench:
         seed: of everything drawn.
         stories: rows that the minimal rung memorises.
         width: longest rows to look at in quick checks, or None.
+        brief: set once a cause is known: training that would only show its consequences is kept short.
     """
 
     def __init__(self, subject: Subject, seed: int = 0, *, stories: int = 4, width: int | None = None):
@@ -50,6 +51,7 @@ class Bench:
         self.seed = seed
         self.stories = stories
         self.width = width
+        self.brief = False
         self.taken: dict[Callable, Any] = {}
         self._first: dict[str, tuple[Any, Any]] = {}
 

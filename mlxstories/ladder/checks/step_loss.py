@@ -1,0 +1,45 @@
+"""Whether the loss that the step returns is the cross-entropy of the model before it."""
+
+from __future__ import annotations
+
+from mlxstories.findings import ERROR
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.step_loss import step_loss
+from mlxstories.ladder.checks.loss_formula import judge_objective
+from mlxstories.ladder.limits import Gauges
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, failed, passed, skipped
+
+
+@check(
+    "the step's loss",
+    rung="minimal",
+    causes=(
+        "loss-sign",
+        "double-softmax",
+        "targets-mismatched",
+        "padding-in-loss",
+        "smoothed-validation-loss",
+    ),
+    needs=("train_step",),
+    unless=("not-finite", "no-update", "loss-sign", "double-softmax", "targets-mismatched"),
+)
+def returned_loss(bench: Bench, limits: Gauges) -> Verdict:
+    """Fits what the step returns, on random targets and always the same weights, to our own cross-entropy.
+
+    A step of one's own may hold a loss of its own, which no check of the subject's `loss` sees.
+
+    Example: a step that computes softmax and then `nn.losses.cross_entropy`, or forgets the mask.
+
+    Fix: return the mean of -log p over the real tokens, from raw logits.
+    """
+    found = step_loss(bench)
+    if found.random:
+        return skipped("dropout hides its formula")
+    if found.objective is None:
+        return skipped("its formula was not recognised")
+    pads = train_epoch(bench).padded
+    drafts = judge_objective(found.objective, "train_step", pads=pads, size=bench.subject.vocab_size)
+    detail = f"{found.objective.reduction}, smoothing {found.objective.smoothing:.2g}"
+    return (failed if any(d.severity == ERROR for d in drafts) else passed)(detail, *drafts)

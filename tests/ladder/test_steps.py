@@ -1,0 +1,114 @@
+"""The rungs minimal and sweep: honest ticks, the best point of a run, and no verdict by the clock."""
+
+from __future__ import annotations
+
+import time
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+
+from mlxstories.batch import Batch
+from mlxstories.ladder import Subject, diagnose
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.adam import correction, oversteps
+from mlxstories.ladder.bench.memorising import memorised, memorising_steps, start_loss
+from mlxstories.ladder.bench.trial import Trial
+
+V, T, B = 13, 16, 4
+
+
+class Tiny(nn.Module):
+    """Embedding, an average of the past (or of all), a head."""
+
+    def __init__(self, future: float = 0.0):
+        super().__init__()
+        self.embed = nn.Embedding(V, 16)
+        self.mix = nn.Linear(16, 16)
+        self.head = nn.Linear(16, V)
+        self.future = future
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        ages = mx.arange(x.shape[1])[:, None] - mx.arange(x.shape[1])[None]
+        weights = mx.where(ages >= 0, mx.exp(-ages.astype(mx.float32)), self.future)
+        return self.head(x + mx.tanh(self.mix(weights @ x)))
+
+
+def batches(seed, count=8):
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        rows = np.cumsum(rng.integers(1, 3, (B, T + 1)), axis=1) % V
+        yield Batch(mx.array(rows[:, :-1]), mx.array(rows[:, 1:]), mx.ones((B, T)))
+
+
+def subject(**fields) -> Subject:
+    return Subject(**{"model": Tiny, "vocab_size": V, "train_batches": batches, **fields})
+
+
+def status_of(diagnosis, name):
+    return next(line for rung in diagnosis.rungs for line in rung.checks if line.name == name)
+
+
+def assert_no_tick_over_a_failed_check(diagnosis):
+    for rung in diagnosis.rungs:
+        assert rung.status == "failed" or all(line.status != "failed" for line in rung.checks), rung
+
+
+def test_stories_not_memorised_are_a_failed_check_and_a_named_cause():
+    diagnosis = diagnose(
+        subject(optimizer=lambda: optim.AdamW(1e-6, bias_correction=True)), rungs=["minimal", "sweep"]
+    )
+    assert status_of(diagnosis, "memorises a few stories").status == "failed"
+    assert [f.code for f in diagnosis.findings] == ["learning-rate-too-small"]
+    assert_no_tick_over_a_failed_check(diagnosis)
+
+
+def test_where_a_cause_is_known_memorising_is_skipped_for_it():
+    diagnosis = diagnose(subject(model=lambda: Tiny(0.5)), rungs=["init", "sweep"])
+    line = status_of(diagnosis, "memorises a few stories")
+    assert line.status == "skipped" and "future-leak" in line.detail
+    assert {rung.name: rung.status for rung in diagnosis.rungs}["minimal"] == "passed"
+    assert_no_tick_over_a_failed_check(diagnosis)
+
+
+@pytest.mark.parametrize("points, learned", [([0.3, 0.9], True), ([0.9, 0.3], True), ([0.9, 0.8], False)])
+def test_a_run_that_memorised_on_the_way_has_memorised(points, learned):
+    bench = Bench(subject(), 0)
+    start = start_loss(bench)
+    trial = Trial(None, None, points=[(step, left * start, 0.0) for step, left in enumerate(points, 1)])
+    assert memorised(bench, trial) is learned
+
+
+def test_a_run_that_broke_down_has_not_memorised():
+    bench = Bench(subject(), 0)
+    assert not memorised(bench, Trial(None, None, points=[(1, 0.1, 1.0), (2, float("nan"), 0.0)]))
+
+
+def test_a_slow_machine_changes_no_count_of_steps():
+    def step(model, optimizer, batch):
+        time.sleep(0.4)
+        return mx.array(1.0)
+
+    assert (
+        memorising_steps(Bench(subject(train_step=step), 0)) == memorising_steps(Bench(subject(), 0)) == 100
+    )
+    brief = Bench(subject(), 0)
+    brief.brief = True
+    assert memorising_steps(brief) == 40
+
+
+def test_corrected_updates_are_those_of_a_corrected_adam():
+    gradients = [mx.array([[1.0, -2.0]]), mx.array([[0.5, 0.25]]), mx.array([[-3.0, 1.0]])]
+    plain, corrected = optim.Adam(0.1), optim.Adam(0.1, bias_correction=True)
+    transform = correction(0.9, 0.999)
+    for optimizer in (plain, corrected):
+        optimizer.init({"w": mx.zeros((1, 2))})
+    for step, gradient in enumerate(gradients):
+        before = {"w": mx.zeros((1, 2))}
+        moved = transform(before, plain.apply_gradients({"w": gradient}, before), step)
+        expected = corrected.apply_gradients({"w": gradient}, before)
+        np.testing.assert_allclose(np.array(moved["w"]), np.array(expected["w"]), rtol=1e-4)
+    assert oversteps(0.9, 0.999).max() == pytest.approx(6.6, abs=0.1)
