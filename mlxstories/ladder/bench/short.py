@@ -19,7 +19,7 @@ from mlxstories.ladder.bench.trial import Trial, score, train
 _RAMP = 10  # steps over which the update grows to its full size
 _BUDGET = 600_000  # logits of one step
 _HEAVY = 500_000  # logits of one step from which fewer are taken
-_SLOW = 2_000_000_000  # weights times tokens of one step from which fewer still are taken
+_SLOW = 1_000_000_000  # weights times tokens of one step from which fewer still are taken
 _LONGER = 3  # times the steps, before an accusation
 
 
