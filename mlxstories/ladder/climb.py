@@ -15,7 +15,6 @@ from mlxstories.findings import ERROR, Finding, fold
 from mlxstories.ladder import checks  # noqa: F401  (registers them)
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
-from mlxstories.ladder.examination import Examination
 from mlxstories.ladder.limits import Gauge, Gauges
 from mlxstories.ladder.registry import ANY, RUNGS, Check, checks_of
 from mlxstories.ladder.subject import Subject
@@ -57,13 +56,13 @@ def diagnose(
         if name not in RUNGS:
             raise StoriesError(f"unknown rung {name!r}: choose from {', '.join(RUNGS)}")
     needed = {base for name in wanted for base in (name, *_BUILDS_ON.get(name, ()))}
-    climb = _Climb(Examination(subject, seed, stories=stories), on_event or (lambda kind, value: None))
+    climb = _Climb(Bench(subject, seed, stories=stories), on_event or (lambda kind, value: None))
     return climb.through({name: checks_of(name) for name in RUNGS if name in needed}, budget_seconds)
 
 
 def check_before_training(subject: Subject, *, seed: int = 0) -> Diagnosis:
     """The cheap checks of the first two rungs, about a second: data, ids, first loss, leaks."""
-    bench = Examination(subject, seed, width=_QUICK_TOKENS)
+    bench = Bench(subject, seed, width=_QUICK_TOKENS)
     climb = _Climb(bench, lambda kind, value: None)
     return climb.through({name: checks_of(name, quick=True) for name in ("data", "init")}, None)
 
@@ -116,12 +115,8 @@ class _Climb:
         """Ask the checks of a rung one after the other; the subject's own failure ends it."""
         begun, before = time.perf_counter(), len(self.errors)
         try:
-            if rung.name == "init":  # TRANSITIONAL: what is still legacy there comes before the checks
-                self.legacy(rung)
             for check in asked:
                 self.ask(check, rung)
-            if rung.name != "init":
-                self.legacy(rung)
         except SubjectFault as fault:
             self.subject_fails(fault.draft, rung)
         except TimeLimitError as error:
@@ -132,19 +127,6 @@ class _Climb:
         # No tick over a failed check.
         bad = len(self.errors) > before or any(line.status == FAILED for line in rung.checks)
         rung.status = FAILED if bad else SKIPPED if only_skipped else PASSED
-
-    def legacy(self, rung: Rung) -> None:  # TRANSITIONAL
-        import importlib
-
-        try:
-            module = importlib.import_module(f"mlxstories.ladder.rung_{rung.name}")
-        except ModuleNotFoundError:
-            return
-        self.bench.climb, self.bench.rung = self, rung
-        if self.bench.width and rung.name == "init":
-            module.climb(self.bench, quick=True)
-        else:
-            module.climb(self.bench)
 
     def ask(self, check: Check, rung: Rung) -> None:
         """Ask one check, or skip it and say why."""

@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.batch import Batch
 from mlxstories.errors import StoriesError
-from mlxstories.findings import EXPLAINS, fold
+from mlxstories.findings import CAUSES, fold
 from mlxstories.ladder import (
     CATALOGUE,
     Finding,
@@ -30,12 +30,13 @@ from mlxstories.ladder import (
 )
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import UnusableBatch, read_batch
+from mlxstories.ladder.bench.material import minimal_batch
 from mlxstories.ladder.bench.objective import recover
 from mlxstories.ladder.bench.optimizers import read_schedule
 from mlxstories.ladder.bench.overlap import row_overlap, text_overlap, window_overlap
 from mlxstories.ladder.bench.rows import fillers_of, shift_rates
+from mlxstories.ladder.bench.trial import train
 from mlxstories.ladder.checks.padding import padding_of
-from mlxstories.ladder.examination import Examination
 from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
@@ -178,8 +179,8 @@ def test_consequences_are_folded_under_their_cause():
     assert [f.code for f in kept] == ["future-leak", "padding-in-accuracy", "overfitting"]
     assert [f.code for f in folded] == ["too-good-to-be-true"]
     assert kept[0].evidence["consequences"] == ["too-good-to-be-true"]
-    assert set(EXPLAINS) <= set(CATALOGUE)
-    assert all(codes <= set(CATALOGUE) for codes in EXPLAINS.values())
+    assert all(cause.brings_about <= set(CATALOGUE) for cause in CAUSES)
+    assert sorted(CAUSES, key=lambda cause: cause.priority) == list(CAUSES)
 
 
 @pytest.mark.parametrize(
@@ -230,9 +231,9 @@ def test_the_users_objects_and_random_states_are_left_as_found():
 
 def test_scaling_the_update_is_scaling_the_rate():
     def last(rate, scale):
-        exam = Examination(subject(optimizer=lambda: optim.SGD(rate)), 0)
-        run = exam.run([exam.minimal], 5, scale=scale)
-        return {name: np.array(a) for name, a in tree_flatten(run.model.parameters())}
+        bench = Bench(subject(optimizer=lambda: optim.SGD(rate)), 0)
+        trial = train(bench, [minimal_batch(bench)], 5, scale=scale)
+        return {name: np.array(a) for name, a in tree_flatten(trial.model.parameters())}
 
     scaled, plain = last(0.01, 10.0), last(0.1, 1.0)
     for name in plain:

@@ -40,4 +40,17 @@ from mlxstories.ladder.checks import (
     rate_size,
     overfits,
     warmup,
+    # short
+    short_finite,
+    overstepping,
+    word_order,
+    word_frequencies,
+    floor,
+    # trained
+    trained_leaks,
+    evaluation_loss,
+    evaluation_accuracy,
+    evaluation_repeats,
+    greedy,
+    loops,
 )

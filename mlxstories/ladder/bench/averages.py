@@ -1,0 +1,67 @@
+"""Loss and accuracy of known logits under every way of averaging that is met with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlxstories.ladder.bench.batches import HostBatch
+
+MEAN = "mean"
+UNEQUAL = ("mean of batch means", "mean of row means")
+PADDED = ("padding", "padding, mean of batch means", "padding in the denominator", "padding taken as right")
+
+
+@dataclass(frozen=True)
+class Average:
+    """Nats of the targets, nats of all tokens alike (what label smoothing adds) and accuracy."""
+
+    loss: float
+    flat: float
+    accuracy: float
+
+    def smoothing(self, value: float) -> float:
+        """The label smoothing that would make ``value`` of this loss."""
+        room = self.flat - self.loss
+        return (value - self.loss) / room if abs(room) > 1e-6 else 0.0
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Nats, flat nats and hits of each cell, [3, B, T], and which cells are real."""
+
+    values: np.ndarray
+    real: np.ndarray
+
+    @property
+    def rows(self) -> list[np.ndarray]:
+        """The means of each row's real cells."""
+        return [self.values[:, i][:, real].mean(1) for i, real in enumerate(self.real)]
+
+
+def averages(logits: Sequence[np.ndarray], batches: Sequence[HostBatch]) -> dict[str, Average]:
+    """By name of the way of averaging; ``mean`` is the right one."""
+    cells = [_cells(values, batch) for values, batch in zip(logits, batches, strict=True)]
+    mean = np.concatenate([c.values[:, c.real] for c in cells], axis=1).mean(1)
+    share = sum(c.real.sum() for c in cells) / sum(c.real.size for c in cells)
+    means = {
+        MEAN: mean,
+        "mean of batch means": np.mean([c.values[:, c.real].mean(1) for c in cells], 0),
+        "mean of row means": np.mean([row for c in cells for row in c.rows], 0),
+        "padding": np.concatenate([c.values.reshape(3, -1) for c in cells], axis=1).mean(1),
+        "padding, mean of batch means": np.mean([c.values.mean((1, 2)) for c in cells], 0),
+        "padding in the denominator": share * mean,
+        "padding taken as right": share * mean + np.array([0, 0, 1 - share]),
+    }
+    return {name: Average(*map(float, values)) for name, values in means.items()}
+
+
+def _cells(logits: np.ndarray, batch: HostBatch) -> _Cells:
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    nats = -np.take_along_axis(logs, batch.targets[..., None], -1)[..., 0]
+    hits = (logits.argmax(-1) == batch.targets).astype(np.float64)
+    return _Cells(np.stack([nats, -logs.mean(-1), hits]), batch.mask > 0)

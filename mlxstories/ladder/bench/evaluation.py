@@ -1,0 +1,130 @@
+"""What the subject's own validation reports of logits that we know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxstories.ladder.bench.averages import Average, averages
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import train_epoch, val_epoch
+from mlxstories.ladder.bench.trained import trained_model
+
+_BATCHES = 3
+_CELLS = 400_000  # logits of a batch
+
+
+class Oracle(nn.Module):
+    """Answers each batch of tokens with the logits chosen for it, whatever the mode."""
+
+    def __init__(self, answers: dict[bytes, np.ndarray]):
+        super().__init__()
+        self._answers = answers
+
+    def __call__(self, tokens, *_, **__):
+        return mx.array(self._answers[np.array(tokens).astype(np.int64).tobytes()])
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What ``evaluate`` said, and the logits and batches that it was given."""
+
+    values: dict[str, float]
+    logits: list[np.ndarray]
+    batches: list[HostBatch]
+
+    @property
+    def averages(self) -> dict[str, Average]:
+        return averages(self.logits, self.batches)
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Two evaluations of one model in training mode, under different random states."""
+
+    first: Reported
+    second: dict[str, float]
+
+    @property
+    def difference(self) -> float:
+        """The largest, relative to the value where that is above 1."""
+        first = self.first.values
+        return max((abs(v - self.second.get(k, v)) / max(1.0, abs(v)) for k, v in first.items()), default=0.0)
+
+
+@measurement
+def evaluation_batches(bench: Bench) -> list[HostBatch]:
+    """Batches of random tokens in the form of validation's, unequally long where padding is used at all: without
+    it, to ignore the mask is no fault."""
+    epoch = val_epoch(bench) or train_epoch(bench)
+    rng = np.random.default_rng((bench.seed, 53))
+    vocab, made = bench.subject.vocab_size, []
+    for index in range(_BATCHES) if epoch.batches else ():
+        source = epoch.batches[index % len(epoch.batches)]
+        width = min(source.shape[1], max(8, _CELLS // (4 * vocab)))
+        batch = source.rows(slice(0, min(4, source.shape[0]))).cut(width)
+        mask = np.ones(batch.shape, np.float32)
+        if epoch.padded:
+            kept = rng.integers(max(2, width // (2 + index)), width + 1, batch.shape[0])
+            mask = (np.arange(width) < kept[:, None]).astype(np.float32)
+        inputs, targets = rng.integers(0, vocab, batch.shape), rng.integers(0, vocab, batch.shape)
+        made.append(batch.with_(inputs=inputs, targets=targets, mask=mask))
+    return made
+
+
+@measurement
+def oracle_reported(bench: Bench) -> Reported | None:
+    """``evaluate`` of known logits; None where it needs more of the model than calling it."""
+    rng = np.random.default_rng((bench.seed, 59))
+    batches = evaluation_batches(bench)
+    answers = {batch.inputs.tobytes(): _logits(batch, i, rng, bench) for i, batch in enumerate(batches)}
+    try:
+        values = bench.subject.evaluate(Oracle(answers), [batch.user() for batch in batches])
+        values = {key: float(value) for key, value in dict(values).items()}
+    except Exception:
+        return None
+    return Reported(values, [answers[batch.inputs.tobytes()] for batch in batches], batches)
+
+
+def _logits(batch: HostBatch, index: int, rng: np.random.Generator, bench: Bench) -> np.ndarray:
+    vocab = bench.subject.vocab_size
+    logits = rng.standard_normal((*batch.shape, vocab)).astype(np.float32)
+    # About half of the real cells right, nearly all of the padding, and batches unlike each other.
+    right = rng.random(batch.shape) < np.where(batch.mask > 0, 0.3 + 0.2 * index, 0.9)
+    boost = np.where(right, 12.0, 0.0).astype(np.float32)[..., None]
+    # Some targets come second, so that a generous count shows.
+    close = ~right & (rng.random(batch.shape) < 0.4)
+    rival = np.where(close, 14.0, 0.0).astype(np.float32)[..., None]
+    np.put_along_axis(logits, ((batch.targets + 1) % vocab)[..., None], rival, -1)
+    boost = boost + np.where(close, 12.0, 0.0).astype(np.float32)[..., None]
+    place = batch.targets[..., None]
+    np.put_along_axis(logits, place, np.take_along_axis(logits, place, -1) + boost, -1)
+    return logits
+
+
+@measurement
+def evaluated_twice(bench: Bench) -> Twice:
+    """``evaluate`` of a real model, trained where there is one."""
+    model, batches = trained_model(bench) or bench.noisy(9), evaluation_batches(bench)
+    first, second = (_evaluate(bench, model, batches, seed) for seed in (1, 2))
+    model.eval()
+    logits = [np.array(bench.logits(model, batch.inputs)) for batch in batches]
+    return Twice(Reported(first, logits, batches), second)
+
+
+def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: int) -> dict[str, float]:
+    model.train()
+    bench.seed_all(seed)
+    with bench.calling("evaluate"):
+        answer = bench.subject.evaluate(model, [batch.user() for batch in batches])
+        if not hasattr(answer, "keys"):
+            raise bench.fault(
+                f"evaluate returned {type(answer).__name__}",
+                'return {"loss": ..., "accuracy": ...}',
+                "evaluate",
+            )
+        return {str(key): float(value) for key, value in dict(answer).items()}

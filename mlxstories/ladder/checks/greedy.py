@@ -1,0 +1,103 @@
+"""Is greedy decoding the model's own choice, token by token?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.decoding import Continuation, decoding
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped
+
+
+@check(
+    "generation is the argmax",
+    rung="trained",
+    causes=("cache-mismatch", "generation-mismatch"),
+    needs=("generate",),
+    tie=Limit(1e-3, "of the logits' spread"),
+)
+def greedy(bench: Bench, limits: Gauges) -> Verdict:
+    """Continues a few prompts with models whose choices vary, and holds each new token against the argmax of a full
+    forward pass over everything before it; choices that are all but tied may go either way.
+
+    Where the first token is right and later ones are not, the cached step computes something else than the model.
+
+    Example: a rotary offset that forgets the prompt; a cache that holds a token twice; a temperature.
+
+    Fix: offset = tokens already cached; the argmax of ``logits[:, -1]`` in evaluation mode.
+    """
+    found = decoding(bench)
+    if not found.continuations:
+        return skipped("generate returned no token")
+    tally = _count(found.continuations, limits)
+    detail = f"{tally.wrong} of {tally.firsts + tally.laters} tokens differ"
+    if found.repeats and not tally.wrong:
+        return passed(detail)
+    return failed(detail, _blame(tally, found.repeats))
+
+
+@dataclass(frozen=True)
+class _Tally:
+    firsts: int
+    first_wrong: int
+    laters: int
+    later_wrong: int
+    example: dict
+
+    @property
+    def wrong(self) -> int:
+        return self.first_wrong + self.later_wrong
+
+
+def _count(continuations: list[Continuation], limits: Gauges) -> _Tally:
+    # Below, not above: logits that are not numbers choose nothing.
+    right = [[not behind or limits.tie.below(behind) for behind in c.behind] for c in continuations]
+    example = next((_example(c, r) for c, r in zip(continuations, right, strict=True) if not all(r)), {})
+    later = [verdict for verdicts in right for verdict in verdicts[1:]]
+    return _Tally(
+        firsts=len(right),
+        first_wrong=sum(not verdicts[0] for verdicts in right),
+        laters=len(later),
+        later_wrong=later.count(False),
+        example=example,
+    )
+
+
+def _example(continuation: Continuation, right: list[bool]) -> dict:
+    return {
+        "model": continuation.model,
+        "first_difference_at": right.index(False),
+        "prompt": continuation.prompt,
+        "generated": continuation.tokens,
+    }
+
+
+def _blame(tally: _Tally, repeats: bool) -> Draft:
+    evidence = {
+        "first_tokens": tally.firsts,
+        "first_tokens_wrong": tally.first_wrong,
+        "later_tokens": tally.laters,
+        "later_tokens_wrong": tally.later_wrong,
+        "repeatable": repeats,
+        **tally.example,
+    }
+    if repeats and not tally.first_wrong:
+        return error(
+            "cache-mismatch",
+            f"decoding starts right, then {tally.later_wrong} of {tally.laters} later tokens are not the model's own "
+            "choice for that prefix: the cached step computes something else than the full forward pass",
+            fix="check positions (offset = tokens already cached), the order of keys and values, and that the cache "
+            "holds each token once",
+            where="generate",
+            **evidence,
+        )
+    return error(
+        "generation-mismatch",
+        f"{tally.first_wrong} of {tally.firsts} first tokens and {tally.later_wrong} of {tally.laters} later ones are "
+        "not the model's argmax" + ("" if repeats else "; the same prompt continues differently each time"),
+        fix="take logits[:, -1] of the model in evaluation mode, and its argmax, without temperature or penalties",
+        where="generate",
+        **evidence,
+    )
