@@ -16,13 +16,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxstories.distributed import Group
-from mlxstories.errors import StoriesError
 from mlxstories.findings import CATALOGUE, ERROR, Finding
 from mlxstories.model import Transformer
 from mlxstories.repair.branches import TRIAL, Branches, Snapshot, final_loss, with_rate
 from mlxstories.repair.signs import Sign, Signs, rates, word_entropy
 from mlxstories.repair.suspects import Suspect, bad_start, suspects
+from mlxstories.training.config import require_alone
 from mlxstories.training.evaluation import Evaluation
 from mlxstories.training.phases import Phase, override, values
 from mlxstories.training.progress import NotFinite
@@ -68,17 +67,8 @@ def train_and_repair(trainer: Trainer, max_repairs: int) -> Evaluation | None:
         GaveUp: no repair is left, or none helps.
         StoriesError: the run directory cannot be written, or several processes train.
     """
-    require_alone(trainer.group)
+    require_alone(trainer.group.size)
     return _Repairer(trainer, max_repairs).train()
-
-
-def require_alone(group: Group) -> None:
-    """Raises StoriesError if several processes train: only one can try recipes out and return."""
-    if group.size > 1:
-        raise StoriesError(
-            f"a run with --repair trains in one process, not in {group.size}: leave out mlx.launch, or, in a new run, "
-            "--repair."
-        )
 
 
 class _Repairer:

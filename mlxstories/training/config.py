@@ -63,3 +63,12 @@ class TrainingConfig:
                 f"take a --batch-size that is a multiple of {processes}, or another number of processes."
             )
         return self.batch_size // processes
+
+
+def require_alone(processes: int) -> None:
+    """Raises StoriesError if several processes train: only one can try recipes out and return."""
+    if processes > 1:
+        raise StoriesError(
+            f"a run with --repair trains in one process, not in {processes}: leave out mlx.launch, or, in a new run, "
+            "--repair."
+        )

@@ -18,10 +18,9 @@ from mlxstories.errors import StoriesError
 from mlxstories.generation.decoding import Generated, generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, ModelConfig, Transformer, build_model, parameter_count, read_config
-from mlxstories.repair import require_alone
 from mlxstories.runs.directory import Checkpoint, Run, write_json, write_text
 from mlxstories.storage.serialize import from_dict, to_dict
-from mlxstories.training.config import TrainingConfig
+from mlxstories.training.config import TrainingConfig, require_alone
 from mlxstories.training.evaluation import Evaluation
 from mlxstories.training.phases import Phase
 from mlxstories.training.trainer import Trainer
@@ -99,7 +98,7 @@ def _trainer(
 ) -> Trainer:
     """At step 0, with new weights."""
     if training.max_repairs:
-        require_alone(group)
+        require_alone(group.size)
     training.share(group.size)
     model = new_model(model_config, training.seed)
     return Trainer(model, phase, dataset, training, run, report, group=group)

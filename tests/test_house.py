@@ -1,0 +1,106 @@
+"""The plan of the house: floors, cycles, limits as data."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from mlxstories.ladder.registry import CHECKS
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mlxstories"
+FLOORS = (
+    {"errors", "findings"},
+    {"storage", "backend"},
+    {"batch", "data", "model", "optim"},
+    {"distributed", "training", "generation", "runs"},
+    {"ladder"},
+    {"faults", "repair", "comparison", "export"},
+    {"plots"},
+    {"cli"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
+LINKED = sorted(p for name in ("cli", "data", "plots") for p in (PACKAGE / name).rglob("*.py"))
+CHECK_FILES = sorted((PACKAGE / "ladder" / "checks").glob("*.py"))
+
+
+def modules() -> dict[str, Path]:
+    named = {}
+    for path in {*SOURCES, *LINKED}:
+        parts = ("mlxstories", *path.relative_to(PACKAGE).with_suffix("").parts)
+        named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return named
+
+
+def imports(path: Path, known: set[str], *, deferred: bool) -> set[str]:
+    """Modules of the package that a file imports; with ``deferred``, inside of functions too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree) if deferred else _at_import(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlxstories"):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in known}
+    return found & known
+
+
+def _at_import(tree: ast.Module):
+    """Nodes that run when a module is imported: not the bodies of functions, nor what is for type checkers."""
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        yield node
+        waiting += list(ast.iter_child_nodes(node))
+
+
+def test_dependencies_point_down():
+    known = modules()
+    wrong = []
+    for name, path in known.items():
+        room = name.split(".")[1] if "." in name else ""
+        for other in imports(path, set(known), deferred=False):
+            below = other.split(".")[1] if "." in other else ""
+            if room in FLOOR_OF and below in FLOOR_OF and FLOOR_OF[below] > FLOOR_OF[room]:
+                wrong.append(f"{name} imports {other}")
+    assert not wrong
+
+
+def test_no_import_cycle():
+    known = modules()
+    graph = {name: imports(path, set(known), deferred=False) - {name} for name, path in known.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("path", CHECK_FILES, ids=lambda path: path.stem)
+def test_no_verdict_depends_on_a_bare_number(path):
+    """Every threshold is a Limit; 0 and 1 are not thresholds but none and one."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            for side in (node.left, *node.comparators):
+                numbers = [n.value for n in ast.walk(side) if isinstance(n, ast.Constant)]
+                bare = [n for n in numbers if isinstance(n, (int, float)) and n not in (0, 1)]
+                assert not bare, f"{path.name}:{node.lineno} compares with {bare[0]}"
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_check_says_what_it_does(name):
+    assert len(CHECKS[name].description.splitlines()) >= 3
+    assert CHECKS[name].ask.__doc__.strip()
