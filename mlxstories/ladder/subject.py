@@ -85,6 +85,8 @@ class Subject:
 def load_subject(spec: str) -> Subject:
     """Load the subject of ``file.py`` or ``file.py:name``, where name is a function that returns a Subject.
 
+    A file that defines no ``subject`` is taken for a training script: it is run under watch up to its loop.
+
     Raises:
         StoriesError: the file is missing, does not import, lacks the function, or returns something else.
     """
@@ -93,6 +95,11 @@ def load_subject(spec: str) -> Subject:
         raise StoriesError(f"{path}: no such file; give a Python file that defines {name}()")
     if path.suffix != ".py":
         raise StoriesError(f"{path}: not a Python file; give a .py file that defines {name}()")
+    if name == "subject":
+        from mlxstories.ladder.capture import CapturedScript, defines
+
+        if not defines(path, name):
+            return CapturedScript(str(path)).subject
     module = _import(path)
     factory = getattr(module, name, None)
     if factory is None:

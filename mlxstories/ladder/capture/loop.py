@@ -14,24 +14,25 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
 from mlxstories.ladder.capture import hooks
-from mlxstories.ladder.capture.copies import clone
+from mlxstories.ladder.capture.copies import clone, leaves
 from mlxstories.ladder.capture.hooks import GradientCall
-from mlxstories.ladder.capture.optimizers import find_own, share, shell
-from mlxstories.ladder.capture.places import Line, stack
+from mlxstories.ladder.capture.optimizers import Shell, find_own, share
+from mlxstories.ladder.capture.places import Line, assigned, holder, stack
 from mlxstories.ladder.capture.running import Script
-from mlxstories.ladder.optimizers import read_rate
+from mlxstories.ladder.optimizers import parts, read_rate
 
 _MICROBATCHES = 64  # gradients without an update after which a step is over
 
 
 @dataclass
 class Update:
-    """One update as it really came: gradients since the last one, learning rate, who made it, and the line."""
+    """One update as it really came: gradients since the last one, learning rate, its line, and whether the optimiser
+    had made none before (None where it is passed over)."""
 
     gradients: int
     rate: float | None
-    optimizer: int
     line: Line | None
+    fresh: bool | None = None
 
 
 @dataclass
@@ -50,9 +51,8 @@ class Seen:
 
     updates: list[Update] = field(default_factory=list)
     forwards: list[Forward] = field(default_factory=list)
-    made: dict[int, list[Line]] = field(default_factory=dict)  # id of an optimiser -> where it was made
-    losses: list[Line] = field(default_factory=list)
     gradient: list[Line] = field(default_factory=list)
+    drawn: Line | None = None  # the line that hands over the batch
     notes: list[str] = field(default_factory=list)
     compiled: list[tuple] = field(default_factory=list)
 
@@ -74,6 +74,8 @@ class Loop:
         self.seen = Seen()
         self.snapshot: nn.Module | None = None
         self.first_optimizer: Optimizer | None = None
+        self.made: Line | None = None  # where the optimiser was made
+        self._making: dict[int, list[Line]] = {}
         self.script: Script | None = None
         self.begin()
 
@@ -185,6 +187,9 @@ class Loop:
             return self._unwatched(call)
         if not self.seen.gradient:
             self.seen.gradient = stack(sys._getframe())
+            self.seen.drawn = holder(
+                sys._getframe(), [array for _, array in leaves([call.args, call.kwargs])]
+            )
         return self.script.ask(call)(call)
 
     def _met(self, call: GradientCall) -> None:
@@ -193,7 +198,8 @@ class Loop:
         if self.snapshot is None:
             self.snapshot = clone(call.model)
             if self.own is not None:
-                self.first_optimizer = shell(self.own)
+                self.first_optimizer = Shell(self.own)
+                self.made = assigned(sys._getframe(), self.own)
         self._watch(type(call.model))
 
     def _unwatched(self, call: GradientCall) -> Any:
@@ -231,6 +237,7 @@ class Loop:
             return self._applied(apply, optimizer, gradients)
         if self.first_optimizer is None:
             self.first_optimizer = clone(optimizer)
+            self.made = next(iter(self._making.get(id(optimizer), [])[-1:]), None)
         self.optimizer = optimizer
         self._count(optimizer)
         if self.skipping:
@@ -260,13 +267,16 @@ class Loop:
 
     def _count(self, optimizer: Any) -> None:
         line = next(iter(stack(sys._getframe(2))[-1:]), None)
-        rate = read_rate(optimizer) if isinstance(optimizer, Optimizer) else None
-        self.seen.updates.append(Update(self._since, rate, id(optimizer), line))
+        rate, fresh = None, None
+        if isinstance(optimizer, Optimizer):
+            rate = read_rate(optimizer)
+            fresh = None if self.skipping else all(int(part.step) == 0 for part in parts(optimizer))
+        self.seen.updates.append(Update(self._since, rate, line, fresh))
         self._since = 0
         self.updated += 1
 
     def on_made(self, optimizer: Optimizer) -> None:
-        self.seen.made.setdefault(id(optimizer), stack(sys._getframe(1)))
+        self._making.setdefault(id(optimizer), stack(sys._getframe(1)))
 
     def on_loss(self, logits: mx.array, targets: mx.array) -> None:
         pass

@@ -64,10 +64,5 @@ class Shell(Optimizer):
         vars(own).update(clone(self._state["own"]))
 
 
-def shell(own: Any) -> Shell:
-    """The stand-in of an optimiser that is none of MLX's."""
-    return Shell(own)
-
-
 def _is_state(value: Any) -> bool:
     return isinstance(value, (int, float, mx.array, np.ndarray, dict, list, tuple))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from mlxstories.ladder.capture.copies import (
 )
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.capture.places import Line, stack
 
 _COUNTED = 1e-3  # of the largest gradient at a cell: less does not count
 
@@ -38,12 +40,13 @@ class Reading:
     mask: np.ndarray
     value: float
     vocab: int
+    line: Line | None = None  # of the cross-entropy, or of the model's call where that is written by hand
 
 
 @contextmanager
 def outputs(model: nn.Module, change: Callable = lambda out: out) -> Iterator[list]:
-    """Inside, collect (token ids, logits) of this module's calls, and pass its logits through ``change``."""
-    calls: list[tuple[np.ndarray, mx.array]] = []
+    """Inside, collect (token ids, logits, lines) of this module's calls, and pass its logits through ``change``."""
+    calls: list[tuple[Any, mx.array, list[Line]]] = []
     real = type(model).__call__
 
     def call(module, *args, **kwargs):
@@ -52,11 +55,19 @@ def outputs(model: nn.Module, change: Callable = lambda out: out) -> Iterator[li
         logits = out[0] if isinstance(out, (tuple, list)) else out
         if module is not model or ids is None or not isinstance(logits, mx.array):
             return out
-        calls.append((ids, logits))
+        calls.append((ids, logits, stack(sys._getframe(1))))
         logits = change(logits)
         return type(out)([logits, *out[1:]]) if isinstance(out, (tuple, list)) else logits
 
+    cross_entropy = nn.losses.cross_entropy
+
+    def loss(*args, **kwargs):
+        if calls:
+            calls[0] = (*calls[0][:2], stack(sys._getframe(1)))
+        return cross_entropy(*args, **kwargs)
+
     with Patches() as patches:
+        patches.replace(nn.losses, "cross_entropy", loss)
         patches.replace(type(model), "__call__", call)
         yield calls
 
@@ -93,7 +104,14 @@ def read(call: GradientCall) -> Reading:
     # The gradient of a cross-entropy is p - 1 at the target and p elsewhere, whatever its sign and weight.
     targets = np.array(mx.argmax(mx.abs(gradient), axis=-1)).astype(np.int64)
     mask = (size > _COUNTED * size.max()).astype(np.float32)
-    return Reading(ids.astype(np.int64), targets, mask, float(loss), logits.shape[-1])
+    return Reading(
+        ids.astype(np.int64),
+        targets,
+        mask,
+        float(loss),
+        logits.shape[-1],
+        calls[0][2][-1] if calls[0][2] else None,
+    )
 
 
 class Roles:

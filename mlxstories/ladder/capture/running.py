@@ -196,7 +196,7 @@ class Script:
             self.ended = f"asks for input ({_line(error)}): hand it over as arguments"
         except SystemExit as error:
             said = error.code if isinstance(error.code, str) else self.world.last_line() if error.code else ""
-            self.ended = f"exited with {error.code!r}" if not said else f"exited: {said}"
+            self.ended = f"exited (SystemExit {error.code})" if not said else f"exited: {said}"
         except BaseException as error:
             self.error = error
             self.ended = f"raised {describe_error(error)}"

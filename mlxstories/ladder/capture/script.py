@@ -6,6 +6,7 @@ import ast
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from mlxstories.errors import StoriesError
 from mlxstories.ladder.capture.copies import clone, host, put_random_key, random_key, scalar
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.roles import Roles, read
+from mlxstories.ladder.capture.seen import DROPOUT, findings
+from mlxstories.ladder.capture.where import located
+from mlxstories.ladder.finding import Diagnosis, fold
 from mlxstories.ladder.subject import Subject
 
 _STEPS = 8  # updates that the script really makes while it is recorded
@@ -66,6 +70,19 @@ class CapturedScript:
     def notes(self) -> list[str]:
         return self.loop.seen.notes
 
+    @property
+    def log(self) -> str:
+        """The file that holds what the script printed."""
+        return self.loop.script.world.log.name
+
+    def explained(self, diagnosis: Diagnosis) -> Diagnosis:
+        """The diagnosis with what only the script shows, and with the lines where the findings lie."""
+        seen = findings(self)
+        kept, folded = fold([*seen, *diagnosis.findings])
+        return located(
+            replace(diagnosis, findings=kept, consequences=[*folded, *diagnosis.consequences]), self
+        )
+
     def close(self) -> None:
         """End the script and leave everything as it was found."""
         self.loop.close()
@@ -109,7 +126,7 @@ class CapturedScript:
         first = self.roles.first
         key = random_key()
         again = scalar(self._called(first.inputs, first.targets, first.mask))
-        drawn = any(isinstance(m, _RANDOM) for m in self.loop.model.modules())
+        drawn = any(isinstance(m, DROPOUT) for m in self.loop.model.modules())
         put_random_key(key)
         if not drawn and abs(float(again) - first.value) > 1e-3 * max(1.0, abs(first.value)):
             raise StoriesError("its loss gives another value for the same batch when it is called again")
@@ -152,9 +169,6 @@ class CapturedScript:
     def _step(self, model: nn.Module, optimizer: Optimizer, batch: Any) -> mx.array:
         parts = _whole_batch(batch)
         return self.loop.step(model, optimizer, lambda call: self.roles.give(call, *parts))
-
-
-_RANDOM = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 
 @contextmanager
