@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import sys
 import traceback
@@ -99,7 +100,9 @@ def load_subject(spec: str) -> Subject:
         from mlxstories.ladder.capture import CapturedScript, defines
 
         if not defines(path, name):
-            return CapturedScript(str(path)).subject
+            script = CapturedScript(str(path))
+            atexit.register(script.close)  # it waits in its loop for as long as the subject may be used
+            return script.subject
     module = _import(path)
     factory = getattr(module, name, None)
     if factory is None:

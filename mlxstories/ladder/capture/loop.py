@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from mlxstories.ladder.capture.places import Line, assigned, holder, stack
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.optimizers import parts, read_rate
 
+_THREAD = "trains in a thread of its own, which cannot be watched"
 _MICROBATCHES = 64  # gradients without an update after which a step is over
 
 
@@ -69,7 +71,10 @@ class Loop:
     """
 
     def __init__(self, target: str, argv: Sequence[str], *, module: bool = False):
-        self._start = lambda: Script(target, argv, module=module)
+        self.log = tempfile.NamedTemporaryFile(  # noqa: SIM115  (stays, for the user to read)
+            "w", prefix="mlxstories-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
+        )
+        self._start = lambda: Script(target, argv, self.log, module=module)
         self.target = target
         self.seen = Seen()
         self.snapshot: nn.Module | None = None
@@ -77,7 +82,11 @@ class Loop:
         self.made: Line | None = None  # where the optimiser was made
         self._making: dict[int, list[Line]] = {}
         self.script: Script | None = None
-        self.begin()
+        try:
+            self.begin()
+        except BaseException:
+            self.close()
+            raise
 
     # --- driven by the ladder --------------------------------------------------------------------
 
@@ -95,9 +104,9 @@ class Loop:
             raise StoriesError(f"{self.target}: {self._why()}")
 
     def _why(self) -> str:
-        ended, log = self.script.ended, self.script.world.log.name
-        if ended == "was stopped" and self.seen.notes:
-            return self.seen.notes[-1]
+        ended, log = self.script.ended, self.log.name
+        if _THREAD in self.seen.notes:
+            return _THREAD
         if ended == "ended":
             return (
                 f"ended without taking a gradient of a model; defines no subject() either (its output: {log})"
@@ -159,9 +168,10 @@ class Loop:
             share(self.optimizer, optimizer)
 
     def close(self) -> None:
-        """End the script and put everything back."""
+        """End the script and put everything back; what it printed stays in its log."""
         if self.script is not None:
             self.script.close()
+        self.log.close()
 
     # --- told by the hooks -----------------------------------------------------------------------
 
@@ -173,8 +183,8 @@ class Loop:
 
     def on_gradient(self, call: GradientCall) -> Any:
         if not self.script.running:
-            self.on_note("trains in a thread of its own, which cannot be watched")
-            return call.run()
+            self.on_note(_THREAD)
+            raise SystemExit  # ends that thread
         if call.model is None:
             self.on_note("a gradient without a module was passed over")
             return self._unwatched(call)

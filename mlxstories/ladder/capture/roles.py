@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -238,7 +238,7 @@ class Roles:
                 args = (*args[:key], weights, *args[key + 1 :])
             else:
                 kwargs = {**kwargs, key: weights}
-        return GradientCall(call.model, refitted(call.function, changed), args, kwargs, call.differentiate)
+        return replace(call, function=refitted(call.function, changed), args=args, kwargs=kwargs)
 
     def _length_of(self, inputs, mask) -> np.ndarray:
         if (mask == 0).any():

@@ -8,11 +8,10 @@ import random
 import runpy
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 import greenlet
 import numpy as np
@@ -51,18 +50,14 @@ class World:
     Inside ``with`` it is the script's, outside it is as the caller left it.
     """
 
-    def __init__(self, argv: Sequence[str], folder: str | None):
+    def __init__(self, argv: Sequence[str], folder: str, log: TextIO):
         self.patches = Patches()
         self.files = Overlay()
         self.files.install(self.patches)
-        log = tempfile.NamedTemporaryFile(  # noqa: SIM115  (closed in close())
-            "w+", prefix="mlxstories-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
-        )
         self.log = log
-        path = [folder, *sys.path] if folder is not None else list(sys.path)
         self._others = {
             "argv": list(argv),
-            "path": path,
+            "path": [folder, *sys.path],
             "stdin": _NoInput(),
             "stdout": log,
             "stderr": log,
@@ -120,7 +115,7 @@ class World:
         return lines[-1].strip()[:200] if lines else ""
 
     def close(self) -> None:
-        self.log.close()
+        self.log.flush()
         self.files.close()
 
 
@@ -141,10 +136,10 @@ class Script:
         ended: None while it runs, afterwards how it ended, in a few words.
     """
 
-    def __init__(self, target: str, argv: Sequence[str], *, module: bool = False):
+    def __init__(self, target: str, argv: Sequence[str], log: TextIO, *, module: bool = False):
         self.target, self.module = target, module
         folder = os.getcwd() if module else str(Path(target).resolve().parent)
-        self.world = World([target, *argv], folder)
+        self.world = World([target, *argv], folder, log)
         self.ended: str | None = None
         self.error: BaseException | None = None
         self._main = greenlet.getcurrent()

@@ -73,7 +73,7 @@ class CapturedScript:
     @property
     def log(self) -> str:
         """The file that holds what the script printed."""
-        return self.loop.script.world.log.name
+        return self.loop.log.name
 
     def explained(self, diagnosis: Diagnosis) -> Diagnosis:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""
