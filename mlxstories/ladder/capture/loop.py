@@ -72,7 +72,13 @@ class Loop:
 
     def __init__(self, target: str, argv: Sequence[str], *, module: bool = False):
         self.log = tempfile.NamedTemporaryFile(  # noqa: SIM115  (stays, for the user to read)
-            "w", prefix="mlxstories-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
+            "w",
+            buffering=1,
+            prefix="mlxstories-",
+            suffix=".log",
+            delete=False,
+            encoding="utf-8",
+            errors="replace",
         )
         self._start = lambda: Script(target, argv, self.log, module=module)
         self.target = target
