@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -16,6 +17,15 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
 @click.command("debug")
 @click.argument("file", metavar="[FILE[:NAME]|mlx-lm:NAME|RUN]", type=RUN_OR_FILE, required=False)
+@click.argument("arguments", metavar="[-- ARGS]", nargs=-1, type=click.UNPROCESSED)
+@click.option("-m", "module", metavar="MODULE", help="Run this module under watch, as `python -m` would.")
+@click.option(
+    "--steps",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Updates of its own that a script makes before the climb.",
+)
 @click.option(
     "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
 )
@@ -45,32 +55,49 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     type=click.FloatRange(min=0.1),
     help="Seconds after which the climb is given up.",
 )
-def command(file, stories, fault, rungs, seed, report, export, timeout):
+def command(file, arguments, module, steps, stories, fault, rungs, seed, report, export, timeout):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
-    FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject. mlx-lm:NAME is an architecture
-    of mlx-lm, small and with random weights. A run's name or directory stands for its recipe, from random weights.
+    FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject; one that does not is a training
+    script, which is run under watch with ARGS and examined as it is. mlx-lm:NAME is an architecture of mlx-lm,
+    small and with random weights. A run's name or directory stands for its recipe, from random weights.
     Left out, the built-in recipe is examined. Exit code 0: healthy; 1: at least one error found; 2: bad usage or
     input.
     """
     if fault == "list":
         list_faults()
         return
+    if module is not None:
+        arguments = ([file] if file is not None else []) + list(arguments)
+        file = module
     if file and fault:
         raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
+    if arguments and not (module or _is_script(file)):
+        raise click.UsageError(f"{file}: takes no arguments, since it is no training script")
     from mlxstories.errors import StoriesError
     from mlxstories.faults.recipe import built_in
     from mlxstories.ladder import diagnose
     from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
     ladder = Ladder(sys.stderr if report == "-" else sys.stdout)
-    try:
-        with time_limit(timeout):
-            subject = _subject(file, seed) if file else built_in(seed=seed, fault=fault)
-    except TimeLimitError as error:
-        raise StoriesError(f"{file or 'the built-in recipe'}: {error}; raise --timeout") from error
-    with ladder, time_limit(timeout):
-        diagnosis = diagnose(subject, seed=seed, rungs=rungs or None, stories=stories, on_event=ladder.event)
+    with ExitStack() as script:
+        try:
+            with time_limit(timeout):
+                if module or _is_script(file):
+                    subject, captured = _captured(script, ladder, file, arguments, bool(module), steps)
+                else:
+                    subject, captured = (
+                        _subject(file, seed) if file else built_in(seed=seed, fault=fault),
+                        None,
+                    )
+        except TimeLimitError as error:
+            raise StoriesError(f"{file or 'the built-in recipe'}: {error}; raise --timeout") from error
+        with ladder, time_limit(timeout):
+            diagnosis = diagnose(
+                subject, seed=seed, rungs=rungs or None, stories=stories, on_event=ladder.event
+            )
+            if captured is not None:
+                diagnosis = captured.explained(diagnosis)
     ladder.verdict(diagnosis, story=file is None and stories == 4)
     if export:
         from mlxstories.plots.ladder import figures
@@ -81,6 +108,28 @@ def command(file, stories, fault, rungs, seed, report, export, timeout):
     if report:
         write_report(diagnosis.to_dict(), report)
     sys.exit(0 if diagnosis.healthy else 1)
+
+
+def _is_script(file: str | None) -> bool:
+    from mlxstories.ladder.capture import defines
+
+    return (
+        file is not None
+        and file.endswith(".py")
+        and Path(file).is_file()
+        and not defines(Path(file), "subject")
+    )
+
+
+def _captured(script: ExitStack, ladder: Ladder, target: str, arguments, module: bool, steps: int):
+    """A training script's subject, and the script itself, which is ended when ``script`` is left."""
+    from mlxstories.ladder.capture import CapturedScript
+
+    captured = script.enter_context(CapturedScript(target, arguments, module=module, steps=steps))
+    ladder.say(f"{target}: captured after {len(captured.losses)} gradients; its output is in {captured.log}")
+    for note in captured.notes:
+        ladder.say(f"  {note}")
+    return captured.subject, captured
 
 
 def _subject(spec: str, seed: int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import sys
 import traceback
@@ -85,6 +86,8 @@ class Subject:
 def load_subject(spec: str) -> Subject:
     """Load the subject of ``file.py`` or ``file.py:name``, where name is a function that returns a Subject.
 
+    A file that defines no ``subject`` is taken for a training script: it is run under watch up to its loop.
+
     Raises:
         StoriesError: the file is missing, does not import, lacks the function, or returns something else.
     """
@@ -93,6 +96,13 @@ def load_subject(spec: str) -> Subject:
         raise StoriesError(f"{path}: no such file; give a Python file that defines {name}()")
     if path.suffix != ".py":
         raise StoriesError(f"{path}: not a Python file; give a .py file that defines {name}()")
+    if name == "subject":
+        from mlxstories.ladder.capture import CapturedScript, defines
+
+        if not defines(path, name):
+            script = CapturedScript(str(path))
+            atexit.register(script.close)  # it waits in its loop for as long as the subject may be used
+            return script.subject
     module = _import(path)
     factory = getattr(module, name, None)
     if factory is None:

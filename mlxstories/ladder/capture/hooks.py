@@ -1,0 +1,184 @@
+"""MLX's functions as a watched script finds them: gradients, updates, losses and saving pass by a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+
+from mlxstories.ladder.capture.copies import module_of, scalar
+from mlxstories.ladder.capture.patches import Patches
+
+_SAVING = ("save", "savez", "savez_compressed", "save_safetensors", "save_gguf", "export_function")
+
+
+@dataclass
+class GradientCall:
+    """One call of a function that `value_and_grad` made.
+
+    Attributes:
+        model: the module whose gradient it is, or None where none was found.
+        function, args, kwargs: the loss as the script wrote it, and what it is called with.
+        differentiate: function -> the function that gives its value and gradient, or its gradient alone.
+        valued: whether it gives the value.
+    """
+
+    model: nn.Module | None
+    function: Callable
+    args: tuple
+    kwargs: dict
+    differentiate: Callable[[Callable], Callable]
+    valued: bool = True
+
+    def run(self) -> Any:
+        """As if nobody watched."""
+        return self.differentiate(self.function)(*self.args, **self.kwargs)
+
+    def loss_of(self, result: Any) -> mx.array:
+        """The loss in what `run` returned; computed once more where it is not in there."""
+        return scalar(result[0] if self.valued else self.function(*self.args, **self.kwargs))
+
+
+class Listener(Protocol):
+    """What the hooks tell; ``listening`` is off while our own code runs."""
+
+    @property
+    def listening(self) -> bool: ...
+    def on_gradient(self, call: GradientCall) -> Any: ...
+    def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any: ...
+    def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any: ...
+    def on_made(self, optimizer: Optimizer) -> None: ...
+    def on_loss(self, logits: mx.array, targets: mx.array) -> None: ...
+    def on_compile(self, function: Callable, inputs: Any, outputs: Any) -> None: ...
+    def on_note(self, text: str) -> None: ...
+
+
+def install(patches: Patches, listener: Listener) -> None:
+    """Have MLX tell the listener, for as long as the patches are in place."""
+    _gradients(patches, listener)
+    _updates(patches, listener)
+    _losses(patches, listener)
+    _saving(patches, listener)
+    _devices(patches, listener)
+
+
+def _gradients(patches: Patches, listener: Listener) -> None:
+    of_module, value_and_grad, grad = nn.value_and_grad, mx.value_and_grad, mx.grad
+
+    def module_gradient(model, fn):
+        def call(*args, **kwargs):
+            watched = GradientCall(model, fn, args, kwargs, lambda f: of_module(model, f))
+            return listener.on_gradient(watched) if listener.listening else watched.run()
+
+        return call
+
+    def array_gradient(real, valued):
+        def transform(fun, *options, **named):
+            if not listener.listening:
+                return real(fun, *options, **named)
+
+            def call(*args, **kwargs):
+                model = module_of(fun, args)
+                watched = GradientCall(model, fun, args, kwargs, lambda f: real(f, *options, **named), valued)
+                return listener.on_gradient(watched) if listener.listening else watched.run()
+
+            return call
+
+        return transform
+
+    patches.replace(nn, "value_and_grad", module_gradient)
+    patches.replace(nn.utils, "value_and_grad", module_gradient)
+    patches.replace(mx, "value_and_grad", array_gradient(value_and_grad, True))
+    patches.replace(mx, "grad", array_gradient(grad, False))
+
+
+def _updates(patches: Patches, listener: Listener) -> None:
+    apply_gradients, assign, make = Optimizer.apply_gradients, nn.Module.update, Optimizer.__init__
+
+    def update(optimizer, model, gradients):
+        if not listener.listening:
+            return model.update(optimizer.apply_gradients(gradients, model))
+        return listener.on_update(
+            optimizer, lambda o, g: model.update(o.apply_gradients(g, model)), gradients, None
+        )
+
+    def apply(optimizer, gradients, parameters):
+        if not listener.listening:
+            return apply_gradients(optimizer, gradients, parameters)
+        return listener.on_update(
+            optimizer, lambda o, g: o.apply_gradients(g, parameters), gradients, parameters
+        )
+
+    def assigned(model, *args, **kwargs):
+        if not listener.listening:
+            return assign(model, *args, **kwargs)
+        return listener.on_assignment(model, lambda: assign(model, *args, **kwargs))
+
+    def made(optimizer, *args, **kwargs):
+        make(optimizer, *args, **kwargs)
+        if listener.listening:
+            listener.on_made(optimizer)
+
+    patches.replace(Optimizer, "update", update)
+    patches.replace(Optimizer, "apply_gradients", apply)
+    patches.replace(Optimizer, "__init__", made)
+    patches.replace(nn.Module, "update", assigned)
+
+
+def _losses(patches: Patches, listener: Listener) -> None:
+    cross_entropy, compile_ = nn.losses.cross_entropy, mx.compile
+
+    def loss(logits, targets, *args, **kwargs):
+        if listener.listening:
+            listener.on_loss(logits, targets)
+        return cross_entropy(logits, targets, *args, **kwargs)
+
+    def eager(fun, inputs=None, outputs=None, shapeless=False):
+        if not listener.listening:
+            return compile_(fun, inputs, outputs, shapeless)
+        listener.on_compile(fun, inputs, outputs)
+        return fun  # inside a compiled function neither batches nor gradients could be seen
+
+    patches.replace(nn.losses, "cross_entropy", loss)
+    patches.replace(mx, "compile", eager)
+
+
+def _saving(patches: Patches, listener: Listener) -> None:
+    def held_back(name):
+        return lambda *args, **kwargs: listener.on_note(f"{name} was held back")
+
+    load = nn.Module.load_weights
+
+    def load_weights(model, *args, **kwargs):
+        if listener.listening:
+            listener.on_note("weights are loaded: the model that is examined is not a fresh one")
+        return load(model, *args, **kwargs)
+
+    for name in _SAVING:
+        if hasattr(mx, name):
+            patches.replace(mx, name, held_back(f"mx.{name}"))
+    patches.replace(nn.Module, "save_weights", held_back("save_weights"))
+    patches.replace(nn.Module, "load_weights", load_weights)
+
+
+def _devices(patches: Patches, listener: Listener) -> None:
+    set_device, stream = mx.set_default_device, mx.default_stream
+
+    def set_default_device(device):
+        try:
+            set_device(device)
+        except (ValueError, RuntimeError):
+            listener.on_note("there is no GPU here: the script runs on the CPU")
+
+    def default_stream(device=mx.cpu):
+        try:
+            return stream(device)
+        except (ValueError, RuntimeError):
+            return stream(mx.cpu)
+
+    patches.replace(mx, "set_default_device", set_default_device)
+    patches.replace(mx, "default_stream", default_stream)

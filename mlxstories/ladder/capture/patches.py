@@ -1,0 +1,42 @@
+"""Functions replaced for a while, and put back whatever happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MISSING = object()
+
+
+class Patches:
+    """Replacements of attributes that are in place only inside ``with``; it can be entered again and again."""
+
+    def __init__(self):
+        self._wanted: list[tuple[Any, str, Any]] = []
+        self._kept: list[tuple[Any, str, Any]] = []
+        self._inside = False
+
+    def replace(self, owner: Any, name: str, value: Any) -> None:
+        """Have ``owner.name`` be ``value`` from the next ``with`` on, or at once inside of one."""
+        self._wanted.append((owner, name, value))
+        if self._inside:
+            self._put(owner, name, value)
+
+    def _put(self, owner: Any, name: str, value: Any) -> None:
+        # What a class inherits is not its own, and is deleted again rather than set.
+        self._kept.append((owner, name, vars(owner).get(name, _MISSING)))
+        setattr(owner, name, value)
+
+    def __enter__(self) -> Patches:
+        self._inside = True
+        for patch in self._wanted:
+            self._put(*patch)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._inside = False
+        while self._kept:
+            owner, name, value = self._kept.pop()
+            if value is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)

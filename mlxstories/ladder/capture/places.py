@@ -1,0 +1,97 @@
+"""Where in the user's files something happens."""
+
+from __future__ import annotations
+
+import ast
+import os
+from types import FrameType
+from typing import NamedTuple
+
+from mlxstories.ladder.capture.running import own_file
+
+
+class Line(NamedTuple):
+    """A line of the user's code, and the function it is in."""
+
+    file: str
+    line: int
+    function: str
+
+
+class Place(dict):
+    """``file`` and ``line``, and ``module`` where it is known; reads like ``train.py:33``."""
+
+    def __str__(self) -> str:
+        place = f"{os.path.relpath(self['file'])}:{self['line']}"
+        return f"{place} ({self['module']})" if self.get("module") else place
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def place(line: Line | None, module: str | None = None) -> Place | None:
+    """A line as a finding's ``where``."""
+    if line is None:
+        return None
+    return Place(file=line.file, line=line.line, **({"module": module} if module else {}))
+
+
+def stack(frame: FrameType | None) -> list[Line]:
+    """The user's own lines on the way to a frame, the outermost first."""
+    lines: list[Line] = []
+    while frame is not None:
+        code = frame.f_code
+        if own_file(code.co_filename):
+            lines.append(Line(code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back
+    return lines[::-1]
+
+
+def below(lines: list[Line], loop: list[Line]) -> Line | None:
+    """The first line of a call that is not on the way to the training loop as well."""
+    depth = 0
+    while depth < min(len(lines), len(loop)) and lines[depth][::2] == loop[depth][::2]:
+        depth += 1
+    return next(iter(lines[depth:]), lines[-1] if lines else None)
+
+
+def holder(frame: FrameType | None, values: list) -> Line | None:
+    """The outermost of the user's lines in whose function one of these very objects is at hand."""
+    found, wanted = None, {id(value) for value in values}
+    while frame is not None:
+        if own_file(frame.f_code.co_filename):
+            seen = [item for value in frame.f_locals.values() for item in _near(value)]
+            if found is None or any(id(value) in wanted for value in seen):
+                found = Line(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+    return found
+
+
+def _near(value) -> list:
+    if type(value) is dict:
+        return [value, *value.values()]
+    return [value, *value] if type(value) in (tuple, list) and len(value) < 8 else [value]
+
+
+def assigned(frame: FrameType | None, value) -> Line | None:
+    """The line that assigns this very object to the name under which the user's frames know it."""
+    while frame is not None:
+        code, scope = frame.f_code, {**frame.f_globals, **frame.f_locals}
+        name = next((n for n, v in scope.items() if v is value), None) if own_file(code.co_filename) else None
+        lines = [i for i in _assignments(code.co_filename, name) if i] if name else []
+        if lines:
+            return Line(code.co_filename, lines[-1], code.co_name)
+        frame = frame.f_back
+    return None
+
+
+def _assignments(file: str, name: str) -> list[int]:
+    with open(file, "rb") as source:
+        tree = ast.parse(source.read())
+    targets = [
+        (node.lineno, target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    ]
+    return [line for line, target in targets if isinstance(target, ast.Name) and target.id == name]

@@ -1,0 +1,269 @@
+"""What is what in a loss, by measurement: the model's input, and the gradient of the loss at its logits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.errors import StoriesError
+from mlxstories.ladder.capture.copies import (
+    host,
+    leaves,
+    put_random_key,
+    random_key,
+    refitted,
+    scalar,
+    seen_by,
+    with_leaf,
+)
+from mlxstories.ladder.capture.hooks import GradientCall
+from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.capture.places import Line, stack
+
+_COUNTED = 1e-3  # of the largest gradient at a cell: less does not count
+
+
+@dataclass
+class Reading:
+    """One batch as the loss sees it: int64 [B, T] inputs and targets, float32 [B, T] mask, and the loss."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray
+    value: float
+    vocab: int
+    line: Line | None = None  # of the cross-entropy, or of the model's call where that is written by hand
+
+
+@contextmanager
+def outputs(model: nn.Module, change: Callable = lambda out: out) -> Iterator[list]:
+    """Inside, collect (token ids, logits, lines) of this module's calls, and pass its logits through ``change``."""
+    calls: list[tuple[Any, mx.array, list[Line]]] = []
+    real = type(model).__call__
+
+    def call(module, *args, **kwargs):
+        out = real(module, *args, **kwargs)
+        ids = next((a for _, a in leaves([*args, *kwargs.values()]) if _whole(a)), None)
+        logits = out[0] if isinstance(out, (tuple, list)) else out
+        if module is not model or ids is None or not isinstance(logits, mx.array):
+            return out
+        calls.append((ids, logits, stack(sys._getframe(1))))
+        logits = change(logits)
+        return type(out)([logits, *out[1:]]) if isinstance(out, (tuple, list)) else logits
+
+    cross_entropy = nn.losses.cross_entropy
+
+    def loss(*args, **kwargs):
+        if calls:
+            calls[0] = (*calls[0][:2], stack(sys._getframe(1)))
+        return cross_entropy(*args, **kwargs)
+
+    with Patches() as patches:
+        patches.replace(nn.losses, "cross_entropy", loss)
+        patches.replace(type(model), "__call__", call)
+        yield calls
+
+
+def read(call: GradientCall) -> Reading:
+    """Read the batch of one gradient.
+
+    Raises:
+        StoriesError: the model is not called on [B, T] ids, does not return [B, T, V], or the loss ignores it.
+    """
+    key = random_key()
+
+    def value(shift=None):
+        put_random_key(key)
+        add = (lambda out: out) if shift is None else (lambda out: out + shift.astype(out.dtype))
+        with outputs(call.model, add) as calls:
+            return scalar(call.function(*call.args, **call.kwargs)).astype(mx.float32), calls
+
+    try:
+        loss, calls = value()
+        if not calls:
+            raise StoriesError("its loss does not call the model on token ids")
+        ids, logits = host(calls[0][0]), calls[0][1]
+        if logits.ndim != 3 or logits.shape[:2] != ids.shape:
+            raise StoriesError(
+                f"its model returns {list(logits.shape)} for ids of shape {list(ids.shape)}, not logits [B, T, V]"
+            )
+        gradient = mx.grad(lambda shift: value(shift)[0])(mx.zeros(logits.shape))
+    finally:
+        put_random_key(key)
+    size = np.array(mx.abs(gradient).max(-1))
+    if not size.max() > 0:
+        raise StoriesError("its loss does not depend on the logits that its model returns")
+    # The gradient of a cross-entropy is p - 1 at the target and p elsewhere, whatever its sign and weight.
+    targets = np.array(mx.argmax(mx.abs(gradient), axis=-1)).astype(np.int64)
+    mask = (size > _COUNTED * size.max()).astype(np.float32)
+    return Reading(
+        ids.astype(np.int64),
+        targets,
+        mask,
+        float(loss),
+        logits.shape[-1],
+        calls[0][2][-1] if calls[0][2] else None,
+    )
+
+
+class Roles:
+    """Which arguments and captured variables of a loss hold the inputs, targets, mask, tokens or lengths."""
+
+    def __init__(self, call: GradientCall, first: Reading):
+        self.first = first
+        self.places: dict[tuple, str] = {}
+        self.extra = 1  # of a length, over the cells that are read
+        for place, array in _places(call):
+            role = self._role(host(array)) if array.size <= 2 * first.inputs.size else None
+            if role:
+                self.places[place] = role
+        self.weights = self._weights(call)
+        full = self._values(call)
+        if full is None:
+            raise StoriesError(
+                "its loss takes neither inputs and targets nor tokens as arguments or captured variables"
+            )
+        targets = full["targets"]
+        masked = set(targets[first.mask == 0].tolist())
+        lone = len(masked) == 1 and not (masked & set(targets[first.mask > 0].tolist()))
+        self.padding = masked.pop() if lone else None
+        self.masked = bool((first.mask == 0).any()) or "mask" in self.places.values()
+
+    def _role(self, array: np.ndarray) -> str | None:
+        x, y, m = self.first.inputs, self.first.targets, self.first.mask
+        if array.ndim not in (1, 2) or not array.size:
+            return None
+        counted = m > 0
+        if _whole(array):
+            if array.size == y.size and (array.reshape(y.shape)[counted] == y[counted]).all():
+                same = array.reshape(x.shape) == x
+                return "inputs" if same.all() and not (x == y).all() else "targets"
+            if array.size == x.size and (array.reshape(x.shape) == x).all():
+                return "inputs"
+            wide = (x.shape[0], x.shape[1] + 1)
+            if array.shape == wide and (array[:, :-1] == x).all() and (array[:, 1:] == y)[counted].all():
+                return "tokens"
+            if array.shape == x.shape[:1] and self._lengths(array):
+                return "lengths"
+        if array.size == m.size and set(np.unique(array)) <= {0, 1} and self._mask(array.reshape(m.shape)):
+            return "mask"
+        return None
+
+    def _mask(self, array: np.ndarray) -> bool:
+        """A mask that the loss follows, or one of cells that all look like padding."""
+        left_out = self.first.inputs[array == 0]
+        return ((array > 0) == (self.first.mask > 0)).all() or len(np.unique(left_out)) <= 1
+
+    def _lengths(self, array: np.ndarray) -> bool:
+        x, m = self.first.inputs, self.first.mask
+        rest = [row[n:] for row, n in zip(x, array, strict=True) if 0 < n < len(row)]
+        if not rest or len(np.unique(np.concatenate(rest))) != 1 or (array > x.shape[1] + 1).any():
+            return False
+        self.extra = int(np.median(array - m.sum(1))) if (m == 0).any() else 1
+        self.pad_input = int(rest[0][0])
+        return True
+
+    def _weights(self, call: GradientCall) -> list[tuple]:
+        """Places where the loss is handed the parameters themselves, as with `mx.value_and_grad`."""
+        own = {name for name, _ in tree_flatten(call.model.trainable_parameters())}
+        named = [(("arg", i), v) for i, v in enumerate(call.args)] + [
+            (("kw", k), v) for k, v in call.kwargs.items()
+        ]
+        return [
+            place
+            for place, value in named
+            if type(value) is dict and {name for name, _ in tree_flatten(value)} == own
+        ]
+
+    # --- from the script's calls to batches, and back ---------------------------------------------
+
+    def take(self, call: GradientCall) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Inputs, targets and mask of a later call; it is run only where nothing else tells the mask."""
+        values = self._values(call)
+        inputs, targets = values["inputs"], values["targets"]
+        if "mask" in values and not (self.first.mask > 0).all():
+            mask = values["mask"].reshape(inputs.shape) > 0
+        elif (self.first.mask > 0).all():
+            mask = np.ones(inputs.shape)
+        elif "lengths" in values:
+            mask = np.arange(inputs.shape[1]) < values["lengths"][:, None] - self.extra
+        elif self.padding is not None:
+            mask = targets != self.padding
+        else:
+            mask = read(call).mask
+        return inputs, targets, np.asarray(mask, np.float32)
+
+    def _values(self, call: GradientCall) -> dict[str, np.ndarray] | None:
+        values = {self.places[place]: host(array) for place, array in _places(call) if place in self.places}
+        if "tokens" in values:
+            values |= {"inputs": values["tokens"][:, :-1], "targets": values["tokens"][:, 1:]}
+        if not {"inputs", "targets"} <= set(values):
+            return None
+        values["targets"] = values["targets"].reshape(values["inputs"].shape)
+        return {n: v.astype(np.int64) if n in ("inputs", "targets") else v for n, v in values.items()}
+
+    def give(self, call: GradientCall, inputs, targets, mask) -> GradientCall:
+        """The same call on another batch."""
+        values = {
+            "inputs": inputs,
+            "targets": targets,
+            "mask": mask,
+            "tokens": np.concatenate([inputs, targets[:, -1:]], axis=1),
+        }
+        args, kwargs, seen = call.args, call.kwargs, seen_by(call.function)
+        changed: dict[str, Any] = {}
+        for (kind, key, *path), old in list(_places(call)):
+            role = self.places.get((kind, key, *path))
+            if role is None:
+                continue
+            new = self._length_of(inputs, mask) if role == "lengths" else values[role]
+            new = _like(old, new, self.first.inputs)
+            if kind == "arg":
+                args = (*args[:key], with_leaf(args[key], path, new), *args[key + 1 :])
+            elif kind == "kw":
+                kwargs = {**kwargs, key: with_leaf(kwargs[key], path, new)}
+            else:
+                changed[key] = with_leaf(changed.get(key, seen[key]), path, new)
+        weights = call.model.trainable_parameters() if self.weights else None
+        for kind, key in self.weights:
+            if kind == "arg":
+                args = (*args[:key], weights, *args[key + 1 :])
+            else:
+                kwargs = {**kwargs, key: weights}
+        return replace(call, function=refitted(call.function, changed), args=args, kwargs=kwargs)
+
+    def _length_of(self, inputs, mask) -> np.ndarray:
+        if (mask == 0).any():
+            return (mask.sum(1) + self.extra).astype(np.int64)
+        real = inputs != self.pad_input
+        return real.shape[1] - np.argmax(real[:, ::-1], axis=1) + (real.all(1) & (self.extra > 0))
+
+
+def _places(call: GradientCall) -> Iterator[tuple[tuple, Any]]:
+    """Every array that a loss is called with or sees, with where it stands."""
+    named = [("arg", i, value) for i, value in enumerate(call.args)]
+    named += [("kw", key, value) for key, value in call.kwargs.items()]
+    named += [("seen", name, value) for name, value in seen_by(call.function).items()]
+    for kind, key, value in named:
+        for path, array in leaves(value):
+            yield (kind, key, *path), array
+
+
+def _like(old: Any, new: np.ndarray, inputs: np.ndarray) -> Any:
+    if old.ndim == 1 and old.shape[0] == inputs.size and new.ndim == 2:
+        new = new.reshape(-1)  # a batch that was made flat
+    return mx.array(new).astype(old.dtype) if isinstance(old, mx.array) else new.astype(old.dtype)
+
+
+def _whole(array: Any) -> bool:
+    if isinstance(array, mx.array):
+        return mx.issubdtype(array.dtype, mx.integer) and array.ndim in (1, 2)
+    return isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.ndim in (1, 2)

@@ -1,0 +1,215 @@
+"""Running a script beside the ladder: in a greenlet, in a world of its own that is entered and left again."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import runpy
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TextIO
+
+import greenlet
+import numpy as np
+
+from mlxstories.errors import StoriesError
+from mlxstories.ladder.capture.files import Overlay
+from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.limits import TimeLimitError
+from mlxstories.ladder.subject import describe_error
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_OURS = str(Path(__file__).parents[2])
+
+
+class Stop(BaseException):
+    """Raised inside the script when nobody needs it any more; no ``except Exception`` of its catches it."""
+
+
+class NeedsInput(BaseException):
+    """The script wants somebody to type."""
+
+
+class _NoInput(io.TextIOBase):
+    def readable(self):
+        return True
+
+    def readline(self, *_):
+        raise NeedsInput
+
+    read = readline
+
+
+class World:
+    """What a script sees as its own: arguments, paths, modules, folder, output, random states.
+
+    Inside ``with`` it is the script's, outside it is as the caller left it.
+    """
+
+    def __init__(self, argv: Sequence[str], folder: str, log: TextIO):
+        self.patches = Patches()
+        self.files = Overlay()
+        self.files.install(self.patches)
+        self.log = log
+        self._others = {
+            "argv": list(argv),
+            "path": [folder, *sys.path],
+            "stdin": _NoInput(),
+            "stdout": log,
+            "stderr": log,
+            "main": ModuleType("__main__"),
+            "cwd": os.getcwd(),
+            "environ": dict(os.environ),
+            "random": (random.getstate(), np.random.get_state()),
+        }
+        self._modules: dict[str, ModuleType] = {}
+        self._bytecode = sys.dont_write_bytecode
+
+    def __enter__(self) -> World:
+        self._swap()
+        self._before = set(sys.modules)
+        sys.modules.update(self._modules)
+        sys.dont_write_bytecode = True
+        self.patches.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.patches.__exit__(*error)
+        sys.dont_write_bytecode = self._bytecode
+        new = {name: module for name, module in sys.modules.items() if name not in self._before}
+        # Libraries stay: some of them cannot be imported twice.
+        self._modules = {name: module for name, module in new.items() if not _library(module)}
+        for name in self._modules:
+            del sys.modules[name]
+        self._swap()
+
+    def _swap(self) -> None:
+        theirs, self._others = (
+            self._others,
+            {
+                **{name: getattr(sys, name) for name in ("argv", "path", "stdin", "stdout", "stderr")},
+                "main": sys.modules["__main__"],
+                "cwd": os.getcwd(),
+                "environ": dict(os.environ),
+                "random": (random.getstate(), np.random.get_state()),
+            },
+        )
+        for name in ("argv", "path", "stdin", "stdout", "stderr"):
+            setattr(sys, name, theirs[name])
+        sys.modules["__main__"] = theirs["main"]
+        os.chdir(theirs["cwd"])
+        if theirs["environ"] != self._others["environ"]:
+            os.environ.clear()
+            os.environ.update(theirs["environ"])
+        random.setstate(theirs["random"][0])
+        np.random.set_state(theirs["random"][1])
+
+    def last_line(self) -> str:
+        """The last line that the script printed."""
+        self.log.flush()
+        lines = Path(self.log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1].strip()[:200] if lines else ""
+
+    def close(self) -> None:
+        self.log.flush()
+        self.files.close()
+
+
+def _library(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is None or not own_file(file)
+
+
+def own_file(name: str) -> bool:
+    """Whether a file of Python code is the user's: no library, and not ours."""
+    return not name.startswith(("<", _OURS, *_LIBRARIES)) and "site-packages" not in name
+
+
+class Script:
+    """A script that runs until it waits in `ask`, and goes on when `answer` is called.
+
+    Attributes:
+        ended: None while it runs, afterwards how it ended, in a few words.
+    """
+
+    def __init__(self, target: str, argv: Sequence[str], log: TextIO, *, module: bool = False):
+        self.target, self.module = target, module
+        folder = os.getcwd() if module else str(Path(target).resolve().parent)
+        self.world = World([target, *argv], folder, log)
+        self.ended: str | None = None
+        self.error: BaseException | None = None
+        self._main = greenlet.getcurrent()
+        # A thread would not do: MLX's arrays belong to the streams of theirs.
+        self._greenlet = greenlet.greenlet(self._run)
+
+    def start(self) -> Any:
+        """Run to the first question; returns it, or None where the script has ended."""
+        return self._switch()
+
+    def answer(self, reply: Any) -> Any:
+        """Hand over what the script waits for; returns its next question, or None where it has ended."""
+        return self._switch(reply)
+
+    def ask(self, question: Any) -> Any:
+        """Called inside the script: wait for an answer."""
+        return self._main.switch(question)
+
+    @property
+    def running(self) -> bool:
+        """Whether the code that runs now is the script's."""
+        return greenlet.getcurrent() is self._greenlet
+
+    def close(self) -> None:
+        """End the script where it stands."""
+        if self._greenlet and not self._greenlet.dead:
+            with self.world:
+                self._greenlet.throw(Stop)
+        self.world.close()
+
+    def _switch(self, *reply) -> Any:
+        self._main = greenlet.getcurrent()
+        with self.world:
+            question = self._greenlet.switch(*reply)
+        if isinstance(self.error, (TimeLimitError, KeyboardInterrupt)):
+            raise self.error
+        return question
+
+    def _run(self) -> None:
+        try:
+            if self.module:
+                runpy.run_module(self.target, run_name="__main__", alter_sys=True)
+            else:
+                self._run_file()
+            self.ended = "ended"
+        except Stop:
+            self.ended = "was stopped"
+        except NeedsInput as error:
+            self.ended = f"asks for input ({_line(error)}): hand it over as arguments"
+        except SystemExit as error:
+            said = error.code if isinstance(error.code, str) else self.world.last_line() if error.code else ""
+            self.ended = f"exited (SystemExit {error.code})" if not said else f"exited: {said}"
+        except BaseException as error:
+            self.error = error
+            self.ended = f"raised {describe_error(error)}"
+
+    def _run_file(self) -> None:
+        try:
+            source = Path(self.target).read_bytes()
+        except OSError as error:
+            raise StoriesError(f"{self.target}: cannot be read: {error.strerror}") from error
+        main = sys.modules["__main__"]
+        main.__dict__.update(__file__=str(Path(self.target)), __builtins__=__builtins__)
+        exec(compile(source, str(Path(self.target).resolve()), "exec"), main.__dict__)
+
+
+def _line(error: BaseException) -> str:
+    trace, own = error.__traceback__, ""
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        own = f"{name}:{trace.tb_lineno}" if own_file(name) else own
+        trace = trace.tb_next
+    return own

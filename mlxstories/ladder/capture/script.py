@@ -1,0 +1,226 @@
+"""From a script under watch to a `Subject`: its model, batches, loss, optimiser, and its own loop as the step."""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.optimizers import Optimizer
+
+from mlxstories.errors import StoriesError
+from mlxstories.ladder.capture.copies import clone, host, put_random_key, random_key, scalar
+from mlxstories.ladder.capture.loop import Loop
+from mlxstories.ladder.capture.roles import Roles, read
+from mlxstories.ladder.capture.seen import DROPOUT, findings
+from mlxstories.ladder.capture.where import located
+from mlxstories.ladder.finding import Diagnosis, fold
+from mlxstories.ladder.subject import Subject
+
+_STEPS = 8  # updates that the script really makes while it is recorded
+_BATCHES = 160  # that are recorded, if it hands out so many
+_SECONDS = 20.0  # after which recording ends
+
+
+class CapturedScript:
+    """A script that was run to its training loop, and waits there for the ladder.
+
+    Attributes:
+        subject: what the ladder climbs on.
+        notes: what could not be captured as it is, a line each.
+
+    Raises:
+        StoriesError: the script cannot be run, ends before it trains, or trains something that is no language model.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        argv: Sequence[str] = (),
+        *,
+        module: bool = False,
+        steps: int = _STEPS,
+        batches: int = _BATCHES,
+    ):
+        self.target = target
+        self.loop = Loop(target, argv, module=module)
+        try:
+            with self._inside():
+                self.roles = Roles(self.loop.waiting, read(self.loop.waiting))
+                self._check_loss()
+            self.batches = self._record(steps, batches)
+            self.subject = self._subject()
+        except StoriesError as error:
+            self.close()
+            raise StoriesError(
+                f"{target}: {error}; write a file with subject() and examine that instead"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def notes(self) -> list[str]:
+        return self.loop.seen.notes
+
+    @property
+    def log(self) -> str:
+        """The file that holds what the script printed."""
+        return self.loop.log.name
+
+    def explained(self, diagnosis: Diagnosis) -> Diagnosis:
+        """The diagnosis with what only the script shows, and with the lines where the findings lie."""
+        seen = findings(self)
+        kept, folded = fold([*seen, *diagnosis.findings])
+        return located(
+            replace(diagnosis, findings=kept, consequences=[*folded, *diagnosis.consequences]), self
+        )
+
+    def close(self) -> None:
+        """End the script and leave everything as it was found."""
+        self.loop.close()
+
+    def __enter__(self) -> CapturedScript:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """The script's world, for code of its own that we call; nothing of it is recorded."""
+        with self.loop.script.world:
+            yield
+
+    # --- recording -------------------------------------------------------------------------------
+
+    def _record(self, steps: int, most: int) -> list[tuple[np.ndarray, ...]]:
+        """Run the loop on its own batches: first as it is, then at the speed of its data."""
+        loop, batches, start = self.loop, [], time.monotonic()
+        got: Any = None
+        self.losses: list[float] = []
+
+        def own(call):
+            nonlocal got
+            if not loop.skipping:
+                got = call.run()
+                self.losses.append(float(call.loss_of(got)))
+            return got
+
+        while loop.waiting is not None and len(batches) < most and time.monotonic() - start < _SECONDS:
+            with self._inside():
+                batches.append(self.roles.take(loop.waiting))
+            loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
+            loop.advance(own)
+        loop.skipping = False
+        return one_epoch(batches)
+
+    def _check_loss(self) -> None:
+        first = self.roles.first
+        key = random_key()
+        again = scalar(self._called(first.inputs, first.targets, first.mask))
+        drawn = any(isinstance(m, DROPOUT) for m in self.loop.model.modules())
+        put_random_key(key)
+        if not drawn and abs(float(again) - first.value) > 1e-3 * max(1.0, abs(first.value)):
+            raise StoriesError("its loss gives another value for the same batch when it is called again")
+
+    def _called(self, inputs, targets, mask) -> Any:
+        call = self.roles.give(self.loop.waiting, inputs, targets, mask)
+        return call.function(*call.args, **call.kwargs)
+
+    # --- the subject -----------------------------------------------------------------------------
+
+    def _subject(self) -> Subject:
+        first = self.roles.first
+        masked = any((mask == 0).any() for _, _, mask in self.batches)
+        batches = [batch if masked else batch[:2] for batch in self.batches]
+        return Subject(
+            model=lambda: clone(self.loop.snapshot),
+            vocab_size=first.vocab,
+            train_batches=lambda seed: [
+                batches[i] for i in np.random.default_rng(seed).permutation(len(batches))
+            ],
+            loss=self._loss,
+            optimizer=self._optimizer if self.loop.first_optimizer is not None else None,
+            train_step=self._step,
+            name=Path(self.target).name,
+        )
+
+    def _loss(self, model: nn.Module, batch: Any) -> mx.array:
+        if self.loop.waiting is None:
+            self.loop.begin()
+        with self._inside(), bound(self.loop.model, model):
+            return scalar(self._called(*_whole_batch(batch)))
+
+    def _optimizer(self) -> Optimizer:
+        optimizer = clone(self.loop.first_optimizer)
+        rates = [update.rate for update in self.loop.seen.updates if update.rate is not None]
+        if rates and not optimizer._schedulers and not hasattr(optimizer, "optimizers"):
+            optimizer.learning_rate = max(rates)  # set by hand, perhaps from a warmup on
+        return optimizer
+
+    def _step(self, model: nn.Module, optimizer: Optimizer, batch: Any) -> mx.array:
+        parts = _whole_batch(batch)
+        return self.loop.step(model, optimizer, lambda call: self.roles.give(call, *parts))
+
+
+@contextmanager
+def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
+    """Inside, the script's own module carries the parameters and the mode of ``model``."""
+    parameters, modes = own.parameters(), [(m, m._training) for m in own.modules()]
+    own.update(model.parameters())
+    own.train(model.training)
+    try:
+        yield
+    finally:
+        own.update(parameters)
+        for module, mode in modes:
+            module._training = mode
+
+
+def one_epoch(batches: list[tuple[np.ndarray, ...]]) -> list[tuple[np.ndarray, ...]]:
+    """The batches up to where the first one comes again, unless it comes so soon that this is a mistake."""
+    first = batches[0]
+    for index in range(8, len(batches)):
+        inputs = batches[index][0]
+        if inputs.shape == first[0].shape and (inputs == first[0]).all():
+            distinct = any((b[0].shape != inputs.shape or (b[0] != inputs).any()) for b in batches[1:8])
+            return batches[:index] if distinct else batches
+    return batches
+
+
+def _whole_batch(batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    inputs, targets, *rest = [host(part) for part in batch]
+    mask = rest[0] if rest else np.ones(inputs.shape)
+    return inputs.astype(np.int64), targets.astype(np.int64), mask.astype(np.float32)
+
+
+def defines(path: Path, name: str) -> bool:
+    """Whether a file of Python assigns ``name`` at its top level, found out without running it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return True  # importing it says what is wrong
+    return any(name in _names(node) for node in _top_level(tree))
+
+
+def _top_level(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield from _top_level(node)
+
+
+def _names(node: ast.AST) -> set[str]:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else set()

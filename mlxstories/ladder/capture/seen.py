@@ -1,0 +1,118 @@
+"""What only the script itself shows, before any ladder: its updates, its evaluation, its decoding."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxstories.ladder.capture.copies import host
+from mlxstories.ladder.capture.loop import Forward
+from mlxstories.ladder.capture.places import below, place
+from mlxstories.ladder.finding import ERROR, Finding
+
+if TYPE_CHECKING:
+    from mlxstories.ladder.capture.script import CapturedScript
+
+_RUNG = "script"
+DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
+
+
+def findings(script: CapturedScript) -> list[Finding]:
+    """Findings from the recording alone, each with its line."""
+    return [*_no_update(script), *_state_not_kept(script), *_dropout(script), *_decoding(script)]
+
+
+def _no_update(script: CapturedScript) -> Iterator[Finding]:
+    loop = script.loop
+    if not loop.seen.updates and len(script.losses) >= 8:
+        yield Finding(
+            "no-update",
+            ERROR,
+            _RUNG,
+            f"{len(script.losses)} gradients were taken, and no update of the model followed",
+            {"gradients": len(script.losses)},
+            "hand the gradients to optimizer.update(model, gradients)",
+            place(loop.seen.gradient[-1]),
+        )
+
+
+def _state_not_kept(script: CapturedScript) -> Iterator[Finding]:
+    updates = [update for update in script.loop.seen.updates if update.fresh is not None]
+    fresh = [update for update in updates if update.fresh]
+    if len(fresh) >= 3 and 2 * len(fresh) > len(updates):
+        yield Finding(
+            "state-not-kept",
+            ERROR,
+            _RUNG,
+            f"{len(fresh)} of {len(updates)} updates were made by an optimiser that had made none before",
+            {"fresh": len(fresh), "updates": len(updates)},
+            "make the optimiser once, before the loop",
+            place(script.loop.made or fresh[0].line),
+        )
+
+
+def _dropout(script: CapturedScript) -> Iterator[Finding]:
+    layers = [m for m in script.loop.snapshot.modules() if isinstance(m, DROPOUT) and m._p_1 < 1]
+    if not layers:
+        return
+    trained = {batch[0].tobytes() for batch in script.batches}
+    wrong = [
+        forward
+        for forward in script.loop.seen.forwards
+        if forward.training and len(forward.ids) > 1 and _ids(forward).tobytes() not in trained
+    ]
+    if wrong:
+        yield Finding(
+            "dropout-in-evaluation",
+            ERROR,
+            _RUNG,
+            f"{len(wrong)} forward passes of validation run in training mode, with {len(layers)} dropout layers on",
+            {"passes": len(wrong), "dropout_layers": len(layers)},
+            "call model.eval() before validation, and model.train() after it",
+            place(below(wrong[0].lines, script.loop.seen.gradient)),
+        )
+
+
+def _decoding(script: CapturedScript) -> Iterator[Finding]:
+    """Tokens that are always the argmax at one position, and that position is not the last one."""
+    told = list(_told(script.loop.seen.forwards))
+    if len(told) < 8:
+        return
+    last = np.array([best[-1] == token for _, best, token in told])
+    first = np.array([best[0] == token for _, best, token in told])
+    before = np.array([len(best) > 1 and best[-2] == token for _, best, token in told])
+    for right, where in ((first, "the first"), (before, "the last but one")):
+        if right.all() and not last.all():
+            line = below(told[0][0].lines, script.loop.seen.gradient)
+            yield Finding(
+                "generation-mismatch",
+                ERROR,
+                _RUNG,
+                f"{len(told)} tokens were told, each the likeliest one at {where} position, not at the last",
+                {"tokens": len(told), "likeliest_at_last": float(last.mean())},
+                "take the logits of the last position, logits[:, -1]",
+                place(line),
+            )
+            return
+
+
+def _told(forwards: list[Forward]) -> Iterator[tuple[Forward, np.ndarray, int]]:
+    """Calls of one row, with the token by which the next one is longer (or has moved on)."""
+    for one, two in itertools.pairwise(forwards):
+        if one.best is None or two.best is None or one.lines != two.lines:
+            continue
+        a, b = _ids(one)[0], _ids(two)[0]
+        grown = len(b) == len(a) + 1 and (b[:-1] == a).all()
+        moved = len(b) == len(a) > 1 and (b[:-1] == a[1:]).all()
+        if grown or moved:
+            yield one, np.array(one.best)[0], int(b[-1])
+
+
+def _ids(forward: Forward) -> np.ndarray:
+    ids = forward.ids
+    return host(ids if isinstance(ids, mx.array) else mx.array(ids)).astype(np.int64)

@@ -1,0 +1,477 @@
+"""Training scripts as they are: captured under watch, climbed on, and everything left as it was found."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from mlx.utils import tree_flatten
+
+from mlxstories.cli import main
+from mlxstories.errors import StoriesError
+from mlxstories.ladder import load_subject
+from mlxstories.ladder.capture import CapturedScript, defines
+from mlxstories.ladder.capture.where import leak
+
+MODEL = """
+import json, os, random, sys
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+V, T, B = 12, 8, 4
+
+
+class Model(nn.Module):
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(V, 16), nn.Linear(16, V)
+        self.drop = nn.Dropout(dropout)
+
+    def __call__(self, ids):
+        x = self.embed(ids)
+        before = mx.pad(x, [(0, 0), (1, 0), (0, 0)])[:, :-1]
+        return self.out(self.drop(x + mx.tanh(before)))
+
+
+rng = np.random.default_rng(0)
+
+
+def rows():
+    return mx.array(rng.integers(1, V, (B, T + 1)))
+
+
+def loss_fn(model, x, y):
+    return nn.losses.cross_entropy(model(x), y, reduction="mean")
+
+
+mx.random.seed(0)
+model = Model()
+"""
+LOOP = """
+optimizer = optim.AdamW(1e-2, bias_correction=True)
+step = nn.value_and_grad(model, loss_fn)
+for i in range(500):
+    data = rows()
+    loss, grads = step(model, data[:, :-1], data[:, 1:])
+    optimizer.update(model, grads)
+    mx.eval(model.state, optimizer.state)
+"""
+
+
+@pytest.fixture
+def captured(tmp_path, monkeypatch):
+    """Capture a script of this text, in its folder."""
+    scripts = []
+    monkeypatch.chdir(tmp_path)
+
+    def capture(text, *argv, **options):
+        (tmp_path / "train.py").write_text(text)
+        scripts.append(CapturedScript("train.py", argv, **{"steps": 3, "batches": 16, **options}))
+        return scripts[-1]
+
+    yield capture
+    for script in scripts:
+        script.close()
+
+
+def line_of(text, part):
+    return next(i for i, line in enumerate(text.splitlines(), 1) if part in line)
+
+
+def flat(model):
+    return {name: np.array(array) for name, array in tree_flatten(model.parameters())}
+
+
+def test_what_a_file_defines_is_read_without_running_it(tmp_path):
+    file = tmp_path / "setup.py"
+    for text in (
+        "def subject():\n    return 1",
+        "from a import b as subject",
+        "if 1:\n    subject = 3",
+        "def (",
+    ):
+        file.write_text(text)
+        assert defines(file, "subject")
+    for text in ("raise SystemExit", "def f():\n    subject = 1", "print(subject)"):
+        file.write_text(text)
+        assert not defines(file, "subject")
+
+
+STYLES = {
+    "arguments": LOOP,
+    "captured variables": """
+optimizer = optim.SGD(1e-2)
+for i in range(500):
+    data = rows()
+    x, y = data[:, :-1], data[:, 1:]
+    def objective(m):
+        return nn.losses.cross_entropy(m(x).reshape(-1, V), y.reshape(-1)).mean()
+    loss, grads = nn.value_and_grad(model, objective)(model)
+    optimizer.update(model, grads)
+""",
+    "tokens cut inside, by hand, with a count": """
+def objective(tokens):
+    logits, y = model(tokens[:, :-1]), tokens[:, 1:]
+    nats = mx.logsumexp(logits, -1) - mx.take_along_axis(logits, y[..., None], -1)[..., 0]
+    return nats.mean(), nats.size
+optimizer = optim.Lion(1e-3)
+step = nn.value_and_grad(model, objective)
+for i in range(500):
+    (loss, count), grads = step(rows())
+    optimizer.update(model, grads)
+""",
+    "dicts, compiled": """
+optimizer = optim.Adam(optim.cosine_decay(1e-2, 400), bias_correction=True)
+state = [model.state, optimizer.state]
+def objective(model, batch):
+    nats = nn.losses.cross_entropy(model(batch["ids"]), batch["labels"])
+    return (nats * batch["mask"]).sum() / batch["mask"].sum()
+@mx.compile
+def step(batch):
+    loss, grads = nn.value_and_grad(model, objective)(model, batch)
+    optimizer.update(model, grads)
+    return loss
+for i in range(500):
+    data = rows()
+    step({"ids": data[:, :-1], "labels": data[:, 1:], "mask": mx.ones((B, T))})
+""",
+    "a tree of parameters": """
+def objective(params, x, y):
+    model.update(params)
+    return loss_fn(model, x, y)
+optimizer = optim.AdamW(1e-2)
+for i in range(500):
+    data = rows()
+    loss, grads = mx.value_and_grad(objective)(model.trainable_parameters(), data[:, :-1], data[:, 1:])
+    model.update(optimizer.apply_gradients(grads, model.trainable_parameters()))
+""",
+    "gradients alone, updates by hand": """
+def objective(params, x, y):
+    model.update(params)
+    return loss_fn(model, x, y)
+for i in range(500):
+    data = rows()
+    grads = mx.grad(objective)(model.trainable_parameters(), data[:, :-1], data[:, 1:])
+    model.update(tree_map(lambda p, g: p - 0.1 * g, model.trainable_parameters(), grads))
+""",
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_batches_loss_and_step_are_the_script_s_own(captured, style):
+    script = captured(MODEL + STYLES[style])
+    subject, rng = script.subject, np.random.default_rng(0)
+    for batch in script.batches:
+        rows = rng.integers(1, 12, (4, 9))
+        assert (batch[0] == rows[:, :-1]).all() and (batch[1] == rows[:, 1:]).all()
+    model, batch = subject.model(), script.batches[5]
+
+    def mean(model):
+        return nn.losses.cross_entropy(model(mx.array(batch[0])), mx.array(batch[1]), reduction="mean")
+
+    assert subject.vocab_size == 12
+    assert float(subject.loss(model, batch)) == pytest.approx(float(mean(model)), rel=1e-4)
+    # Its own loop follows the batch that the ladder hands it, from the ladder's own weights.
+    optimizer = subject.optimizer() if subject.optimizer else optim.SGD(0.1)
+    before = flat(model)
+    assert float(subject.train_step(model, optimizer, batch)) == pytest.approx(np.log(12), abs=1.5)
+    assert any((before[name] != value).any() for name, value in flat(model).items())
+    for _ in range(25):
+        last = float(subject.train_step(model, optimizer, batch))
+    assert last < float(mean(subject.model()))
+
+
+def test_a_step_is_the_script_s_update_on_the_ladder_s_batch(captured):
+    script = captured(MODEL + LOOP)
+    model, other = script.subject.model(), script.subject.model()
+    theirs, ours = script.subject.optimizer(), optim.AdamW(1e-2, bias_correction=True)
+    for batch in script.batches[3:6]:
+        script.subject.train_step(model, theirs, batch)
+        _, gradients = nn.value_and_grad(other, lambda m, b=batch: script.subject.loss(m, b))(other)
+        ours.update(other, gradients)
+    for name, value in flat(model).items():
+        np.testing.assert_allclose(value, flat(other)[name], rtol=1e-4, atol=1e-6)
+    assert int(theirs.step) == 3
+
+
+def test_a_masked_loss_tells_its_mask_and_lengths_follow(captured):
+    text = (
+        MODEL
+        + """
+def objective(model, batch, lengths):
+    x, y = batch[:, :-1], batch[:, 1:]
+    mask = mx.arange(1, y.shape[1] + 1)[None] < lengths[:, None]
+    return (nn.losses.cross_entropy(model(x), y) * mask).sum() / mask.sum()
+optimizer = optim.AdamW(1e-2)
+step = nn.value_and_grad(model, objective)
+for i in range(500):
+    lengths = rng.integers(3, T + 1, B)
+    data = np.array(rows()) * (np.arange(T + 1)[None] < lengths[:, None])
+    loss, grads = step(model, mx.array(data), mx.array(lengths))
+    optimizer.update(model, grads)
+"""
+    )
+    script = captured(text)
+    inputs, targets, mask = script.batches[2]
+    assert ((targets != 0) == (mask > 0)).all()
+    part = inputs[:2], targets[:2], mask[:2]
+    model = script.subject.model()
+    nats = nn.losses.cross_entropy(model(mx.array(part[0])), mx.array(part[1])) * mx.array(part[2])
+    assert float(script.subject.loss(model, part)) == pytest.approx(
+        float(nats.sum()) / part[2].sum(), rel=1e-4
+    )
+
+
+def test_accumulation_and_a_rate_set_by_hand(captured):
+    text = (
+        MODEL
+        + """
+optimizer = optim.AdamW(1e-2)
+step = nn.value_and_grad(model, loss_fn)
+for i in range(500):
+    total = None
+    for _ in range(2):
+        data = rows()
+        loss, grads = step(model, data[:, :-1], data[:, 1:])
+        total = grads if total is None else tree_map(mx.add, total, grads)
+    optimizer.learning_rate = 1e-2 * min(1, (i + 1) / 5)
+    optimizer.update(model, total)
+"""
+    )
+    script = captured(text)
+    assert {update.gradients for update in script.loop.seen.updates} == {2}
+    assert float(script.subject.optimizer().learning_rate) == pytest.approx(1e-2)
+
+
+def test_an_optimizer_of_one_s_own_and_a_loop_that_ends_go_on(captured):
+    text = (
+        MODEL
+        + """
+class Momentum:
+    def __init__(self, lr):
+        self.lr, self.v = lr, {}
+    def update(self, model, grads):
+        for k, g in tree_flatten(grads):
+            self.v[k] = 0.9 * self.v.get(k, 0) + g
+        now = dict(tree_flatten(model.parameters()))
+        model.load_weights([(k, now[k] - self.lr * v) for k, v in self.v.items()])
+mine = Momentum(0.05)
+step = nn.value_and_grad(model, loss_fn)
+for i in range(20):
+    data = rows()
+    loss, grads = step(model, data[:, :-1], data[:, 1:])
+    mine.update(model, grads)
+"""
+    )
+    script = captured(text)
+    model, optimizer = script.subject.model(), script.subject.optimizer()
+    assert float(optimizer.learning_rate) == pytest.approx(0.05)
+    losses = [float(script.subject.train_step(model, optimizer, script.batches[0])) for _ in range(40)]
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_everything_is_left_as_it_was_found(captured, tmp_path, capfd):
+    (tmp_path / "helper.py").write_text("FOUND = 1\n")
+    text = (
+        MODEL
+        + """
+import helper
+os.makedirs("out", exist_ok=True)
+os.environ["CAPTURED"] = "1"
+random.seed(5), np.random.seed(5)
+with open("out/log.txt", "w") as log: log.write("started")
+with open("out/log.txt") as log: assert log.read() == "started"
+print("hello", sys.argv[1:])
+os.chdir("/")
+mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
+"""
+        + LOOP
+    )
+    random.seed(1), np.random.seed(1), mx.random.seed(1)
+    here = os.getcwd(), list(sys.argv), list(sys.path), dict(os.environ)
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    hooked = nn.value_and_grad, mx.compile, optim.Optimizer.update, nn.Module.update, mx.savez, open, os.mkdir
+    script = captured(text, "--size", "3")
+    for _ in range(2):
+        assert (os.getcwd(), sys.argv, sys.path, dict(os.environ)) == here and "helper" not in sys.modules
+        assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+        assert hooked == (
+            *(nn.value_and_grad, mx.compile, optim.Optimizer.update, nn.Module.update),
+            *(mx.savez, open, os.mkdir),
+        )
+        assert {p.name for p in tmp_path.iterdir()} == {"helper.py", "train.py"}
+        script.subject.train_step(script.subject.model(), script.subject.optimizer(), script.batches[0])
+    assert capfd.readouterr().out == ""
+    with open(script.log) as log:
+        assert "hello ['--size', '3']" in log.read()
+    assert "mx.savez was held back" in script.notes
+
+
+NOT_CAPTURED = {
+    "raises": ("x = 1\nprint(x)\nraise KeyError('lost')\n", "train.py:3"),
+    "exits": ("import sys\nsys.exit('no data here')\n", "no data here"),
+    "asks": ("name = input('who? ')\n", "asks for input"),
+    "ends": ("print('done')\n", "without taking a gradient"),
+    "needs arguments": (
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('text')\np.parse_args()\n",
+        "text",
+    ),
+    "in a thread": (
+        MODEL
+        + "import threading\nstep = nn.value_and_grad(model, loss_fn)\n"
+        + "t = threading.Thread(target=lambda: step(model, rows(), rows()))\nt.start()\nt.join()\n",
+        "thread",
+    ),
+    "no language model": (
+        MODEL + "net = nn.Linear(3, 2)\nnn.value_and_grad(net, lambda x: net(x).sum())(mx.ones((4, 3)))\n",
+        "token ids",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("name", NOT_CAPTURED)
+def test_what_cannot_be_captured_is_said_in_one_line(captured, name):
+    text, reason = NOT_CAPTURED[name]
+    with pytest.raises(StoriesError) as error:
+        captured(text)
+    assert "train.py" in str(error.value) and reason in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_script_that_hangs_ends_in_time(tmp_path):
+    (tmp_path / "train.py").write_text("while True:\n    pass\n")
+    result = CliRunner().invoke(main, ["debug", str(tmp_path / "train.py"), "--timeout", "0.5"])
+    assert result.exit_code == 2 and "not finished after 0.5 s" in result.output
+
+
+def findings(script):
+    from mlxstories.ladder.capture import seen
+
+    return {f.code: f for f in seen.findings(script)}
+
+
+def test_a_sound_script_shows_nothing(captured):
+    assert not findings(captured(MODEL + LOOP))
+
+
+def test_a_new_optimizer_each_step_is_seen_with_its_line(captured):
+    text = MODEL + LOOP.replace(
+        "    optimizer.update", "    optimizer = optim.AdamW(1e-3)\n    optimizer.update"
+    )
+    found = findings(captured(text))["state-not-kept"]
+    assert found.where["line"] == line_of(text, "optim.AdamW(1e-3)")
+
+
+def test_gradients_without_an_update_are_seen(captured):
+    text = MODEL + LOOP.replace("    optimizer.update(model, grads)\n", "")
+    found = findings(captured(text, steps=8))["no-update"]
+    assert abs(found.where["line"] - line_of(text, "grads = step(")) <= 1
+
+
+def test_dropout_in_validation_is_seen_with_its_line(captured):
+    text = (
+        MODEL.replace("model = Model()", "model = Model(0.5)")
+        + "held = rows()\ndef validate():\n    return loss_fn(model, held[:, :-1], held[:, 1:]).item()\n"
+        + LOOP
+        + "    validate()\n"
+    )
+    found = findings(captured(text))["dropout-in-evaluation"]
+    assert found.where["line"] == line_of(text, "return loss_fn(model, held")
+    mended = text.replace("    validate()\n", "    model.eval(); validate(); model.train()\n")
+    assert not findings(captured(mended))
+
+
+def test_decoding_from_the_wrong_position_is_seen(captured):
+    told = """
+def tell(ids, n):
+    for _ in range(n):
+        logits = model(mx.array([ids]))
+        ids = ids + [int(mx.argmax(logits[0, -1]))]
+"""
+    text = MODEL + told + LOOP + "    tell([1, 2, 3], 6)\n"
+    assert not findings(captured(text))
+    wrong = text.replace("logits[0, -1]", "logits[0, 0]")
+    found = findings(captured(wrong))["generation-mismatch"]
+    assert found.where["line"] == line_of(wrong, "logits = model(")
+
+
+class Attention(nn.Module):
+    def __init__(self, strength):
+        super().__init__()
+        self.q, self.strength = nn.Linear(8, 8), strength
+
+    def __call__(self, x):
+        q = self.q(x)
+        scores = q @ x.swapaxes(1, 2)
+        above = mx.triu(mx.ones((x.shape[1], x.shape[1])), k=1)
+        scores = scores - self.strength * above  # here
+        mixed = mx.softmax(scores, axis=-1) @ x
+        return x + mixed
+
+
+class Reader(nn.Module):
+    def __init__(self, *strengths):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(12, 8), nn.Linear(8, 12)
+        self.layers = [Attention(strength) for strength in strengths]
+
+    def __call__(self, ids):
+        x = self.embed(ids)
+        for layer in self.layers:
+            x = layer(x)
+        return self.out(x)
+
+
+def test_a_leak_is_followed_to_its_module_and_line():
+    ids = np.random.default_rng(0).integers(0, 12, (2, 10))
+    assert leak(Reader(1e9, 1e9), ids) is None
+    found = leak(Reader(1e9, 2.0), ids)
+    with open(__file__) as source:
+        assert found["line"] == line_of(source.read(), "# here")
+    assert found["module"] == "layers.1"
+
+
+def test_debug_climbs_on_a_script_and_says_the_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = MODEL + LOOP.replace("data = rows()", "data = first").replace(
+        "step = nn", "first = rows()\nstep = nn"
+    )
+    (tmp_path / "train.py").write_text("import sys\nassert sys.argv[1:] == ['--size', '3']\n" + text)
+    options = ["--rung", "data", "--json", "report.json"]
+    result = CliRunner().invoke(main, ["debug", *options, "train.py", "--", "--size", "3"])
+    assert result.exit_code == 1, result.output
+    first = json.loads((tmp_path / "report.json").read_text())["findings"][0]
+    assert first["code"] == "constant-batches" and first["where"]["file"].endswith("train.py")
+    assert abs(first["where"]["line"] - 2 - line_of(text, "data = first")) <= 2
+    assert "constant-batches at train.py:" in result.output
+
+
+def test_debug_takes_a_module_with_arguments(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "model.py").write_text(MODEL)
+    (package / "train.py").write_text(
+        f"from pkg.model import *\nassert sys.argv[1:] == ['--steps', '9']\n{LOOP}"
+    )
+    result = CliRunner().invoke(main, ["debug", "--rung", "data", "-m", "pkg.train", "--", "--steps", "9"])
+    assert result.exit_code == 0, result.output
+    assert "pkg.train: healthy" in result.output
+
+
+def test_load_subject_runs_a_file_that_defines_none(tmp_path):
+    (tmp_path / "train.py").write_text(MODEL + LOOP)
+    subject = load_subject(str(tmp_path / "train.py"))
+    assert subject.name == "train.py" and subject.vocab_size == 12
