@@ -7,18 +7,49 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlxstories.batch import Batch as Batch
+    from mlxstories.errors import StoriesError as StoriesError
+    from mlxstories.findings import Finding as Finding
+    from mlxstories.generation.decoding import generate as generate
+    from mlxstories.ladder import Diagnosis as Diagnosis
+    from mlxstories.ladder import Subject as Subject
+    from mlxstories.ladder import assert_healthy as assert_healthy
+    from mlxstories.ladder import diagnose as diagnose
+    from mlxstories.model import ModelConfig as ModelConfig
+    from mlxstories.model import Transformer as Transformer
+    from mlxstories.optim import OptimizerConfig as OptimizerConfig
+    from mlxstories.optim import ScheduleConfig as ScheduleConfig
+    from mlxstories.training.config import TrainingConfig as TrainingConfig
+    from mlxstories.training.experiment import train as train
+    from mlxstories.training.phases import PHASE_1 as PHASE_1
+    from mlxstories.training.phases import PHASE_2 as PHASE_2
+    from mlxstories.training.phases import PHASE_3 as PHASE_3
+    from mlxstories.training.phases import Phase as Phase
+    from mlxstories.training.watch import Watch as Watch
 
 _HOMES = {
     "Batch": "batch",
+    "Diagnosis": "ladder",
+    "Finding": "findings",
     "ModelConfig": "model",
-    "Transformer": "model",
     "OptimizerConfig": "optim",
-    "ScheduleConfig": "optim",
     "PHASE_1": "training.phases",
     "PHASE_2": "training.phases",
     "PHASE_3": "training.phases",
     "Phase": "training.phases",
+    "ScheduleConfig": "optim",
     "StoriesError": "errors",
+    "Subject": "ladder",
+    "TrainingConfig": "training.config",
+    "Transformer": "model",
+    "Watch": "training.watch",
+    "assert_healthy": "ladder",
+    "diagnose": "ladder",
+    "generate": "generation.decoding",
+    "train": "training.experiment",
 }
 
 __all__ = sorted(_HOMES)

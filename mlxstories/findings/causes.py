@@ -52,7 +52,7 @@ class Cause:
     @cached_property
     def brings_about(self) -> frozenset[str]:
         """Codes of the errors that follow from this one."""
-        return frozenset(CATALOGUE) if "everything" in self.explains else self.explains
+        return frozenset(CATALOGUE if "everything" in self.explains else self.explains)
 
 
 # fmt: off

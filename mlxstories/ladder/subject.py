@@ -135,13 +135,15 @@ def _split(spec: str) -> tuple[Path, str]:
 
 def _import(path: Path):
     name = f"_subject_{path.stem}"
-    loader = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(loader)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise StoriesError(f"{path}: not a Python file; give a .py file that defines subject()")
+    module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent)
     sys.modules[name] = module  # dataclasses and pickling look the module up by name
     sys.path.insert(0, folder)
     try:
-        loader.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except StoriesError:
         raise
     except (Exception, SystemExit) as error:

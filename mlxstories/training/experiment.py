@@ -22,7 +22,7 @@ from mlxstories.runs.directory import Checkpoint, Run, write_json, write_text
 from mlxstories.storage.serialize import from_dict, to_dict
 from mlxstories.training.config import TrainingConfig, require_alone
 from mlxstories.training.evaluation import Evaluation
-from mlxstories.training.phases import Phase
+from mlxstories.training.phases import PHASE_1, Phase
 from mlxstories.training.trainer import Trainer
 
 SAMPLES = 3
@@ -42,6 +42,29 @@ def new_model(config: ModelConfig | MlxLmConfig, seed: int) -> Transformer:
     except RuntimeError as error:  # how MLX reports a failed allocation
         raise StoriesError(f"the model does not fit into memory ({error}): take a smaller one.") from error
     return model
+
+
+def train(
+    path: Path,
+    dataset: Dataset,
+    model_config: ModelConfig | MlxLmConfig,
+    phase: Phase = PHASE_1,
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008  (frozen)
+    report: Report = lambda record: None,
+) -> dict[str, Any] | None:
+    """A whole training, from random weights to result and samples in the run directory ``path``.
+
+    Returns:
+        What `finish` writes, or None when a signal stopped it; `resume` goes on then.
+
+    Raises:
+        NotFinite: the loss or a gradient is not finite; checkpoints written before stay.
+        StoriesError: as `start`, or the run directory cannot be written.
+    """
+    trainer = start(path, dataset, model_config, phase, training, report)
+    with trainer.run.locked():
+        evaluation = trainer.train()
+        return None if evaluation is None else finish(trainer, evaluation)
 
 
 def start(
