@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from mlxstories.comparison.debugging_story import EPOCHS
 from mlxstories.errors import StoriesError
 from mlxstories.plots.runs import Curves
 from mlxstories.plots.style import (
@@ -73,19 +72,9 @@ def loss(runs: Sequence[Curves], against: str = "updates") -> Figure:
 
 @styled
 def accuracy(runs: Sequence[Curves], against: str = "epochs") -> Figure:
-    """Training and validation accuracy with the ceiling, and the story's own points against epochs."""
+    """Training and validation accuracy with the ceiling."""
     figure, (axes,) = new_figure("Accuracy of the next token", _caption(runs, "training"))
-    extra = []
-    if against == "epochs":
-        reached = max(run.train["epoch"][-1] for run in runs)
-        points = [(epoch, value) for epoch, value in EPOCHS.items() if epoch <= reached * 1.02]
-        if points:
-            axes.plot(*zip(*points, strict=True), "*", color=GREY, markersize=11, zorder=3, clip_on=False)
-            said = ", ".join(f"{value:.1%}" for _, value in points)
-            extra.append(
-                Line2D([], [], color=GREY, marker="*", ls="", ms=10, label=f"the story's claim: {said}")
-            )
-    _draw_splits(axes, runs, against, "accuracy", extra)
+    _draw_splits(axes, runs, against, "accuracy")
     _draw_levels(axes, runs, "ceiling", "ceiling {:.1%}", above=True)
     axes.set(ylabel="accuracy (share of real tokens)", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -143,7 +132,7 @@ def _norms(runs: Sequence[Curves], key: str) -> Iterator[tuple]:
     yield "whole model", run.train[key], run.train["grad_norm"], COLOURS[1], "-"
 
 
-def _draw_splits(axes: Axes, runs: Sequence[Curves], against: str, name: str, extra: Sequence = ()) -> None:
+def _draw_splits(axes: Axes, runs: Sequence[Curves], against: str, name: str) -> None:
     key = AGAINST[against]
     for run, (colour, held_out) in zip(runs, _colours(runs), strict=True):
         x, y = run.train[key], run.train[name]
@@ -155,7 +144,7 @@ def _draw_splits(axes: Axes, runs: Sequence[Curves], against: str, name: str, ex
         Line2D([], [], color=colour, linewidth=1.5, label="training"),
         Line2D([], [], color=held_out, marker="o", ms=4, linestyle="--", linewidth=1, label="validation"),
     ]
-    legend_above(axes, [*entries, *extra])
+    legend_above(axes, entries)
 
 
 def _colours(runs: Sequence[Curves]) -> list[tuple[str, str]]:

@@ -48,16 +48,6 @@ def test_figures_show_the_measurements(make_run):
     assert "blocks.3" in texts(drawn["gradient_norm"])
 
 
-def test_points_of_the_story_stand_at_the_epochs_reached(make_run):
-    short_run, long_run = make_run("short"), make_run("long", per_epoch=30)
-    for run, expected in ((short_run, [1, 3]), (long_run, [1, 3, 5, 20])):
-        axes = figures(read_curves([run]))["accuracy"].axes[0]
-        (stars,) = lines_with(axes, "*")
-        assert list(stars.get_xdata()) == expected
-    by_tokens = figures(read_curves([short_run]), "tokens")["accuracy"]
-    assert not lines_with(by_tokens.axes[0], "*") and "tokens" in by_tokens.axes[0].get_xlabel()
-
-
 def test_several_runs_in_one_figure(make_run):
     runs = [make_run("a"), make_run("b", floor=(1.5, None)), make_run("c", floor=None, blocks=False)]
     drawn = figures(read_curves(runs))
