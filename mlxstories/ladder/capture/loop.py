@@ -6,7 +6,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -19,44 +18,12 @@ from mlxstories.ladder.capture.copies import clone, leaves
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import Line, assigned, holder, stack
+from mlxstories.ladder.capture.record import Forward, Seen, Update
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.optimizers import parts, read_rate
 
 _THREAD = "trains in a thread of its own, which cannot be watched"
 _MICROBATCHES = 64  # gradients without an update after which a step is over
-
-
-@dataclass
-class Update:
-    """One update as it really came: gradients since the last one, learning rate, its line, and whether the optimiser
-    had made none before (None where it is passed over)."""
-
-    gradients: int
-    rate: float | None
-    line: Line | None
-    fresh: bool | None = None
-
-
-@dataclass
-class Forward:
-    """A call of the model outside of gradients: [B, T] ids, the argmax at each cell, the mode and the lines."""
-
-    ids: Any
-    best: Any
-    training: bool
-    lines: list[Line]
-
-
-@dataclass
-class Seen:
-    """What only the script itself shows, in the order of its happening."""
-
-    updates: list[Update] = field(default_factory=list)
-    forwards: list[Forward] = field(default_factory=list)
-    gradient: list[Line] = field(default_factory=list)
-    drawn: Line | None = None  # the line that hands over the batch
-    notes: list[str] = field(default_factory=list)
-    compiled: list[tuple] = field(default_factory=list)
 
 
 class Loop:
@@ -86,6 +53,7 @@ class Loop:
         self.snapshot: nn.Module | None = None
         self.first_optimizer: Optimizer | None = None
         self.made: Line | None = None  # where the optimiser was made
+        self.lead = 0  # gradients that are passed over when the loop is begun anew, for a warmup by hand
         self._making: dict[int, list[Line]] = {}
         self.script: Script | None = None
         try:
@@ -108,6 +76,23 @@ class Loop:
         self.waiting: GradientCall | None = self.script.start()
         if self.waiting is None:
             raise StoriesError(f"{self.target}: {self._why()}")
+
+    def begin_again(self) -> None:
+        """Run to the first gradient that is not passed over."""
+        self.begin()
+        got: list = []
+
+        def pass_over(call: GradientCall) -> Any:
+            got[:] = got or [call.run()]
+            return got[0]
+
+        self.skipping = True
+        for _ in range(self.lead):
+            if self.waiting is not None:
+                self.advance(pass_over)
+        self.skipping = False
+        if self.waiting is None:
+            self.begin()
 
     def _why(self) -> str:
         ended, log = self.script.ended, self.log.name
@@ -142,7 +127,7 @@ class Loop:
     ) -> mx.array:
         """One update by the script's own loop, on gradients of ``change(call)``; returns the mean loss."""
         if self.waiting is None:
-            self.begin()
+            self.begin_again()
         self.model.update(model.parameters())
         self._hand(optimizer)
         losses: list[mx.array] = []
@@ -210,7 +195,8 @@ class Loop:
 
     def _met(self, call: GradientCall) -> None:
         self.model = call.model
-        self.own = find_own(sys._getframe())
+        if self.first_optimizer is None or isinstance(self.first_optimizer, Shell):
+            self.own = find_own(sys._getframe())
         if self.snapshot is None:
             self.snapshot = clone(call.model)
             if self.own is not None:
@@ -230,7 +216,12 @@ class Loop:
 
         def call(module, *args, **kwargs):
             out = real(module, *args, **kwargs)
-            if self.listening and module is self.model and len(self.seen.forwards) < 600:
+            if (
+                self.listening
+                and module is self.model
+                and self.handed is None
+                and len(self.seen.forwards) < 600
+            ):
                 self._forward(args, out)
             return out
 
@@ -238,27 +229,31 @@ class Loop:
 
     def _forward(self, args: tuple, out: Any) -> None:
         logits = out[0] if isinstance(out, (tuple, list)) else out
-        if (
-            not args
-            or not isinstance(args[0], mx.array)
-            or not isinstance(logits, mx.array)
-            or logits.ndim != 3
-        ):
+        if not args or not isinstance(args[0], mx.array) or getattr(logits, "ndim", 0) != 3:
             return
         best = mx.argmax(logits, axis=-1) if len(args[0]) == 1 else None
+        mx.eval(best)
         self.seen.forwards.append(Forward(args[0], best, self.model.training, stack(sys._getframe(1))))
 
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any:
         if self.model is None:
             return self._applied(apply, optimizer, gradients)
-        if self.first_optimizer is None:
+        if self.first_optimizer is None or isinstance(self.first_optimizer, Shell):
+            self.own = None  # what looked like one of the script's own is something else
             self.first_optimizer = clone(optimizer)
             self.made = next(iter(self._making.get(id(optimizer), [])[-1:]), None)
+        if type(optimizer) is not type(self.first_optimizer):
+            self.on_note(
+                f"a second optimiser, {type(optimizer).__name__}, keeps its state between examinations"
+            )
+            return nothing if self.skipping else self._applied(apply, optimizer, gradients)
+        handed = self.handed
+        if handed is not None and self.optimizer is None:  # the loop was begun anew
+            share(handed, optimizer)
         self.optimizer = optimizer
         self._count(optimizer)
         if self.skipping:
             return nothing
-        handed = self.handed
         if type(handed) is not type(optimizer):
             return self._applied(apply, optimizer, gradients)
         # Through the ladder's optimiser, which may watch what reaches it, on the state of the script's.
@@ -282,23 +277,19 @@ class Loop:
         return model if self.skipping else assign()
 
     def _count(self, optimizer: Any) -> None:
+        self.updated += 1
+        gradients, self._since = self._since, 0
+        if self.handed is not None:
+            return
         line = next(iter(stack(sys._getframe(2))[-1:]), None)
         rate, fresh = None, None
         if isinstance(optimizer, Optimizer):
             rate = read_rate(optimizer)
             fresh = None if self.skipping else all(int(part.step) == 0 for part in parts(optimizer))
-        self.seen.updates.append(Update(self._since, rate, line, fresh))
-        self._since = 0
-        self.updated += 1
+        self.seen.updates.append(Update(gradients, rate, line, fresh))
 
     def on_made(self, optimizer: Optimizer) -> None:
         self._making.setdefault(id(optimizer), stack(sys._getframe(1)))
-
-    def on_loss(self, logits: mx.array, targets: mx.array) -> None:
-        pass
-
-    def on_compile(self, function: Callable, inputs: Any, outputs: Any) -> None:
-        self.seen.compiled.append((function, inputs, outputs))
 
     def on_note(self, text: str) -> None:
         if text not in self.seen.notes:

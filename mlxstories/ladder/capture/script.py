@@ -114,13 +114,30 @@ class CapturedScript:
                 self.losses.append(float(call.loss_of(got)))
             return got
 
-        while loop.waiting is not None and len(batches) < most and time.monotonic() - start < _SECONDS:
-            with self._inside():
-                batches.append(self.roles.take(loop.waiting))
+        while loop.waiting is not None and time.monotonic() - start < _SECONDS:
+            if len(batches) < most:
+                with self._inside():
+                    batches.append(self.roles.take(loop.waiting))
+            elif not self._warming():
+                break
             loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
             loop.advance(own)
         loop.skipping = False
+        rates = self._rates()
+        if rates and not loop.first_optimizer._schedulers:
+            loop.lead = rates.index(max(rates)) * max(update.gradients for update in loop.seen.updates)
+        if any(isinstance(m, DROPOUT) for m in loop.model.modules()) and not loop.model.training:
+            loop.on_note("gradients are taken in evaluation mode: dropout is off while the script trains")
         return one_epoch(batches)
+
+    def _rates(self) -> list[float]:
+        return [update.rate for update in self.loop.seen.updates if update.rate is not None]
+
+    def _warming(self) -> bool:
+        """Whether a rate set by hand still rises."""
+        rates = self._rates()
+        by_hand = bool(rates) and not self.loop.first_optimizer._schedulers
+        return by_hand and rates[-1] > 1.0001 * rates[0] and rates[-1] >= max(rates) and rates[-1] > rates[-2]
 
     def _check_loss(self) -> None:
         first = self.roles.first
@@ -155,13 +172,13 @@ class CapturedScript:
 
     def _loss(self, model: nn.Module, batch: Any) -> mx.array:
         if self.loop.waiting is None:
-            self.loop.begin()
+            self.loop.begin_again()
         with self._inside(), bound(self.loop.model, model):
             return scalar(self._called(*_whole_batch(batch)))
 
     def _optimizer(self) -> Optimizer:
         optimizer = clone(self.loop.first_optimizer)
-        rates = [update.rate for update in self.loop.seen.updates if update.rate is not None]
+        rates = self._rates()
         if rates and not optimizer._schedulers and not hasattr(optimizer, "optimizers"):
             optimizer.learning_rate = max(rates)  # set by hand, perhaps from a warmup on
         return optimizer
