@@ -281,6 +281,29 @@ for i in range(20):
     assert losses[-1] < losses[0] - 0.5
 
 
+def test_a_loop_begun_anew_keeps_the_state_and_passes_over_its_warmup(captured):
+    text = (
+        MODEL
+        + """
+optimizer = optim.AdamW(1e-2)
+step = nn.value_and_grad(model, loss_fn)
+for i in range(20):
+    data = rows()
+    loss, grads = step(model, data[:, :-1], data[:, 1:])
+    optimizer.learning_rate = 1e-2 * min(1, (i + 1) / 10)
+    optimizer.update(model, grads)
+"""
+    )
+    script = captured(text, batches=4)
+    model, optimizer = script.subject.model(), script.subject.optimizer()
+    rates = []
+    for _ in range(40):
+        script.subject.train_step(model, optimizer, script.batches[0])
+        rates.append(float(optimizer.learning_rate))
+    assert int(optimizer.step) == 40
+    assert rates == pytest.approx([1e-2] * 40)
+
+
 def test_everything_is_left_as_it_was_found(captured, tmp_path, capfd):
     (tmp_path / "helper.py").write_text("FOUND = 1\n")
     text = (
