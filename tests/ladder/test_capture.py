@@ -205,24 +205,35 @@ def test_a_step_is_the_script_s_update_on_the_ladder_s_batch(captured):
     assert int(theirs.step) == 3
 
 
-def test_a_masked_loss_tells_its_mask_and_lengths_follow(captured):
+MASKS = {
+    "lengths": ("mx.arange(1, y.shape[1] + 1)[None] < lengths[:, None]", "lengths"),
+    "spans, as in mlx-lm": (
+        "(mx.arange(1, T + 1)[None] >= lengths[:, :1]) & (mx.arange(1, T + 1)[None] < lengths[:, 1:])",
+        "np.stack([0 * lengths, lengths], 1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", MASKS)
+def test_a_masked_loss_tells_its_mask_and_lengths_follow(captured, form):
+    mask, handed = MASKS[form]
     text = (
         MODEL
         + """
 def objective(model, batch, lengths):
     x, y = batch[:, :-1], batch[:, 1:]
-    mask = mx.arange(1, y.shape[1] + 1)[None] < lengths[:, None]
+    mask = MASK
     return (nn.losses.cross_entropy(model(x), y) * mask).sum() / mask.sum()
 optimizer = optim.AdamW(1e-2)
 step = nn.value_and_grad(model, objective)
 for i in range(500):
     lengths = rng.integers(3, T + 1, B)
     data = np.array(rows()) * (np.arange(T + 1)[None] < lengths[:, None])
-    loss, grads = step(model, mx.array(data), mx.array(lengths))
+    loss, grads = step(model, mx.array(data), mx.array(HANDED))
     optimizer.update(model, grads)
 """
     )
-    script = captured(text)
+    script = captured(text.replace("MASK", mask).replace("HANDED", handed))
     inputs, targets, mask = script.batches[2]
     assert ((targets != 0) == (mask > 0)).all()
     part = inputs[:2], targets[:2], mask[:2]
