@@ -498,11 +498,31 @@ def test_debug_takes_a_module_with_arguments(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     (package / "model.py").write_text(MODEL)
     (package / "train.py").write_text(
-        f"from pkg.model import *\nassert sys.argv[1:] == ['--steps', '9']\n{LOOP}"
+        f"from pkg.model import *\nassert sys.argv[1:] == ['--steps', '9'] and T == 7\n{LOOP}"
     )
-    result = CliRunner().invoke(main, ["debug", "--rung", "data", "-m", "pkg.train", "--", "--steps", "9"])
+    result = CliRunner().invoke(
+        main, ["debug", "--rung", "data", "--set", "T=7", "-m", "pkg.train", "--", "--steps", "9"]
+    )
     assert result.exit_code == 0, result.output
     assert "pkg.train: healthy" in result.output
+
+
+def test_constants_are_replaced_for_one_run(captured):
+    text = """
+from dataclasses import dataclass
+@dataclass
+class Config:
+    rate: float = 1.0
+"""
+    text += MODEL.replace("Model()\n", "Model()\nimport argparse\np = argparse.ArgumentParser()\n")
+    text += 'p.add_argument("--weight-decay", type=float, default=9.0)\nassert Config().rate == 0.5\n'
+    text += "assert p.parse_args([]).weight_decay == 0.25 and (T, B) == (6, 4)\n"
+    script = captured(text + LOOP, settings=["T=6", "rate=0.5", "weight_decay=0.25"])
+    assert script.batches[0][0].shape == (4, 6)
+    with pytest.raises(StoriesError, match="assigns no width"):
+        captured(MODEL + LOOP, settings=["width=3"])
+    with pytest.raises(StoriesError, match="NAME=VALUE"):
+        captured(MODEL + LOOP, settings=["T"])
 
 
 def test_load_subject_runs_a_file_that_defines_none(tmp_path):

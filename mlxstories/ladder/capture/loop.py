@@ -15,6 +15,7 @@ from mlxstories.ladder.capture import hooks
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.optimizers import share
 from mlxstories.ladder.capture.running import Script
+from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.watcher import THREAD, Watcher
 
 _MICROBATCHES = 64  # gradients without an update after which a step is over
@@ -29,7 +30,9 @@ class Loop(Watcher):
         log: the file that holds what the script prints.
     """
 
-    def __init__(self, target: str, argv: Sequence[str], *, module: bool = False):
+    def __init__(
+        self, target: str, argv: Sequence[str], *, module: bool = False, settings: Settings | None = None
+    ):
         super().__init__()
         self.log = tempfile.NamedTemporaryFile(  # noqa: SIM115  (stays, for the user to read)
             "w",
@@ -40,7 +43,7 @@ class Loop(Watcher):
             encoding="utf-8",
             errors="replace",
         )
-        self._start = lambda: Script(target, argv, self.log, module=module)
+        self._start = lambda: Script(target, argv, self.log, module=module, settings=settings)
         self.target = target
         self.lead = 0
         try:

@@ -20,6 +20,7 @@ from mlxstories.ladder.capture.copies import clone, host, put_random_key, random
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.roles import Roles, read
 from mlxstories.ladder.capture.seen import DROPOUT, findings
+from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.where import located
 from mlxstories.ladder.finding import Diagnosis, fold
 from mlxstories.ladder.subject import Subject
@@ -31,6 +32,13 @@ _SECONDS = 20.0  # after which recording ends
 
 class CapturedScript:
     """A script that was run to its training loop, and waits there for the ladder.
+
+    Args:
+        target: a file, or the name of a module where ``module`` is true.
+        argv: the script's own arguments.
+        steps: updates that it makes on its own first.
+        batches: that are recorded at most.
+        settings: NAME=VALUE for constants that the script assigns.
 
     Attributes:
         subject: what the ladder climbs on.
@@ -48,10 +56,14 @@ class CapturedScript:
         module: bool = False,
         steps: int = _STEPS,
         batches: int = _BATCHES,
+        settings: Sequence[str] = (),
     ):
         self.target = target
-        self.loop = Loop(target, argv, module=module)
+        values = Settings(settings)
+        self.loop = Loop(target, argv, module=module, settings=values)
         try:
+            if values.unused:
+                raise StoriesError(f"assigns no {values.unused[0]}, so --set cannot replace it")
             with self._inside():
                 self.roles = Roles(self.loop.waiting, read(self.loop.waiting))
                 self._check_loss()
@@ -59,9 +71,8 @@ class CapturedScript:
             self.subject = self._subject()
         except StoriesError as error:
             self.close()
-            raise StoriesError(
-                f"{target}: {error}; write a file with subject() and examine that instead"
-            ) from error
+            instead = "" if values.unused else "; write a file with subject() and examine that instead"
+            raise StoriesError(f"{target}: {error}{instead}") from error
         except BaseException:
             self.close()
             raise
