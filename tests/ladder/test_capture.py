@@ -335,8 +335,10 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
     random.seed(1), np.random.seed(1), mx.random.seed(1)
     here = os.getcwd(), list(sys.argv), list(sys.path), dict(os.environ)
     states = random.getstate(), np.random.get_state()[1].tolist()
+    key = np.array(mx.random.state[0]).tolist()
     hooked = nn.value_and_grad, mx.compile, optim.Optimizer.update, nn.Module.update, mx.savez, open, os.mkdir
     script = captured(text, "--size", "3")
+    assert np.array(mx.random.state[0]).tolist() == key
     for _ in range(2):
         assert (os.getcwd(), sys.argv, sys.path, dict(os.environ)) == here and "helper" not in sys.modules
         assert (random.getstate(), np.random.get_state()[1].tolist()) == states
@@ -354,6 +356,7 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
 
 NOT_CAPTURED = {
     "raises": ("x = 1\nprint(x)\nraise KeyError('lost')\n", "train.py:3"),
+    "raises while it trains": (MODEL + LOOP + "    assert i < 2, 'lost'\n", "train.py:"),
     "exits": ("import sys\nsys.exit('no data here')\n", "no data here"),
     "asks": ("name = input('who? ')\n", "asks for input"),
     "ends": ("print('done')\n", "without taking a gradient"),

@@ -23,7 +23,8 @@ from mlxstories.ladder.capture.seen import DROPOUT, findings
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.where import located
 from mlxstories.ladder.finding import Diagnosis, fold
-from mlxstories.ladder.subject import Subject
+from mlxstories.ladder.limits import TimeLimitError
+from mlxstories.ladder.subject import Subject, describe_error
 
 _STEPS = 8  # updates that the script really makes while it is recorded
 _BATCHES = 160  # that are recorded, if it hands out so many
@@ -59,7 +60,7 @@ class CapturedScript:
         settings: Sequence[str] = (),
     ):
         self.target = target
-        values = Settings(settings)
+        values, self._device, key = Settings(settings), mx.default_device(), random_key()
         self.loop = Loop(target, argv, module=module, settings=values)
         try:
             if values.unused:
@@ -73,9 +74,13 @@ class CapturedScript:
             self.close()
             instead = "" if values.unused else "; write a file with subject() and examine that instead"
             raise StoriesError(f"{target}: {error}{instead}") from error
-        except BaseException:
+        except BaseException as error:
             self.close()
-            raise
+            if isinstance(error, TimeLimitError) or not isinstance(error, Exception):
+                raise
+            raise StoriesError(f"{target}: raised {describe_error(error)}") from error
+        finally:
+            put_random_key(key)
 
     @property
     def notes(self) -> list[str]:
@@ -88,15 +93,13 @@ class CapturedScript:
 
     def explained(self, diagnosis: Diagnosis) -> Diagnosis:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""
-        seen = findings(self)
-        kept, folded = fold([*seen, *diagnosis.findings])
-        return located(
-            replace(diagnosis, findings=kept, consequences=[*folded, *diagnosis.consequences]), self
-        )
+        kept, folded = fold([*findings(self), *diagnosis.findings, *diagnosis.consequences])
+        return located(replace(diagnosis, findings=kept, consequences=folded), self)
 
     def close(self) -> None:
         """End the script and leave everything as it was found."""
         self.loop.close()
+        mx.set_default_device(self._device)
 
     def __enter__(self) -> CapturedScript:
         return self
