@@ -27,6 +27,13 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     help="Updates of its own that a script makes before the climb.",
 )
 @click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Replace a constant that a script assigns, for this run alone; repeatable.",
+)
+@click.option(
     "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
 )
 @click.option(
@@ -55,7 +62,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     type=click.FloatRange(min=0.1),
     help="Seconds after which the climb is given up.",
 )
-def command(file, arguments, module, steps, stories, fault, rungs, seed, report, export, timeout):
+def command(file, arguments, module, steps, settings, stories, fault, rungs, seed, report, export, timeout):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
     FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject; one that does not is a training
@@ -72,8 +79,8 @@ def command(file, arguments, module, steps, stories, fault, rungs, seed, report,
         file = module
     if file and fault:
         raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
-    if arguments and not (module or _is_script(file)):
-        raise click.UsageError(f"{file}: takes no arguments, since it is no training script")
+    if (arguments or settings) and not (module or _is_script(file)):
+        raise click.UsageError(f"{file}: takes no arguments and no --set, since it is no training script")
     from mlxstories.errors import StoriesError
     from mlxstories.faults.recipe import built_in
     from mlxstories.ladder import diagnose
@@ -84,7 +91,9 @@ def command(file, arguments, module, steps, stories, fault, rungs, seed, report,
         try:
             with time_limit(timeout):
                 if module or _is_script(file):
-                    subject, captured = _captured(script, ladder, file, arguments, bool(module), steps)
+                    subject, captured = _captured(
+                        script, ladder, file, arguments, bool(module), steps, settings
+                    )
                 else:
                     subject, captured = (
                         _subject(file, seed) if file else built_in(seed=seed, fault=fault),
@@ -121,11 +130,13 @@ def _is_script(file: str | None) -> bool:
     )
 
 
-def _captured(script: ExitStack, ladder: Ladder, target: str, arguments, module: bool, steps: int):
+def _captured(script: ExitStack, ladder: Ladder, target: str, arguments, module: bool, steps: int, settings):
     """A training script's subject, and the script itself, which is ended when ``script`` is left."""
     from mlxstories.ladder.capture import CapturedScript
 
-    captured = script.enter_context(CapturedScript(target, arguments, module=module, steps=steps))
+    captured = script.enter_context(
+        CapturedScript(target, arguments, module=module, steps=steps, settings=settings)
+    )
     ladder.say(f"{target}: captured after {len(captured.losses)} gradients; its output is in {captured.log}")
     for note in captured.notes:
         ladder.say(f"  {note}")

@@ -205,24 +205,35 @@ def test_a_step_is_the_script_s_update_on_the_ladder_s_batch(captured):
     assert int(theirs.step) == 3
 
 
-def test_a_masked_loss_tells_its_mask_and_lengths_follow(captured):
+MASKS = {
+    "lengths": ("mx.arange(1, y.shape[1] + 1)[None] < lengths[:, None]", "lengths"),
+    "spans, as in mlx-lm": (
+        "(mx.arange(1, T + 1)[None] >= lengths[:, :1]) & (mx.arange(1, T + 1)[None] < lengths[:, 1:])",
+        "np.stack([0 * lengths, lengths], 1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", MASKS)
+def test_a_masked_loss_tells_its_mask_and_lengths_follow(captured, form):
+    mask, handed = MASKS[form]
     text = (
         MODEL
         + """
 def objective(model, batch, lengths):
     x, y = batch[:, :-1], batch[:, 1:]
-    mask = mx.arange(1, y.shape[1] + 1)[None] < lengths[:, None]
+    mask = MASK
     return (nn.losses.cross_entropy(model(x), y) * mask).sum() / mask.sum()
 optimizer = optim.AdamW(1e-2)
 step = nn.value_and_grad(model, objective)
 for i in range(500):
     lengths = rng.integers(3, T + 1, B)
     data = np.array(rows()) * (np.arange(T + 1)[None] < lengths[:, None])
-    loss, grads = step(model, mx.array(data), mx.array(lengths))
+    loss, grads = step(model, mx.array(data), mx.array(HANDED))
     optimizer.update(model, grads)
 """
     )
-    script = captured(text)
+    script = captured(text.replace("MASK", mask).replace("HANDED", handed))
     inputs, targets, mask = script.batches[2]
     assert ((targets != 0) == (mask > 0)).all()
     part = inputs[:2], targets[:2], mask[:2]
@@ -281,6 +292,29 @@ for i in range(20):
     assert losses[-1] < losses[0] - 0.5
 
 
+def test_a_loop_begun_anew_keeps_the_state_and_passes_over_its_warmup(captured):
+    text = (
+        MODEL
+        + """
+optimizer = optim.AdamW(1e-2)
+step = nn.value_and_grad(model, loss_fn)
+for i in range(20):
+    data = rows()
+    loss, grads = step(model, data[:, :-1], data[:, 1:])
+    optimizer.learning_rate = 1e-2 * min(1, (i + 1) / 10)
+    optimizer.update(model, grads)
+"""
+    )
+    script = captured(text, batches=4)
+    model, optimizer = script.subject.model(), script.subject.optimizer()
+    rates = []
+    for _ in range(40):
+        script.subject.train_step(model, optimizer, script.batches[0])
+        rates.append(float(optimizer.learning_rate))
+    assert int(optimizer.step) == 40
+    assert rates == pytest.approx([1e-2] * 40)
+
+
 def test_everything_is_left_as_it_was_found(captured, tmp_path, capfd):
     (tmp_path / "helper.py").write_text("FOUND = 1\n")
     text = (
@@ -301,8 +335,10 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
     random.seed(1), np.random.seed(1), mx.random.seed(1)
     here = os.getcwd(), list(sys.argv), list(sys.path), dict(os.environ)
     states = random.getstate(), np.random.get_state()[1].tolist()
+    key = np.array(mx.random.state[0]).tolist()
     hooked = nn.value_and_grad, mx.compile, optim.Optimizer.update, nn.Module.update, mx.savez, open, os.mkdir
     script = captured(text, "--size", "3")
+    assert np.array(mx.random.state[0]).tolist() == key
     for _ in range(2):
         assert (os.getcwd(), sys.argv, sys.path, dict(os.environ)) == here and "helper" not in sys.modules
         assert (random.getstate(), np.random.get_state()[1].tolist()) == states
@@ -320,6 +356,7 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
 
 NOT_CAPTURED = {
     "raises": ("x = 1\nprint(x)\nraise KeyError('lost')\n", "train.py:3"),
+    "raises while it trains": (MODEL + LOOP + "    assert i < 2, 'lost'\n", "train.py:"),
     "exits": ("import sys\nsys.exit('no data here')\n", "no data here"),
     "asks": ("name = input('who? ')\n", "asks for input"),
     "ends": ("print('done')\n", "without taking a gradient"),
@@ -464,11 +501,31 @@ def test_debug_takes_a_module_with_arguments(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     (package / "model.py").write_text(MODEL)
     (package / "train.py").write_text(
-        f"from pkg.model import *\nassert sys.argv[1:] == ['--steps', '9']\n{LOOP}"
+        f"from pkg.model import *\nassert sys.argv[1:] == ['--steps', '9'] and T == 7\n{LOOP}"
     )
-    result = CliRunner().invoke(main, ["debug", "--rung", "data", "-m", "pkg.train", "--", "--steps", "9"])
+    result = CliRunner().invoke(
+        main, ["debug", "--rung", "data", "--set", "T=7", "-m", "pkg.train", "--", "--steps", "9"]
+    )
     assert result.exit_code == 0, result.output
     assert "pkg.train: healthy" in result.output
+
+
+def test_constants_are_replaced_for_one_run(captured):
+    text = """
+from dataclasses import dataclass
+@dataclass
+class Config:
+    rate: float = 1.0
+"""
+    text += MODEL.replace("Model()\n", "Model()\nimport argparse\np = argparse.ArgumentParser()\n")
+    text += 'p.add_argument("--weight-decay", type=float, default=9.0)\nassert Config().rate == 0.5\n'
+    text += "assert p.parse_args([]).weight_decay == 0.25 and (T, B) == (6, 4)\n"
+    script = captured(text + LOOP, settings=["T=6", "rate=0.5", "weight_decay=0.25"])
+    assert script.batches[0][0].shape == (4, 6)
+    with pytest.raises(StoriesError, match="assigns no width"):
+        captured(MODEL + LOOP, settings=["width=3"])
+    with pytest.raises(StoriesError, match="NAME=VALUE"):
+        captured(MODEL + LOOP, settings=["T"])
 
 
 def test_load_subject_runs_a_file_that_defines_none(tmp_path):

@@ -52,8 +52,6 @@ class Listener(Protocol):
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any: ...
     def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any: ...
     def on_made(self, optimizer: Optimizer) -> None: ...
-    def on_loss(self, logits: mx.array, targets: mx.array) -> None: ...
-    def on_compile(self, function: Callable, inputs: Any, outputs: Any) -> None: ...
     def on_note(self, text: str) -> None: ...
 
 
@@ -61,7 +59,7 @@ def install(patches: Patches, listener: Listener) -> None:
     """Have MLX tell the listener, for as long as the patches are in place."""
     _gradients(patches, listener)
     _updates(patches, listener)
-    _losses(patches, listener)
+    _compile(patches, listener)
     _saving(patches, listener)
     _devices(patches, listener)
 
@@ -129,21 +127,14 @@ def _updates(patches: Patches, listener: Listener) -> None:
     patches.replace(nn.Module, "update", assigned)
 
 
-def _losses(patches: Patches, listener: Listener) -> None:
-    cross_entropy, compile_ = nn.losses.cross_entropy, mx.compile
-
-    def loss(logits, targets, *args, **kwargs):
-        if listener.listening:
-            listener.on_loss(logits, targets)
-        return cross_entropy(logits, targets, *args, **kwargs)
+def _compile(patches: Patches, listener: Listener) -> None:
+    compile_ = mx.compile
 
     def eager(fun, inputs=None, outputs=None, shapeless=False):
         if not listener.listening:
             return compile_(fun, inputs, outputs, shapeless)
-        listener.on_compile(fun, inputs, outputs)
         return fun  # inside a compiled function neither batches nor gradients could be seen
 
-    patches.replace(nn.losses, "cross_entropy", loss)
     patches.replace(mx, "compile", eager)
 
 

@@ -153,6 +153,8 @@ class Roles:
                 return "tokens"
             if array.shape == x.shape[:1] and self._lengths(array):
                 return "lengths"
+            if array.shape == (len(x), 2) and (m.sum(1) > 0).all() and self._spans(array):
+                return "spans"
         if array.size == m.size and set(np.unique(array)) <= {0, 1} and self._mask(array.reshape(m.shape)):
             return "mask"
         return None
@@ -170,6 +172,12 @@ class Roles:
         self.extra = int(np.median(array - m.sum(1))) if (m == 0).any() else 1
         self.pad_input = int(rest[0][0])
         return True
+
+    def _spans(self, array: np.ndarray) -> bool:
+        """The first and last cell that counts in each row, but for a constant."""
+        apart = array - _ends(self.first.mask)
+        self.apart = np.median(apart, axis=0).astype(np.int64)
+        return bool(((apart == self.apart).mean(0) >= 0.5).all())
 
     def _weights(self, call: GradientCall) -> list[tuple]:
         """Places where the loss is handed the parameters themselves, as with `mx.value_and_grad`."""
@@ -193,6 +201,9 @@ class Roles:
             mask = values["mask"].reshape(inputs.shape) > 0
         elif (self.first.mask > 0).all():
             mask = np.ones(inputs.shape)
+        elif "spans" in values:
+            cells, ends = np.arange(inputs.shape[1]), values["spans"] - self.apart
+            mask = (cells >= ends[:, :1]) & (cells <= ends[:, 1:])
         elif "lengths" in values:
             mask = np.arange(inputs.shape[1]) < values["lengths"][:, None] - self.extra
         elif self.padding is not None:
@@ -224,7 +235,10 @@ class Roles:
             role = self.places.get((kind, key, *path))
             if role is None:
                 continue
-            new = self._length_of(inputs, mask) if role == "lengths" else values[role]
+            if role == "lengths":
+                new = self._length_of(inputs, mask)
+            else:
+                new = _ends(mask) + self.apart if role == "spans" else values[role]
             new = _like(old, new, self.first.inputs)
             if kind == "arg":
                 args = (*args[:key], with_leaf(args[key], path, new), *args[key + 1 :])
@@ -255,6 +269,12 @@ def _places(call: GradientCall) -> Iterator[tuple[tuple, Any]]:
     for kind, key, value in named:
         for path, array in leaves(value):
             yield (kind, key, *path), array
+
+
+def _ends(mask: np.ndarray) -> np.ndarray:
+    """Index of the first and the last cell that counts, [B, 2]."""
+    counted = mask > 0
+    return np.stack([counted.argmax(1), counted.shape[1] - 1 - counted[:, ::-1].argmax(1)], axis=1)
 
 
 def _like(old: Any, new: np.ndarray, inputs: np.ndarray) -> Any:

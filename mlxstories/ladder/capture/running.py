@@ -136,10 +136,13 @@ class Script:
         ended: None while it runs, afterwards how it ended, in a few words.
     """
 
-    def __init__(self, target: str, argv: Sequence[str], log: TextIO, *, module: bool = False):
+    def __init__(self, target: str, argv: Sequence[str], log: TextIO, *, module: bool = False, settings=None):
         self.target, self.module = target, module
+        self._compile = settings.compiled if settings else lambda source, path: compile(source, path, "exec")
         folder = os.getcwd() if module else str(Path(target).resolve().parent)
         self.world = World([target, *argv], folder, log)
+        if settings:
+            settings.install(self.world.patches)
         self.ended: str | None = None
         self.error: BaseException | None = None
         self._main = greenlet.getcurrent()
@@ -203,7 +206,7 @@ class Script:
             raise StoriesError(f"{self.target}: cannot be read: {error.strerror}") from error
         main = sys.modules["__main__"]
         main.__dict__.update(__file__=str(Path(self.target)), __builtins__=__builtins__)
-        exec(compile(source, str(Path(self.target).resolve()), "exec"), main.__dict__)
+        exec(self._compile(source, str(Path(self.target).resolve())), main.__dict__)
 
 
 def _line(error: BaseException) -> str:

@@ -20,9 +20,11 @@ from mlxstories.ladder.capture.copies import clone, host, put_random_key, random
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.roles import Roles, read
 from mlxstories.ladder.capture.seen import DROPOUT, findings
+from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.where import located
 from mlxstories.ladder.finding import Diagnosis, fold
-from mlxstories.ladder.subject import Subject
+from mlxstories.ladder.limits import TimeLimitError
+from mlxstories.ladder.subject import Subject, describe_error
 
 _STEPS = 8  # updates that the script really makes while it is recorded
 _BATCHES = 160  # that are recorded, if it hands out so many
@@ -31,6 +33,13 @@ _SECONDS = 20.0  # after which recording ends
 
 class CapturedScript:
     """A script that was run to its training loop, and waits there for the ladder.
+
+    Args:
+        target: a file, or the name of a module where ``module`` is true.
+        argv: the script's own arguments.
+        steps: updates that it makes on its own first.
+        batches: that are recorded at most.
+        settings: NAME=VALUE for constants that the script assigns.
 
     Attributes:
         subject: what the ladder climbs on.
@@ -48,10 +57,14 @@ class CapturedScript:
         module: bool = False,
         steps: int = _STEPS,
         batches: int = _BATCHES,
+        settings: Sequence[str] = (),
     ):
         self.target = target
-        self.loop = Loop(target, argv, module=module)
+        values, self._device, key = Settings(settings), mx.default_device(), random_key()
+        self.loop = Loop(target, argv, module=module, settings=values)
         try:
+            if values.unused:
+                raise StoriesError(f"assigns no {values.unused[0]}, so --set cannot replace it")
             with self._inside():
                 self.roles = Roles(self.loop.waiting, read(self.loop.waiting))
                 self._check_loss()
@@ -59,12 +72,15 @@ class CapturedScript:
             self.subject = self._subject()
         except StoriesError as error:
             self.close()
-            raise StoriesError(
-                f"{target}: {error}; write a file with subject() and examine that instead"
-            ) from error
-        except BaseException:
+            instead = "" if values.unused else "; write a file with subject() and examine that instead"
+            raise StoriesError(f"{target}: {error}{instead}") from error
+        except BaseException as error:
             self.close()
-            raise
+            if isinstance(error, TimeLimitError) or not isinstance(error, Exception):
+                raise
+            raise StoriesError(f"{target}: raised {describe_error(error)}") from error
+        finally:
+            put_random_key(key)
 
     @property
     def notes(self) -> list[str]:
@@ -77,15 +93,13 @@ class CapturedScript:
 
     def explained(self, diagnosis: Diagnosis) -> Diagnosis:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""
-        seen = findings(self)
-        kept, folded = fold([*seen, *diagnosis.findings])
-        return located(
-            replace(diagnosis, findings=kept, consequences=[*folded, *diagnosis.consequences]), self
-        )
+        kept, folded = fold([*findings(self), *diagnosis.findings, *diagnosis.consequences])
+        return located(replace(diagnosis, findings=kept, consequences=folded), self)
 
     def close(self) -> None:
         """End the script and leave everything as it was found."""
         self.loop.close()
+        mx.set_default_device(self._device)
 
     def __enter__(self) -> CapturedScript:
         return self
@@ -114,13 +128,30 @@ class CapturedScript:
                 self.losses.append(float(call.loss_of(got)))
             return got
 
-        while loop.waiting is not None and len(batches) < most and time.monotonic() - start < _SECONDS:
-            with self._inside():
-                batches.append(self.roles.take(loop.waiting))
+        while loop.waiting is not None and time.monotonic() - start < _SECONDS:
+            if len(batches) < most:
+                with self._inside():
+                    batches.append(self.roles.take(loop.waiting))
+            elif not self._warming():
+                break
             loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
             loop.advance(own)
         loop.skipping = False
+        rates = self._rates()
+        if rates and not loop.first_optimizer._schedulers:
+            loop.lead = rates.index(max(rates)) * max(update.gradients for update in loop.seen.updates)
+        if any(isinstance(m, DROPOUT) for m in loop.model.modules()) and not loop.model.training:
+            loop.on_note("gradients are taken in evaluation mode: dropout is off while the script trains")
         return one_epoch(batches)
+
+    def _rates(self) -> list[float]:
+        return [update.rate for update in self.loop.seen.updates if update.rate is not None]
+
+    def _warming(self) -> bool:
+        """Whether a rate set by hand still rises."""
+        rates = self._rates()
+        by_hand = bool(rates) and not self.loop.first_optimizer._schedulers
+        return by_hand and rates[-1] > 1.0001 * rates[0] and rates[-1] >= max(rates) and rates[-1] > rates[-2]
 
     def _check_loss(self) -> None:
         first = self.roles.first
@@ -155,13 +186,13 @@ class CapturedScript:
 
     def _loss(self, model: nn.Module, batch: Any) -> mx.array:
         if self.loop.waiting is None:
-            self.loop.begin()
+            self.loop.begin_again()
         with self._inside(), bound(self.loop.model, model):
             return scalar(self._called(*_whole_batch(batch)))
 
     def _optimizer(self) -> Optimizer:
         optimizer = clone(self.loop.first_optimizer)
-        rates = [update.rate for update in self.loop.seen.updates if update.rate is not None]
+        rates = self._rates()
         if rates and not optimizer._schedulers and not hasattr(optimizer, "optimizers"):
             optimizer.learning_rate = max(rates)  # set by hand, perhaps from a warmup on
         return optimizer

@@ -11,8 +11,8 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.capture.copies import host
-from mlxstories.ladder.capture.loop import Forward
 from mlxstories.ladder.capture.places import below, place
+from mlxstories.ladder.capture.record import Forward
 from mlxstories.ladder.finding import ERROR, Finding
 
 if TYPE_CHECKING:

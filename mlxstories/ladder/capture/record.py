@@ -1,0 +1,40 @@
+"""What was seen of a script: its updates, and the model's calls outside of gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlxstories.ladder.capture.places import Line
+
+
+@dataclass
+class Update:
+    """One update as it really came: gradients since the last one, learning rate, its line, and whether the optimiser
+    had made none before (None where it is passed over)."""
+
+    gradients: int
+    rate: float | None
+    line: Line | None
+    fresh: bool | None = None
+
+
+@dataclass
+class Forward:
+    """A call of the model outside of gradients: [B, T] ids, the argmax at each cell, the mode and the lines."""
+
+    ids: Any
+    best: Any
+    training: bool
+    lines: list[Line]
+
+
+@dataclass
+class Seen:
+    """What only the script itself shows, in the order of its happening."""
+
+    updates: list[Update] = field(default_factory=list)
+    forwards: list[Forward] = field(default_factory=list)
+    gradient: list[Line] = field(default_factory=list)
+    drawn: Line | None = None  # the line that hands over the batch
+    notes: list[str] = field(default_factory=list)

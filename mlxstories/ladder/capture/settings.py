@@ -1,0 +1,93 @@
+"""Constants of a script replaced for one run: ``--set NAME=VALUE``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+from typing import Any
+
+from mlxstories.errors import StoriesError
+from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.capture.running import own_file
+
+
+class Settings:
+    """Values for names that a script assigns at module level or in a class, or as an option's default.
+
+    Raises:
+        StoriesError: a setting is not NAME=VALUE.
+    """
+
+    def __init__(self, settings: Sequence[str]):
+        self.values: dict[str, Any] = {}
+        self.used: set[str] = set()
+        for setting in settings:
+            name, equals, value = setting.partition("=")
+            if not equals or not name.isidentifier():
+                raise StoriesError(f"--set {setting}: give it as NAME=VALUE")
+            try:
+                self.values[name] = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                self.values[name] = value  # a word
+
+    @property
+    def unused(self) -> list[str]:
+        """Names that no file of the script assigns."""
+        return sorted(set(self.values) - self.used)
+
+    def install(self, patches: Patches) -> None:
+        """Have the user's own modules be compiled with these values."""
+        if not self.values:
+            return
+        to_code, get_data = SourceFileLoader.source_to_code, SourceFileLoader.get_data
+
+        def source_to_code(loader, data, path, **options):
+            code = self.compiled(data, path) if own_file(str(path)) else None
+            return code or to_code(loader, data, path, **options)
+
+        def without_bytecode(loader, path):
+            if str(path).endswith(".pyc") and own_file(str(path)):
+                raise OSError(f"{path} is passed over")
+            return get_data(loader, path)
+
+        patches.replace(SourceFileLoader, "source_to_code", source_to_code)
+        patches.replace(SourceFileLoader, "get_data", without_bytecode)
+
+    def compiled(self, source: bytes, path: str) -> Any:
+        """The code of a file in which the constants are replaced."""
+        tree = ast.parse(source, path)
+        self._replace(tree)
+        return compile(tree, path, "exec")
+
+    def _replace(self, tree: ast.Module) -> None:
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef)):
+                for statement in node.body:
+                    self._assignment(statement)
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+                names = {
+                    str(a.value).lstrip("-").replace("-", "_")
+                    for a in node.args
+                    if isinstance(a, ast.Constant)
+                }
+                for keyword in node.keywords:
+                    if keyword.arg == "default":
+                        keyword.value = self._value(next(iter(names & set(self.values)), ""), keyword.value)
+
+    def _assignment(self, node: ast.stmt) -> None:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            node.value = self._value(getattr(node.target, "id", ""), node.value)
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                node.value = self._value(getattr(target, "id", ""), node.value)
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = zip(target.elts, node.value.elts, strict=False)
+                    node.value.elts = [self._value(getattr(t, "id", ""), v) for t, v in pairs]
+
+    def _value(self, name: str, old: ast.expr) -> ast.expr:
+        if name not in self.values:
+            return old
+        self.used.add(name)
+        new = ast.parse(repr(self.values[name]), mode="eval").body
+        return ast.fix_missing_locations(ast.copy_location(new, old))

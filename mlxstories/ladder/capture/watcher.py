@@ -1,0 +1,180 @@
+"""What the hooks tell of a script, and what becomes of its gradients and updates while it is watched."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+
+from mlxstories.ladder.capture.copies import clone, leaves
+from mlxstories.ladder.capture.hooks import GradientCall
+from mlxstories.ladder.capture.optimizers import Shell, find_own, share
+from mlxstories.ladder.capture.places import Line, assigned, holder, stack
+from mlxstories.ladder.capture.record import Forward, Seen, Update
+from mlxstories.ladder.capture.running import Script
+from mlxstories.ladder.optimizers import parts, read_rate
+
+THREAD = "trains in a thread of its own, which cannot be watched"
+
+
+class Watcher:
+    """The listener of one script.
+
+    Attributes:
+        model, optimizer: the script's own objects; ``own`` is an optimiser that is none of MLX's.
+        snapshot, first_optimizer: copies from before the first gradient and update.
+        made: where the optimiser was made.
+        skipping: updates are passed over, so that the loop runs at the speed of its data.
+        handed: the optimiser of the ladder's that stands for the script's own while it steps.
+        updated: updates so far.
+    """
+
+    script: Script | None = None
+    snapshot: nn.Module | None = None
+    first_optimizer: Optimizer | None = None
+    made: Line | None = None
+
+    def __init__(self):
+        self.seen = Seen()
+        self._making: dict[int, list[Line]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the objects of a run of the script that is over."""
+        self.model = self.optimizer = self.own = self.handed = None
+        self.skipping = self._busy = False
+        self._since = self.updated = 0
+
+    @property
+    def listening(self) -> bool:
+        return not self._busy and (
+            self.script.running or threading.current_thread() is not threading.main_thread()
+        )
+
+    def on_gradient(self, call: GradientCall) -> Any:
+        if not self.script.running:
+            self.on_note(THREAD)
+            raise SystemExit  # ends that thread
+        if call.model is None:
+            self.on_note("a gradient without a module was passed over")
+            return self._unwatched(call)
+        if self.model is None:
+            self._met(call)
+        if call.model is not self.model:
+            self.on_note(
+                f"a second model is trained, a {type(call.model).__name__}: only the first is examined"
+            )
+            return self._unwatched(call)
+        if not self.seen.gradient:
+            self.seen.gradient = stack(sys._getframe())
+            self.seen.drawn = holder(
+                sys._getframe(), [array for _, array in leaves([call.args, call.kwargs])]
+            )
+        return self.script.ask(call)(call)
+
+    def _met(self, call: GradientCall) -> None:
+        self.model = call.model
+        if self.first_optimizer is None or isinstance(self.first_optimizer, Shell):
+            self.own = find_own(sys._getframe())
+        if self.snapshot is None:
+            self.snapshot = clone(call.model)
+            if self.own is not None:
+                self.first_optimizer = Shell(self.own)
+                self.made = assigned(sys._getframe(), self.own)
+        self._watch(type(call.model))
+
+    def _unwatched(self, call: GradientCall) -> Any:
+        self._busy = True
+        try:
+            return call.run()
+        finally:
+            self._busy = False
+
+    def _watch(self, cls: type) -> None:
+        real = cls.__call__
+
+        def call(module, *args, **kwargs):
+            out = real(module, *args, **kwargs)
+            if (
+                self.listening
+                and module is self.model
+                and self.handed is None
+                and len(self.seen.forwards) < 600
+            ):
+                self._forward(args, out)
+            return out
+
+        self.script.world.patches.replace(cls, "__call__", call)
+
+    def _forward(self, args: tuple, out: Any) -> None:
+        logits = out[0] if isinstance(out, (tuple, list)) else out
+        if not args or not isinstance(args[0], mx.array) or getattr(logits, "ndim", 0) != 3:
+            return
+        best = mx.argmax(logits, axis=-1) if len(args[0]) == 1 else None
+        mx.eval(best)
+        self.seen.forwards.append(Forward(args[0], best, self.model.training, stack(sys._getframe(1))))
+
+    def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any:
+        if self.model is None:
+            return self._applied(apply, optimizer, gradients)
+        if self.first_optimizer is None or isinstance(self.first_optimizer, Shell):
+            self.own = None  # what looked like one of the script's own is something else
+            self.first_optimizer = clone(optimizer)
+            self.made = next(iter(self._making.get(id(optimizer), [])[-1:]), None)
+        if type(optimizer) is not type(self.first_optimizer):
+            self.on_note(
+                f"a second optimiser, {type(optimizer).__name__}, keeps its state between examinations"
+            )
+            return nothing if self.skipping else self._applied(apply, optimizer, gradients)
+        handed = self.handed
+        if handed is not None and self.optimizer is None:  # the loop was begun anew
+            share(handed, optimizer)
+        self.optimizer = optimizer
+        self._count(optimizer)
+        if self.skipping:
+            return nothing
+        if type(handed) is not type(optimizer):
+            return self._applied(apply, optimizer, gradients)
+        # Through the ladder's optimiser, which may watch what reaches it, on the state of the script's.
+        share(optimizer, handed)
+        result = self._applied(apply, handed, gradients)
+        share(handed, optimizer)
+        return result
+
+    def _applied(self, apply: Callable, optimizer: Optimizer, gradients: Any) -> Any:
+        self._busy = True
+        try:
+            return apply(optimizer, gradients)
+        finally:
+            self._busy = False
+
+    def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any:
+        """An update by hand, or by an optimiser that is none of MLX's."""
+        if model is not self.model or self.optimizer is not None or not self._since:
+            return assign()
+        self._count(self.own)
+        return model if self.skipping else assign()
+
+    def _count(self, optimizer: Any) -> None:
+        self.updated += 1
+        gradients, self._since = self._since, 0
+        if self.handed is not None:
+            return
+        line = next(iter(stack(sys._getframe(2))[-1:]), None)
+        rate, fresh = None, None
+        if isinstance(optimizer, Optimizer):
+            rate = read_rate(optimizer)
+            fresh = None if self.skipping else all(int(part.step) == 0 for part in parts(optimizer))
+        self.seen.updates.append(Update(gradients, rate, line, fresh))
+
+    def on_made(self, optimizer: Optimizer) -> None:
+        self._making.setdefault(id(optimizer), stack(sys._getframe(1)))
+
+    def on_note(self, text: str) -> None:
+        if text not in self.seen.notes:
+            self.seen.notes.append(text)
