@@ -30,6 +30,7 @@ import pyarrow
 import pyarrow.parquet
 from click.testing import CliRunner
 from hypothesis import strategies as st
+from hostile import TABLES
 from mangling import JUNK, mangled, mangled_json, spoiled
 from sandbox import Sandbox
 
@@ -95,14 +96,17 @@ def json_lines(draw, box: Sandbox) -> None:
     _read_stories(draw, box.target / "a.jsonl")
 
 
-def _parquet() -> bytes:
+def _parquet(table: pyarrow.Table) -> bytes:
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.table({"text": TEXT.split("\n\n"), "n": [1, 2, 3]}), sink)
+    pyarrow.parquet.write_table(table, sink)
     return sink.getvalue().to_pybytes()
 
 
+_TABLE = _parquet(pyarrow.table({"text": TEXT.split("\n\n"), "n": [1, 2, 3]}))
+
+
 def parquet(draw, box: Sandbox) -> None:
-    (box.target / "a.parquet").write_bytes(draw(mangled(_parquet())))
+    (box.target / "a.parquet").write_bytes(draw(st.one_of(mangled(_TABLE), TABLES.map(_parquet))))
     _read_stories(draw, box.target / "a.parquet")
 
 

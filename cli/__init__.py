@@ -61,10 +61,15 @@ class _Commands(click.Group):
 @contextlib.contextmanager
 def _in_one_line():
     """What the user can mend is shown by click, without a traceback."""
-    from mlxstories.errors import StoriesError
+    from mlxstories.errors import StoriesError, one_line
 
     try:
         yield
+    except click.UsageError as error:
+        error.message = one_line(error.message)
+        raise
+    except MemoryError as error:
+        raise click.UsageError(f"out of memory ({one_line(str(error))}): take less at a time.") from error
     except StoriesError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

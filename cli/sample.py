@@ -95,14 +95,14 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
 
 def _encode(tokenizer, prompt: str) -> list[int]:
     from mlxstories.data.tokenizer import words
-    from mlxstories.errors import StoriesError
+    from mlxstories.errors import StoriesError, listed
 
     tokens = tokenizer.encode(prompt)
     if tokenizer.unknown in tokens:
         pieces = words(prompt) if tokenizer.kind == "word" else prompt
         unknown = [piece for piece, token in zip(pieces, tokens, strict=True) if token == tokenizer.unknown]
         raise StoriesError(
-            f"--prompt has what the model never saw: {', '.join(dict.fromkeys(unknown))}; use other words"
+            f"--prompt has what the model never saw: {listed(dict.fromkeys(unknown))}; use other words"
         )
     return tokens
 

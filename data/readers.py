@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, listed
 from mlxstories.storage.serialize import parse_json
 
 SEPARATORS = ("auto", "endoftext", "blank-line", "file")
@@ -147,10 +147,13 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
     try:
         with parquet.ParquetFile(path) as table:
             columns = table.schema_arrow
-            kind = columns.field(field).type if field in columns.names else None
+            found = columns.get_all_field_indices(field)
+            if len(found) > 1:
+                raise StoriesError(f"{path} has {len(found)} columns named {field!r}; rename all but one")
+            kind = columns.field(found[0]).type if found else None
             if kind is None or not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
                 raise StoriesError(
-                    f"{path} has no text column {field!r}; name one of {', '.join(columns.names)} by --field"
+                    f"{path} has no text column {field!r}; name one of {listed(columns.names)} by --field"
                 )
             row = 0
             for batch in table.iter_batches(batch_size=1024, columns=[field]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from mlxstories.data.readers import read_documents
@@ -118,3 +120,14 @@ def test_stories_are_given_out_before_the_file_ends(file):
     assert [next(documents), next(documents)] == ["One.", "Two."]
     with pytest.raises(StoriesError, match="not UTF-8"):
         next(documents)
+
+
+def test_odd_tables(tmp_path):
+    path = tmp_path / "a.parquet"
+    twice = pyarrow.table([pyarrow.array(["One."]), pyarrow.array(["Two."])], names=["text", "text"])
+    pyarrow.parquet.write_table(twice, path)
+    with pytest.raises(StoriesError, match="2 columns named 'text'"):
+        read(path)
+    pyarrow.parquet.write_table(pyarrow.table({f"column {i}": [i] for i in range(300)}), path)
+    with pytest.raises(StoriesError, match="column 19 and 280 more by --field"):
+        read(path)
