@@ -5,6 +5,9 @@ from __future__ import annotations
 import pyarrow
 from hypothesis import strategies as st
 
+# Numbers that a machine word, a float or the parser of integers does not hold, or that ask for terabytes or years.
+NUMBERS = ["10000000", "100000000", str(2**63 - 1), "1" + "0" * 400, "9" * 5000, "[" * 50_000]
+
 # Columns of one name, of many names, of names that break lines.
 TABLES = st.one_of(
     st.lists(st.sampled_from(["text", "n", ""]), min_size=1, max_size=4),

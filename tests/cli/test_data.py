@@ -83,7 +83,7 @@ def test_only_a_whole_directory_is_verified(tmp_path):
         (("show", "--stories", "0"), "0 is not in the range"),
         (("show", "--data", "tinystories", "--floor"), "built-in stories alone"),
         (("stats", "--data", "missing.txt"), "missing.txt does not exist"),
-        (("stats", "--stories", "-1"), "stories must be at least 1; got -1"),
+        (("stats", "--stories", "-1"), "-1 is not in the range"),
         (("stats", "--data", "stories", "--data", "x.txt"), "cannot be mixed"),
         (("stats", "--tokenizer", "syllable"), "'syllable' is not one of"),
     ],
