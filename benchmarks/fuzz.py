@@ -32,7 +32,7 @@ import hypothesis
 import pyarrow
 import pyarrow.parquet
 from click.testing import CliRunner
-from hostile import NUMBERS, TABLES
+from hostile import NUMBERS, TABLES, TEXTS, among_good_ones
 from hypothesis import strategies as st
 from mangling import JUNK, mangled, mangled_json, spoiled
 from sandbox import Sandbox
@@ -90,13 +90,14 @@ def _changes(draw, files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def text_files(draw, box: Sandbox) -> None:
-    (box.target / "a.txt").write_bytes(draw(mangled(TEXT.encode())))
+    hostile = TEXTS.map(lambda text: "\n\n".join(among_good_ones(text)).encode("utf-8", "surrogatepass"))
+    (box.target / "a.txt").write_bytes(draw(st.one_of(mangled(TEXT.encode()), hostile)))
     _read_stories(draw, box.target / "a.txt")
 
 
 def json_lines(draw, box: Sandbox) -> None:
     lines = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXT.split("\n\n"))
-    junk = st.lists(JUNK, max_size=3).map(
+    junk = st.one_of(st.lists(JUNK, max_size=3), TEXTS.map(among_good_ones)).map(
         lambda rows: "\n".join(json.dumps({"text": r}) for r in rows).encode()
     )
     (box.target / "a.jsonl").write_bytes(draw(st.one_of(mangled(lines), junk)))

@@ -30,6 +30,11 @@ class _Commands(click.Group):
     """Loads ``mlxstories.cli.<name>`` when the command ``<name>`` is looked up."""
 
     def parse_args(self, ctx, args):
+        for word in args:
+            if not word.isprintable() and any("\ud800" <= character <= "\udfff" for character in word):
+                raise click.UsageError(
+                    f"{word!a} is not UTF-8: give it, or what it names, another name.", ctx
+                )
         ctx.obj = shlex.join(["mlxstories", *args])  # the command as typed, for what records it
         return super().parse_args(ctx, args)
 

@@ -29,6 +29,7 @@ def test_many_names_are_counted():
         ["train", "--norm", "x" * 5000],
         ["train", "--" + "x" * 5000],
         ["data", "show", "--data", "x" * 5000],
+        ["sample", "--prompt", "Tom \udcff ran"],
         ["compare", "--scale", "x," * 5000],
     ],
 )

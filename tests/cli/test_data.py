@@ -67,6 +67,14 @@ def test_prepare_then_use(tmp_path):
     assert shown.count("Tom saw") == 2
 
 
+def test_sources_that_are_refused_leave_no_directory(tmp_path):
+    bad = tmp_path / "a.jsonl"
+    bad.write_text('{"text": "Tom ran."}\n{"text": "Tom \\ud800."}\n')
+    result = run("prepare", str(bad), "--to", str(tmp_path / "shards"))
+    assert result.exit_code == 2 and "line 2: '\\ud800' is half a character" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
 def test_only_a_whole_directory_is_verified(tmp_path):
     result = run("verify", str(tmp_path))
     assert result.exit_code == 2 and "is no prepared directory" in result.output
