@@ -14,7 +14,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 from tokenizers import Tokenizer as Backend
 
 from mlxstories.errors import StoriesError
-from mlxstories.storage.files import write_text
+from mlxstories.storage.files import read_text, write_text
 
 END, UNKNOWN, MASK = 0, 1, 2
 SPECIALS = ("<|endoftext|>", "<|unknown|>", "<|mask|>")
@@ -128,7 +128,7 @@ class Tokenizer:
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read a tokenizer.json that ``save`` wrote; StoriesError if it is missing, damaged or foreign."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_text(Path(path))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a UTF-8 text"
             raise StoriesError(f"cannot read the tokenizer {path}: {reason}") from error

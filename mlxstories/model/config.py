@@ -8,6 +8,7 @@ from mlxstories.checks import check_number
 from mlxstories.errors import StoriesError
 
 MOST = 10_000_000  # of any number that shapes a model
+MOST_CONTEXT = 1_000_000  # tokens, for which weights need not be as long
 MOST_LAYERS = 1000  # each of which is an object, before a weight is drawn
 CHOICES = {
     "arch": ("decoder", "encoder"),
@@ -89,7 +90,7 @@ class ModelConfig:
 
 def check_size(name: str, value: object) -> None:
     """Raises StoriesError unless ``value`` can be the number called ``name`` of a model."""
-    most = MOST_LAYERS if "layer" in name else MOST
+    most = MOST_LAYERS if "layer" in name else MOST_CONTEXT if name == "context" else MOST
     check_number(name, value, at_least=1, at_most=most, whole=True)
 
 
