@@ -3,9 +3,10 @@
     python benchmarks/fuzz.py --inputs 10000 --json fuzz.json
 
 Inputs are made by hypothesis from good ones: bits flipped, parts cut out, doubled or replaced, JSON values of the
-wrong type, size or name, links that lead outside, headers that promise terabytes. What counts as a failure: any
-exception but StoriesError, a message of more than one line, an exit code other than 0, 1 or 2, more than 20 s of CPU
-time, and a file written, changed or removed outside the folder that was named. A crash ends the benchmark itself.
+wrong type, size or name, links that lead outside, headers that promise terabytes, numbers without end. What counts as
+a failure: any exception but StoriesError, a message of more than one line, an exit code other than 0, 1 or 2, more
+than 20 s of CPU time or 1 GiB of memory, and a file written, changed or removed outside the folder that was named. A
+crash ends the benchmark itself.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import resource
 import shutil
 import signal
 import struct
+import sys
 import tempfile
 import time
 import traceback
@@ -29,6 +32,7 @@ import hypothesis
 import pyarrow
 import pyarrow.parquet
 from click.testing import CliRunner
+from hostile import NUMBERS, TABLES, TEXTS, among_good_ones
 from hypothesis import strategies as st
 from mangling import JUNK, mangled, mangled_json, spoiled
 from sandbox import Sandbox
@@ -48,11 +52,12 @@ from mlxstories.runs.directory import Checkpoint, Run, find_run
 from mlxstories.training import experiment
 
 CPU_SECONDS = 20
+MEMORY = 2**30  # bytes
 TEXT = (
     "Once upon a time there was a cat.\n\nThe cat's name was “Zoë”.<|endoftext|>\nShe ran home.\n\nThe end.\n"
 )
 
-_NUMBERS = f"-1 0 1 2 7 1.5 -0.5 1e-9 1e400 nan inf 0x10 1_0 {10**30}".split()
+_NUMBERS = [*f"-1 0 1 2 7 1.5 -0.5 1e-9 1e400 nan inf 0x10 1_0 {10**30}".split(), *NUMBERS]
 _WORDS = [
     "x",
     "..",
@@ -70,6 +75,9 @@ _WORDS = [
     "1,2",
 ]
 _WORDS += ["", "a\nb", "x" * 300, "clip_norm=null", "optimizer.eps=x", 'schedule.name={"a":[]}']
+_WORDS += [
+    f"{field}={number}" for field in ("name", "optimizer.learning_rate", "accumulation") for number in NUMBERS
+]
 
 
 def _changes(draw, files: dict[str, bytes]) -> dict[str, bytes]:
@@ -82,27 +90,31 @@ def _changes(draw, files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def text_files(draw, box: Sandbox) -> None:
-    (box.target / "a.txt").write_bytes(draw(mangled(TEXT.encode())))
+    hostile = TEXTS.map(lambda text: "\n\n".join(among_good_ones(text)).encode("utf-8", "surrogatepass"))
+    (box.target / "a.txt").write_bytes(draw(st.one_of(mangled(TEXT.encode()), hostile)))
     _read_stories(draw, box.target / "a.txt")
 
 
 def json_lines(draw, box: Sandbox) -> None:
     lines = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXT.split("\n\n"))
-    junk = st.lists(JUNK, max_size=3).map(
+    junk = st.one_of(st.lists(JUNK, max_size=3), TEXTS.map(among_good_ones)).map(
         lambda rows: "\n".join(json.dumps({"text": r}) for r in rows).encode()
     )
     (box.target / "a.jsonl").write_bytes(draw(st.one_of(mangled(lines), junk)))
     _read_stories(draw, box.target / "a.jsonl")
 
 
-def _parquet() -> bytes:
+def _parquet(table: pyarrow.Table) -> bytes:
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.table({"text": TEXT.split("\n\n"), "n": [1, 2, 3]}), sink)
+    pyarrow.parquet.write_table(table, sink)
     return sink.getvalue().to_pybytes()
 
 
+_TABLE = _parquet(pyarrow.table({"text": TEXT.split("\n\n"), "n": [1, 2, 3]}))
+
+
 def parquet(draw, box: Sandbox) -> None:
-    (box.target / "a.parquet").write_bytes(draw(mangled(_parquet())))
+    (box.target / "a.parquet").write_bytes(draw(st.one_of(mangled(_TABLE), TABLES.map(_parquet))))
     _read_stories(draw, box.target / "a.parquet")
 
 
@@ -342,6 +354,21 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, previous)
 
 
+@contextlib.contextmanager
+def memory_limit(most: int) -> Iterator[None]:
+    """Fails afterwards if the process grew to a new peak that is higher by more than ``most`` bytes."""
+    before = _peak()
+    try:
+        yield
+    finally:
+        assert _peak() - before <= most, f"took {(_peak() - before) / 2**30:.1f} GiB"
+
+
+def _peak() -> int:
+    """The most bytes that the process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def fuzz(name: str, box: Sandbox, inputs: int, seed: int = 0) -> tuple[Counter, dict[str, str]]:
     """How many of ``inputs`` were accepted, refused and failed, and a traceback for each kind of failure."""
     counts: Counter = Counter()
@@ -364,7 +391,7 @@ def fuzz(name: str, box: Sandbox, inputs: int, seed: int = 0) -> tuple[Counter, 
             return drawn[-1]
 
         try:
-            with box.fresh(), cpu_limit(CPU_SECONDS):
+            with box.fresh(), cpu_limit(CPU_SECONDS), memory_limit(MEMORY):
                 AREAS[name](draw, box)
             counts["accepted"] += 1
         except StoriesError as error:

@@ -30,6 +30,11 @@ class _Commands(click.Group):
     """Loads ``mlxstories.cli.<name>`` when the command ``<name>`` is looked up."""
 
     def parse_args(self, ctx, args):
+        for word in args:
+            if not word.isprintable() and any("\ud800" <= character <= "\udfff" for character in word):
+                raise click.UsageError(
+                    f"{word!a} is not UTF-8: give it, or what it names, another name.", ctx
+                )
         ctx.obj = shlex.join(["mlxstories", *args])  # the command as typed, for what records it
         return super().parse_args(ctx, args)
 
@@ -61,10 +66,15 @@ class _Commands(click.Group):
 @contextlib.contextmanager
 def _in_one_line():
     """What the user can mend is shown by click, without a traceback."""
-    from mlxstories.errors import StoriesError
+    from mlxstories.errors import StoriesError, one_line
 
     try:
         yield
+    except click.UsageError as error:
+        error.message = one_line(error.message)
+        raise
+    except MemoryError as error:
+        raise click.UsageError(f"out of memory ({one_line(str(error))}): take less at a time.") from error
     except StoriesError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

@@ -5,72 +5,48 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from pathlib import Path
 
 import click
 
-from mlxstories.cli.options import data_options
+from mlxstories.cli.options import data_options, whole_option
+from mlxstories.cli.types import Listed, Name, Place, Whole
 
 _STORIES = 1000  # of the built-in ones, so that a first comparison takes minutes
 _LEFT_OUT = ("distinct-2", "repeated-4", "tokens", "seconds")  # on narrow terminals
 
 
-def _list(kind):
-    def parse(_context, parameter, value):
-        if value is None:
-            return None
-        try:
-            return [kind(part.strip().replace("_", "")) for part in value.split(",")]
-        except ValueError as error:
-            raise click.BadParameter(f"{value!r} is not a list separated by commas") from error
-
-    return parse
-
-
 @click.command("compare")
 @data_options
-@click.option("--arms", "path", type=click.Path(path_type=Path, dir_okay=False), metavar="PATH",
+@click.option("--arms", "path", type=Place(dir_okay=False), metavar="PATH",
               help="Arms from a JSON or TOML file of field overrides.")  # fmt: skip
 @click.option("--ablate", is_flag=True, help="Each ingredient of phase 2, added alone and removed alone.")
 @click.option("--schedules", is_flag=True, help="Phase 1 under every learning-rate schedule.")
-@click.option("--arch", callback=_list(str), metavar="LIST", help="Phase 1 on these: decoder,encoder.")
+@click.option("--arch", type=Listed(Name()), metavar="LIST", help="Phase 1 on these: decoder,encoder.")
 @click.option(
     "--scale",
-    callback=_list(int),
+    type=Listed(Whole()),
     metavar="LIST",
     help="Numbers of stories, such as 100,1000,10000; fewer are repeated, for equal tokens.",
 )
 @click.option(
-    "--sizes", callback=_list(str), default="small", show_default=True, metavar="LIST", help="Model sizes."
+    "--sizes", type=Listed(Name()), default="small", show_default=True, metavar="LIST", help="Model sizes."
 )
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds.")
+@whole_option("--seeds", default=3, most=10_000, help="Number of seeds.")
 @click.option("--budget", type=click.Choice(["tokens", "updates", "both"]), default="tokens", show_default=True,
               help="What every arm gets the same of.")  # fmt: skip
-@click.option(
-    "--epochs",
-    type=click.IntRange(1),
-    default=2,
-    show_default=True,
-    help="Times through the stories (the largest number of --scale).",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Rows of a microbatch."
-)
-@click.option("--context", type=int, help="Longest row, in tokens.  [default: the size's]")
+@whole_option("--epochs", default=2, help="Times through the stories (the largest number of --scale).")
+@whole_option("--batch-size", default=4, help="Rows of a microbatch.")
+@click.option("--context", type=Whole(), help="Longest row, in tokens.  [default: the size's]")
 @click.option("--tune", is_flag=True, help="First choose each arm's rate among 0.3, 1 and 3 times its own.")
 @click.option("--story", is_flag=True, help="Reproduce the figures of the debugging story, its 99.9 % too.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
-@click.option("--store", type=click.Path(path_type=Path), default="comparisons", show_default=True,
+@whole_option("--jobs", default=1, most=1000, help="Trainings at a time.")
+@click.option("--store", type=Place(), default="comparisons", show_default=True,
               help="Folder of finished trainings, which are never repeated.")  # fmt: skip
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all results here."
-)
-@click.option("--markdown", "markdown_path", type=click.Path(path_type=Path, dir_okay=False),
+@click.option("--json", "json_path", type=Place(dir_okay=False), help="Write all results here.")
+@click.option("--markdown", "markdown_path", type=Place(dir_okay=False),
               help="Write the report here.")  # fmt: skip
-@click.option(
-    "--export", type=click.Path(path_type=Path, file_okay=False), help="Write figures into this folder."
-)
-@click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False),
+@click.option("--export", type=Place(file_okay=False), help="Write figures into this folder.")
+@click.option("--report", "report_path", type=Place(dir_okay=False),
               help="Write an HTML report with tables and figures here.")  # fmt: skip
 def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, epochs, batch_size, context, tune,
             story, jobs, store, json_path, markdown_path, export, report_path):  # fmt: skip

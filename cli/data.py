@@ -14,7 +14,9 @@ from mlxstories.cli.options import (
     reading_options,
     separator_option,
     sources_option,
+    whole_option,
 )
+from mlxstories.cli.types import MOST_SEED, Name, Place
 
 
 @click.group("data")
@@ -23,11 +25,9 @@ def command():
 
 
 @command.command()
-@click.argument("data", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("data", type=Name(), nargs=-1, required=True, metavar="SOURCE...")
 @reading_options
-@click.option(
-    "--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New directory to write."
-)
+@click.option("--to", type=Place(), required=True, metavar="DIR", help="New directory to write.")
 def prepare(data, to):
     """Tokenise stories of any number into a directory to train from.
 
@@ -76,7 +76,7 @@ class _Meter:
 
 
 @command.command()
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("directory", type=Place(), metavar="DIR")
 def verify(directory):
     """Check every byte of a prepared directory against its index."""
     from mlxstories.data import shards
@@ -92,8 +92,8 @@ def verify(directory):
 
 @command.command()
 @sources_option("paths")
-@click.option("--stories", default=3, show_default=True, type=click.IntRange(min=1), help="Stories to show.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the built-in stories.")
+@whole_option("--stories", default=3, help="Stories to show.")
+@whole_option("--seed", default=0, least=0, most=MOST_SEED, help="Seed of the built-in stories.")
 @field_option
 @separator_option
 @click.option("--floor", is_flag=True, help="Show what is known about each built-in story too.")

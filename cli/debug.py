@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mlxstories.cli.options import RUN_OR_FILE
+from mlxstories.cli.types import Number, Place
 from mlxstories.comparison import debugging_story
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
@@ -53,13 +54,24 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     type=click.IntRange(0, 2**31 - 1),
     help="Seed of all that is drawn.",
 )
-@click.option("--json", "report", metavar="PATH", help="Write the report as JSON; `-` is standard output.")
-@click.option("--export", metavar="DIR", help="Write a figure for each rung that has one.")
+@click.option(
+    "--json",
+    "report",
+    type=Place(allow_dash=True, resolve_path=True),  # before what is examined can change the directory
+    metavar="PATH",
+    help="Write the report as JSON; `-` is standard output.",
+)
+@click.option(
+    "--export",
+    type=Place(resolve_path=True),
+    metavar="DIR",
+    help="Write a figure for each rung that has one.",
+)
 @click.option(
     "--timeout",
     default=300.0,
     show_default=True,
-    type=click.FloatRange(min=0.1),
+    type=Number(0.1),
     help="Seconds after which the climb is given up.",
 )
 def command(file, arguments, module, steps, settings, stories, fault, rungs, seed, report, export, timeout):
@@ -86,7 +98,7 @@ def command(file, arguments, module, steps, settings, stories, fault, rungs, see
     from mlxstories.ladder import diagnose
     from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
-    ladder = Ladder(sys.stderr if report == "-" else sys.stdout)
+    ladder = Ladder(sys.stderr if report == Path("-") else sys.stdout)
     with ExitStack() as script:
         try:
             with time_limit(timeout):
@@ -113,7 +125,7 @@ def command(file, arguments, module, steps, settings, stories, fault, rungs, see
         from mlxstories.plots.style import save
 
         for name, figure in figures(diagnosis, story=file is None and stories == 4).items():
-            ladder.say(str(save(figure, Path(export) / f"{name}.png")))
+            ladder.say(str(save(figure, export / f"{name}.png")))
     if report:
         write_report(diagnosis.to_dict(), report)
     sys.exit(0 if diagnosis.healthy else 1)
@@ -169,14 +181,13 @@ def list_faults() -> None:
         click.echo(f"  {fault.name:<{width}}  {fault.description} [{fault.code}]")
 
 
-def write_report(report: dict, place: str) -> None:
+def write_report(report: dict, path: Path) -> None:
     text = json.dumps(_finite(report), indent=2) + "\n"
-    if place == "-":
+    if path == Path("-"):
         click.echo(text, nl=False)
         return
     from mlxstories.runs.directory import write_text, writing
 
-    path = Path(place)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)

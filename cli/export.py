@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from mlxstories.cli.options import RUN, which_option
+from mlxstories.cli.options import RUN, runs_option, which_option
+from mlxstories.cli.types import Place
 
 
 @click.command("export")
 @click.argument("run", type=RUN, required=False)
-@click.option(
-    "--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory to make."
-)
+@click.option("--to", required=True, type=Place(), metavar="DIR", help="Directory to make.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -23,7 +20,7 @@ from mlxstories.cli.options import RUN, which_option
 )
 @click.option("--quantize", "bits", type=click.Choice(["4", "8"]), help="Bits a weight, for mlx-lm alone.")
 @which_option
-@click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
+@runs_option
 def command(run, to, dtype, bits, which, runs):
     """Write a trained model for mlx-lm and Hugging Face transformers.
 
@@ -32,7 +29,7 @@ def command(run, to, dtype, bits, which, runs):
     from mlxstories.export import export
     from mlxstories.runs.directory import find_run
 
-    found = find_run(run, Path(runs))
+    found = find_run(run, runs)
     done = export(found, to, which=which, dtype=dtype, bits=bits and int(bits))
     click.echo(
         f"{to}: {done['model_type']}, step {done['step']:,} of {found.path}, {done['bytes'] / 1e6:.1f} MB. Next:\n"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from mlxstories.cli.options import runs_option
+from mlxstories.cli.types import Name, Place
 
 
 @click.command("import")
-@click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--name", help="The run's name.  [default: that of DIR]")
-@click.option(
-    "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs."
-)
+@click.argument("source", metavar="DIR", type=Place())
+@click.option("--name", type=Name(), help="The run's name.  [default: that of DIR]")
+@runs_option
 def command(source, name, runs):
     """Make an exported model a run again.
 

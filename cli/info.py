@@ -7,6 +7,7 @@ import json
 
 import click
 
+from mlxstories.cli.options import whole_option
 from mlxstories.cli.recipe import model_options
 
 
@@ -16,10 +17,8 @@ from mlxstories.cli.recipe import model_options
     "--cost", is_flag=True, help="What an update of phase 1 costs on the model that the options describe."
 )
 @model_options
-@click.option("--vocab-size", default=8192, show_default=True, help="Tokens in that model's vocabulary.")
-@click.option(
-    "--batch-size", default=4, show_default=True, help="Rows of an update, each of the whole context."
-)
+@whole_option("--vocab-size", default=8192, help="Tokens in that model's vocabulary.")
+@whole_option("--batch-size", default=4, help="Rows of an update, each of the whole context.")
 def command(as_json, cost, model, vocab_size, batch_size):
     """Show versions, device, BLAS, memory and where data and runs lie, or the cost of a training step."""
     from mlxstories.runs.environment import environment, places, warnings
@@ -51,12 +50,9 @@ def command(as_json, cost, model, vocab_size, batch_size):
 
 
 def _cost(model: dict, vocab_size: int, batch_size: int) -> dict:
-    from mlxstories.errors import StoriesError
     from mlxstories.model import size_config
     from mlxstories.training.cost import measure, training_cost
 
-    if batch_size < 1:
-        raise StoriesError(f"--batch-size must be at least 1; got {batch_size}")
     size, _ = model.pop("size"), model.pop("across_stories")
     cost = training_cost(size_config(size, vocab_size, **model), batch_size)
     machine = measure()

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
+
+from mlxstories.cli.types import MOST, MOST_SEED, Name, Place, RunType, Whole
+
+RUN = RunType("dir")
+RUN_OR_FILE = RunType("file")
 
 
-class _RunType(click.ParamType):
-    """A run's name or directory; the shell completes the names under ``--runs``, else paths of kind ``other``."""
-
-    name = "run"
-
-    def __init__(self, other: str):
-        self.other = other
-
-    def shell_complete(self, ctx, param, incomplete):
-        folder = Path(ctx.params.get("runs") or "runs")
-        names = sorted(path.parent.name for path in folder.glob("*/config.json"))
-        found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-        return found or [CompletionItem(incomplete, type=self.other)]
+def whole_option(*names: str, default: int, least: int = 1, most: int = MOST, help: str) -> Callable:
+    """An option that is a whole number and has a default."""
+    return click.option(*names, type=Whole(least, most), default=default, show_default=True, help=help)
 
 
-RUN = _RunType("dir")
-RUN_OR_FILE = _RunType("file")
-
+runs_option = click.option("--runs", type=Place(), default="runs", show_default=True, help="Folder of runs.")
 which_option = click.option(
     "--which",
     type=click.Choice(["best", "last"]),
@@ -54,6 +45,7 @@ def sources_option(*names: str) -> Callable:
     return click.option(
         "--data",
         *names,
+        type=Name(),
         multiple=True,
         default=("stories",),
         show_default=True,
@@ -100,13 +92,13 @@ def reading_options(function: Callable) -> Callable:
 _OPTIONS = (
     click.option(
         "--stories",
-        type=int,
+        type=Whole(),
         metavar="N",
         help="Stories to train on.  [default: 10,000 built in, 100,000 of tinystories, all of files]",
     ),
     click.option(
         "--validation",
-        type=int,
+        type=Whole(),
         metavar="N",
         help="Stories held out.  [default: 500; of files a tenth, at most 500]",
     ),
@@ -126,8 +118,8 @@ _OPTIONS = (
         show_default=True,
         help="A token is a word, a character or a piece of a word.",
     ),
-    click.option("--vocab-size", default=8192, show_default=True, help="Largest vocabulary, in tokens."),
-    click.option(
-        "--data-seed", default=0, show_default=True, help="Seed of the built-in stories and the split."
+    whole_option("--vocab-size", default=8192, help="Largest vocabulary, in tokens."),
+    whole_option(
+        "--data-seed", default=0, least=0, most=MOST_SEED, help="Seed of the built-in stories and the split."
     ),
 )

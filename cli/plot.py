@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from mlxstories.cli.options import RUN
+from mlxstories.cli.options import RUN, runs_option
+from mlxstories.cli.types import Place
 
 
 @click.command("plot")
 @click.argument("names", metavar="[RUN]...", type=RUN, nargs=-1)
-@click.option("--export", default="plots", show_default=True, help="Write the figures into this folder.")
+@click.option(
+    "--export", type=Place(), default="plots", show_default=True, help="Write the figures into this folder."
+)
 @click.option(
     "--format",
     "suffix",
@@ -25,7 +26,7 @@ from mlxstories.cli.options import RUN
     type=click.Choice(["updates", "tokens", "epochs"]),
     help="What the x axes count.  [default: epochs for accuracy, updates for the rest]",
 )
-@click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
+@runs_option
 def command(names, export, suffix, against, runs):
     """Draw loss, accuracy, learning rate and gradient norms of one run, or of several in the same figures.
 
@@ -36,6 +37,6 @@ def command(names, export, suffix, against, runs):
     from mlxstories.plots.style import save
     from mlxstories.runs.directory import find_run
 
-    curves = read_curves([find_run(name, Path(runs)) for name in names or (None,)])
+    curves = read_curves([find_run(name, runs) for name in names or (None,)])
     for name, figure in figures(curves, against).items():
-        click.echo(save(figure, Path(export) / f"{name}.{suffix}"))
+        click.echo(save(figure, export / f"{name}.{suffix}"))

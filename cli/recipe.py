@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 
 import click
+
+from mlxstories.cli.types import Whole
 
 # option: (field of Phase, type, help)
 _PHASE_FIELDS = {
@@ -20,7 +21,7 @@ _PHASE_FIELDS = {
     ),
     "warmup": ("schedule.warmup", float, "Warmup: updates, or below 1 a share of them all."),
     "label-smoothing": ("label_smoothing", float, "Label smoothing of the training loss."),
-    "accumulation": ("accumulation", int, "Microbatches an update."),
+    "accumulation": ("accumulation", Whole(), "Microbatches an update."),
     "clip-norm": ("clip_norm", float, "Largest global gradient norm."),
 }
 
@@ -57,9 +58,11 @@ def phase_options(function: Callable) -> Callable:
 
 
 def _parse(value: str):
+    from mlxstories.storage.serialize import parse_json
+
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        return parse_json(value)
+    except ValueError:
         return value
 
 
@@ -78,11 +81,11 @@ _SHAPE = {
     "norm": (click.Choice(["rms", "layer"]), "Normalisation."),
     "positions": (click.Choice(["rope", "learned", "sinusoidal"]), "Position encoding."),
     "feed-forward": (click.Choice(["swiglu", "gelu", "relu2"]), "Feed-forward part."),
-    "layers": (int, "Blocks."),
-    "dim": (int, "Width."),
-    "heads": (int, "Attention heads."),
-    "hidden": (int, "Width of the feed-forward part."),
-    "context": (int, "Longest row, in tokens."),
+    "layers": (Whole(), "Blocks."),
+    "dim": (Whole(), "Width."),
+    "heads": (Whole(), "Attention heads."),
+    "hidden": (Whole(), "Width of the feed-forward part."),
+    "context": (Whole(), "Longest row, in tokens."),
     "dropout": (float, "Share of activations dropped."),
     "tied/--untied": (None, "Output matrix tied to the embedding."),
     "qk-norm/--no-qk-norm": (None, "Normalise queries and keys.  [default: the phase's]"),

@@ -6,21 +6,20 @@ from pathlib import Path
 
 import click
 
-from mlxstories.cli.options import RUN
+from mlxstories.cli.options import RUN, runs_option, whole_option
+from mlxstories.cli.types import Place
 
 
 @click.command("report")
 @click.argument("names", metavar="[RUN]...", type=RUN, nargs=-1)
 @click.option(
     "--to",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Place(dir_okay=False),
     help="File to write.  [default: report.html in the run; of several runs, in this directory]",
 )
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
-@click.option(
-    "--num", type=click.IntRange(0), default=3, show_default=True, help="Stories that each run tells in it."
-)
-@click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
+@whole_option("--num", default=3, least=0, most=10_000, help="Stories that each run tells in it.")
+@runs_option
 def command(names, to, show, num, runs):
     """Make one HTML file that says how a run went, or how several compare.
 
@@ -37,7 +36,7 @@ def command(names, to, show, num, runs):
     from mlxstories.runs.directory import find_run
     from mlxstories.storage.files import write_text, writing
 
-    accounts = read_accounts([find_run(name, Path(runs)) for name in names or (None,)])
+    accounts = read_accounts([find_run(name, runs) for name in names or (None,)])
     told = {}
     for account in accounts:
         try:

@@ -7,21 +7,24 @@ import json
 
 import click
 
-from mlxstories.cli.options import RUN, which_option
+from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
+from mlxstories.cli.types import Whole
 
 
 @click.command("sample")
 @click.argument("run", type=RUN, required=False)
 @click.option("--prompt", "prompts", multiple=True, help="Beginning of a story; repeatable.")
-@click.option("--num", default=3, show_default=True, help="Stories for each prompt.")
-@click.option("--max-tokens", type=int, help="Longest continuation, tokens.  [default: the model's context]")
+@whole_option("--num", default=3, most=100_000, help="Stories for each prompt.")
+@click.option(
+    "--max-tokens", type=Whole(), help="Longest continuation, tokens.  [default: the model's context]"
+)
 @click.option(
     "--temperature",
     default=0.8,
     show_default=True,
     help="How freely tokens are drawn; 0 takes the likeliest.",
 )
-@click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest tokens; 0 keeps all.")
+@whole_option("--top-k", default=0, least=0, help="Keep the k likeliest tokens; 0 keeps all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Keep the fewest tokens with this probability.")
 @click.option(
     "--min-p",
@@ -30,39 +33,36 @@ from mlxstories.cli.options import RUN, which_option
     help="Keep tokens with this share of the likeliest's probability.",
 )
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: avoid repeated tokens.")
-@click.option(
-    "--no-repeat-ngram",
-    default=0,
-    show_default=True,
-    help="Never repeat so many tokens in a row; 0 allows it.",
+@whole_option(
+    "--no-repeat-ngram", default=0, least=0, help="Never repeat so many tokens in a row; 0 allows it."
 )
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed of the draws: the same one tells the same stories."
+@whole_option(
+    "--seed",
+    default=0,
+    least=0,
+    most=2**32 - 1,
+    help="Seed of the draws: the same one tells the same stories.",
 )
 @which_option
 @click.option("--stream", "streaming", is_flag=True, help="Show each story while it is told.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the stories and statistics.")
-@click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
+@runs_option
 def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs, **sampling):
     """Let a trained model tell stories.
 
     RUN is a run's name or directory; without it, the newest run. Stories go to standard output, their
     statistics to standard error.
     """
-    from pathlib import Path
-
     from mlxstories.errors import StoriesError
     from mlxstories.generation.decoding import generate, text_statistics
     from mlxstories.generation.sampling import SamplingConfig
     from mlxstories.runs.checkpoints import load_model
     from mlxstories.runs.directory import find_run
 
-    if num < 1:
-        raise StoriesError(f"--num must be at least 1; got {num}")
     if streaming and as_json:
         raise StoriesError("--stream and --json exclude each other; take one of them")
     sampling = SamplingConfig(**sampling)
-    found = find_run(run, Path(runs))
+    found = find_run(run, runs)
     model, tokenizer, _ = load_model(found, which)
     starts = [_encode(tokenizer, prompt) for prompt in prompts or ("",) for _ in range(num)]
     options = {
@@ -95,14 +95,14 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
 
 def _encode(tokenizer, prompt: str) -> list[int]:
     from mlxstories.data.tokenizer import words
-    from mlxstories.errors import StoriesError
+    from mlxstories.errors import StoriesError, listed
 
     tokens = tokenizer.encode(prompt)
     if tokenizer.unknown in tokens:
         pieces = words(prompt) if tokenizer.kind == "word" else prompt
         unknown = [piece for piece, token in zip(pieces, tokens, strict=True) if token == tokenizer.unknown]
         raise StoriesError(
-            f"--prompt has what the model never saw: {', '.join(dict.fromkeys(unknown))}; use other words"
+            f"--prompt has what the model never saw: {listed(dict.fromkeys(unknown))}; use other words"
         )
     return tokens
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from mlxstories.cli.types import Place
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -68,7 +70,7 @@ STOPS = (
 @click.option("--yes", is_flag=True, help="Go on without asking, as outside of a terminal.")
 @click.option(
     "--keep",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     metavar="DIR",
     help="Keep what the tour makes here.  [default: a temporary folder, removed]",
 )

@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
-from mlxstories.cli.options import RUN, data_options
+from mlxstories.cli.options import RUN, data_options, runs_option, whole_option
 from mlxstories.cli.recipe import model_options, phase_options
+from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 
 
 @click.command("train")
 @data_options
 @model_options
 @phase_options
-@click.option("--epochs", default=4, show_default=True, help="Times through the training stories.")
-@click.option("--steps", type=int, help="Updates, instead of --epochs.")
-@click.option("--batch-size", default=4, show_default=True, help="Rows of a microbatch.")
+@whole_option("--epochs", default=4, help="Times through the training stories.")
+@click.option("--steps", type=Whole(), help="Updates, instead of --epochs.")
+@whole_option("--batch-size", default=4, help="Rows of a microbatch.")
 @click.option(
     "--layout",
     type=click.Choice(["packed", "padded"]),
@@ -28,8 +28,8 @@ from mlxstories.cli.recipe import model_options, phase_options
     show_default=True,
     help="Fill rows with stories, or pad each story to a row.",
 )
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed of the weights, the order of rows and dropout."
+@whole_option(
+    "--seed", default=0, least=0, most=MOST_SEED, help="Seed of the weights, the order of rows and dropout."
 )
 @click.option(
     "--dtype",
@@ -38,14 +38,12 @@ from mlxstories.cli.recipe import model_options, phase_options
     show_default=True,
     help="Of the computation; weights stay float32.",
 )
-@click.option("--log-every", default=10, show_default=True, help="Updates between two lines of metrics.")
-@click.option("--evaluations", default=10, show_default=True, help="Validations in a run, at least.")
-@click.option("--keep", default=2, show_default=True, help="Newest checkpoints to keep, besides the best.")
-@click.option("--every", type=int, help="Updates between checkpoints.  [default: one at each validation]")
-@click.option("--name", help="The run's name.  [default: phase, size and time]")
-@click.option(
-    "--runs", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs."
-)
+@whole_option("--log-every", default=10, help="Updates between two lines of metrics.")
+@whole_option("--evaluations", default=10, help="Validations in a run, at least.")
+@whole_option("--keep", default=2, help="Newest checkpoints to keep, besides the best.")
+@click.option("--every", type=Whole(), help="Updates between checkpoints.  [default: one at each validation]")
+@click.option("--name", type=Name(), help="The run's name.  [default: phase, size and time]")
+@runs_option
 @click.option(
     "--report-to",
     metavar="LIST",
@@ -56,13 +54,7 @@ from mlxstories.cli.recipe import model_options, phase_options
 @click.option(
     "--repair", is_flag=True, help="Return to good weights and change the recipe when a run goes wrong."
 )
-@click.option(
-    "--max-repairs",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="With --repair: give up after so many.",
-)
+@whole_option("--max-repairs", default=3, help="With --repair: give up after so many.")
 @click.option(
     "--resume",
     metavar="RUN",
@@ -71,7 +63,7 @@ from mlxstories.cli.recipe import model_options, phase_options
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(min=1),
+    type=Number(),
     default=600.0,
     show_default=True,
     help="Seconds to wait for the other processes of mlx.launch before they are given up.",
@@ -111,7 +103,7 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
     names = [name.strip() for name in report_to.split(",") if name.strip()] if group.leads else []
     trackers = group.together(lambda: Trackers(names))
     with contextlib.ExitStack() as held:
-        if resume:
+        if resume is not None:
             run = open_run(group, lambda: find_run(resume, runs))
             group.together(lambda: held.enter_context(run.locked()))
             trainer = experiment.resume(run, show, group)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from mlxstories.cli.options import RUN
+from mlxstories.cli.options import RUN, runs_option, whole_option
 
 
 @click.command("watch")
 @click.argument("name", metavar="[RUN]", type=RUN, required=False)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8642,
-    show_default=True,
-    help="Port to serve on; 0 takes a free one.",
-)
+@whole_option("--port", default=8642, least=0, most=65535, help="Port to serve on; 0 takes a free one.")
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
-@click.option(
-    "--num",
-    type=click.IntRange(0),
-    default=2,
-    show_default=True,
-    help="Stories that each new checkpoint tells.",
-)
-@click.option("--runs", default="runs", show_default=True, help="Folder of runs.")
+@whole_option("--num", default=2, least=0, most=10_000, help="Stories that each new checkpoint tells.")
+@runs_option
 def command(name, port, show, num, runs):
     """Serve a run's report on this machine alone, and keep it up to date while the run trains.
 
@@ -37,7 +23,7 @@ def command(name, port, show, num, runs):
     from mlxstories.plots.report.server import Server, keep_up
     from mlxstories.runs.directory import find_run
 
-    run = find_run(name, Path(runs))
+    run = find_run(name, runs)
     report = LiveReport(run, num)
     server = Server(port)
     server.show(report.html())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlxstories.checks import check_number
 from mlxstories.data.readers import SEPARATORS
 from mlxstories.data.splits import SPLITS
 from mlxstories.data.tokenizer import KINDS
@@ -55,13 +56,10 @@ class DataConfig:
                     raise StoriesError(f"{name} cannot be mixed with other sources; name it alone")
         for name in ("stories", "validation"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise StoriesError(f"{name} must be at least 1; got {value}")
-            if value is not None and value > MOST_STORIES:
-                raise StoriesError(f"{name} must be at most {MOST_STORIES:,}; got {value:,}")
+            if value is not None:
+                check_number(name, value, at_least=1, at_most=MOST_STORIES, whole=True)
         for name, allowed in (("tokenizer", KINDS), ("separator", SEPARATORS), ("split", SPLITS)):
             if getattr(self, name) not in allowed:
                 raise StoriesError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        if not 4 <= self.vocab_size <= MOST_TOKENS:
-            limits = f"at least 4 and at most {MOST_TOKENS:,}"
-            raise StoriesError(f"vocab_size must be {limits}; got {self.vocab_size}")
+        check_number("vocab_size", self.vocab_size, at_least=4, at_most=MOST_TOKENS, whole=True)
+        check_number("seed", self.seed, at_least=0, at_most=2**63 - 1, whole=True)

@@ -6,6 +6,7 @@ tokens are written shard by shard, and ``preparing.json`` notes each shard that 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,15 @@ from mlxstories.data.splits import near_duplicates
 from mlxstories.data.survey import LEFT_OUT, TRAIN, Survey, files, identity, read
 from mlxstories.data.tokenizer import UNKNOWN, Tokenizer, chunks
 from mlxstories.errors import StoriesError
-from mlxstories.storage.files import PARTIAL, remove_partial, sha256, sync, write_json, writing
+from mlxstories.storage.files import (
+    PARTIAL,
+    remove_directory,
+    remove_partial,
+    sha256,
+    sync,
+    write_json,
+    writing,
+)
 from mlxstories.storage.lock import locked
 from mlxstories.storage.serialize import from_dict, read_json, to_dict
 
@@ -74,9 +83,10 @@ def prepare(
         raise StoriesError(f"{path} is a file; name a new directory by --to")
     if path.is_dir() and not is_prepared(path) and any(name != ".lock" for name in os.listdir(path)):
         raise StoriesError(f"{path} holds something else; name a new or empty directory by --to")
+    new = not path.exists()
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    with locked(path):
+    with locked(path), _removed_if_refused(path if new else None):
         mark = identity(config, _Meter("checking", total, report))
         if (path / INDEX).is_file():
             return _same(Index.read(path), mark, path)
@@ -96,6 +106,18 @@ def prepare(
             )
         report("comparing", 0, None)
         return _finish(config, journal, path)
+
+
+@contextlib.contextmanager
+def _removed_if_refused(path: Path | None) -> Iterator[None]:
+    """Bad input is found by the survey; until that is done there is nothing to go on with in a new directory."""
+    try:
+        yield
+    except StoriesError:
+        journal = path and path / PREPARING
+        if journal and not (journal.is_file() and read_json(journal)["tokenizer_sha256"]):
+            remove_directory(path)
+        raise
 
 
 class _Meter:

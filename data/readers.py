@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, listed
 from mlxstories.storage.serialize import parse_json
 
 SEPARATORS = ("auto", "endoftext", "blank-line", "file")
 MARK = "<|endoftext|>"
+_PIECE = 1 << 20  # bytes
 
 _TEXT = {".txt", ".text", ".md"}
 _LINES = {".jsonl", ".ndjson", ".json"}
@@ -80,10 +82,7 @@ def _lines(path: Path) -> Iterator[str]:
     offset = 0
     try:
         with open(path, "rb") as file:
-            for line in file:
-                if b"\0" in line:
-                    at = offset + line.index(b"\0")
-                    raise StoriesError(f"{path} is binary (a zero byte at byte {at}); give a text file")
+            while line := b"".join(_pieces(file, path)):
                 try:
                     text = line.decode("utf-8")
                 except UnicodeDecodeError as error:
@@ -97,6 +96,17 @@ def _lines(path: Path) -> Iterator[str]:
         raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def _pieces(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The next line in pieces, so that a binary file, which may have no lines at all, is refused at its first zero."""
+    while piece := file.readline(_PIECE):
+        if b"\0" in piece:
+            at = file.tell() - len(piece) + piece.index(b"\0")
+            raise StoriesError(f"{path} is binary (a zero byte at byte {at}); give a text file")
+        yield piece
+        if piece.endswith(b"\n"):
+            return
+
+
 def _plain(path: Path, without_mark: str, *, marked: bool) -> Iterator[str]:
     """Stories of a text file; what stands between two marks is given out as soon as it is complete."""
     once = None
@@ -108,11 +118,11 @@ def _plain(path: Path, without_mark: str, *, marked: bool) -> Iterator[str]:
             return
     story: list[str] = []
     for line in _lines(path) if once is None else once:
-        while marked and MARK in line:
-            before, line = line.split(MARK, 1)
-            yield "".join([*story, before]).strip("\n")
+        *complete, rest = line.split(MARK) if marked else [line]
+        for end in complete:
+            yield "".join([*story, end]).strip("\n")
             story = []
-        story.append(line)
+        story.append(rest)
     yield "".join(story).strip("\n")
 
 
@@ -137,6 +147,11 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
             raise StoriesError(f"{path}, line {number}: not JSON ({error}); one object a line") from None
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
             raise StoriesError(f"{path}, line {number}: no text in the field {field!r}; name it with --field")
+        try:
+            record[field].encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = ascii(record[field][error.start])
+            raise StoriesError(f"{path}, line {number}: {half} is half a character; take it out") from None
         yield record[field]
 
 
@@ -147,10 +162,13 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
     try:
         with parquet.ParquetFile(path) as table:
             columns = table.schema_arrow
-            kind = columns.field(field).type if field in columns.names else None
+            found = columns.get_all_field_indices(field)
+            if len(found) > 1:
+                raise StoriesError(f"{path} has {len(found)} columns named {field!r}; rename all but one")
+            kind = columns.field(found[0]).type if found else None
             if kind is None or not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
                 raise StoriesError(
-                    f"{path} has no text column {field!r}; name one of {', '.join(columns.names)} by --field"
+                    f"{path} has no text column {field!r}; name one of {listed(columns.names)} by --field"
                 )
             row = 0
             for batch in table.iter_batches(batch_size=1024, columns=[field]):

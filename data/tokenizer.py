@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 from tokenizers import Tokenizer as Backend
 
 from mlxstories.errors import StoriesError
-from mlxstories.storage.files import write_text
+from mlxstories.storage.files import read_text, write_text
 
 END, UNKNOWN, MASK = 0, 1, 2
 SPECIALS = ("<|endoftext|>", "<|unknown|>", "<|mask|>")
@@ -21,6 +22,9 @@ KINDS = ("word", "char", "bpe")
 T = TypeVar("T")
 
 _CHUNK, _CHUNK_LENGTH = 1024, 1 << 22  # texts encoded in one call, and their characters
+
+_PART = 1 << 18
+_CUT = re.compile(r"(?<=\S)(?=[ \n])")
 
 _LETTER = r"[\p{L}\p{M}\p{N}]"
 # Words keep inner apostrophes, hyphens and underscores (don't, merry-go-round), numbers their inner
@@ -55,7 +59,7 @@ class Tokenizer:
         if vocab_size < smallest:
             raise StoriesError(f"vocab_size must be at least {smallest} for {kind} tokens; got {vocab_size}")
         backend, trainer = _untrained(kind, vocab_size)
-        backend.train_from_iterator(texts, trainer)
+        backend.train_from_iterator((part for text in texts for part in parts(text)), trainer)
         if backend.get_vocab_size() < smallest:
             raise StoriesError("the texts contain nothing to learn a vocabulary from; give some stories")
         # The trainer registers the special tokens as "added", which makes the library look for them in
@@ -75,11 +79,15 @@ class Tokenizer:
 
     def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Token ids of many texts, of type ``dtype``."""
-        return [
-            np.array(encoding.ids, dtype=self.dtype)
-            for chunk in chunks(texts)
-            for encoding in self.backend.encode_batch_fast(chunk, add_special_tokens=False)
-        ]
+        found: list[list[np.ndarray]] = []
+        numbered = ((number, part) for number, text in enumerate(texts) for part in parts(text))
+        for chunk in chunks(numbered, text=lambda item: item[1]):
+            encodings = self.backend.encode_batch_fast([part for _, part in chunk], add_special_tokens=False)
+            for (number, _), encoding in zip(chunk, encodings, strict=True):
+                if number == len(found):
+                    found.append([])
+                found[number].append(np.array(encoding.ids, dtype=self.dtype))
+        return [tokens[0] if len(tokens) == 1 else np.concatenate(tokens) for tokens in found]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; special tokens are dropped.
@@ -120,7 +128,7 @@ class Tokenizer:
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read a tokenizer.json that ``save`` wrote; StoriesError if it is missing, damaged or foreign."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_text(Path(path))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a UTF-8 text"
             raise StoriesError(f"cannot read the tokenizer {path}: {reason}") from error
@@ -174,6 +182,18 @@ def _kind_of(backend: Backend) -> str:
     if isinstance(backend.model, models.BPE):
         return "bpe"
     return "char" if backend.normalizer is None else "word"
+
+
+def parts(text: str) -> Iterator[str]:
+    """A text in parts whose tokens are together its own: the library takes 150 bytes for each character at a time.
+
+    Parts of ``_PART`` characters or more end before a space, which no token of any kind goes across.
+    """
+    start = 0
+    while len(text) - start > _PART and (cut := _CUT.search(text, start + _PART)):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]
 
 
 def chunks(items: Iterable[T], text: Callable[[T], str] = lambda item: item) -> Iterator[list[T]]:

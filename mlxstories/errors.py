@@ -1,13 +1,36 @@
-"""The one exception for bad input."""
+"""The one exception for bad input, and how its line is kept one line of a length to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+LONGEST = 1000  # characters of a message
+_BEGINNING = LONGEST * 2 // 3  # what is wrong stands there, what to do at the end
 
 
 class StoriesError(Exception):
     """Bad input from the user: one line that names the input, what is wrong and what to do.
 
     The command line prints it without a traceback and ends with exit code 2. Line breaks and other unprintable
-    characters, which names of files and messages of libraries may hold, are made visible.
+    characters, which names of files and messages of libraries may hold, are made visible; of a long line the middle
+    is left out.
     """
 
     def __init__(self, message: str):
-        text = " ".join(message.split())
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+        super().__init__(one_line(message))
+
+
+def one_line(message: str) -> str:
+    """A message of any length and content as one printable line of about ``LONGEST`` characters."""
+    if len(message) > LONGEST:
+        left_out = f" … ({len(message) - LONGEST:,} characters left out) … "
+        message = message[:_BEGINNING] + left_out + message[_BEGINNING - LONGEST :]
+    text = " ".join(message.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """Names separated by commas; of more than ``most``, how many more there are."""
+    names = [str(name) for name in names]
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

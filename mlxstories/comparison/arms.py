@@ -12,6 +12,7 @@ from typing import Any
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
 from mlxstories.optim.schedules import SCHEDULES
+from mlxstories.storage.files import read_text
 from mlxstories.storage.serialize import parse_json
 from mlxstories.training.phases import PHASE_1, PHASE_2, PHASES, Phase, differences, override, values
 
@@ -138,7 +139,7 @@ def _arm(path: Path, name: str, given: dict[str, Any]) -> Arm:
 
 def _read(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if path.suffix != ".toml":
             return parse_json(text)
         if sys.version_info < (3, 11):

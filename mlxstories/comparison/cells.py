@@ -16,7 +16,7 @@ from typing import Any
 from mlxstories.comparison.arms import Arm
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.data.tokenizer import END
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, listed
 from mlxstories.generation.decoding import text_statistics
 from mlxstories.model import ModelConfig, size_config
 from mlxstories.runs.directory import Run, write_json
@@ -24,6 +24,7 @@ from mlxstories.storage.lock import Busy
 from mlxstories.storage.serialize import read_json, to_dict
 from mlxstories.training import experiment
 from mlxstories.training.config import TrainingConfig
+from mlxstories.training.phases import MOST_MICROBATCHES
 from mlxstories.training.progress import NotFinite
 from mlxstories.training.stream import Stream
 
@@ -70,6 +71,10 @@ class Setting:
         config = TrainingConfig(batch_size=self.batch_size)
         context = size_config(self.size, dataset.tokenizer.vocab_size, **dict(self.model)).context
         once = math.lcm(*accumulations)
+        if once > MOST_MICROBATCHES:
+            raise StoriesError(
+                f"the arms' accumulations have no common multiple up to {MOST_MICROBATCHES:,}: {listed(accumulations)}."
+            )
         return max(1, self.epochs * Stream(dataset.train, context, config).length // once) * once
 
 

@@ -11,7 +11,7 @@ from mlxstories.comparison import cells, workers
 from mlxstories.comparison.arms import Arm, changed
 from mlxstories.comparison.cells import Cell, Setting
 from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, listed
 from mlxstories.training.phases import override
 
 BUDGETS = ("tokens", "updates")
@@ -39,7 +39,7 @@ class StudyConfig:
     def __post_init__(self):
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
-            raise StoriesError(f"two arms have the same name: {', '.join(names)}.")
+            raise StoriesError(f"two arms have the same name: {listed(names)}.")
         if len(names) < 2:
             raise StoriesError("a comparison needs at least 2 arms.")
 

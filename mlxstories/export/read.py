@@ -96,7 +96,7 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
 
 def _weights(source: Path, shape: Shape, described: dict, config: ModelConfig) -> Arrays:
     arrays: Arrays = {}
-    files = sorted(source.glob("model*.safetensors"))
+    files = sorted(file for file in source.glob("model*.safetensors") if file.is_file())
     if not files:
         raise StoriesError(f"{source} has no model.safetensors: it is not a whole exported model.")
     try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlxstories.checks import check_number
 from mlxstories.errors import StoriesError
 
 MOST = 10_000_000  # of any number that shapes a model
+MOST_CONTEXT = 1_000_000  # tokens, for which weights need not be as long
+MOST_LAYERS = 1000  # each of which is an object, before a weight is drawn
 CHOICES = {
     "arch": ("decoder", "encoder"),
     "norm": ("rms", "layer"),
@@ -61,10 +64,10 @@ class ModelConfig:
             if value not in choices:
                 raise StoriesError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
         for name in ("vocab_size", "dim", "layers", "heads", "context"):
-            _check_positive(name, getattr(self, name))
+            check_size(name, getattr(self, name))
         if self.hidden is None:
             object.__setattr__(self, "hidden", _default_hidden(self.dim, self.feed_forward))
-        _check_positive("hidden", self.hidden)
+        check_size("hidden", self.hidden)
         if self.dim % self.heads:
             raise StoriesError(
                 f"heads must divide dim; got {self.heads} heads for a width of {self.dim}. "
@@ -85,9 +88,10 @@ class ModelConfig:
             )
 
 
-def _check_positive(name: str, value) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
-        raise StoriesError(f"{name} must be a whole number from 1 to {MOST:,}; got {value!r}")
+def check_size(name: str, value: object) -> None:
+    """Raises StoriesError unless ``value`` can be the number called ``name`` of a model."""
+    most = MOST_LAYERS if "layer" in name else MOST_CONTEXT if name == "context" else MOST
+    check_number(name, value, at_least=1, at_most=most, whole=True)
 
 
 def _default_hidden(dim: int, feed_forward: str) -> int:

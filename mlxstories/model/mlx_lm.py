@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxstories.backend import memory
 from mlxstories.errors import StoriesError
-from mlxstories.model.config import SIZES
-from mlxstories.model.mlx_lm_arguments import Size, architecture, small_arguments
+from mlxstories.model.config import SIZES, check_size
+from mlxstories.model.mlx_lm_arguments import LAYERS, Size, architecture, small_arguments
 
 PREFIX = "mlx-lm:"
 
@@ -36,6 +37,12 @@ class MlxLmConfig:
     arch: ClassVar[str] = "decoder"
     separator: ClassVar[None] = None
 
+    def __post_init__(self):
+        sizes = {"vocab_size": self.vocab_size, "context": self.context}
+        layers = {name: self.arguments[name] for name in LAYERS if self.arguments.get(name) is not None}
+        for name, value in {**sizes, **layers}.items():
+            check_size(name, value)
+
     @classmethod
     def of_size(cls, name: str, size: str, vocab_size: int, context: int = 256, **shape: int) -> MlxLmConfig:
         """The architecture ``name`` in a named size, of which ``layers``, ``dim``, ``heads`` and ``hidden`` may differ.
@@ -50,6 +57,8 @@ class MlxLmConfig:
         if parts["dim"] % (2 * parts["heads"]):
             raise StoriesError(f"dim / heads must be even; got {parts['dim']} / {parts['heads']}.")
         parts.setdefault("hidden", 2 * parts["dim"])
+        for part, value in {**parts, "context": context}.items():
+            check_size(part, value)
         arguments = small_arguments(name, Size(vocab_size, context=context, **parts))
         return cls(name, vocab_size, context, arguments)
 
@@ -79,6 +88,12 @@ class MlxLmModel(nn.Module):
 
     def new_cache(self, batch_size: int) -> TokenCache:
         """An empty cache for ``batch_size`` rows."""
+        config = self.config
+        memory.require(  # every step computes the logits of whole rows
+            4 * batch_size * config.context * config.vocab_size,
+            f"continuing {batch_size:,} rows of {config.context:,} tokens",
+            "take fewer, or a model of a smaller context",
+        )
         return TokenCache(
             mx.zeros((batch_size, self.config.context), dtype=mx.int32), mx.array(0, dtype=mx.int32)
         )

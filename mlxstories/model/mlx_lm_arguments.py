@@ -32,10 +32,12 @@ class Size:
         return self.dim // self.heads
 
 
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
+
 _NAMES: tuple[tuple[str, Callable[[Size], Any]], ...] = (
     ("vocab_size vocab_size_per_layer_input", lambda s: s.vocab_size),
     ("hidden_size n_embd d_model hidden_dim model_dim block_dim moe_hidden_size", lambda s: s.dim),
-    ("num_hidden_layers n_layer n_layers num_layers num_transformer_layers", lambda s: s.layers),
+    (" ".join(LAYERS), lambda s: s.layers),
     ("num_attention_heads n_head n_heads num_heads swa_num_attention_heads", lambda s: s.heads),
     ("num_key_value_heads num_kv_heads n_kv_heads swa_num_key_value_heads", lambda s: s.heads),
     ("head_dim v_head_dim swa_head_dim swa_v_head_dim rotary_dim index_head_dim global_head_dim lightning_head_dim",

@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlxstories.backend import memory
 from mlxstories.errors import StoriesError
 from mlxstories.model.cache import KVCache
 from mlxstories.model.config import ModelConfig
@@ -53,8 +54,18 @@ class Transformer(nn.Module):
         return self.head(self.features(tokens, cache))
 
     def new_cache(self, batch_size: int) -> KVCache:
-        """An empty cache for ``batch_size`` rows."""
-        return KVCache(self.config, batch_size)
+        """An empty cache for ``batch_size`` rows.
+
+        Raises:
+            StoriesError: it does not fit into memory.
+        """
+        cache, context = KVCache(self.config, batch_size), self.config.context
+        memory.require(
+            sum(array.nbytes for _, array in tree_flatten(cache.state)),  # not there yet
+            f"continuing {batch_size:,} rows of up to {context:,} tokens",
+            "take fewer, or a model of a smaller context",
+        )
+        return cache
 
     def features(self, tokens: mx.array, cache: KVCache | None = None) -> mx.array:
         """The normed output of the last block [B, T, D] for int tokens [B, T]."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx.optimizers import MultiOptimizer, Optimizer
 
+from mlxstories.checks import check_choice, check_flag, check_number
 from mlxstories.errors import StoriesError
-from mlxstories.optim.checks import check_choice, check_flag, check_number
 from mlxstories.optim.optimizers import SGD, AdamW, Lion, Muon, NAdamW
 from mlxstories.optim.schedules import Schedule, constant
 

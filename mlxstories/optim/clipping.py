@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories.optim.checks import check_number
+from mlxstories.checks import check_number
 
 
 def clip_by_global_norm(gradients, max_norm: float):

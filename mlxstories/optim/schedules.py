@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from mlxstories.checks import check_choice, check_number
 from mlxstories.errors import StoriesError
-from mlxstories.optim.checks import check_choice, check_number
 
 Schedule = Callable[[mx.array], mx.array]
 

@@ -29,6 +29,7 @@ from typing import Any
 
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
+from mlxstories.runs.config import check_types
 from mlxstories.storage.files import (
     new_directory,
     remove_directory,
@@ -132,10 +133,13 @@ class Run:
         """The path of a file of the run.
 
         Raises:
-            StoriesError: it is a symbolic link, which could lead out of the run's directory.
+            StoriesError: it is a symbolic link, which could lead out of the run's directory, or a pipe or device, at
+                which reading would wait.
         """
         path = self.path / name
         _refuse_links(path)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise StoriesError(f"{path} is no regular file: the run directory is damaged.")
         return path
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
@@ -148,13 +152,14 @@ class Run:
         config = read_json(path)
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise StoriesError(f"{path} is not a run configuration of format {FORMAT}.")
+        check_types(config, path)
         return config
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.load(self.file("tokenizer.json"))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; a last line cut short by a crash is left out."""
+        """The measurements of ``metrics.jsonl``; a last line cut short by a crash is left out."""
         path = self.file("metrics.jsonl")
         try:
             *lines, last = path.read_bytes().split(b"\n")
@@ -168,6 +173,10 @@ class Run:
                 raise StoriesError(f"{path} line {number} is not JSON: the file is damaged.") from error
         with contextlib.suppress(ValueError):
             records += [parse_json(last.decode())] if last else []
+        for number, record in enumerate(records, 1):
+            known = isinstance(record, dict) and record.get("split") in ("train", "val", "repair")
+            if not known or not isinstance(record.get("step"), int):
+                raise StoriesError(f"{path} line {number} is not a measurement: the file is damaged.")
         return records
 
     def append(self, record: dict[str, Any]) -> None:
@@ -201,12 +210,7 @@ class Run:
         """Drop the measurements after ``step`` (all at step 0, where training begins by measuring) and all repairs
         but these. Returns the measurements that stay."""
         records = self.metrics()
-        for number, record in enumerate(records, 1):
-            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-                raise StoriesError(
-                    f"{self.path / 'metrics.jsonl'} line {number} is not a measurement: the file is damaged."
-                )
-        kept = [record for record in records if record["step"] <= step and record.get("split") != "repair"]
+        kept = [record for record in records if record["step"] <= step and record["split"] != "repair"]
         kept = kept if step > 0 else []
         lines = sorted([*repairs, *kept], key=lambda record: record["step"])
         write_text(self.file("metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mlxstories.backend import blas
+from mlxstories.backend import blas, memory
 from mlxstories.runs.directory import RUNS
 
 PACKAGES = ("mlxstories", "mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "numpy", "tokenizers")
@@ -29,7 +29,7 @@ def environment() -> dict[str, Any]:
             "threads": os.cpu_count(),
         },
         "blas": {"name": library.name, "path": library.path},
-        "memory": device.get("memory_size") or _memory(),
+        "memory": memory.machine_memory(),
     }
 
 
@@ -66,7 +66,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlxstories.errors import StoriesError
 
+MOST_TEXT = 1 << 27  # characters of configurations, tokenizers and reports
 PARTIAL = ".mlxstories-partial"  # how the names of what is being written end; they begin with a dot
 
 
@@ -69,6 +70,23 @@ def remove_partial(folder: Path, older_than: float = float("inf")) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of configuration; ValueError if it is not UTF-8.
+
+    Raises:
+        StoriesError: it is a pipe or device, at which reading would wait, or too large to be such a file.
+    """
+    if path.exists() and not path.is_file():
+        raise StoriesError(f"{path} is no regular file: give another.")
+    with open(path, encoding="utf-8") as file:
+        text = file.read(MOST_TEXT)
+        if file.read(1):
+            raise StoriesError(
+                f"{path} is larger than {MOST_TEXT / 2**20:.0f} MiB: it is not what it should be."
+            )
+    return text
 
 
 def write_text(path: Path, text: str) -> None:

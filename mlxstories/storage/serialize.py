@@ -11,6 +11,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn
 
 from mlxstories.errors import StoriesError
+from mlxstories.storage.files import read_text
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def read_json(path: Path) -> Any:
         StoriesError: the file is missing, unreadable or not JSON.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path))
     except FileNotFoundError as error:
         raise StoriesError(f"{path} is missing: the directory is not a whole run.") from error
     except (OSError, ValueError) as error:

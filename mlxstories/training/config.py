@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlxstories.checks import check_choice, check_number
 from mlxstories.errors import StoriesError
 
 
@@ -40,16 +41,12 @@ class TrainingConfig:
     def __post_init__(self):
         for name in ("epochs", "steps", "batch_size", "log_every", "evaluations", "keep", "every"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise StoriesError(f"{name} must be at least 1, not {value}.")
-        if self.max_repairs < 0:
-            raise StoriesError(f"max_repairs must be at least 0, not {self.max_repairs}.")
-        if self.layout not in ("packed", "padded"):
-            raise StoriesError(f"layout must be packed or padded, not {self.layout!r}.")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise StoriesError(f"dtype must be float32 or bfloat16, not {self.dtype!r}.")
-        if not 0 <= self.seed < 2**31:
-            raise StoriesError(f"seed must lie between 0 and {2**31 - 1}, not {self.seed}.")
+            if value is not None:
+                check_number(name, value, at_least=1, whole=True)
+        check_number("max_repairs", self.max_repairs, at_least=0, whole=True)
+        check_choice("layout", self.layout, ("packed", "padded"))
+        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        check_number("seed", self.seed, at_least=0, at_most=2**31 - 1, whole=True)
 
     def share(self, processes: int) -> int:
         """Rows of a microbatch that each of so many processes reads.

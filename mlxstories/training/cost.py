@@ -13,8 +13,9 @@ from mlxstories.batch import Batch
 from mlxstories.model import ModelConfig, parameter_count
 from mlxstories.optim import build_optimizer
 from mlxstories.optim.schedules import constant
-from mlxstories.training.experiment import new_model
+from mlxstories.training.experiment import planned_model
 from mlxstories.training.losses import objective
+from mlxstories.training.memory import kept_floats, require_for_training
 from mlxstories.training.phases import PHASE_1
 from mlxstories.training.step import TrainStep
 
@@ -49,16 +50,19 @@ def training_cost(config: ModelConfig, batch_size: int) -> Cost:
 
     Matrix products need 2 FLOPs a weight and token forward and twice that backward, attention 4 D a pair of positions
     and layer forward (Chowdhery et al. 2022, appendix B).
+
+    Raises:
+        StoriesError: no such update fits into this machine's memory.
     """
     dim, hidden, context = config.dim, config.hidden, config.context
     widening = 2 if config.feed_forward == "swiglu" else 1
     weights = config.layers * (4 * dim * dim + (widening + 1) * dim * hidden) + config.vocab_size * dim
     seen = context if config.arch == "encoder" else (context + 1) / 2
     tokens = batch_size * context
-    kept = config.layers * (8 * dim + config.heads * context + (widening + 1) * hidden) + 2 * dim
     step = _phase_1(config)
+    require_for_training(step.model, step.optimizer.state, batch_size, mx.float32)
     parameters = parameter_count(step.model)
-    activations = _FLOAT * tokens * kept
+    activations = _FLOAT * tokens * kept_floats(config)
     return Cost(
         parameters,
         tokens,
@@ -70,7 +74,7 @@ def training_cost(config: ModelConfig, batch_size: int) -> Cost:
 
 
 def _phase_1(config: ModelConfig) -> TrainStep:
-    model = new_model(config, 0)
+    model = planned_model(config, 0)
     optimizer = build_optimizer(PHASE_1.optimizer, constant(PHASE_1.optimizer.learning_rate))
     return TrainStep(model, optimizer, objective(config), clip_norm=PHASE_1.clip_norm)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxstories.backend import memory
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.distributed import ALONE, Group
 from mlxstories.distributed.following import Following
@@ -22,6 +23,7 @@ from mlxstories.runs.directory import Checkpoint, Run, write_json, write_text
 from mlxstories.storage.serialize import from_dict, to_dict
 from mlxstories.training.config import TrainingConfig, require_alone
 from mlxstories.training.evaluation import Evaluation
+from mlxstories.training.memory import require_for_training
 from mlxstories.training.phases import PHASE_1, Phase
 from mlxstories.training.trainer import Trainer
 
@@ -35,12 +37,17 @@ def new_model(config: ModelConfig | MlxLmConfig, seed: int) -> Transformer:
     Raises:
         StoriesError: its weights do not fit into memory.
     """
+    model = planned_model(config, seed)
+    mx.eval(model.parameters())
+    return model
+
+
+def planned_model(config: ModelConfig | MlxLmConfig, seed: int) -> Transformer:
+    """A model whose weights are yet to be drawn."""
     mx.random.seed(seed)
     model = build_model(config)
-    try:
-        mx.eval(model.parameters())
-    except RuntimeError as error:  # how MLX reports a failed allocation
-        raise StoriesError(f"the model does not fit into memory ({error}): take a smaller one.") from error
+    count = parameter_count(model)
+    memory.require(4 * count, f"a model of {count:,} parameters", "take a smaller one")
     return model
 
 
@@ -122,9 +129,12 @@ def _trainer(
     """At step 0, with new weights."""
     if training.max_repairs:
         require_alone(group.size)
-    training.share(group.size)
-    model = new_model(model_config, training.seed)
-    return Trainer(model, phase, dataset, training, run, report, group=group)
+    rows = training.share(group.size)
+    model = planned_model(model_config, training.seed)
+    trainer = Trainer(model, phase, dataset, training, run, report, group=group)
+    require_for_training(model, trainer.optimizer.state, rows, getattr(mx, training.dtype))
+    mx.eval(model.parameters())
+    return trainer
 
 
 def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlxstories.checks import check_flag, check_number
 from mlxstories.errors import StoriesError
 from mlxstories.optim.build import OptimizerConfig
-from mlxstories.optim.checks import check_flag, check_number
 from mlxstories.optim.schedules import ScheduleConfig
+
+LONGEST_NAME = 100  # characters, for it is shown in tables and figures
+MOST_MICROBATCHES = 10_000  # of an update, which nothing interrupts
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Phase:
         schedule: the learning rate's shape.
         label_smoothing: share of the target's probability spread over the vocabulary, [0, 1). In training
             only; losses that are reported are never smoothed.
-        accumulation: microbatches to an update.
+        accumulation: microbatches to an update, at most MOST_MICROBATCHES.
         clip_norm: highest global gradient norm, or None.
         qk_norm: normalise queries and keys (a part of the model that belongs to the recipe).
     """
@@ -37,8 +40,12 @@ class Phase:
     qk_norm: bool = False
 
     def __post_init__(self):
+        if not (isinstance(self.name, str) and self.name.isprintable() and len(self.name) <= LONGEST_NAME):
+            raise StoriesError(
+                f"name must be a text of at most {LONGEST_NAME} characters in one line; got {self.name!r}."
+            )
         check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
-        check_number("accumulation", self.accumulation, at_least=1, whole=True)
+        check_number("accumulation", self.accumulation, at_least=1, at_most=MOST_MICROBATCHES, whole=True)
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0)
         check_flag("qk_norm", self.qk_norm)

@@ -96,14 +96,14 @@ def read_accounts(runs: Sequence[Run]) -> list[Account]:
 
 def _read(run: Run, label: str) -> Account:
     config, records = run.config, run.metrics()
-    begun = any(isinstance(record, dict) and record.get("split") == "train" for record in records)
+    begun = any(record["split"] == "train" for record in records)
     curves = None
     if begun:
         (curves,) = read_curves([run])
     path = run.file("result.json")
     result = read_json(path) if path.is_file() else None
     floor = config.get("floor") or {}
-    validations = [r for r in records if isinstance(r, dict) and r.get("split") == "val"]
+    validations = [r for r in records if r["split"] == "val"]
     last = result or (validations[-1] if validations else None)
     try:
         known = {"floor": floor.get("nats"), "ceiling": floor.get("accuracy")}

@@ -67,6 +67,14 @@ def test_prepare_then_use(tmp_path):
     assert shown.count("Tom saw") == 2
 
 
+def test_sources_that_are_refused_leave_no_directory(tmp_path):
+    bad = tmp_path / "a.jsonl"
+    bad.write_text('{"text": "Tom ran."}\n{"text": "Tom \\ud800."}\n')
+    result = run("prepare", str(bad), "--to", str(tmp_path / "shards"))
+    assert result.exit_code == 2 and "line 2: '\\ud800' is half a character" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
 def test_only_a_whole_directory_is_verified(tmp_path):
     result = run("verify", str(tmp_path))
     assert result.exit_code == 2 and "is no prepared directory" in result.output
@@ -83,7 +91,7 @@ def test_only_a_whole_directory_is_verified(tmp_path):
         (("show", "--stories", "0"), "0 is not in the range"),
         (("show", "--data", "tinystories", "--floor"), "built-in stories alone"),
         (("stats", "--data", "missing.txt"), "missing.txt does not exist"),
-        (("stats", "--stories", "-1"), "stories must be at least 1; got -1"),
+        (("stats", "--stories", "-1"), "-1 is not in the range"),
         (("stats", "--data", "stories", "--data", "x.txt"), "cannot be mixed"),
         (("stats", "--tokenizer", "syllable"), "'syllable' is not one of"),
     ],

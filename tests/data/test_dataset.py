@@ -164,13 +164,13 @@ def test_tinystories_come_from_the_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stories": 0}, "stories must be at least 1; got 0"),
-        ({"stories": -4}, "stories must be at least 1; got -4"),
-        ({"validation": 0}, "validation must be at least 1; got 0"),
+        ({"stories": 0}, "stories must be a whole number from 1 to 10,000,000; got 0"),
+        ({"stories": -4}, "stories must be a whole number from 1 to 10,000,000; got -4"),
+        ({"validation": 0}, "validation must be a whole number from 1 to 10,000,000; got 0"),
         ({"tokenizer": "words"}, "tokenizer must be one of word, char, bpe; got 'words'"),
         ({"split": "random"}, "split must be one of"),
         ({"separator": ","}, "separator must be one of"),
-        ({"vocab_size": 3}, "vocab_size must be at least 4 and at most 10,000,000; got 3"),
+        ({"vocab_size": 3}, "vocab_size must be a whole number from 4 to 10,000,000; got 3"),
         ({"source": ()}, "no source of stories"),
         ({"source": ("stories", "x.txt")}, "cannot be mixed"),
     ],

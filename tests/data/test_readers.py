@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from mlxstories.data.readers import read_documents
+from mlxstories.data.readers import MARK, read_documents
 from mlxstories.errors import StoriesError
 
 MARKED = "One.\nStill one.\n<|endoftext|>\nTwo.\n\nStill two.\n<|endoftext|>\n"
@@ -91,6 +94,7 @@ def test_parquet(tmp_path):
         ("a.jsonl", b'{"text": 1}\n', "line 1: no text in the field 'text'"),
         ("a.jsonl", b'["One."]\n', "line 1: no text in the field 'text'"),
         ("a.jsonl", b'{"text": "One."}\n{"text": ', "line 2: not JSON"),
+        ("a.jsonl", b'{"text": "Tom \\ud800."}\n', r"line 1: '\\ud800' is half a character"),
         ("a.parquet", b"PAR1 but not really", "not a parquet file or is damaged"),
     ],
 )
@@ -118,3 +122,30 @@ def test_stories_are_given_out_before_the_file_ends(file):
     assert [next(documents), next(documents)] == ["One.", "Two."]
     with pytest.raises(StoriesError, match="not UTF-8"):
         next(documents)
+
+
+def test_odd_tables(tmp_path):
+    path = tmp_path / "a.parquet"
+    twice = pyarrow.table([pyarrow.array(["One."]), pyarrow.array(["Two."])], names=["text", "text"])
+    pyarrow.parquet.write_table(twice, path)
+    with pytest.raises(StoriesError, match="2 columns named 'text'"):
+        read(path)
+    pyarrow.parquet.write_table(pyarrow.table({f"column {i}": [i] for i in range(300)}), path)
+    with pytest.raises(StoriesError, match="column 19 and 280 more by --field"):
+        read(path)
+
+
+def test_many_stories_on_one_line_take_time_by_their_number(file):
+    path = file("a.txt", MARK.join(f"Tom saw {i} birds." for i in range(100_000)))
+    began = time.process_time()
+    assert len(read(path)) == 100_000
+    assert time.process_time() - began < 5  # by the square: minutes
+
+
+def test_a_large_binary_file_is_refused_at_its_first_zero(tmp_path):
+    path = tmp_path / "a.txt"
+    with open(path, "wb") as sparse:
+        sparse.write(b"x" * 100)
+        sparse.truncate(1 << 40)
+    with pytest.raises(StoriesError, match=r"a zero byte at byte 100\)"):
+        read(path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxstories.data import source
-from mlxstories.data.splits import distinct, near_duplicates, split
+from mlxstories.data.splits import distinct, fingerprint, near_duplicates, split
 from mlxstories.errors import StoriesError
 
 
@@ -81,3 +83,10 @@ def test_near_duplicates_of_large_corpora_compare_a_spread(monkeypatch):
     found = near_duplicates([f"one two three {i}" for i in range(100)], ["one two three 90"])
     assert found.compared == (10, 1) and found.total == (100, 1)
     assert found.examples[0][1] == 90
+
+
+def test_marks_by_the_thousand_take_time_by_their_number():
+    began = time.process_time()
+    fingerprint("e" + "\u0301\u0323" * 200_000)  # each pair out of order
+    assert time.process_time() - began < 5  # by the square: minutes
+    assert fingerprint("Cafe\u0301") == fingerprint("Caf\u00e9")

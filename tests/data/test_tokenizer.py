@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlxstories.data import source
+from mlxstories.data import source, tokenizer
 from mlxstories.data.tokenizer import END, KINDS, MASK, SPECIALS, UNKNOWN, Tokenizer, normalise, words
 from mlxstories.errors import StoriesError
 
@@ -207,3 +207,19 @@ def test_ids_outside_the_vocabulary(index):
 WORD = Tokenizer.train("word", TEXTS)
 CHAR = Tokenizer.train("char", TEXTS)
 BPE = Tokenizer.train("bpe", TEXTS, 500)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    texts = [*TEXTS, "aB1é \t'’‘“”\"«»„.,;:!?-—_()[]{}…%$<|>`\u0301\u00a0"]
+    return {kind: Tokenizer.train(kind, texts, 400) for kind in KINDS}
+
+
+@given(st.sampled_from(KINDS), MARKS)
+@settings(deadline=None, max_examples=200)
+def test_a_long_text_is_encoded_in_parts_as_in_one(trained, kind, text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "_PART", 1)
+        (tokens,) = trained[kind].encode_batch([text])
+        assert "".join(tokenizer.parts(text)) == text
+    assert tokens.tolist() == trained[kind].encode(text)

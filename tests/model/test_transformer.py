@@ -111,7 +111,7 @@ def test_dropout_is_off_in_evaluation():
         ({"dim": 7, "heads": 7, "positions": "sinusoidal"}, "even dim; got 7"),
         ({"dropout": 1.0}, "dropout must be in [0, 1); got 1.0"),
         ({"dropout": float("nan")}, "dropout must be in"),
-        ({"layers": 0}, "layers must be a whole number from 1 to 10,000,000; got 0"),
+        ({"layers": 0}, "layers must be a whole number from 1 to 1,000; got 0"),
         ({"context": -5}, "context must be"),
         ({"hidden": 0}, "hidden must be"),
         ({"dim": 2.5}, "dim must be"),

@@ -53,4 +53,4 @@ def test_the_command():
     )
     assert found["least_seconds"]["step"] > 0
     refused = CliRunner().invoke(main, ["info", "--cost", "--batch-size", "0"])
-    assert refused.exit_code == 2 and "--batch-size must be at least 1" in refused.output
+    assert refused.exit_code == 2 and "0 is not in the range" in refused.output

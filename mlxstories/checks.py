@@ -1,11 +1,13 @@
-"""Range checks shared by the configurations of this package."""
+"""Range checks shared by all configurations."""
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable
 
 from mlxstories.errors import StoriesError
+
+MOST_WHOLE = 10**9  # of what no machine could do, or only in years
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -30,22 +32,24 @@ def check_number(
     at_most: float | None = None,
     whole: bool = False,
 ) -> None:
-    """Raises StoriesError unless ``value`` is a finite number within the bounds."""
+    """Raises StoriesError unless ``value`` is a finite number within the bounds; whole ones end at ``MOST_WHOLE``."""
     kind = int if whole else (int, float)
+    if whole and at_most is None:
+        at_most = MOST_WHOLE
     wanted = [
         text.format(bound)
         for text, bound in (
-            ("above {}", above),
-            ("at least {}", at_least),
-            ("below {}", below),
-            ("at most {}", at_most),
+            ("above {:,}", above),
+            ("at least {:,}", at_least),
+            ("below {:,}", below),
+            ("at most {:,}", at_most),
         )
         if bound is not None
     ]
     good = (
         isinstance(value, kind)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and abs(value) <= sys.float_info.max  # of an integer, whose size has no end, too
         and (above is None or value > above)
         and (at_least is None or value >= at_least)
         and (below is None or value < below)
@@ -53,4 +57,7 @@ def check_number(
     )
     if not good:
         what = "a whole number" if whole else "a number"
-        raise StoriesError(f"{name} must be {what} {' and '.join(wanted)}; got {value!r}.")
+        limits = " and ".join(wanted)
+        if at_least is not None and at_most is not None:
+            limits = f"from {at_least:,} to {at_most:,}"
+        raise StoriesError(f"{name} must be {what} {limits}; got {value!r}.")
