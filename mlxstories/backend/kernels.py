@@ -37,6 +37,11 @@ def chunk_elements() -> int:
     return 1 << 21 if on_cpu() else 1 << 25
 
 
+def copies_pay() -> bool:
+    """Whether putting arrays side by side costs less than a start of each kernel for every one of them."""
+    return not on_cpu()
+
+
 def streams() -> list[mx.Stream]:
     """Where parts of a batch run at the same time: a CPU stream is one thread, a GPU needs no help."""
     if not on_cpu():
