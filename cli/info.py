@@ -12,9 +12,7 @@ from mlxstories.cli.recipe import model_options
 
 @click.command("info")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--cost", is_flag=True, help="What an update of phase 1 costs on the model that the options describe."
-)
+@click.option("--cost", is_flag=True, help="What an update costs on the model that the options describe.")
 @model_options
 @click.option("--vocab-size", default=8192, show_default=True, help="Tokens in that model's vocabulary.")
 @click.option(
@@ -77,7 +75,11 @@ def _in_words(facts: dict) -> str:
             f"arithmetic        {facts['flops'] / 1e9:,.1f} GFLOP an update",
             f"memory traffic    {facts['moved_bytes'] / 2**20:,.0f} MiB an update at least",
             f"activations       {facts['activation_bytes'] / 2**20:,.0f} MiB kept for the backward pass",
-            f"operations        {facts['operations']:,} an update, a compiled kernel counted once",
+            *(
+                f"phase {number}           {part['launches']:,} launches an update, {part['operations']:,} operations "
+                f"with views, described in {1e3 * part['host_seconds']:.1f} ms"
+                for number, part in facts["handed"].items()
+            ),
             f"this machine      {machine['flops'] / 1e9:,.0f} GFLOP/s in matrix products, "
             f"{machine['bandwidth'] / 1e9:,.1f} GB/s",
             f"least time        {1e3 * least['arithmetic']:,.1f} ms of arithmetic on one stream, "
