@@ -160,7 +160,7 @@ def _mlx(shape: dict, tokens: np.ndarray, dtype: str, folder: Path, _compiled: b
     from mlxstories.batch import Batch
     from mlxstories.model import ModelConfig, parameter_count
     from mlxstories.optim import OptimizerConfig, build_optimizer
-    from mlxstories.training.cost import operations
+    from mlxstories.training.cost import handed
     from mlxstories.training.experiment import new_model
     from mlxstories.training.losses import objective
     from mlxstories.training.step import TrainStep
@@ -179,7 +179,7 @@ def _mlx(shape: dict, tokens: np.ndarray, dtype: str, folder: Path, _compiled: b
         result = train(batches[index % len(batches)], index)
         return float(result.nats) / float(result.tokens)
 
-    return step, {"parameters": parameter_count(model)}, base, lambda: operations(train, batches[0])
+    return step, {"parameters": parameter_count(model)}, base, lambda: handed(train, batches[0]).operations
 
 
 def resident(key: str) -> int:

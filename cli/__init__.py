@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import platform
 import shlex
+import sys
 import time
 
 import click
@@ -53,6 +55,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx):
         try:
+            _on_apple_silicon_if_on_a_mac()
             with _in_one_line():
                 return super().invoke(ctx)
         except click.UsageError:
@@ -61,6 +64,15 @@ class _Commands(click.Group):
 
                 time.sleep(HEAD_START)  # a launcher gave all the same command
             raise
+
+
+def _on_apple_silicon_if_on_a_mac() -> None:
+    """MLX would say of an Intel Python only that a library does not load."""
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        raise click.UsageError(
+            f"this Python is built for {platform.machine()}, under Rosetta or on an Intel Mac, and MLX needs Apple "
+            "silicon: install an arm64 Python and mlxstories in it (docs/mac.md)."
+        )
 
 
 @contextlib.contextmanager

@@ -13,14 +13,18 @@ from mlxstories.cli.recipe import model_options
 
 @click.command("info")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--cost", is_flag=True, help="What an update costs on the model that the options describe.")
 @click.option(
-    "--cost", is_flag=True, help="What an update of phase 1 costs on the model that the options describe."
+    "--check", is_flag=True, help="Compare the device with the CPU, within a minute; exit 1 if a line fails."
 )
 @model_options
 @whole_option("--vocab-size", default=8192, help="Tokens in that model's vocabulary.")
 @whole_option("--batch-size", default=4, help="Rows of an update, each of the whole context.")
-def command(as_json, cost, model, vocab_size, batch_size):
-    """Show versions, device, BLAS, memory and where data and runs lie, or the cost of a training step."""
+def command(as_json, cost, check, model, vocab_size, batch_size):
+    """Show versions, device, BLAS, memory and where data and runs lie.
+
+    Or what an update costs, or whether the device computes what it should.
+    """
     from mlxstories.runs.environment import environment, places, warnings
 
     if cost:
@@ -28,6 +32,9 @@ def command(as_json, cost, model, vocab_size, batch_size):
         click.echo(json.dumps(facts, indent=2) if as_json else _in_words(facts))
         return
     facts = environment()
+    if check:
+        _check(facts, as_json)
+        return
     facts |= places() | {"warnings": warnings(facts)}
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -47,6 +54,34 @@ def command(as_json, cost, model, vocab_size, batch_size):
         click.echo(f"{name:<{width}}  {value}")
     for warning in facts["warnings"]:
         click.echo(f"warning: {warning}", err=True)
+
+
+def _check(facts: dict, as_json: bool) -> None:
+    from mlxstories.training import selfcheck, speed
+
+    device, versions = facts["device"], facts["versions"]
+    say = (lambda line: None) if as_json else click.echo
+    say(f"{device['kind']}, {device['name']}, {facts['platform']}, mlx {versions['mlx']}")
+    say(f"{selfcheck.subject()}\n")
+    say(f"{'':<45}   {'error':>8}   {'at most':>8}")
+    lines, rates = [], []
+    for line in selfcheck.check():
+        lines.append(line)
+        verdict = "ok" if line.passed else f"FAILED {line.reason}".rstrip()
+        say(f"{line.name:<45}   {line.error:>8.1e}   {line.tolerance:>8.1e}   {verdict}")
+    say(f"\n{'tokens a second':<45}   {'training':>8}   {'sampling':>8}")
+    for rate in speed.speeds():
+        rates.append(rate)
+        say(f"{rate.size:<45}   {rate.training:>8,.0f}   {rate.sampling:>8,.0f}")
+    if as_json:
+        parts = {
+            "lines": [dataclasses.asdict(line) | {"passed": line.passed} for line in lines],
+            "speeds": [dataclasses.asdict(rate) for rate in rates],
+        }
+        click.echo(json.dumps(facts | parts, indent=2))
+    if failed := [line.name for line in lines if not line.passed]:
+        say(f"\nFailed: {', '.join(failed)}. Please paste all of this into an issue.")
+        raise SystemExit(1)
 
 
 def _cost(model: dict, vocab_size: int, batch_size: int) -> dict:
@@ -73,7 +108,11 @@ def _in_words(facts: dict) -> str:
             f"arithmetic        {facts['flops'] / 1e9:,.1f} GFLOP an update",
             f"memory traffic    {facts['moved_bytes'] / 2**20:,.0f} MiB an update at least",
             f"activations       {facts['activation_bytes'] / 2**20:,.0f} MiB kept for the backward pass",
-            f"operations        {facts['operations']:,} an update, a compiled kernel counted once",
+            *(
+                f"phase {number}           {part['launches']:,} launches an update, {part['operations']:,} operations "
+                f"with views, described in {1e3 * part['host_seconds']:.1f} ms"
+                for number, part in facts["handed"].items()
+            ),
             f"this machine      {machine['flops'] / 1e9:,.0f} GFLOP/s in matrix products, "
             f"{machine['bandwidth'] / 1e9:,.1f} GB/s",
             f"least time        {1e3 * least['arithmetic']:,.1f} ms of arithmetic on one stream, "

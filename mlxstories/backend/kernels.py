@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import mlx.core as mx
 import numpy as np
@@ -22,8 +24,22 @@ blas.install()
 _SMALL = 4096  # elements, for which a polynomial's several loops cost more than they save
 
 
+_as_on_gpu = False
+
+
 def on_cpu() -> bool:
-    return mx.default_device().type == mx.cpu
+    return mx.default_device().type == mx.cpu and not _as_on_gpu
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Take a GPU's branches wherever this is, to examine them."""
+    global _as_on_gpu
+    before, _as_on_gpu = _as_on_gpu, True
+    try:
+        yield
+    finally:
+        _as_on_gpu = before
 
 
 if on_cpu():
@@ -35,6 +51,11 @@ if on_cpu():
 def chunk_elements() -> int:
     """Logits to handle at once: what a CPU's cache holds, or enough to fill a GPU."""
     return 1 << 21 if on_cpu() else 1 << 25
+
+
+def copies_pay() -> bool:
+    """Whether putting arrays side by side costs less than a start of each kernel for every one of them."""
+    return not on_cpu()
 
 
 def streams() -> list[mx.Stream]:

@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxstories.backend import kernels
+from mlxstories.backend.embedding import repeatable
 from mlxstories.model.cache import KVCache
 from mlxstories.model.config import ModelConfig
 
@@ -18,6 +19,14 @@ ROPE_BASE = 10000.0
 def build_norm(config: ModelConfig) -> nn.Module:
     """The norm of a configuration, over the last of [B, T, D]."""
     return nn.RMSNorm(config.dim, EPS) if config.norm == "rms" else nn.LayerNorm(config.dim, EPS)
+
+
+class Embedding(nn.Embedding):
+    """MLX's embedding, with a gradient that repeats on a GPU."""
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """Int [...] in [0, V) -> [..., D]."""
+        return repeatable(super().__call__(tokens), self.weight, tokens)
 
 
 class Attention(nn.Module):

@@ -13,7 +13,7 @@ from mlxstories.backend import memory
 from mlxstories.errors import StoriesError
 from mlxstories.model.cache import KVCache
 from mlxstories.model.config import ModelConfig
-from mlxstories.model.layers import Block, build_norm
+from mlxstories.model.layers import Block, Embedding, build_norm
 
 EMBEDDING_STD = 0.02  # Radford et al. 2019
 TIED_LOGIT = 5.12  # the most a tied model may say at first for the token it just read, 0.02 * 256
@@ -35,9 +35,9 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.dim)
+        self.embed = Embedding(config.vocab_size, config.dim)
         if config.positions == "learned":
-            self.position = nn.Embedding(config.context, config.dim)
+            self.position = Embedding(config.context, config.dim)
         self.blocks = [Block(config) for _ in range(config.layers)]
         self.norm = build_norm(config)
         self.dropout = nn.Dropout(config.dropout)

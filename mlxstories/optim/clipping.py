@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from mlxstories.backend import kernels
 from mlxstories.checks import check_number
+from mlxstories.optim.stacks import stacks
 
 
 def clip_by_global_norm(gradients, max_norm: float):
@@ -23,8 +26,14 @@ def clip_by_global_norm(gradients, max_norm: float):
 
 def parameter_norms(gradients) -> mx.array:
     """The L2 norm of each gradient of a tree, float32 [P], in the order of ``tree_flatten``."""
-    squares = [mx.square(gradient.astype(mx.float32)).sum() for _, gradient in tree_flatten(gradients)]
-    return mx.sqrt(mx.stack(squares))
+    leaves = [gradient.astype(mx.float32) for _, gradient in tree_flatten(gradients)]
+    if not kernels.copies_pay():
+        return mx.sqrt(mx.stack([mx.square(leaf).sum() for leaf in leaves]))
+    order, sums = [], []
+    for indices, stack in stacks(leaves):
+        order += indices
+        sums.append(mx.square(stack).reshape(len(indices), -1).sum(axis=1))
+    return mx.sqrt(mx.concatenate(sums)[mx.array(np.argsort(order))])
 
 
 def clip_factor(norm: mx.array, max_norm: float) -> mx.array:

@@ -10,14 +10,17 @@ multiplier scale it, not the rate); *coupled* decay adds weight_decay * w to the
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.checks import check_number
 from mlxstories.optim.schedules import Schedule
+from mlxstories.optim.stacks import stacks
 
 
 class _Rule(Optimizer):
@@ -277,11 +280,25 @@ class Muon(_Rule):
             raise ValueError(f"Muon updates matrices; got a parameter of shape {parameter.shape}")
         super().init_single(parameter, state)
 
-    def step_from(self, g: mx.array, w: mx.array, state: dict, lr: mx.array) -> mx.array:
-        m = state["m"] + (1 - self.momentum) * (g - state["m"])
-        state["m"] = m
-        update = orthogonalize(g + self.momentum * (m - g))
-        return self._decayed(w, lr) - lr * (0.2 * math.sqrt(max(w.shape))) * update
+    def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
+        if not self._initialized:
+            self.init(gradients)
+        ahead = tree_map(self._ahead, gradients, self.state)
+        directions = {}
+        for indices, stack in stacks([u for _, u in tree_flatten(ahead)]):
+            directions.update(zip(indices, orthogonalize(stack), strict=True))
+        order = itertools.count()
+        return super().apply_gradients(tree_map(lambda _: directions[next(order)], ahead), parameters)
+
+    def _ahead(self, gradient: mx.array, state: dict) -> mx.array:
+        """Nesterov's look ahead u, float32."""
+        g = gradient.astype(mx.float32)
+        m = state["m"] = state["m"] + (1 - self.momentum) * (g - state["m"])
+        return g + self.momentum * (m - g)
+
+    def step_from(self, direction: mx.array, w: mx.array, state: dict, lr: mx.array) -> mx.array:
+        """The new parameter, float32, from what is orthogonal already."""
+        return self._decayed(w, lr) - lr * (0.2 * math.sqrt(max(w.shape))) * direction
 
 
 def orthogonalize(matrix: mx.array, iterations: int = 5) -> mx.array:
@@ -289,12 +306,17 @@ def orthogonalize(matrix: mx.array, iterations: int = 5) -> mx.array:
 
     A quintic Newton-Schulz iteration with coefficients that are steep at zero rather than convergent (Jordan
     et al. 2024).
+
+    Args:
+        matrix: [..., R, C].
+        iterations: how often the polynomial is applied.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / mx.maximum(mx.linalg.norm(x), 1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.swapaxes(-1, -2) if tall else matrix
+    x = x / mx.maximum(mx.linalg.norm(x, axis=(-2, -1), keepdims=True), 1e-7)
     for _ in range(iterations):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.T if tall else x
+        gram = x @ x.swapaxes(-1, -2)
+        # a x + (b gram + c gram²) x, in products that add as they go
+        x = mx.addmm(x, mx.addmm(gram, gram, gram, alpha=c, beta=b), x, beta=a)
+    return x.swapaxes(-1, -2) if tall else x

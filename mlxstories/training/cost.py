@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +15,36 @@ import mlx.core as mx
 from mlxstories.batch import Batch
 from mlxstories.model import ModelConfig, parameter_count
 from mlxstories.optim import build_optimizer
-from mlxstories.optim.schedules import constant
+from mlxstories.optim.schedules import build_schedule
 from mlxstories.training.experiment import planned_model
 from mlxstories.training.losses import objective
 from mlxstories.training.memory import kept_floats, require_for_training
-from mlxstories.training.phases import PHASE_1
+from mlxstories.training.phases import PHASES, Phase
 from mlxstories.training.step import TrainStep
 
 _FLOAT = 4  # bytes
+
+
+# Another view of the same memory; Reshape and Flatten copy where the order of the numbers changes, which is not known
+# before they run.
+_VIEWS = {"Broadcast", "CustomTransforms", "Depends", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze",
+          "StopGradient", "Transpose", "Unflatten"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Handed:
+    """One update as the host hands it over. A GPU pays for each launch.
+
+    Attributes:
+        operations: in MLX's graph; those that one compiled kernel does count once.
+        launches: of these, those that do more than look at the same memory in another way; a concatenation copies each
+            of its inputs and counts once for each.
+        host_seconds: to build the graph again, the fastest of several times.
+    """
+
+    operations: int
+    launches: int
+    host_seconds: float
 
 
 @dataclass(frozen=True)
@@ -34,7 +59,7 @@ class Cost:
             used in chunks.
         moved_bytes: the least that goes to memory and back: weights read forward and backward; gradients written
             and read; weight and both moments read and written by AdamW; activations written and read.
-        operations: handed to the device; those that one compiled kernel does count once. A GPU pays for each.
+        handed: for each number of a phase, what its update hands to the device.
     """
 
     parameters: int
@@ -42,7 +67,7 @@ class Cost:
     flops: int
     activation_bytes: int
     moved_bytes: int
-    operations: int
+    handed: dict[int, Handed]
 
 
 def training_cost(config: ModelConfig, batch_size: int) -> Cost:
@@ -59,9 +84,9 @@ def training_cost(config: ModelConfig, batch_size: int) -> Cost:
     weights = config.layers * (4 * dim * dim + (widening + 1) * dim * hidden) + config.vocab_size * dim
     seen = context if config.arch == "encoder" else (context + 1) / 2
     tokens = batch_size * context
-    step = _phase_1(config)
-    require_for_training(step.model, step.optimizer.state, batch_size, mx.float32)
-    parameters = parameter_count(step.model)
+    steps = {number: _step(config, PHASES[number]) for number in (1, 3)}
+    require_for_training(steps[1].model, steps[1].optimizer.state, batch_size, mx.float32)
+    parameters = parameter_count(steps[1].model)
     activations = _FLOAT * tokens * kept_floats(config)
     return Cost(
         parameters,
@@ -69,14 +94,16 @@ def training_cost(config: ModelConfig, batch_size: int) -> Cost:
         round(3 * tokens * (2 * weights + config.layers * 4 * dim * seen)),
         activations,
         _FLOAT * parameters * (2 + 2 + 6) + 2 * activations,
-        operations(step, [_rows(config, batch_size)]),
+        {number: handed(step, [_rows(config, batch_size)]) for number, step in steps.items()},
     )
 
 
-def _phase_1(config: ModelConfig) -> TrainStep:
-    model = planned_model(config, 0)
-    optimizer = build_optimizer(PHASE_1.optimizer, constant(PHASE_1.optimizer.learning_rate))
-    return TrainStep(model, optimizer, objective(config), clip_norm=PHASE_1.clip_norm)
+def _step(config: ModelConfig, phase: Phase) -> TrainStep:
+    model = planned_model(dataclasses.replace(config, qk_norm=config.qk_norm or phase.qk_norm), 0)
+    rate = build_schedule(phase.schedule, phase.optimizer.learning_rate, 1000)
+    return TrainStep(
+        model, build_optimizer(phase.optimizer, rate), objective(config), clip_norm=phase.clip_norm
+    )
 
 
 def _rows(config: ModelConfig, batch_size: int) -> Batch:
@@ -84,11 +111,20 @@ def _rows(config: ModelConfig, batch_size: int) -> Batch:
     return Batch(tokens, tokens, mx.ones(tokens.shape))
 
 
-def operations(step: TrainStep, batches: Sequence[Batch]) -> int:
-    """Operations of one update, which is not computed; ``step`` cannot be used afterwards."""
+def handed(step: TrainStep, batches: Sequence[Batch], rounds: int = 20) -> Handed:
+    """What one update hands over, which is not computed; ``step`` cannot be used afterwards."""
+    mx.eval(step.model.state, step.optimizer.state, batches)  # or the graph would hold how they are made
     result, graph = step.prepare(batches, 0), io.StringIO()
     mx.export_to_dot(graph, step.model.state, step.optimizer.state, *result)
-    return graph.getvalue().count("shape=rectangle")
+    kinds = dict(re.findall(r'(\d+) \[label ?= ?"(\w+)", shape=rectangle', graph.getvalue()))
+    inputs = Counter(re.findall(r'" -> (\d+)', graph.getvalue()))
+    launches = (inputs[node] if kind == "Concatenate" else kind not in _VIEWS for node, kind in kinds.items())
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        step.prepare(batches, 0)
+        times.append(time.perf_counter() - began)
+    return Handed(len(kinds), sum(launches), min(times))
 
 
 @dataclass(frozen=True)

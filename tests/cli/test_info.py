@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from importlib.metadata import version
 
 from click.testing import CliRunner
@@ -30,3 +32,11 @@ def test_a_slow_blas_is_named_with_what_to_install(monkeypatch):
     monkeypatch.setattr(blas, "install", lambda: slow)
     result = CliRunner().invoke(main, ["info"])
     assert "warning: " in result.stderr and "pip install scipy-openblas32" in result.stderr
+
+
+def test_an_intel_python_on_a_mac_is_told_so(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    result = CliRunner().invoke(main, ["info"])
+    assert result.exit_code == 2
+    assert "built for x86_64" in result.stderr and "arm64" in result.stderr

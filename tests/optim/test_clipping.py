@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlxstories.backend import kernels
 from mlxstories.errors import StoriesError
 from mlxstories.optim import clip_by_global_norm
+from mlxstories.optim.clipping import parameter_norms
 
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=8), st.floats(1e-3, 1e4))
@@ -52,3 +54,14 @@ def test_bfloat16_norm_is_float32():
 def test_bad_max_norm():
     with pytest.raises(StoriesError, match="max_norm must be a number above 0; got 0"):
         clip_by_global_norm({"w": mx.ones(1)}, 0)
+
+
+def test_norms_are_the_same_by_stacks(monkeypatch):
+    shapes = {"a": (3, 4), "b": (5,), "c": (3, 4), "d": (), "e": (4, 3), "f": (5,)}
+    tree = {
+        name: mx.random.normal(shape, key=mx.random.key(i)) for i, (name, shape) in enumerate(shapes.items())
+    }
+    wanted = [np.linalg.norm(np.array(value)) for value in tree.values()]
+    for copies_pay in (False, True):
+        monkeypatch.setattr(kernels, "copies_pay", lambda answer=copies_pay: answer)
+        np.testing.assert_allclose(np.array(parameter_norms(tree)), wanted, rtol=1e-6)

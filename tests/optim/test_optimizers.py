@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_unflatten
 
+from mlxstories.backend import kernels
 from mlxstories.errors import StoriesError
 from mlxstories.optim import SGD, AdamW, Lion, Muon, NAdamW, orthogonalize
 from mlxstories.optim.schedules import linear
+from mlxstories.optim.stacks import stacks
 
 SCRIPT = Path(__file__).parents[1] / "golden" / "make_optim.py"
 _spec = importlib.util.spec_from_file_location("make_optim", SCRIPT)
@@ -204,6 +206,19 @@ def test_orthogonalize_flattens_singular_values(rows, columns, seed, scale):
     for _ in range(5):  # the iteration maps each singular value by the same odd polynomial
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
     np.testing.assert_allclose(np.array(orthogonalize(mx.array(matrix))), left * x @ right, atol=2e-4)
+
+
+def test_muons_matrices_go_together_as_they_go_alone(monkeypatch):
+    shapes = [(4, 6), (6, 4), (4, 6), (5, 5), (4, 6)]
+    weights = {str(i): mx.random.normal(shape, key=mx.random.key(i)) for i, shape in enumerate(shapes)}
+    gradients = {name: mx.sin(10 * w) for name, w in weights.items()}
+    alone = {name: Muon(1e-2).apply_gradients({name: g}, weights)[name] for name, g in gradients.items()}
+    for most in (1 << 20, 48, 1):  # stacks of all, of two, of one
+        monkeypatch.setattr(kernels, "chunk_elements", lambda most=most: most)
+        found = [len(indices) for indices, _ in stacks(list(weights.values()))]
+        assert max(found) == {1 << 20: 3, 48: 2, 1: 1}[most] and sum(found) == len(shapes)
+        for name, got in Muon(1e-2).apply_gradients(gradients, weights).items():
+            np.testing.assert_allclose(np.array(got), np.array(alone[name]), rtol=1e-5, atol=1e-6)
 
 
 def test_muon_refuses_what_is_not_a_matrix():

@@ -1,0 +1,22 @@
+"""Arrays of one shape as one: a GPU then starts a kernel for all of them in place of one for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+
+from mlxstories.backend import kernels
+
+
+def stacks(arrays: Sequence[mx.array]) -> Iterator[tuple[list[int], mx.array]]:
+    """Which of the arrays go together, and these as one [n, ...]; at most `kernels.chunk_elements` numbers each."""
+    groups: dict[tuple, list[int]] = {}
+    for index, array in enumerate(arrays):
+        groups.setdefault((array.shape, array.dtype), []).append(index)
+    for indices in groups.values():
+        most = max(1, kernels.chunk_elements() // max(1, arrays[indices[0]].size))
+        for start in range(0, len(indices), most):
+            part = indices[start : start + most]
+            first, *more = (arrays[i] for i in part)
+            yield part, mx.stack([first, *more]) if more else first[None]
