@@ -50,3 +50,17 @@ def test_links_of_the_readme_lead_somewhere():
 def test_the_version_comes_from_one_place():
     assert mlxstories.__version__ == version("mlxstories")
     assert f"## {mlxstories.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_hosted_ci_runs_the_commands_of_the_readme():
+    section = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .partition("## Install and run")[2]
+        .partition("\n## ")[0]
+    )
+    commands = [line for block in section.split("```")[1::2] for line in block.strip().splitlines()]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert len(commands) == 2
+    for command in [*commands, "mlxstories info --check"]:
+        assert f"- run: {command}\n" in workflow
