@@ -10,9 +10,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
 
+from mlxstories.ladder.bench.optimizers import parts
 from mlxstories.ladder.capture.copies import clone
 from mlxstories.ladder.capture.running import own_file
-from mlxstories.ladder.optimizers import parts
 
 _RATES = ("learning_rate", "lr", "rate", "step_size")
 _MARKS = (*_RATES, "state", "betas", "momentum", "weight_decay")

@@ -19,8 +19,8 @@ import numpy as np
 from mlxstories.errors import StoriesError
 from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.capture.patches import Patches
-from mlxstories.ladder.limits import TimeLimitError
 from mlxstories.ladder.subject import describe_error
+from mlxstories.ladder.time_limit import TimeLimitError
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OURS = str(Path(__file__).parents[2])

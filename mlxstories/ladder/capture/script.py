@@ -16,15 +16,16 @@ import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
+from mlxstories.findings import fold
 from mlxstories.ladder.capture.copies import clone, host, put_random_key, random_key, scalar
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.roles import Roles, read
 from mlxstories.ladder.capture.seen import DROPOUT, findings
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.where import located
-from mlxstories.ladder.finding import Diagnosis, fold
-from mlxstories.ladder.limits import TimeLimitError
+from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.subject import Subject, describe_error
+from mlxstories.ladder.time_limit import TimeLimitError
 
 _STEPS = 8  # updates that the script really makes while it is recorded
 _BATCHES = 160  # that are recorded, if it hands out so many

@@ -10,10 +10,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.findings import ERROR, Finding
 from mlxstories.ladder.capture.copies import host
 from mlxstories.ladder.capture.places import below, place
 from mlxstories.ladder.capture.record import Forward
-from mlxstories.ladder.finding import ERROR, Finding
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript

@@ -11,11 +11,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.findings import Finding
 from mlxstories.ladder.capture.copies import clone, leaves
 from mlxstories.ladder.capture.patches import Patches
 from mlxstories.ladder.capture.places import Line, Place, place
 from mlxstories.ladder.capture.running import own_file
-from mlxstories.ladder.finding import Diagnosis, Finding
+from mlxstories.ladder.diagnosis import Diagnosis
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
