@@ -1,14 +1,16 @@
 """Write the generated parts of the documentation.
 
     python docs/generate.py cli       # docs/cli.md: the help of every command
+    python docs/generate.py checks    # docs/checks.md: every check with its limits and their margins
     python docs/generate.py ladder    # the catalogue in docs/ladder.md: plants a fault for each code, minutes;
                                       # with --missing for new codes alone
 
-tests/docs checks that both are current.
+tests/docs checks that they are current.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import click
 
 DOCS = Path(__file__).parent
+MARGINS = DOCS.parent / "mlxstories" / "ladder" / "margins.json"
 BEGIN, END = "<!-- catalogue:begin -->", "<!-- catalogue:end -->"
 _WIDTH = 88
 
@@ -29,6 +32,12 @@ def main():
 def write_cli():
     """Write docs/cli.md."""
     (DOCS / "cli.md").write_text(cli(), encoding="utf-8")
+
+
+@main.command("checks")
+def write_checks():
+    """Write docs/checks.md."""
+    (DOCS / "checks.md").write_text(checks(), encoding="utf-8")
 
 
 @main.command("ladder")
@@ -50,6 +59,49 @@ def cli() -> str:
         text = context.command.get_help(context).rstrip()
         parts.append(f"## {context.command_path}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def checks() -> str:
+    """The page of every check: what it asks, what it can name, what it needs, and its limits with their margins."""
+    from mlxstories.ladder.registry import ANY, RUNGS, checks_of
+
+    margins = json.loads(MARGINS.read_text(encoding="utf-8")) if MARGINS.is_file() else {}
+    parts = [
+        "# Checks\n\nEvery question that the ladder asks, rung by rung, in the order in which it asks them. A check is "
+        "skipped, and says why, where the setup hands over less than it needs or an error found before makes its "
+        "answer meaningless. Limits stand with the readings that came nearest to them on healthy setups and on "
+        "faults, where these have been measured.\n"
+    ]
+    for rung in RUNGS:
+        parts.append(f"## {rung}\n")
+        for check in checks_of(rung):
+            named = ", ".join(f"[`{code}`](ladder.md#{code})" for code in check.causes)
+            facts = [f"Names: {named}." if named else ""]
+            facts += [f"Needs: {', '.join(f'`{field}`' for field in check.needs)}." if check.needs else ""]
+            if check.unless:
+                before = "any error" if check.unless == ANY else ", ".join(f"`{code}`" for code in check.unless)
+                facts.append(f"Skipped after {before}.")
+            parts.append(f"### {check.name}\n\n{_demoted(check.description)}\n\n{' '.join(filter(None, facts))}\n")
+            if check.limits:
+                parts.append(_limits(check, margins.get(check.name, {})))
+    return "\n".join(parts)
+
+
+def _demoted(description: str) -> str:
+    """Headings inside of a docstring as bold words, below those of the page."""
+    return re.sub(r"^#+ (.*)$\n?", r"**\1.** ", description, flags=re.M)
+
+
+def _limits(check, margins: dict) -> str:
+    rows = ["| limit | value | unit | on healthy setups | on faults |", "| --- | --- | --- | --- | --- |"]
+    for name, limit in check.limits.items():
+        healthy, fault = (_span(margins.get(name, {}).get(kind)) for kind in ("healthy", "fault"))
+        rows.append(f"| {name.replace('_', ' ')} | {limit.value:g} | {limit.unit} | {healthy} | {fault} |")
+    return "\n".join(rows) + "\n"
+
+
+def _span(readings) -> str:
+    return f"{readings[0]:.3g} to {readings[1]:.3g}" if readings else "–"
 
 
 def commands(context: click.Context) -> Iterator[click.Context]:
