@@ -1,6 +1,7 @@
-"""Every planted fault and every healthy subject through the ladder: recall, precision, false alarms, seconds.
+"""Every planted fault, its healthy twins and every healthy subject through the ladder: recall, precision, false
+alarms, seconds, and the margins of the ladder's limits.
 
-    python benchmarks/faults.py --seeds 0,1,2 --jobs 2 --json faults.json --docs
+    python benchmarks/faults.py --seeds 0,1,2 --jobs 2 --json faults.json --docs --margins
 
 Recall is the share of faults whose expected code is the first error; precision the share of subjects with an
 error whose first error is right, false alarms on healthy subjects counted.
@@ -9,12 +10,13 @@ error whose first error is right, false alarms on healthy subjects counted.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import statistics
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
@@ -22,12 +24,17 @@ import click
 # Threads that wait for each other cost tenfold where processes share cores, and small matrices gain nothing.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+MARGINS = ROOT / "mlxstories" / "ladder" / "margins.json"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the ladder said of a subject; ``expected`` is None for a healthy one."""
+    """What the ladder said of a subject; ``expected`` is None for a healthy one.
+
+    ``readings`` are (check, limit, lowest, highest) of what was held against the ladder's limits.
+    """
 
     name: str
     group: str
@@ -37,6 +44,7 @@ class Result:
     others: list[str]
     message: str
     seconds: float
+    readings: list[tuple[str, str, float, float]] = field(default_factory=list)
 
     @property
     def right(self) -> bool:
@@ -69,6 +77,11 @@ def diagnosed(kind: str, name: str, seed: int) -> Result:
 
         group, expected = FAULTS[name].group, FAULTS[name].code
         subject = built_in(seed=seed, fault=name)
+    elif kind == "twin":
+        from mlxstories.faults.recipe import healthy
+        from mlxstories.faults.twins import TWINS
+
+        group, expected, subject = "twins", None, TWINS[name].plant(healthy(seed)).subject(name)
     else:
         from healthy import HEALTHY
 
@@ -87,6 +100,10 @@ def diagnosed(kind: str, name: str, seed: int) -> Result:
         ],
         message=first.message if first else "",
         seconds=diagnosis.seconds,
+        readings=[
+            (check, limit, min(gauge.readings), max(gauge.readings))
+            for (check, limit), gauge in diagnosis.gauges.items()
+        ],
     )
 
 
@@ -94,8 +111,9 @@ def tasks(seeds: list[int], only: tuple[str, ...], which: str) -> list[tuple[str
     from healthy import HEALTHY
 
     from mlxstories.faults import FAULTS
+    from mlxstories.faults.twins import TWINS
 
-    kinds = {"fault": FAULTS, "healthy": HEALTHY}
+    kinds = {"fault": FAULTS, "twin": TWINS, "healthy": HEALTHY}
     chosen = [
         (kind, name, seed)
         for seed in seeds
@@ -137,6 +155,31 @@ def summary(results: list[Result]) -> dict[str, float | int | None]:
     }
 
 
+def margins(results: list[Result]) -> dict[str, dict[str, dict]]:
+    """By check and limit: its value, and the lowest and the highest reading over healthy subjects, and over faulty
+    ones that the check can name; what is not finite is left out."""
+    from mlxstories.ladder.registry import CHECKS
+
+    read: dict[tuple[str, str, str], list[float]] = {}
+    for result in results:
+        for check, limit, *ends in result.readings:
+            if result.expected is None or result.expected in CHECKS[check].causes:
+                side = "faulty" if result.expected else "healthy"
+                read.setdefault((check, limit, side), []).extend(filter(math.isfinite, ends))
+    found: dict[str, dict[str, dict]] = {}
+    for name, check in CHECKS.items():
+        for limit, given in check.limits.items():
+            sides = {side: read.get((name, limit, side)) for side in ("healthy", "faulty")}
+            ends = {
+                side: [float(f"{end(all_):.3g}") for end in (min, max)]
+                for side, all_ in sides.items()
+                if all_
+            }
+            if ends:
+                found.setdefault(name, {})[limit] = {"limit": given.value, "unit": given.unit, **ends}
+    return found
+
+
 def in_words(totals: dict) -> str:
     def share(value):
         return "–" if value is None else f"{value:.1%}"
@@ -166,11 +209,14 @@ def table(results: list[Result]) -> str:
             found = f"{sum(result.right for result in mine)} of {len(mine)}"
             verdict = found + (f" (else {', '.join(wrong)})" if wrong else "")
             lines.append(f"| `{name}` | {fault.description} | `{fault.code}` | {verdict} |")
-    healthy = [result for result in results if not result.expected]
+    twins = [result for result in results if result.group == "twins"]
+    healthy = [result for result in results if result.group == "healthy"]
     names = ", ".join(dict.fromkeys(f"`{result.name}`" for result in healthy))
     return "\n".join(
         [
             *lines,
+            "",
+            f"Healthy twins of the faults, {sum(result.right for result in twins)} of {len(twins)} passed.",
             "",
             f"Healthy subjects, {sum(result.right for result in healthy)} of {len(healthy)} passed: {names}.",
         ]
@@ -191,12 +237,15 @@ def write_between(name: str, text: str) -> None:
 @click.command()
 @click.option("--seeds", default="0", help="Seeds, separated by commas.")
 @click.option("--only", multiple=True, help="A subject's name; may be repeated.")
-@click.option("--which", type=click.Choice(["all", "fault", "healthy"]), default="all")
+@click.option("--which", type=click.Choice(["all", "fault", "twin", "healthy"]), default="all")
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Processes.")
 @click.option(
     "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all results here."
 )
 @click.option("--docs", is_flag=True, help="Write the table into docs/faults.md.")
+@click.option(
+    "--margins", "write_margins", is_flag=True, help=f"Write the limits' margins into {MARGINS.name}."
+)
 @click.option(
     "--read",
     "written",
@@ -204,8 +253,8 @@ def write_between(name: str, text: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take the results of this --json file and examine nothing; may be repeated.",
 )
-def main(seeds, only, which, jobs, path, docs, written):
-    """Examine planted faults and healthy subjects."""
+def main(seeds, only, which, jobs, path, docs, write_margins, written):
+    """Examine planted faults, their healthy twins and healthy subjects."""
     results = [Result(**record) for file in written for record in json.loads(file.read_text())["results"]]
     chosen = [] if written else tasks([int(seed) for seed in seeds.split(",")], only, which)
     for result in run(chosen, jobs):
@@ -221,6 +270,8 @@ def main(seeds, only, which, jobs, path, docs, written):
         path.write_text(
             json.dumps({"summary": totals, "results": [asdict(r) for r in results]}, indent=1) + "\n"
         )
+    if write_margins:
+        MARGINS.write_text(json.dumps(margins(results), indent=1) + "\n", encoding="utf-8")
     if docs:
         order = {name: index for index, name in enumerate(dict.fromkeys(r.name for r in results))}
         write_between("faults", table(sorted(results, key=lambda r: (order[r.name], r.seed))))

@@ -8,37 +8,56 @@ import mlx.core as mx
 import pytest
 
 from mlxstories.errors import StoriesError
-from mlxstories.faults import FAULTS, find
+from mlxstories.faults import FAULTS, Fault, find
 from mlxstories.faults.recipe import built_in, healthy
 from mlxstories.ladder import CATALOGUE, diagnose
+from mlxstories.ladder.registry import CHECKS, RUNGS
 
-# Codes that are only warnings or notes.
-UNPLANTED = {"overfitting", "repetition-loop", "extreme-constants"}
+# Causes without a fault: what names them is never an error, so no climb can fail for them.
+UNPLANTED = {
+    "overfitting": "a warning beside a rate that is too large, or of a run that knows its stories by heart",
+    "repetition-loop": "a note on greedy text",
+    "extreme-constants": "named by repair, from the constants, and by no check",
+}
 
-CHEAP = (
-    "val-is-train",
-    "targets-two-ahead",
-    "negative-id",
-    "tokenizer-of-characters",
-    "loss-forgets-mask",
-    "iterator-used-up",
-    "softer-mask",
-    "leak-behind-zero-gate",
-    "attention-over-batch",
-    "mask-without-diagonal",
-    "last-position-only",
-    "widths-disagree",
-)
+# The rung that names a fault, where an earlier one knows the cause by another sign.
+LATER = {
+    "last-position-only": "init",
+    "widths-disagree": "init",
+    "embedding-too-small": "init",
+    "loss-forgets-mask": "init",
+    "update-forgotten": "minimal",
+    "update-dropped": "minimal",
+    "rate-0": "minimal",
+    "gradients-negated": "minimal",
+    "rate-1e-5": "sweep",
+    "noam-at-3e-4": "sweep",
+    "sgd-at-1e-3": "sweep",
+    "padding-counts-as-right": "trained",
+    "padding-averaged": "trained",
+    "validation-smoothed": "trained",
+}
 
 
-def first_error(name: str, rungs=None) -> str | None:
-    findings = diagnose(built_in(fault=name), rungs=rungs).findings
-    return next((finding.code for finding in findings if finding.severity == "error"), None)
+def rung_of(fault: Fault) -> str:
+    """The lowest rung that names it."""
+    rungs = {check.rung for check in CHECKS.values() if fault.code in check.causes}
+    return LATER.get(fault.name) or min(rungs, key=RUNGS.index)
+
+
+def climbed() -> list[str]:
+    """Every fault of the data; above, where a climb takes seconds, the first of each cause on each rung. The
+    benchmark climbs them all."""
+    first: dict[tuple[str, str], str] = {}
+    for fault in FAULTS.values():
+        rung = rung_of(fault)
+        first.setdefault((fault.name if rung == "data" else fault.code, rung), fault.name)
+    return list(first.values())
 
 
 def test_the_catalogue_is_covered():
     assert len(FAULTS) >= 45
-    assert {fault.code for fault in FAULTS.values()} == CATALOGUE.keys() - UNPLANTED
+    assert {fault.code for fault in FAULTS.values()} == CATALOGUE.keys() - UNPLANTED.keys()
 
 
 def test_an_unknown_fault_is_refused():
@@ -62,11 +81,8 @@ def test_a_plant_changes_the_recipe_and_leaves_the_healthy_one_alone(name):
     assert (logits[0] if isinstance(logits, tuple) else logits).shape[:2] == (2, 4)
 
 
-@pytest.mark.parametrize("name", CHEAP)
-def test_the_cheap_rungs_name_the_cause(name):
-    assert first_error(name, ["data", "init"]) == FAULTS[name].code
-
-
-@pytest.mark.parametrize("name", ["second-best-token"])
-def test_the_whole_ladder_names_the_cause(name):
-    assert first_error(name) == FAULTS[name].code
+@pytest.mark.parametrize("name", climbed())
+def test_the_rung_names_the_cause(name):
+    fault = FAULTS[name]
+    findings = diagnose(built_in(fault=name), rungs=[rung_of(fault)]).findings
+    assert next((f.code for f in findings if f.severity == "error"), None) == fault.code

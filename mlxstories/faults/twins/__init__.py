@@ -1,0 +1,9 @@
+"""Healthy twins: for every cause, the closest sound look-alike of its fault, which the ladder must not accuse."""
+
+from __future__ import annotations
+
+from mlxstories.faults.twins import data, model, training
+from mlxstories.faults.twins.twin import Twin as Twin
+
+TWINS: dict[str, Twin] = {twin.code: twin for group in (data, model, training) for twin in group.TWINS}
+"""By code, one for each cause."""

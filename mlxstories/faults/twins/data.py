@@ -1,0 +1,139 @@
+"""Twins of faults of the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mlxstories.data.packing import Documents, Rows, pack
+from mlxstories.data.tokenizer import END
+from mlxstories.faults.data import Permuted, read, retold, unmasked_mean, vocabulary_of
+from mlxstories.faults.fault import change, minimising
+from mlxstories.faults.recipe import Recipe, evaluate, generate, padded_rows
+from mlxstories.faults.twins.twin import Plant, Twins, without_floor
+from mlxstories.model import Transformer
+from mlxstories.training.losses import next_token
+
+TWINS = Twins()
+
+
+class WithFeatures(Transformer):
+    """Returns the features beside the logits."""
+
+    def __call__(self, tokens, cache=None):
+        features = self.features(tokens, cache)
+        return self.head(features), features
+
+
+class LogitsAlone:
+    """The logits of a model that returns more."""
+
+    def __init__(self, model):
+        self.model, self.config, self.eval = model, model.config, model.eval
+
+    def __call__(self, *inputs):
+        return self.model(*inputs)[0]
+
+
+def last_id_told(documents: Documents, context: int, rng) -> Rows:
+    rows = padded_rows(documents, context, rng)
+    rows.inputs[0, 3] = rows.targets[0, 2] = documents.tokens.max()
+    return rows
+
+
+class Reordered(Permuted):
+    def encode_batch(self, texts):
+        return [self.encode(text) for text in texts]
+
+
+def same_order(documents: Documents, context: int, rng) -> Rows:
+    return padded_rows(documents, context, None if rng is None else np.random.default_rng(0))
+
+
+def repeated(times: int) -> Plant:
+    """Every word so often in a row. Repeating is free, so the entropy of a token falls as often."""
+
+    def plant(recipe: Recipe) -> Recipe:
+        def stammer(stories):
+            kept = stories[: len(stories) // times]
+            return [[word for word in story for _ in range(times)] for story in kept]
+
+        return replace(retold(stammer)(recipe), floor=recipe.floor / times)
+
+    return plant
+
+
+def packed_rows(documents: Documents, context: int, rng) -> Rows:
+    return pack(documents, context, layout="packed", rng=rng)
+
+
+def windows(documents: Documents, context: int, rng) -> Rows:
+    """The stories end to end, cut into full rows."""
+    order = range(len(documents)) if rng is None else rng.permutation(len(documents))
+    stream = np.concatenate([[END], *([*documents[story], END] for story in order)]).astype(np.int32)
+    shape = (-1, context)
+    cells = (len(stream) - 1) // context * context
+    inputs, targets = stream[:cells].reshape(shape), stream[1 : cells + 1].reshape(shape)
+    return Rows(
+        inputs, targets, np.ones_like(inputs, np.float32), np.zeros_like(inputs), np.zeros_like(inputs)
+    )
+
+
+def first_sentences_of_training(recipe: Recipe) -> Recipe:
+    pairs = zip(recipe.train_texts, recipe.val_texts, strict=False)
+    val = [". ".join([seen.split(". ")[0], *own.split(". ")[1:]]) for seen, own in pairs]
+    return without_floor(read(recipe, val=val))
+
+
+TWINS.add(
+    "subject-error",
+    "tuple-returned",
+    "the model returns its features beside the logits, and whoever calls it knows",
+    change(
+        build_model=WithFeatures,
+        objective=next_token,
+        evaluate=lambda model, batches: evaluate(LogitsAlone(model), batches),
+        generate=lambda model, prompt, n: generate(LogitsAlone(model), prompt, n),
+    ),
+)
+TWINS.add(
+    "token-out-of-range", "last-id", "the last id of the vocabulary occurs", change(arrange=last_id_told)
+)
+TWINS.add(
+    "tokenizer-mismatch",
+    "both-reordered",
+    "the vocabulary stands in another order, and the batches were made in that order",
+    lambda recipe: read(recipe, Reordered(recipe.tokenizer, 1)),
+)
+TWINS.add(
+    "high-unknown-rate", "few-unknown", "the rarest words are left out: 2 % are unknown", vocabulary_of(760)
+)
+TWINS.add(
+    "constant-batches", "same-order", "every epoch tells its stories in one order", change(arrange=same_order)
+)
+TWINS.add(
+    "targets-not-shifted",
+    "words-twice",
+    "every word stands twice, so that every other target is its input",
+    repeated(2),
+)
+TWINS.add(
+    "targets-mismatched",
+    "packed-rows",
+    "rows hold several stories, with seams between them",
+    change(arrange=packed_rows),
+)
+TWINS.add(
+    "padding-in-loss",
+    "nothing-to-mask",
+    "the loss knows no mask, and rows are windows of the stories end to end, without padding",
+    change(arrange=windows),
+    minimising(unmasked_mean),
+)
+TWINS.add(
+    "train-val-overlap",
+    "first-sentences-shared",
+    "validation stories begin with the first sentences of training stories",
+    first_sentences_of_training,
+)
