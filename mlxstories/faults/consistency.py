@@ -90,6 +90,14 @@ class DistanceRewarded(ByHand):
         return mx.softmax(mx.where(past > 0, scores, -mx.inf), axis=-1)
 
 
+class WithinBlocks(ByHand):
+    """Attention within blocks of 8, each layer the same."""
+
+    def weights(self, scores, past):
+        block = mx.arange(scores.shape[-1]) // 8
+        return mx.softmax(mx.where((past > 0) & (block[:, None] == block), scores, -mx.inf), axis=-1)
+
+
 FAULTS.add(
     "dropout-in-every-mode",
     "not-repeatable",
@@ -125,4 +133,10 @@ FAULTS.add(
     "context-cut",
     "the attention bias grows with the distance, so that near tokens are hidden behind far ones",
     rebuilt(lambda model, config: each_attention(model, config, DistanceRewarded)),
+)
+FAULTS.add(
+    "attention-in-blocks",
+    "context-cut",
+    "attention stays within blocks of 8, in every layer the same",
+    rebuilt(lambda model, config: each_attention(model, config, WithinBlocks)),
 )

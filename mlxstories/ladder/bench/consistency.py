@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample
 
-_ODD = (1, 2, 3, 5, 7, 11, 13)  # short prefixes, most of them not divisible by any number of heads
+_ODD = (2, 3, 5, 7, 11, 13)  # a single token is what a decoding step looks like: that is asked there
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Lengths:
     full_precision: bool
 
 
-def _ask(bench: Bench, model: nn.Module, tokens: np.ndarray, seed: int = 1) -> np.ndarray:
+def ask(bench: Bench, model: nn.Module, tokens: np.ndarray, seed: int = 1) -> np.ndarray:
     """Logits [B, T, V] in evaluation mode."""
     bench.seed_all(seed)
     mode = model.training
@@ -108,13 +108,13 @@ def _ask(bench: Bench, model: nn.Module, tokens: np.ndarray, seed: int = 1) -> n
 def plain(bench: Bench) -> Plain:
     """Show a model with noise on its weights one row; zero-initialised weights would hide what is asked."""
     model, row = bench.noisy(0), sample(bench).inputs[:1]
-    logits = _ask(bench, model, row)[0]
+    logits = ask(bench, model, row)[0]
     coarse = (mx.bfloat16, mx.float16)
     full = all(a.dtype not in coarse for _, a in tree_flatten(model.parameters()))
     return Plain(model.parameters(), row, logits, float(logits.std()) or 1.0, full)
 
 
-def _model(bench: Bench) -> nn.Module:
+def noised(bench: Bench) -> nn.Module:
     """The model of `plain` again: a subject may hand out one object, which others have changed since."""
     return _filled(bench.model(), plain(bench))
 
@@ -132,8 +132,8 @@ def _change(plain: Plain, logits: np.ndarray, reference: np.ndarray) -> Change:
 @measurement
 def repeats(bench: Bench) -> Repeats:
     """Show the same model the same row twice more."""
-    first, model = plain(bench), _model(bench)
-    same, other = (_ask(bench, model, first.row, seed)[0] for seed in (1, 2))
+    first, model = plain(bench), noised(bench)
+    same, other = (ask(bench, model, first.row, seed)[0] for seed in (1, 2))
     return Repeats(
         _change(first, same, first.logits), _change(first, other, first.logits), first.full_precision
     )
@@ -143,7 +143,7 @@ def repeats(bench: Bench) -> Repeats:
 def places(bench: Bench) -> Places:
     """Show the row alone, as number 1 of four rows and as the last of them."""
     first, mate = plain(bench), sample(bench).inputs[-1:]
-    answers = _ask(bench, _model(bench), np.concatenate([mate, first.row, mate, first.row]))
+    answers = ask(bench, noised(bench), np.concatenate([mate, first.row, mate, first.row]))
     alone, last = _change(first, answers[1], first.logits), _change(first, answers[3], answers[1])
     return Places(alone, last, first.full_precision)
 
@@ -151,14 +151,14 @@ def places(bench: Bench) -> Places:
 @measurement
 def lengths(bench: Bench) -> Lengths:
     """Show prefixes of the row alone, short and long ones, odd and even."""
-    first, model = plain(bench), _model(bench)
+    first, model = plain(bench), noised(bench)
     full = first.row.shape[1]
     wanted = {n for n in (*_ODD, full // 2, full // 2 + 1, full - 2, full - 1) if 0 < n < full}
     found: dict[int, Change] = {}
     refused = []
     for length in sorted(wanted):
         try:
-            answer = _ask(bench, model, first.row[:, :length])[0]
+            answer = ask(bench, model, first.row[:, :length])[0]
         except SubjectFault:
             refused.append(length)
         else:
@@ -175,7 +175,7 @@ def transplanted(bench: Bench) -> tuple[Change, bool] | None:
     first, other = plain(bench), bench.model(bench.seed + 1)
     if _shapes(other.parameters()) != _shapes(first.parameters):
         return None
-    answer = _ask(bench, _filled(other, first), first.row)[0]
+    answer = ask(bench, _filled(other, first), first.row)[0]
     return _change(first, answer, first.logits), first.full_precision
 
 

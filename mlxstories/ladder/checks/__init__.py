@@ -19,6 +19,7 @@ from mlxstories.ladder.checks import (
     consistency,
     leaks,
     lengths,
+    context_cut,
     blindness,
     loss_leak,
     state,
