@@ -23,6 +23,7 @@ DYNAMICS = {
 SIGNALS = {"not-finite", "exploding-gradient", "vanishing-gradient", "dead-parameters"}
 VALIDATION = {"dropout-in-evaluation", "smoothed-validation-loss", "padding-in-accuracy", "metric-mismatch"}
 DECODING = {"cache-mismatch", "generation-mismatch"}
+SIGHT = {"batch-leak", "future-leak", "length-dependent", "context-cut", "input-blind", "position-blind"}
 EVERYTHING = {"everything"}
 
 
@@ -76,12 +77,22 @@ CAUSES: tuple[Cause, ...] = (
     Cause("train-val-overlap", "data", "data", "validation holds what training has seen"),
 
     Cause("not-finite", "model", "model", "a logit, loss or gradient is NaN or infinite", EVERYTHING),
+    Cause("not-repeatable", "model", "model", "the same input gives other logits each time in evaluation mode",
+          DYNAMICS | DECODING | VALIDATION | SIGHT),
+    Cause("hidden-parameters", "model", "model", "random weights lie outside of what is trained and saved",
+          DYNAMICS | {"frozen-parameters"}),
     Cause("batch-leak", "model", "model", "a row's logits depend on other rows of the batch",
-          DYNAMICS | DECODING | VALIDATION | {"future-leak", "input-blind", "position-blind"}),
+          DYNAMICS | DECODING | VALIDATION | SIGHT - {"batch-leak"}),
+    Cause("buffer-trained", "model", "model", "training changes a mask or table that is no weight",
+          DYNAMICS | DECODING | {"future-leak"}),
     Cause("future-leak", "model", "model", "a position's logits depend on later tokens",
-          DYNAMICS | DECODING | {"input-blind", "position-blind"}),
+          DYNAMICS | DECODING | {"length-dependent", "context-cut", "input-blind", "position-blind"}),
+    Cause("length-dependent", "model", "model", "the same tokens give other logits in a longer row",
+          DYNAMICS | DECODING | {"position-blind"}),
+    Cause("context-cut", "model", "model", "a position does not see the tokens right before it",
+          DYNAMICS | DECODING),
     Cause("input-blind", "model", "model", "the logits ignore the tokens they should depend on",
-          DYNAMICS | SIGNALS | DECODING | {"bad-initialization", "position-blind"}),
+          DYNAMICS | SIGNALS | DECODING | {"bad-initialization", "position-blind", "context-cut"}),
     Cause("position-blind", "model", "model", "the order of earlier tokens makes no difference",
           DYNAMICS | {"cache-mismatch", "dead-parameters"}),
 

@@ -64,7 +64,7 @@ class _Probe:
         return np.array(self.bench.logits(self.model, np.maximum(tokens, 0)))
 
     def other(self, tokens: np.ndarray) -> np.ndarray:
-        return _different(self.bench, tokens, self.rng)
+        return different(self.bench, tokens, self.rng)
 
 
 def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = False) -> Dependence:
@@ -157,7 +157,7 @@ def _cut_points(length: int, rng) -> list[int]:
     return sorted(c for c in wanted if 0 < c < length)
 
 
-def _different(bench: Bench, tokens: np.ndarray, rng) -> np.ndarray:
+def different(bench: Bench, tokens: np.ndarray, rng) -> np.ndarray:
     """Other tokens of the same shape out of the subject's own, every one different from the one it replaces."""
     drawn = rng.choice(np.unique(np.maximum(sample(bench).inputs, 0)), size=tokens.shape)
     return np.where(drawn == tokens, (drawn + 1) % bench.subject.vocab_size, drawn)
@@ -228,9 +228,9 @@ def loss_sees_future(bench: Bench) -> float | None:
     mask = np.zeros_like(batch.mask)
     mask[:, : cut - 1] = 1
     suffix, prefix, targets = batch.inputs.copy(), batch.inputs.copy(), batch.targets.copy()
-    suffix[:, cut:] = _different(bench, suffix[:, cut:], rng)
-    prefix[:, :cut] = _different(bench, prefix[:, :cut], rng)
-    targets[:, cut:] = _different(bench, targets[:, cut:], rng)
+    suffix[:, cut:] = different(bench, suffix[:, cut:], rng)
+    prefix[:, :cut] = different(bench, prefix[:, :cut], rng)
+    targets[:, cut:] = different(bench, targets[:, cut:], rng)
     model.eval()
 
     def value(**changes) -> float:
@@ -261,7 +261,7 @@ def dependence_matrix(bench: Bench, model: nn.Module, size: int = 16) -> list[li
     columns = []
     for position in range(row.shape[1]):
         changed = row.copy()
-        changed[:, position] = _different(bench, row[:, position], rng)
+        changed[:, position] = different(bench, row[:, position], rng)
         columns.append(np.abs(np.array(bench.logits(model, changed)) - plain).max(-1)[0])
     model.train(mode)
     table = np.stack(columns, axis=1)
@@ -278,7 +278,7 @@ def harm(bench: Bench, model: nn.Module) -> float:
     gains = []
     for cut in _cut_points(batch.shape[1], rng)[1:]:
         changed = batch.inputs.copy()
-        changed[:, cut:] = _different(bench, changed[:, cut:], rng)
+        changed[:, cut:] = different(bench, changed[:, cut:], rng)
         other, _ = token_losses(bench.logits(model, np.maximum(changed, 0)), device.targets)
         gains.append(float((other - plain)[:, cut - 1].mean()))
     return float(np.mean(gains)) if gains else 0.0

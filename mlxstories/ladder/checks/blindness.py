@@ -15,7 +15,7 @@ _NOISE = "the same input gives different logits each time"
     "sees the tokens",
     rung="init",
     causes=("input-blind", "vanishing-gradient"),
-    unless=("token-out-of-range", "not-finite"),
+    unless=("token-out-of-range", "not-finite", "not-repeatable"),
     quick=True,
     blind=Limit(1e-5, "of the logits' spread"),
 )
@@ -74,7 +74,7 @@ def _faint(seen: Reach):
     "sees their order",
     rung="init",
     causes=("position-blind",),
-    unless=("token-out-of-range", "not-finite", "input-blind", "vanishing-gradient"),
+    unless=("token-out-of-range", "not-finite", "not-repeatable", "input-blind", "vanishing-gradient"),
     quick=True,
     blind=Limit(1e-5, "of the logits' spread"),
 )

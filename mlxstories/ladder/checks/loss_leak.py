@@ -14,7 +14,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
     rung="init",
     causes=("future-leak",),
     needs=("loss",),
-    unless=("token-out-of-range", "not-finite", "future-leak", "batch-leak"),
+    unless=("token-out-of-range", "not-finite", "not-repeatable", "future-leak", "batch-leak"),
     quick=True,
     moved=Limit(1e-3, "of the change by the prefix"),
 )

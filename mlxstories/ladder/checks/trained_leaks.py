@@ -13,7 +13,7 @@ from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, passed, skipped
 
-_LEAKS = ("batch-leak", "future-leak")
+_LEAKS = ("not-repeatable", "batch-leak", "future-leak")
 _UNTRAINED = "no training run ended well"
 
 

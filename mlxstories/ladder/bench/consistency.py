@@ -1,0 +1,183 @@
+"""The same row again: a second time, elsewhere in a batch, cut short, and in another model with the same weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.material import sample
+
+_ODD = (2, 3, 5, 7, 11, 13)  # a single token is what a decoding step looks like: that is asked there
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A model with noise on its weights in evaluation mode, and what it says of one row.
+
+    Attributes:
+        parameters: of the model.
+        row: ids [1, T].
+        logits: [T, V], under the seed 1.
+        spread: their standard deviation.
+        full_precision: whether no weight is of 16 bits.
+    """
+
+    parameters: dict
+    row: np.ndarray
+    logits: np.ndarray
+    spread: float
+    full_precision: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """The largest change of a row's logits, and their typical one over the positions, in units of their spread."""
+
+    largest: float = 0.0
+    typical: float = 0.0
+
+    def judged(self, full_precision: bool) -> float:
+        """The largest; the typical one with 16 bits, which may send a few tokens to other experts."""
+        return self.largest if full_precision else self.typical
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The same row in the same model again.
+
+    Attributes:
+        same_seed: after the same seed.
+        other_seed: after another seed.
+        full_precision: see `Plain`.
+    """
+
+    same_seed: Change
+    other_seed: Change
+    full_precision: bool
+
+
+@dataclass(frozen=True)
+class Places:
+    """A row as one of four, twice in it, against the row alone.
+
+    Attributes:
+        alone: of the row as number 1 of the batch against the row alone.
+        last: of the row as the last of the batch against number 1.
+        full_precision: see `Plain`.
+    """
+
+    alone: Change
+    last: Change
+    full_precision: bool
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Prefixes of a row alone against the row's own logits.
+
+    Attributes:
+        by_length: length to the change.
+        refused: lengths that the model does not take.
+        full: length of the row.
+        full_precision: see `Plain`.
+    """
+
+    by_length: dict[int, Change]
+    refused: list[int]
+    full: int
+    full_precision: bool
+
+
+def ask(bench: Bench, model: nn.Module, tokens: np.ndarray, seed: int = 1) -> np.ndarray:
+    """Logits [B, T, V] in evaluation mode."""
+    bench.seed_all(seed)
+    mode = model.training
+    model.eval()
+    try:
+        return np.array(bench.logits(model, np.maximum(tokens, 0)))
+    finally:
+        model.train(mode)
+
+
+@measurement
+def plain(bench: Bench) -> Plain:
+    """Show a model with noise on its weights one row; zero-initialised weights would hide what is asked."""
+    model, row = bench.noisy(0), sample(bench).inputs[:1]
+    logits = ask(bench, model, row)[0]
+    coarse = (mx.bfloat16, mx.float16)
+    full = all(a.dtype not in coarse for _, a in tree_flatten(model.parameters()))
+    return Plain(model.parameters(), row, logits, float(logits.std()) or 1.0, full)
+
+
+def noised(bench: Bench) -> nn.Module:
+    """The model of `plain` again: a subject may hand out one object, which others have changed since."""
+    return _filled(bench.model(), plain(bench))
+
+
+def _filled(model: nn.Module, source: Plain) -> nn.Module:
+    model.update(source.parameters)
+    return model
+
+
+def _change(plain: Plain, logits: np.ndarray, reference: np.ndarray) -> Change:
+    moved = np.abs(logits - reference).max(-1) / plain.spread
+    return Change(float(moved.max()), float(np.median(moved)))
+
+
+@measurement
+def repeats(bench: Bench) -> Repeats:
+    """Show the same model the same row twice more."""
+    first, model = plain(bench), noised(bench)
+    same, other = (ask(bench, model, first.row, seed)[0] for seed in (1, 2))
+    return Repeats(
+        _change(first, same, first.logits), _change(first, other, first.logits), first.full_precision
+    )
+
+
+@measurement
+def places(bench: Bench) -> Places:
+    """Show the row alone, as number 1 of four rows and as the last of them."""
+    first, mate = plain(bench), sample(bench).inputs[-1:]
+    answers = ask(bench, noised(bench), np.concatenate([mate, first.row, mate, first.row]))
+    alone, last = _change(first, answers[1], first.logits), _change(first, answers[3], answers[1])
+    return Places(alone, last, first.full_precision)
+
+
+@measurement
+def lengths(bench: Bench) -> Lengths:
+    """Show prefixes of the row alone, short and long ones, odd and even."""
+    first, model = plain(bench), noised(bench)
+    full = first.row.shape[1]
+    wanted = {n for n in (*_ODD, full // 2, full // 2 + 1, full - 2, full - 1) if 0 < n < full}
+    found: dict[int, Change] = {}
+    refused = []
+    for length in sorted(wanted):
+        try:
+            answer = ask(bench, model, first.row[:, :length])[0]
+        except SubjectFault:
+            refused.append(length)
+        else:
+            found[length] = _change(first, answer, first.logits[:length])
+    return Lengths(found, refused, full, first.full_precision)
+
+
+@measurement
+def transplanted(bench: Bench) -> tuple[Change, bool] | None:
+    """All parameters of one fresh model loaded into another, drawn after another seed: how its logits differ, and
+    whether all is of full precision. None where the subject hands out one model, or models of different shapes."""
+    if bench.hands_out_one_model:
+        return None
+    first, other = plain(bench), bench.model(bench.seed + 1)
+    if _shapes(other.parameters()) != _shapes(first.parameters):
+        return None
+    answer = ask(bench, _filled(other, first), first.row)[0]
+    return _change(first, answer, first.logits), first.full_precision
+
+
+def _shapes(parameters: dict) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in tree_flatten(parameters)}
