@@ -28,11 +28,13 @@ from mlxstories.ladder.checks import (
     # minimal
     finite_step,
     movement,
+    follows_weights,
     downhill,
     rows_matter,
     gradient_arrives,
     optimizer_state,
     bias_correction,
+    leaves_state,
     step_loss,
     memorises,
     # sweep
