@@ -79,9 +79,13 @@ def checks() -> str:
             facts = [f"Names: {named}." if named else ""]
             facts += [f"Needs: {', '.join(f'`{field}`' for field in check.needs)}." if check.needs else ""]
             if check.unless:
-                before = "any error" if check.unless == ANY else ", ".join(f"`{code}`" for code in check.unless)
+                before = (
+                    "any error" if check.unless == ANY else ", ".join(f"`{code}`" for code in check.unless)
+                )
                 facts.append(f"Skipped after {before}.")
-            parts.append(f"### {check.name}\n\n{_demoted(check.description)}\n\n{' '.join(filter(None, facts))}\n")
+            parts.append(
+                f"### {check.name}\n\n{_demoted(check.description)}\n\n{' '.join(filter(None, facts))}\n"
+            )
             if check.limits:
                 parts.append(_limits(check, margins.get(check.name, {})))
     return "\n".join(parts)

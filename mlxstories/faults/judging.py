@@ -6,9 +6,10 @@ import math
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_map
 
 from mlxstories.faults.fault import Group, change, shape
-from mlxstories.faults.recipe import evaluate
+from mlxstories.faults.recipe import Recipe, evaluate
 from mlxstories.model import KVCache
 
 FAULTS = Group("evaluation and generation")
@@ -243,4 +244,47 @@ FAULTS.add(
     "generation-mismatch",
     "a temperature of 1 where greedy decoding was asked for",
     reading(lambda logits: mx.random.categorical(logits[-1])),
+)
+
+
+def evaluating_traced(recipe: Recipe) -> Recipe:
+    """Validation through forward passes that were traced once for each model, its weights among the constants."""
+    traced: dict[int, tuple] = {}
+
+    def forward(model):
+        if id(model) not in traced:
+            traced[id(model)] = model, mx.compile(lambda tokens: model(tokens))
+        return traced[id(model)][1]
+
+    class Traced:
+        def __init__(self, model):
+            self.model = model
+
+        def eval(self):
+            self.model.eval()
+
+        def __call__(self, tokens):
+            return forward(self.model)(tokens)
+
+    return change(evaluate=lambda model, batches: evaluate(Traced(model), batches))(recipe)
+
+
+FAULTS.add(
+    "validation-traced-once",
+    "stale-computation",
+    "validation runs a compiled forward pass that holds the weights of its first call",
+    evaluating_traced,
+)
+
+
+def halving(model, batches):
+    model.update(tree_map(lambda weight: 0.5 * weight, model.parameters()))
+    return evaluate(model, batches)
+
+
+FAULTS.add(
+    "validation-leaves-other-weights",
+    "evaluation-changes-state",
+    "the weights are shrunk for validation and not put back",
+    change(evaluate=halving),
 )

@@ -217,3 +217,47 @@ FAULTS.add(
     "each update makes an optimiser of its own",
     stepping(step_with_new_optimizer),
 )
+
+
+# The gradient on its way
+
+
+def step_of_first_model(recipe: Recipe):
+    """Steps whose gradients are those of a model that was built before."""
+    first = recipe.build_model(recipe.config)
+    gradient_of = nn.value_and_grad(first, lambda batch: recipe.loss(first, batch))
+
+    def step(model, optimizer, batch):
+        loss, gradients = gradient_of(batch)
+        optimizer.update(model, clip_by_global_norm(gradients, recipe.phase.clip_norm)[0])
+        return loss
+
+    return step
+
+
+FAULTS.add(
+    "gradient-of-another-model",
+    "gradient-mismatch",
+    "the model was built again after the gradient function was made",
+    change(make_step=step_of_first_model),
+)
+
+
+def step_on_first_half(model, optimizer, batch, recipe):
+    half = len(batch.inputs) // 2
+    loss, gradients = 0.0, None
+    for _ in range(2):
+        part = Batch(*(array[:half] for array in batch))  # taken before the loop, as it were
+        nats, more = clipped_gradients(model, part, recipe)
+        loss = loss + nats / 2
+        gradients = more if gradients is None else tree_map(mx.add, gradients, more)
+    optimizer.update(model, tree_map(lambda g: g / 2, gradients))
+    return loss
+
+
+FAULTS.add(
+    "same-half-accumulated",
+    "rows-ignored",
+    "accumulation takes the same half of the batch twice",
+    stepping(step_on_first_half),
+)

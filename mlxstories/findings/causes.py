@@ -111,6 +111,13 @@ CAUSES: tuple[Cause, ...] = (
     Cause("frozen-parameters", "weights", "model", "parameters stay at their random initial values",
           DYNAMICS | {"dead-parameters", "no-update"}),
 
+    Cause("rows-ignored", "step", "step", "part of each batch has no influence on the update",
+          DYNAMICS | {"constant-batches", "gradient-mismatch"}),
+    Cause("stale-computation", "step", "step", "the step, validation or decoding does not follow the weights",
+          DYNAMICS | SIGNALS | DECODING | VALIDATION
+          | {"gradient-mismatch", "no-update", "state-not-kept", "frozen-parameters"}),
+    Cause("gradient-mismatch", "step", "step", "what reaches the optimiser is not the gradient of the loss",
+          DYNAMICS | SIGNALS | {"frozen-parameters", "no-update", "loss-sign"}),
     Cause("no-update", "step", "step", "a training step changes nothing", DYNAMICS | SIGNALS),
     Cause("state-not-kept", "step", "step", "the optimiser starts from nothing at every step", DYNAMICS),
     Cause("extreme-constants", "step", "step", "a constant of the recipe lies far outside what trains"),
@@ -123,6 +130,9 @@ CAUSES: tuple[Cause, ...] = (
     Cause("learning-rate-too-large", "rate", "step", "a smaller learning rate does far better", DYNAMICS | SIGNALS),
     Cause("learning-rate-too-small", "rate", "step", "a larger learning rate does far better", DYNAMICS),
 
+    Cause("evaluation-changes-state", "evaluation", "evaluation",
+          "validating or decoding leaves the model, or a random state that data are drawn with, changed",
+          VALIDATION | DECODING),
     Cause("dropout-in-evaluation", "evaluation", "evaluation", "dropout stays on during validation", VALIDATION),
     Cause("smoothed-validation-loss", "evaluation", "evaluation", "label smoothing is part of the validation loss",
           VALIDATION),

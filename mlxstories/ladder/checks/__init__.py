@@ -17,6 +17,7 @@ from mlxstories.ladder.checks import (
     first_loss,
     loss_formula,
     consistency,
+    places_count,
     leaks,
     lengths,
     context_cut,
@@ -31,9 +32,13 @@ from mlxstories.ladder.checks import (
     # minimal
     finite_step,
     movement,
+    follows_weights,
     downhill,
+    rows_matter,
+    gradient_arrives,
     optimizer_state,
     bias_correction,
+    leaves_state,
     step_loss,
     memorises,
     # sweep
