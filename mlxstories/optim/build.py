@@ -9,7 +9,8 @@ from mlx.optimizers import MultiOptimizer, Optimizer
 
 from mlxstories.checks import check_choice, check_flag, check_number
 from mlxstories.errors import StoriesError
-from mlxstories.optim.optimizers import SGD, AdamW, Lion, Muon, NAdamW
+from mlxstories.optim.muon import Muon
+from mlxstories.optim.optimizers import SGD, AdamW, Lion, NAdamW
 from mlxstories.optim.schedules import Schedule, constant
 
 OPTIMIZERS = ("adamw", "adam", "nadamw", "lion", "muon", "sgd")

@@ -8,6 +8,8 @@ from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
 
+_SHOWN = 6  # places in a message
+
 
 @check(
     "sees its own past",
@@ -41,7 +43,7 @@ def sees_its_past(bench: Bench, limits: Gauges) -> Verdict:
     if not (blind or hidden):
         return passed(detail)
     if blind:
-        places = ", ".join(map(str, blind[:6])) + (", ..." if len(blind) > len(blind[:6]) else "")
+        places = ", ".join(map(str, blind[:_SHOWN])) + (", ..." if blind[_SHOWN:] else "")
         message = (
             f"of {seen.size} positions, those at {places} see no token before them, whichever of it changes"
         )
