@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import resource
 import shutil
 import signal
@@ -44,14 +45,17 @@ from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.data.readers import SEPARATORS, read_documents
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
-from mlxstories.export import import_model
+from mlxstories.export import export, import_model
 from mlxstories.generation.sampling import SamplingConfig
+from mlxstories.plots.report import page
+from mlxstories.plots.report.accounts import read_accounts
 from mlxstories.plots.runs import read_curves
 from mlxstories.runs import checkpoints
 from mlxstories.runs.directory import Checkpoint, Run, find_run
 from mlxstories.training import experiment
 
 CPU_SECONDS = 20
+WAIT = 60  # seconds, at a pipe for example
 MEMORY = 2**30  # bytes
 TEXT = (
     "Once upon a time there was a cat.\n\nThe cat's name was “Zoë”.<|endoftext|>\nShe ran home.\n\nThe end.\n"
@@ -231,14 +235,34 @@ def links(draw, box: Sandbox) -> None:
     _use(draw, run)
 
 
+def odd_files(draw, box: Sandbox) -> None:
+    """Files of a run that are pipes, directories, or sparse and of terabytes."""
+    run = box.run({})
+    path = run.path / draw(st.sampled_from(sorted(box.files)))
+    path.unlink()
+    kind = draw(st.sampled_from(["pipe", "directory", "sparse"]))
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif path.suffix == ".json":
+        with open(path, "wb") as file:
+            file.truncate(1 << 40)
+    _use(draw, run)
+
+
 def _use(draw, run: Run) -> None:
     """One of the things that are done with a run directory."""
-    use = draw(st.sampled_from(["sample", "curves", "resume", "find", "finish"]))
+    use = draw(st.sampled_from(["sample", "curves", "report", "export", "resume", "find", "finish"]))
     if use == "sample":
         model, tokenizer, _ = checkpoints.load_model(run, draw(st.sampled_from(["best", "last"])))
         tokenizer.decode(experiment.generate(model, [[]], max_tokens=2, sampling=SamplingConfig())[0].tokens)
     elif use == "curves":
         read_curves([run])
+    elif use == "report":
+        page.of_runs(read_accounts([run]), {run.path.name: "No stories."})
+    elif use == "export":
+        export(run, run.path.parent / "model")
     elif use == "find":
         assert find_run(None, run.path.parent).config
     else:
@@ -335,6 +359,7 @@ AREAS: dict[str, Callable] = {
         prepared_data,
         sealed_checkpoints,
         links,
+        odd_files,
         command_line,
     )
 }
@@ -343,15 +368,18 @@ AREAS: dict[str, Callable] = {
 @contextlib.contextmanager
 def cpu_limit(seconds: float) -> Iterator[None]:
     def hang(_number, _frame):
-        raise AssertionError(f"still at work after {seconds} s of CPU time")
+        raise AssertionError(f"still at work after {seconds} s of CPU time, or waiting for {WAIT} s")
 
-    previous = signal.signal(signal.SIGPROF, hang)
+    previous = [signal.signal(number, hang) for number in (signal.SIGPROF, signal.SIGALRM)]
     signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, WAIT)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, previous)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in zip((signal.SIGPROF, signal.SIGALRM), previous, strict=True):
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

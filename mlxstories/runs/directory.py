@@ -65,7 +65,7 @@ class Checkpoint:
             StoriesError: it is no checkpoint, of another format, or its state is damaged.
         """
         file = path / "state.json"
-        _refuse_links(path, file)
+        _refuse_odd(path, file)
         state = read_json(file)
         if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
             version = state.get("format") if isinstance(state, dict) else None
@@ -96,7 +96,7 @@ class Checkpoint:
         """Raises StoriesError if a file of arrays is missing or damaged: its SHA-256 differs."""
         for name in ARRAY_FILES:
             file = self.path / name
-            _refuse_links(file)
+            _refuse_odd(file)
             try:
                 sound = sha256(file) == self.state["sha256"].get(name)
             except OSError as error:
@@ -137,9 +137,7 @@ class Run:
                 which reading would wait.
         """
         path = self.path / name
-        _refuse_links(path)
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise StoriesError(f"{path} is no regular file: the run directory is damaged.")
+        _refuse_odd(path)
         return path
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
@@ -326,10 +324,12 @@ def _by_loss(checkpoint: Checkpoint) -> tuple[float, int]:
     return (math.inf if loss is None or math.isnan(loss) else loss, -checkpoint.step)
 
 
-def _refuse_links(*paths: Path) -> None:
+def _refuse_odd(*paths: Path) -> None:
     for path in paths:
         if path.is_symlink():
             raise StoriesError(f"{path} is a symbolic link: the files of a run must lie in its directory.")
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise StoriesError(f"{path} is no regular file: the run directory is damaged.")
 
 
 def _checksum(state: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlxstories.errors import StoriesError
 
-MOST_TEXT = 1 << 27  # characters of configurations, tokenizers and reports
+MOST_TEXT = 1 << 27  # bytes of configurations, tokenizers and reports
 PARTIAL = ".mlxstories-partial"  # how the names of what is being written end; they begin with a dot
 
 
@@ -80,19 +80,24 @@ def read_text(path: Path) -> str:
     """
     if path.exists() and not path.is_file():
         raise StoriesError(f"{path} is no regular file: give another.")
-    with open(path, encoding="utf-8") as file:
-        text = file.read(MOST_TEXT)
-        if file.read(1):
-            raise StoriesError(
-                f"{path} is larger than {MOST_TEXT / 2**20:.0f} MiB: it is not what it should be."
-            )
-    return text
+    if path.exists() and path.stat().st_size > MOST_TEXT:
+        raise StoriesError(f"{path} is larger than {MOST_TEXT >> 20} MiB: it is not what it should be.")
+    return path.read_text(encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside ``path``, then rename: the old content or the new one, never a part."""
+    """Write beside ``path``, then rename: the old content or the new one, never a part. A device or a pipe, such as
+    /dev/stdout, stays what it is and is written to."""
     content = text.encode("utf-8")
     with writing(path):
+        if path.exists() and (not (path.is_file() or path.is_dir()) or path.parent == Path("/dev")):
+            descriptor = os.open(
+                path, os.O_WRONLY | os.O_NONBLOCK
+            )  # of a pipe that nobody reads an error, no wait
+            os.set_blocking(descriptor, True)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+            return
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
         try:
             with open(descriptor, "wb") as file:

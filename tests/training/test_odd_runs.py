@@ -108,3 +108,10 @@ def test_a_sparse_file_of_terabytes_is_no_configuration(damaged):
         file.truncate(1 << 40)
     code, output = damaged("sample")
     assert code == 2 and "is larger than 128 MiB" in output
+
+
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(damaged):
+    os.unlink("runs/run/checkpoints/step-1/model.safetensors")
+    os.mkfifo("runs/run/checkpoints/step-1/model.safetensors")
+    code, output = damaged("sample")
+    assert code == 2 and "model.safetensors is no regular file" in output

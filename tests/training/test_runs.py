@@ -43,12 +43,16 @@ def test_a_text_that_cannot_be_written_keeps_the_old_one(tmp_path):
     assert path.read_text() == "old"
 
 
+def measured(step):
+    return {"step": step, "split": "val"}
+
+
 def test_a_last_line_of_metrics_cut_by_a_crash_is_left_out(run):
-    run.append({"step": 1})
-    run.append({"step": 2})
+    run.append(measured(1))
+    run.append(measured(2))
     path = run.path / "metrics.jsonl"
     path.write_text(path.read_text()[:-5])
-    assert run.metrics() == [{"step": 1}]
+    assert run.metrics() == [measured(1)]
     path.write_text('{"step": 1\n{"step": 2}\n')
     with pytest.raises(StoriesError, match="line 1"):
         run.metrics()
@@ -56,8 +60,8 @@ def test_a_last_line_of_metrics_cut_by_a_crash_is_left_out(run):
 
 def test_metrics_after_a_step_can_be_dropped(run):
     for step in range(5):
-        run.append({"step": step})
-    assert run.rewind(2) == run.metrics() == [{"step": 0}, {"step": 1}, {"step": 2}]
+        run.append(measured(step))
+    assert run.rewind(2) == run.metrics() == [measured(0), measured(1), measured(2)]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}', "\x00"])
