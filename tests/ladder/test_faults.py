@@ -46,13 +46,15 @@ def rung_of(fault: Fault) -> str:
 
 
 def climbed() -> list[str]:
-    """Every fault of the data; above, where a climb takes seconds, the first of each cause on each rung. The
-    benchmark climbs them all."""
+    """Every fault of the data; above, where a climb takes seconds, the first of each cause on each rung, and of
+    those that take the most every other one, but none on the short rung. The benchmark climbs them all."""
     first: dict[tuple[str, str], str] = {}
     for fault in FAULTS.values():
         rung = rung_of(fault)
         first.setdefault((fault.name if rung == "data" else fault.code, rung), fault.name)
-    return list(first.values())
+    costly = [name for (_, rung), name in first.items() if rung in ("sweep", "trained")]
+    cheap = [name for (_, rung), name in first.items() if rung in ("data", "init", "minimal")]
+    return cheap + costly[1::2]
 
 
 def test_the_catalogue_is_covered():

@@ -14,7 +14,7 @@ from mlxstories.faults.recipe import Recipe, evaluate, generate
 from mlxstories.faults.twins.data import repeated
 from mlxstories.faults.twins.model import decode_anew
 from mlxstories.faults.twins.twin import Twins, without_floor
-from mlxstories.optim import OptimizerConfig, ScheduleConfig
+from mlxstories.optim import ScheduleConfig
 
 TWINS = Twins()
 
@@ -32,9 +32,9 @@ TWINS.add(
 )
 TWINS.add(
     "state-not-kept",
-    "lion",
-    "Lion, whose steps are all of one length",
-    phase(optimizer=OptimizerConfig("lion", learning_rate=3e-4, betas=(0.9, 0.99))),
+    "no-first-moment",
+    "AdamW with betas 0 and 0.99: no gradient but the latest steers a step",
+    optimizer(betas=(0.0, 0.99)),
 )
 TWINS.add("extreme-constants", "epsilon-1e-6", "an epsilon of 1e-6", optimizer(eps=1e-6))
 TWINS.add("clipping-too-tight", "clip-at-0.1", "AdamW with gradients clipped to 0.1", phase(clip_norm=0.1))
