@@ -22,7 +22,6 @@ UNCHECKED = {"extreme-constants"}
 COSTLY = {
     "learning-rate-too-large",
     "learning-rate-too-small",
-    "cannot-overfit",
     "too-good-to-be-true",
     "no-better-than-unigram",
     "overfitting",
