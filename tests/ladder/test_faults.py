@@ -47,14 +47,14 @@ def rung_of(fault: Fault) -> str:
 
 def climbed() -> list[str]:
     """Every fault of the data; above, where a climb takes seconds, the first of each cause on each rung, and of
-    those that take the most every other one, but none on the short rung. The benchmark climbs them all."""
+    those that take the most one in four, but none on the short rung. The benchmark climbs them all."""
     first: dict[tuple[str, str], str] = {}
     for fault in FAULTS.values():
         rung = rung_of(fault)
         first.setdefault((fault.name if rung == "data" else fault.code, rung), fault.name)
     costly = [name for (_, rung), name in first.items() if rung in ("sweep", "trained")]
     cheap = [name for (_, rung), name in first.items() if rung in ("data", "init", "minimal")]
-    return cheap + costly[1::2]
+    return cheap + costly[3::4]
 
 
 def test_the_catalogue_is_covered():
