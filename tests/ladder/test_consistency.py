@@ -24,6 +24,7 @@ ASKED = {
     "context-cut": "sees its own past",
     "hidden-parameters": "the parameters are the model",
     "buffer-trained": "masks are not trained",
+    "without-effect": "every matrix has an effect",
 }
 
 
@@ -249,6 +250,7 @@ def test_one_model_for_all_is_no_second_model():
         "layer-out-of-sight",
         "distance-rewarded",
         "attention-in-blocks",
+        "scores-drowned",
     ],
 )
 def test_planted_faults_are_named_by_their_check(name):
