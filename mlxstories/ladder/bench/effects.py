@@ -43,12 +43,13 @@ def effects(bench: Bench) -> list[Effect]:
     whole = float(np.linalg.norm(list(norms.values()))) or 1.0
     weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if _is_matrix(a)}
     names = [n for n in weights if norms.get(n)]
-    row, rng = first.row[:, :_LENGTH], np.random.default_rng((bench.seed, 31))
-    before, found = ask(bench, model, row), []
+    # The very rows of the gradient: an expert that no token chooses moves nothing, and gets none.
+    rows, rng = batch.inputs, np.random.default_rng((bench.seed, 31))
+    before, found = ask(bench, model, rows), []
     for name in names[:: max(1, -(-len(names) // _MATRICES))]:
         noise = rng.standard_normal(weights[name].shape, dtype=np.float32)
         put(model, {name: weights[name] + mx.array(noise / np.sqrt(noise.shape[-1], dtype=np.float32))})
-        moved = float(np.abs(ask(bench, model, row) - before).max()) / first.spread
+        moved = float(np.abs(ask(bench, model, rows) - before).max()) / first.spread
         put(model, {name: weights[name]})
         found.append(Effect(name, norms[name] / whole, moved))
     return found
