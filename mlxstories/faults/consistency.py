@@ -90,6 +90,13 @@ class DistanceRewarded(ByHand):
         return mx.softmax(mx.where(past > 0, scores, -mx.inf), axis=-1)
 
 
+class DrownedScores(ByHand):
+    """A mask of the other convention: -1e9 for what may be seen, twice that for what may not."""
+
+    def weights(self, scores, past):
+        return mx.softmax(scores - 1e9 - 1e9 * (1 - past), axis=-1)
+
+
 class WithinBlocks(ByHand):
     """Attention within blocks of 8, each layer the same."""
 
@@ -139,4 +146,10 @@ FAULTS.add(
     "context-cut",
     "attention stays within blocks of 8, in every layer the same",
     rebuilt(lambda model, config: each_attention(model, config, WithinBlocks)),
+)
+FAULTS.add(
+    "scores-drowned",
+    "without-effect",
+    "scores drown in a mask of -1e9: attention is a mean, and queries and keys have no effect",
+    rebuilt(lambda model, config: each_attention(model, config, DrownedScores)),
 )

@@ -108,6 +108,8 @@ CAUSES: tuple[Cause, ...] = (
           DYNAMICS | {"dead-parameters", "no-update"}),
     Cause("dead-parameters", "weights", "model", "trainable parameters never receive a gradient",
           DYNAMICS | {"frozen-parameters", "no-update"}),
+    Cause("without-effect", "weights", "model", "weights that receive a gradient move no logit",
+          DYNAMICS | {"frozen-parameters"}),
     Cause("frozen-parameters", "weights", "model", "parameters stay at their random initial values",
           DYNAMICS | {"dead-parameters", "no-update"}),
 

@@ -24,6 +24,7 @@ ASKED = {
     "context-cut": "sees its own past",
     "hidden-parameters": "the parameters are the model",
     "buffer-trained": "masks are not trained",
+    "without-effect": "every matrix has an effect",
 }
 
 
@@ -249,8 +250,24 @@ def test_one_model_for_all_is_no_second_model():
         "layer-out-of-sight",
         "distance-rewarded",
         "attention-in-blocks",
+        "scores-drowned",
     ],
 )
 def test_planted_faults_are_named_by_their_check(name):
     code = FAULTS[name].code
     assert asked(built_in(fault=name), code) == [(code, ERROR)]
+
+
+def test_experts_that_no_token_chooses_are_left_alone():
+    class Experts(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.experts = [nn.Linear(16, 16) for _ in range(3)]
+
+        def embedded(self, tokens):
+            x = super().embedded(tokens)
+            chosen = (tokens % 3)[..., None]
+            chosen = mx.where(chosen == 2, 0, chosen)
+            return x + sum(expert(x) * (chosen == k) for k, expert in enumerate(self.experts))
+
+    assert asked(Experts, "without-effect") == []

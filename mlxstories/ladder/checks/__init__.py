@@ -29,6 +29,7 @@ from mlxstories.ladder.checks import (
     gradients_alive,
     gradient_sizes,
     frozen,
+    without_effect,
     # minimal
     finite_step,
     movement,
