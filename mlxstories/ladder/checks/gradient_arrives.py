@@ -135,9 +135,8 @@ def _next_to_nothing(found: Arriving, limits: Gauges) -> Draft | None:
     return error(
         "clipping-too-tight",
         f"every gradient reaches the optimiser with a norm of {norms[0]:.2g}, {ratio:.1e} of its length, and this "
-        "optimiser heeds the length: as when gradients are clipped while they are still scaled up, and the scale is "
-        "taken out afterwards",
-        fix="take the loss's scale out of the gradients first, then clip, at a norm of about 1",
+        "optimiser heeds the length: they are clipped at next to nothing, or while they are still scaled up",
+        fix="clip at a norm of about 1; where the loss is scaled, take the scale out of the gradients first",
         where="train_step",
         norm=norms[0],
         share_left=ratio,
