@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.adam import adams
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
@@ -48,7 +49,8 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Arriving:
-    """Steps on several batches, and whether the optimiser's update heeds the size of gradients."""
+    """Steps on several batches, and whether the optimiser's update heeds the size of gradients: Adam's does where
+    they are below its epsilon."""
 
     steps: tuple[Arrival, ...]
     heeds_size: bool
@@ -66,7 +68,14 @@ def arriving(bench: Bench) -> Arriving | str:
         steps.append(arrival)
     kinds = [type(part).__name__.lower() for part in parts(bench.optimizer())]
     heeds = not any(name in kind for kind in kinds for name in _INDIFFERENT)
-    return Arriving(tuple(steps), heeds)
+    return Arriving(tuple(steps), heeds or _below_epsilon(bench, steps))
+
+
+def _below_epsilon(bench: Bench, steps: list[Arrival]) -> bool:
+    """Whether the root mean square of what arrives lies below an Adam's epsilon."""
+    sizes = [a.size for _, a in tree_flatten(bench.model().trainable_parameters())]
+    entry = max(step.norm for step in steps) / max(1, sum(sizes)) ** 0.5
+    return any(entry < float(getattr(adam, "eps", 0.0)) for adam in adams(bench.optimizer()))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
 @check(
     "the loss's gradient reaches the optimiser",
     rung="minimal",
-    causes=("gradient-mismatch",),
+    causes=("gradient-mismatch", "clipping-too-tight"),
     needs=("train_step",),
     unless=("not-finite", "no-update", "loss-sign", "double-softmax", "rows-ignored", "stale-computation"),
     cosine=Limit(0.15, "cosine; steps orthogonalised by hand keep 0.37"),
@@ -24,6 +24,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     factor=Limit(1.3, "times the gradient's length"),
     spread=Limit(0.02, "of the mean"),
     again=Limit(1.5, "times the first"),
+    left=Limit(1e-3, "of the gradient's length"),
 )
 def arrives(bench: Bench, limits: Gauges) -> Verdict:
     """Reads the gradients on their way into the optimiser and compares them with those of the loss, dropout off, on
@@ -44,6 +45,7 @@ def arrives(bench: Bench, limits: Gauges) -> Verdict:
     cosine = float(np.median([step.direction for step in found.steps]))
     detail = f"cosine {cosine:.2f}"
     draft = _another_direction(bench, found, cosine, limits) or _another_length(bench, found, limits)
+    draft = draft or _next_to_nothing(found, limits)
     if draft is None:
         return passed(detail)
     return (failed if draft.severity == "error" else passed)(detail, draft)
@@ -121,4 +123,21 @@ def _too_long(bench: Bench, first: Arrival, ratio: float, severity, limits: Gaug
         where="train_step",
         ratio=ratio,
         calls=first.calls,
+    )
+
+
+def _next_to_nothing(found: Arriving, limits: Gauges) -> Draft | None:
+    norms, ratio = [step.norm for step in found.steps], found.steps[0].ratio
+    if not found.heeds_size or not ratio or not limits.left.below(ratio):
+        return None
+    if limits.spread.above(np.std(norms) / max(np.mean(norms), np.finfo(float).tiny)):
+        return None
+    return error(
+        "clipping-too-tight",
+        f"every gradient reaches the optimiser with a norm of {norms[0]:.2g}, {ratio:.1e} of its length, and this "
+        "optimiser heeds the length: they are clipped at next to nothing, or while they are still scaled up",
+        fix="clip at a norm of about 1; where the loss is scaled, take the scale out of the gradients first",
+        where="train_step",
+        norm=norms[0],
+        share_left=ratio,
     )

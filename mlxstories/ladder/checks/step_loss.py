@@ -23,7 +23,15 @@ from mlxstories.ladder.verdict import Verdict, failed, passed, skipped
         "smoothed-validation-loss",
     ),
     needs=("train_step",),
-    unless=("not-finite", "no-update", "loss-sign", "double-softmax", "targets-mismatched"),
+    unless=(
+        "not-finite",
+        "no-update",
+        "loss-sign",
+        "double-softmax",
+        "targets-mismatched",
+        "stale-computation",
+        "gradient-mismatch",
+    ),
 )
 def returned_loss(bench: Bench, limits: Gauges) -> Verdict:
     """Fits what the step returns, on random targets and always the same weights, to our own cross-entropy.
