@@ -138,25 +138,34 @@ class Roles:
         self.masked = bool((first.mask == 0).any()) or "mask" in self.places.values()
 
     def _role(self, array: np.ndarray) -> str | None:
-        x, y, m = self.first.inputs, self.first.targets, self.first.mask
         if array.ndim not in (1, 2) or not array.size:
             return None
-        counted = m > 0
-        if _whole(array):
-            if array.size == y.size and (array.reshape(y.shape)[counted] == y[counted]).all():
-                same = array.reshape(x.shape) == x
-                return "inputs" if same.all() and not (x == y).all() else "targets"
-            if array.size == x.size and (array.reshape(x.shape) == x).all():
-                return "inputs"
-            wide = (x.shape[0], x.shape[1] + 1)
-            if array.shape == wide and (array[:, :-1] == x).all() and (array[:, 1:] == y)[counted].all():
-                return "tokens"
-            if array.shape == x.shape[:1] and self._lengths(array):
-                return "lengths"
-            if array.shape == (len(x), 2) and (m.sum(1) > 0).all() and self._spans(array):
-                return "spans"
-        if array.size == m.size and set(np.unique(array)) <= {0, 1} and self._mask(array.reshape(m.shape)):
-            return "mask"
+        m = self.first.mask
+        role = (self._cells(array) or self._rows(array)) if _whole(array) else None
+        if role is None and array.size == m.size and set(np.unique(array)) <= {0, 1}:
+            role = "mask" if self._mask(array.reshape(m.shape)) else None
+        return role
+
+    def _cells(self, array: np.ndarray) -> str | None:
+        """The part that an array of ids plays: inputs, targets, or tokens of which both are cut."""
+        x, y, counted = self.first.inputs, self.first.targets, self.first.mask > 0
+        if array.size == y.size and (array.reshape(y.shape)[counted] == y[counted]).all():
+            same = array.reshape(x.shape) == x
+            return "inputs" if same.all() and not (x == y).all() else "targets"
+        if array.size == x.size and (array.reshape(x.shape) == x).all():
+            return "inputs"
+        wide = array.shape == (x.shape[0], x.shape[1] + 1)
+        if wide and (array[:, :-1] == x).all() and (array[:, 1:] == y)[counted].all():
+            return "tokens"
+        return None
+
+    def _rows(self, array: np.ndarray) -> str | None:
+        """The part that a number or a pair for each row plays: lengths, or spans of counted cells."""
+        x, m = self.first.inputs, self.first.mask
+        if array.shape == x.shape[:1] and self._lengths(array):
+            return "lengths"
+        if array.shape == (len(x), 2) and (m.sum(1) > 0).all() and self._spans(array):
+            return "spans"
         return None
 
     def _mask(self, array: np.ndarray) -> bool:
