@@ -266,7 +266,7 @@ def test_the_command_writes_its_results(tmp_path, store):
     [
         (["--ablate", "--schedules"], "each choose the arms"),
         (["--sizes", "huge"], "size must be one of"),
-        (["--scale", "ten"], "not a list"),
+        (["--scale", "ten"], "not a valid integer"),
         (["--arch", "decoder,loop"], "arch must be one of"),
         (["--arms", "none.json"], "cannot be read"),
     ],

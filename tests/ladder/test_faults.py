@@ -30,6 +30,7 @@ LATER = {
     "update-dropped": "minimal",
     "rate-0": "minimal",
     "gradients-negated": "minimal",
+    "same-half-accumulated": "minimal",
     "rate-1e-5": "sweep",
     "noam-at-3e-4": "sweep",
     "sgd-at-1e-3": "sweep",
