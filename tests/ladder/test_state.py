@@ -86,7 +86,8 @@ def accumulating(take, factor=0.5):
     return step
 
 
-def of_another_model():
+def of_another_model(seed=3):
+    mx.random.seed(seed)  # so small a model's gradient may resemble that of any other draw
     other = Tiny()
 
     def step(model, optimizer, batch):
