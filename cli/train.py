@@ -41,7 +41,13 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 @whole_option("--log-every", default=10, help="Updates between two lines of metrics.")
 @whole_option("--evaluations", default=10, help="Validations in a run, at least.")
 @whole_option("--keep", default=2, help="Newest checkpoints to keep, besides the best.")
-@click.option("--every", type=Whole(), help="Updates between checkpoints.  [default: one at each validation]")
+@click.option(
+    "--save-every",
+    "--every",  # its name until 0.1
+    "every",
+    type=Whole(),
+    help="Updates between checkpoints.  [default: one at each validation]",
+)
 @click.option("--name", type=Name(), help="The run's name.  [default: phase, size and time]")
 @runs_option
 @click.option(
