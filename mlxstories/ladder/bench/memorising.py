@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +31,11 @@ class Memorising:
         trial: as it went.
         start: loss and accuracy of the untrained model.
         learned: whether it did at any point what a working setup does.
-        step_seconds: of one step, for people; nothing may be decided by it.
     """
 
     trial: Trial
     start: tuple[float, float]
     learned: bool
-    step_seconds: float
 
     @property
     def points(self) -> list[tuple[int, float, float]]:
@@ -62,10 +59,8 @@ def memorising(bench: Bench) -> Memorising:
     batch = minimal_batch(bench)
     start = first_score(bench)
     steps = memorising_steps(bench)
-    begun = time.perf_counter()
     trial = train(bench, [batch], steps, measure=batch, at=[n for n in _AT if n <= steps])
-    seconds = (time.perf_counter() - begun) / len(trial.losses)
-    return Memorising(trial, start, memorised(bench, trial), seconds)
+    return Memorising(trial, start, memorised(bench, trial))
 
 
 @measurement
