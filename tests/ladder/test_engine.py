@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
+from tiny import Tiny, batches, subject
 
 from mlxstories.batch import Batch
 from mlxstories.errors import StoriesError
@@ -22,7 +23,6 @@ from mlxstories.findings import CAUSES, fold
 from mlxstories.ladder import (
     CATALOGUE,
     Finding,
-    Subject,
     Watch,
     assert_healthy,
     check_before_training,
@@ -39,37 +39,6 @@ from mlxstories.ladder.bench.trial import train
 from mlxstories.ladder.checks.padding import padding_of
 from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.time_limit import TimeLimitError, time_limit
-
-V, T, B = 13, 16, 4
-
-
-class Tiny(nn.Module):
-    """Embedding, a causal average of the past, a head."""
-
-    def __init__(self, future: float = 0.0):
-        super().__init__()
-        self.embed = nn.Embedding(V, 16)
-        self.mix = nn.Linear(16, 16)
-        self.head = nn.Linear(16, V)
-        self.future = future
-
-    def __call__(self, tokens):
-        x = self.embed(tokens)
-        length = x.shape[1]
-        ages = mx.arange(length)[:, None] - mx.arange(length)[None]
-        weights = mx.where(ages >= 0, mx.exp(-ages.astype(mx.float32)), self.future)
-        return self.head(x + mx.tanh(self.mix(weights @ x)))
-
-
-def batches(seed, count=8):
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
-        rows = np.cumsum(rng.integers(1, 3, (B, T + 1)), axis=1) % V
-        yield Batch(mx.array(rows[:, :-1]), mx.array(rows[:, 1:]), mx.ones((B, T)))
-
-
-def subject(**fields) -> Subject:
-    return Subject(**{"model": Tiny, "vocab_size": V, "train_batches": batches, **fields})
 
 
 def loss_of(reduce=True, smoothing=0.0, sign=1.0, softmax=False, shift=0):
