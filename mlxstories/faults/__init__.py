@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from mlxstories.errors import StoriesError
-from mlxstories.faults import consistency, data, judging, leaks, model, numerics, optimisation
+from mlxstories.faults import (
+    consistency,
+    data,
+    judging,
+    leaks,
+    model,
+    numerics,
+    optimisation,
+    rows,
+    vocabulary,
+)
 from mlxstories.faults.fault import Fault as Fault
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
-    for group in (data, leaks, consistency, model, numerics, optimisation, judging)
+    for group in (data, vocabulary, leaks, rows, consistency, model, numerics, optimisation, judging)
     for fault in group.FAULTS
 }
 

@@ -1,27 +1,22 @@
 """One process at a time writes to a run directory.
 
-The lock is a POSIX record lock on ``<run>/.lock``. The kernel takes it back when the process ends, however it ends,
-so that no lock is ever stale; the file's text only says who held it last. Readers (``sample``, ``plot``) need none.
+The lock is the kernel's, on ``<run>/.lock``: it ends with the process, however that ends, so that none is ever stale.
+The file's text only says who held it last. Readers (``sample``, ``plot``) need no lock.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import platform
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from mlxstories.errors import StoriesError
 
 NAME = ".lock"
-
-_guard = threading.Lock()
-# Record locks belong to the process and end with the first close of the file, so each is opened once.
-_held: dict[tuple[int, Path], list[int]] = {}  # (process, directory): file descriptor, how often it is held
 
 
 class Busy(StoriesError):
@@ -35,41 +30,23 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         Busy: another process holds it.
     """
-    key = (os.getpid(), directory.resolve())
-    with _guard:
-        entry = _held.setdefault(key, [-1, 0])
-        if not entry[1]:
-            try:
-                entry[0] = _acquire(directory)
-            except BaseException:
-                del _held[key]
-                raise
-        entry[1] += 1
+    path = directory.resolve() / NAME
+    lock = FileLock(path, timeout=0, thread_local=False, is_singleton=True)
     try:
+        lock.acquire()
+    except Timeout as error:
+        raise Busy(f"{directory} is in use by {_holder(path)}: wait for it, or stop it first.") from error
+    except OSError as error:
+        raise StoriesError(f"cannot lock {directory}: {error.strerror}.") from error
+    try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            path.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield
     finally:
-        with _guard:
-            entry[1] -= 1
-            if not entry[1]:
-                os.close(entry[0])
-                del _held[key]
+        lock.release()
 
 
-def _acquire(directory: Path) -> int:
-    path = directory / NAME
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StoriesError(f"cannot write to {directory}: {error.strerror}.") from error
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
-        os.close(descriptor)
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise Busy(f"{directory} is in use by {holder}: wait for it, or stop it first.") from error
-        raise StoriesError(f"cannot lock {path}: {error.strerror}.") from error
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
-    return descriptor
+def _holder(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()[:200].decode("utf-8", "replace").strip() or "another process"
+    return "another process"

@@ -8,10 +8,11 @@ import numpy as np
 
 from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.data.tokenizer import END
-from mlxstories.faults.data import Permuted, read, retold, unmasked_mean, vocabulary_of
+from mlxstories.faults.data import read, retold, unmasked_mean
 from mlxstories.faults.fault import change, minimising
 from mlxstories.faults.recipe import Recipe, evaluate, generate, padded_rows
 from mlxstories.faults.twins.twin import Plant, Twins, without_floor
+from mlxstories.faults.vocabulary import Permuted, vocabulary_of
 from mlxstories.model import Transformer
 from mlxstories.training.losses import next_token
 

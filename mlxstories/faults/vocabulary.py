@@ -1,0 +1,109 @@
+"""Faults of token ids, vocabularies and tokenizers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mlxstories.data.packing import Documents, Rows
+from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.faults.data import read
+from mlxstories.faults.fault import Group, change
+from mlxstories.faults.recipe import Recipe, padded_rows
+from mlxstories.model import Transformer
+
+FAULTS = Group("data")
+
+
+def one_bad_id(value):
+    def arrange(documents: Documents, context: int, rng) -> Rows:
+        rows = padded_rows(documents, context, rng)
+        rows.inputs[len(rows.inputs) // 2, 3] = value
+        return rows
+
+    return arrange
+
+
+@FAULTS.planted(
+    "id-beyond-vocabulary", "token-out-of-range", "one token id equals the size of the vocabulary"
+)
+def _(recipe: Recipe) -> Recipe:
+    return replace(recipe, arrange=one_bad_id(recipe.config.vocab_size))
+
+
+FAULTS.add(
+    "negative-id",
+    "token-out-of-range",
+    "padding is -1 and reaches the embedding",
+    change(arrange=one_bad_id(-1)),
+)
+
+
+FAULTS.add(
+    "embedding-too-small",
+    "token-out-of-range",
+    "the embedding has a row less than there are ids",
+    change(build_model=lambda config: Transformer(replace(config, vocab_size=config.vocab_size - 1))),
+)
+
+
+class Permuted:
+    """A tokenizer with the same words under other ids."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int):
+        self.tokenizer = tokenizer
+        specials = np.arange(3)
+        others = np.random.default_rng(seed).permutation(np.arange(3, tokenizer.vocab_size))
+        self.to = np.concatenate([specials, others])
+        self.back = np.argsort(self.to)
+        self.vocab_size = tokenizer.vocab_size
+
+    def encode(self, text: str) -> list[int]:
+        return self.to[self.tokenizer.encode(text)].tolist()
+
+    def decode(self, ids) -> str:
+        return self.tokenizer.decode(self.back[list(ids)].tolist())
+
+
+@FAULTS.planted(
+    "vocabulary-reordered", "tokenizer-mismatch", "the batches were made by a tokenizer of another order"
+)
+def _(recipe: Recipe) -> Recipe:
+    return replace(recipe, tokenizer=Permuted(recipe.tokenizer, 1))
+
+
+@FAULTS.planted(
+    "tokenizer-retrained", "tokenizer-mismatch", "the tokenizer was trained again, on other stories"
+)
+def _(recipe: Recipe) -> Recipe:
+    half = recipe.train_texts[len(recipe.train_texts) // 2 :]
+    return replace(recipe, tokenizer=Tokenizer.train("word", half, recipe.config.vocab_size))
+
+
+@FAULTS.planted(
+    "tokenizer-of-characters", "tokenizer-mismatch", "the batches hold words, the tokenizer characters"
+)
+def _(recipe: Recipe) -> Recipe:
+    return replace(recipe, tokenizer=Tokenizer.train("char", recipe.train_texts, 256))
+
+
+def vocabulary_of(size: int):
+    def plant(recipe: Recipe) -> Recipe:
+        return read(recipe, Tokenizer.train("word", recipe.train_texts, size))
+
+    return plant
+
+
+FAULTS.add(
+    "vocabulary-of-25",
+    "high-unknown-rate",
+    "25 words are kept, most of the text is unknown",
+    vocabulary_of(25),
+)
+FAULTS.add(
+    "vocabulary-of-60",
+    "high-unknown-rate",
+    "60 words are kept, much of the text is unknown",
+    vocabulary_of(60),
+)
