@@ -2,6 +2,10 @@
 
 import signal
 
+from mlxstories.backend import kernels
+
+kernels.prepare()  # as every command does; not all tests begin with a step
+
 # A command in the background of a shell without job control, as in some CIs, ignores Ctrl-C, and one under nohup the
 # end of its terminal; so would the processes that tests stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)

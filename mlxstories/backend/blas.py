@@ -32,17 +32,22 @@ class Blas:
     path: str
 
 
+_BUNDLED = Blas("reference BLAS of the MLX wheel (slow)", "bundled")
+
+
 @functools.cache
 def install() -> Blas:
     """Point MLX at the fastest BLAS at hand, once per process, and say which one it is.
 
     A system OpenBLAS is preferred, then the one of the ``scipy-openblas32`` wheel. When neither can be
-    put in place MLX stays as it is, slow and correct.
+    put in place, or ``MLXSTORIES_BLAS=bundled`` is set, MLX stays as it is, slow and correct.
     """
     import mlx.core as mx
 
     if platform.system() != "Linux":
         return Blas("Accelerate", "system")
+    if os.environ.get("MLXSTORIES_BLAS") == "bundled":
+        return _BUNDLED
     _keep_freed_memory()
     slots = _import_slots(Path(mx.__file__).parent / "lib" / "libmlx.so", "cblas_sgemm")
     for name, path, symbol in _candidates():
@@ -57,7 +62,7 @@ def install() -> Blas:
             for slot in slots:
                 _write_pointer(slot, sgemm)
             return Blas(name, path)
-    return Blas("reference BLAS of the MLX wheel (slow)", "bundled")
+    return _BUNDLED
 
 
 def _candidates():

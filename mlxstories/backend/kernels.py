@@ -3,7 +3,7 @@
 MLX's CPU ``exp`` takes 12 ns an element and is most of a small model's training step. A polynomial made of
 multiplications and additions is vectorised by the compiled loop and takes 1 ns, so softmax and the
 activations are built on it there. A GPU has fast exponentials and fused attention, which are used as they
-are. Importing this module also puts a fast BLAS under MLX where that helps.
+are.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlxstories.backend import blas
-
-blas.install()
 
 _SMALL = 4096  # elements, for which a polynomial's several loops cost more than they save
 
@@ -42,10 +40,15 @@ def as_on_gpu() -> Iterator[None]:
         _as_on_gpu = before
 
 
-if on_cpu():
-    # MLX hands out at most so many operations breadth first before it goes deep, and so leaves one of two streams
-    # waiting for the other. A step with two took 1180 ms, and takes 720.
-    os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100")
+@functools.cache
+def prepare() -> None:
+    """Make MLX fast on a CPU, once a process: a step, an evaluation, decoding and the ladder begin with it, so that a
+    process that only imports the package is left as it is."""
+    blas.install()
+    if on_cpu():
+        # MLX hands out at most so many operations breadth first before it goes deep, and so leaves one of two
+        # streams waiting for the other. A step with two took 1180 ms, and takes 720.
+        os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100")
 
 
 def chunk_elements() -> int:

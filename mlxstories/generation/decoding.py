@@ -98,6 +98,7 @@ def _decode(model, prompts, max_tokens, sampling, seed, end, first_row=0) -> Ite
     _check(model, prompts, max_tokens, seed)
     if not prompts:
         return
+    kernels.prepare()
     model.new_cache(len(prompts))  # refused here if all rows together are too much
     context, lengths = model.config.context, [len(prompt) + 1 for prompt in prompts]
     forced = np.full((len(prompts), context + 1), -1, dtype=np.int32)

@@ -9,6 +9,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.backend import kernels
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -42,6 +44,7 @@ def read(model: nn.Module, stories: Sequence[Sequence[int]], *, end: int = 0) ->
     for row, story in enumerate(stories):
         inputs[row, 1 : len(story)] = story[:-1]
         targets[row, : len(story)] = story
+    kernels.prepare()
     was_training = model.training
     try:
         model.eval()

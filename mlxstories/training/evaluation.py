@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.backend import kernels
 from mlxstories.batch import Batch, batch_of, shares
 from mlxstories.data.dataset import Floor
 from mlxstories.data.packing import Documents, Rows, pack
@@ -46,6 +47,7 @@ class Evaluator:
     """
 
     def __init__(self, model: nn.Module, group: Group = ALONE):
+        kernels.prepare()
         self._model, self._group = model, group
         self._score = mx.compile(partial(token_scores, model), inputs=[model.state])
 

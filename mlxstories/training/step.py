@@ -11,6 +11,7 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_map
 
+from mlxstories.backend import kernels
 from mlxstories.batch import Batch, shares
 from mlxstories.distributed import ALONE, Group
 from mlxstories.optim.clipping import clip_factor, parameter_norms, scaled
@@ -59,6 +60,7 @@ class TrainStep:
         group: Group = ALONE,
         dtype: mx.Dtype = mx.float32,
     ):
+        kernels.prepare()
         self.model = model
         self.optimizer = optimizer
         optimizer.init(model.trainable_parameters())

@@ -1,5 +1,6 @@
 """The fast BLAS under MLX: in place on Linux, and right."""
 
+import os
 import subprocess
 import sys
 
@@ -34,3 +35,19 @@ def test_it_works_when_mlx_was_imported_and_used_first():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == blas.install().name
+
+
+def test_importing_the_package_leaves_mlx_alone_and_a_variable_refuses_the_rest():
+    code = (
+        "import mlxstories, mlxstories.training.trainer, mlxstories.ladder.checks\n"
+        "from mlxstories.backend import blas, kernels; assert not blas.install.cache_info().currsize\n"
+        "kernels.prepare(); print(blas.install().path)"
+    )
+    kept = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MLXSTORIES_BLAS": "bundled"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert kept.stdout.strip() == ("bundled" if sys.platform == "linux" else "system")

@@ -14,7 +14,7 @@ import numpy as np
 from mlx.optimizers import AdamW, Optimizer
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories.backend import kernels  # noqa: F401  (puts the fast BLAS in place)
+from mlxstories.backend import kernels
 from mlxstories.ladder.bench.arrays import is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.optimizers import Schedule, copied, parts, put_back, read_schedule
@@ -47,6 +47,7 @@ class Bench:
     """
 
     def __init__(self, subject: Subject, seed: int = 0, *, stories: int = 4, width: int | None = None):
+        kernels.prepare()
         self.subject = subject
         self.seed = seed
         self.stories = stories
