@@ -7,12 +7,12 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxstories.faults.fault import Group, change
+from mlxstories.faults.fault import Faults, change
 from mlxstories.faults.leaks import ByHand, after_block, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.model import Transformer
 
-FAULTS = Group("model")
+FAULTS = Faults("model")
 
 
 class LiveDropout(nn.Module):

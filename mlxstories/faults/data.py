@@ -11,10 +11,10 @@ import numpy as np
 from mlxstories.batch import Batch
 from mlxstories.data.packing import Documents, Rows
 from mlxstories.data.tokenizer import words
-from mlxstories.faults.fault import Group, change, minimising
+from mlxstories.faults.fault import Faults, change, minimising
 from mlxstories.faults.recipe import Recipe, padded_rows
 
-FAULTS = Group("data")
+FAULTS = Faults("data")
 
 
 def read(recipe: Recipe, tokenizer=None, train=None, val=None) -> Recipe:

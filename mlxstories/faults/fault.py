@@ -33,7 +33,7 @@ class Fault:
     group: str
 
 
-class Group(list[Fault]):
+class Faults(list[Fault]):
     """The faults of a part of the catalogue; collects them in the order of definition."""
 
     def __init__(self, name: str):

@@ -8,11 +8,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from mlxstories.faults.fault import Group, change, shape
+from mlxstories.faults.fault import Faults, change, shape
 from mlxstories.faults.recipe import Recipe, evaluate
 from mlxstories.model import KVCache
 
-FAULTS = Group("evaluation and generation")
+FAULTS = Faults("evaluation and generation")
 
 
 def evaluation(name: str, code: str, description: str):

@@ -9,12 +9,12 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxstories.backend import kernels
-from mlxstories.faults.fault import Group, change
+from mlxstories.faults.fault import Faults, change
 from mlxstories.faults.model import rebuilt
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.model.layers import ROPE_BASE, Attention, Block
 
-FAULTS = Group("model")
+FAULTS = Faults("model")
 
 
 # The causal mask

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxstories.faults.fault import Group, change, shape
+from mlxstories.faults.fault import Faults, change, shape
 from mlxstories.faults.recipe import Recipe
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.model.layers import Block, FeedForward
 
-FAULTS = Group("model")
+FAULTS = Faults("model")
 
 
 def rebuilt(edit: Callable[[Transformer, ModelConfig], None]) -> Callable[[Recipe], Recipe]:

@@ -9,14 +9,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from mlxstories.faults.fault import Group, change, minimising, shape
+from mlxstories.faults.fault import Faults, change, minimising, shape
 from mlxstories.faults.leaks import ByHand, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.recipe import Recipe
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.model.layers import Block
 
-FAULTS = Group("model")
+FAULTS = Faults("model")
 
 
 # Initial weights

@@ -12,13 +12,13 @@ import mlx.optimizers
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.batch import Batch
-from mlxstories.faults.fault import Group, change, minimising, optimizer, phase
+from mlxstories.faults.fault import Faults, change, minimising, optimizer, phase
 from mlxstories.faults.recipe import Recipe
 from mlxstories.ladder.own import scheduled_optimizer
 from mlxstories.optim import OptimizerConfig, ScheduleConfig, clip_by_global_norm
 from mlxstories.training.losses import cross_entropy
 
-FAULTS = Group("optimisation")
+FAULTS = Faults("optimisation")
 
 
 def mean_nats(model: nn.Module, batch: Batch) -> mx.array:

@@ -7,12 +7,12 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxstories.faults.fault import Group
+from mlxstories.faults.fault import Faults
 from mlxstories.faults.leaks import ByHand, after_block, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.model.layers import Attention
 
-FAULTS = Group("model")
+FAULTS = Faults("model")
 
 
 class BatchNorm(nn.Module):

@@ -9,11 +9,11 @@ import numpy as np
 from mlxstories.data.packing import Documents, Rows
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.faults.data import read
-from mlxstories.faults.fault import Group, change
+from mlxstories.faults.fault import Faults, change
 from mlxstories.faults.recipe import Recipe, padded_rows
 from mlxstories.model import Transformer
 
-FAULTS = Group("data")
+FAULTS = Faults("data")
 
 
 def one_bad_id(value):

@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlxstories.backend import kernels
 from mlxstories.ladder.bench.arrays import is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.optimizers import Schedule, copied, parts, put_back, read_schedule
+from mlxstories.ladder.bench.optimizers import RateCurve, copied, parts, put_back, read_schedule
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.verdict import Draft, error
 
@@ -190,7 +190,7 @@ class Bench:
             return float("nan") if loss is None else float(loss)
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> RateCurve:
         """The learning rate over the updates, as far as it can be read."""
         return schedule(self)
 
@@ -234,6 +234,6 @@ def measurement(take: Callable[[Bench], T]) -> Callable[[Bench], T]:
 
 
 @measurement
-def schedule(bench: Bench) -> Schedule:
+def schedule(bench: Bench) -> RateCurve:
     """The subject's learning-rate schedule."""
     return read_schedule(bench.optimizer())

@@ -32,7 +32,7 @@ def intercepted(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> I
 
 
 @dataclass(frozen=True)
-class Schedule:
+class RateCurve:
     """An optimiser's learning rate over its updates, as far as it can be read from outside."""
 
     scheduled: bool
@@ -49,16 +49,16 @@ class Schedule:
         return next((s for s, r in zip(self.steps, self.rates, strict=True) if r >= 0.99 * self.peak), 0)
 
 
-def read_schedule(optimizer: Optimizer) -> Schedule:
+def read_schedule(optimizer: Optimizer) -> RateCurve:
     """Ask an optimiser's schedule for its rate at steps up to 100 000."""
     optimizer = parts(optimizer)[0]
     scheduler = optimizer._schedulers.get("learning_rate")
     if scheduler is None:
         rate = read_rate(optimizer)
-        return Schedule(False, (0,), (rate,) if rate is not None else ())
+        return RateCurve(False, (0,), (rate,) if rate is not None else ())
     steps = sorted({round(1.06**k) - 1 for k in range(200)} | set(range(50)))
     rates = [float(scheduler(mx.array(step, mx.uint64))) for step in steps]
-    return Schedule(True, tuple(steps), tuple(rate if np.isfinite(rate) else 0.0 for rate in rates))
+    return RateCurve(True, tuple(steps), tuple(rate if np.isfinite(rate) else 0.0 for rate in rates))
 
 
 def read_rate(optimizer: Optimizer) -> float | None:

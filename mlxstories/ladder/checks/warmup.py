@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.bench.memorising import memorising
-from mlxstories.ladder.bench.optimizers import Schedule
+from mlxstories.ladder.bench.optimizers import RateCurve
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped
@@ -49,13 +49,13 @@ def _epoch_steps(bench: Bench) -> int | None:
     return len(epoch.batches) if epoch.complete else None
 
 
-def _run_steps(schedule: Schedule, epoch: int | None) -> int:
+def _run_steps(schedule: RateCurve, epoch: int | None) -> int:
     pairs = zip(schedule.steps, schedule.rates, strict=True)
     over = (step for step, rate in pairs if step > schedule.peak_step and rate <= _OVER * schedule.peak)
     return next(over, None) or max(_EPOCHS * epoch if epoch else 0, _STEPS)
 
 
-def _draft(schedule: Schedule, climbs: int, total: int, epoch: int | None) -> Draft:
+def _draft(schedule: RateCurve, climbs: int, total: int, epoch: int | None) -> Draft:
     after_100 = schedule.rates[min(range(len(schedule.steps)), key=lambda i: abs(schedule.steps[i] - 100))]
     return error(
         "warmup-too-long",
