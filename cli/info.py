@@ -57,15 +57,16 @@ def command(as_json, cost, check, model, vocab_size, batch_size):
 
 
 def _check(facts: dict, as_json: bool) -> None:
-    from mlxstories.training import selfcheck, speed
+    from mlxstories.selfcheck import device as examination
+    from mlxstories.selfcheck import peer, speed
 
     device, versions = facts["device"], facts["versions"]
     say = (lambda line: None) if as_json else click.echo
     say(f"{device['kind']}, {device['name']}, {facts['platform']}, mlx {versions['mlx']}")
-    say(f"{selfcheck.subject()}\n")
+    say(f"{examination.subject()}\n")
     say(f"{'':<45}   {'error':>8}   {'at most':>8}")
     lines, rates = [], []
-    for line in selfcheck.check():
+    for line in examination.check():
         lines.append(line)
         verdict = "ok" if line.passed else f"FAILED {line.reason}".rstrip()
         say(f"{line.name:<45}   {line.error:>8.1e}   {line.tolerance:>8.1e}   {verdict}")
@@ -73,10 +74,17 @@ def _check(facts: dict, as_json: bool) -> None:
     for rate in speed.speeds():
         rates.append(rate)
         say(f"{rate.size:<45}   {rate.training:>8,.0f}   {rate.sampling:>8,.0f}")
+    duel = peer.against_mlx_lm()
+    if duel:
+        say(
+            f"\none story, size base: {duel.ours:,.0f} tokens a second, mlx-lm {duel.theirs:,.0f} "
+            f"(ratio {duel.ours / duel.theirs:.2f})"
+        )
     if as_json:
         parts = {
             "lines": [dataclasses.asdict(line) | {"passed": line.passed} for line in lines],
             "speeds": [dataclasses.asdict(rate) for rate in rates],
+            "mlx_lm": duel and dataclasses.asdict(duel),
         }
         click.echo(json.dumps(facts | parts, indent=2))
     if failed := [line.name for line in lines if not line.passed]:
@@ -113,6 +121,7 @@ def _in_words(facts: dict) -> str:
                 f"with views, described in {1e3 * part['host_seconds']:.1f} ms"
                 for number, part in facts["handed"].items()
             ),
+            *(f"slow on Metal     {clause}" for clause in facts["slow_shapes"]),
             f"this machine      {machine['flops'] / 1e9:,.0f} GFLOP/s in matrix products, "
             f"{machine['bandwidth'] / 1e9:,.1f} GB/s",
             f"least time        {1e3 * least['arithmetic']:,.1f} ms of arithmetic on one stream, "

@@ -18,6 +18,7 @@ FLOORS = (
     {"distributed", "training", "generation", "runs"},
     {"ladder"},
     {"faults", "repair", "comparison", "export"},
+    {"selfcheck"},
     {"plots"},
     {"cli"},
 )

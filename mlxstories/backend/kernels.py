@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import mlx.core as mx
 import numpy as np
 
-from mlxstories.backend import blas
+from mlxstories.backend import blas, memory
 
 _SMALL = 4096  # elements, for which a polynomial's several loops cost more than they save
 
@@ -42,9 +42,10 @@ def as_on_gpu() -> Iterator[None]:
 
 @functools.cache
 def prepare() -> None:
-    """Make MLX fast on a CPU, once a process: a step, an evaluation, decoding and the ladder begin with it, so that a
-    process that only imports the package is left as it is."""
+    """Make MLX fast, once a process: a step, an evaluation, decoding and the ladder begin with it, so that a process
+    that only imports the package is left as it is."""
     blas.install()
+    memory.bound()
     if on_cpu():
         # MLX hands out at most so many operations breadth first before it goes deep, and so leaves one of two
         # streams waiting for the other. A step with two took 1180 ms, and takes 720.

@@ -14,6 +14,15 @@ def machine_memory() -> int:
     return mx.device_info().get("memory_size") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def bound() -> None:
+    """On Metal, keep what is used resident, and let MLX's cache of freed buffers hold a quarter of what the system
+    recommends: an update frees what the next one takes, and only evaluation and decoding bring other shapes, while
+    MLX's own bound is above all of the memory that other programs share. Elsewhere MLX's bounds stay."""
+    if working_set := mx.device_info().get("max_recommended_working_set_size"):
+        mx.set_wired_limit(working_set)  # of no effect before macOS 15
+        mx.set_cache_limit(working_set // 4)
+
+
 def require(needed: int, what: str, cure: str) -> None:
     """Refuse what needs more than there is.
 

@@ -7,7 +7,7 @@ import io
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -23,6 +23,7 @@ from mlxstories.training.phases import PHASES, Phase
 from mlxstories.training.step import TrainStep
 
 _FLOAT = 4  # bytes
+_FUSED_HEADS = (64, 72, 80, 96, 128, 192, 256)  # MLX 0.32, backend/metal/scaled_dot_product_attention.cpp
 
 
 # Another view of the same memory; Reshape and Flatten copy where the order of the numbers changes, which is not known
@@ -60,6 +61,7 @@ class Cost:
         moved_bytes: the least that goes to memory and back: weights read forward and backward; gradients written
             and read; weight and both moments read and written by AdamW; activations written and read.
         handed: for each number of a phase, what its update hands to the device.
+        slow_shapes: what Metal has no fast kernel for, one clause each.
     """
 
     parameters: int
@@ -68,6 +70,7 @@ class Cost:
     activation_bytes: int
     moved_bytes: int
     handed: dict[int, Handed]
+    slow_shapes: tuple[str, ...]
 
 
 def training_cost(config: ModelConfig, batch_size: int) -> Cost:
@@ -95,7 +98,17 @@ def training_cost(config: ModelConfig, batch_size: int) -> Cost:
         activations,
         _FLOAT * parameters * (2 + 2 + 6) + 2 * activations,
         {number: handed(step, [_rows(config, batch_size)]) for number, step in steps.items()},
+        tuple(slow_on_metal(config)),
     )
+
+
+def slow_on_metal(config: ModelConfig) -> Iterator[str]:
+    """Shapes that are computed in several kernels where Metal has one."""
+    if (width := config.dim // config.heads) not in _FUSED_HEADS:
+        yield (
+            f"heads of {width}: decoding has one kernel for attention with heads of "
+            f"{', '.join(map(str, _FUSED_HEADS))} alone"
+        )
 
 
 def _step(config: ModelConfig, phase: Phase) -> TrainStep:

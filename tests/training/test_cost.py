@@ -71,3 +71,9 @@ def test_the_command():
     assert found["handed"]["3"]["launches"] > found["handed"]["1"]["launches"] > 100
     refused = CliRunner().invoke(main, ["info", "--cost", "--batch-size", "0"])
     assert refused.exit_code == 2 and "0 is not in the range" in refused.output
+
+
+def test_heads_that_metal_decodes_in_several_kernels_are_named():
+    assert not list(cost.slow_on_metal(ModelConfig(100, dim=256, heads=4)))
+    (clause,) = cost.slow_on_metal(ModelConfig(100, dim=256, heads=8))
+    assert clause.startswith("heads of 32: ")

@@ -4,11 +4,14 @@ import mlx.core as mx
 import pytest
 
 from mlxstories.backend import memory
+from mlxstories.batch import Batch
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.optim import build_optimizer
+from mlxstories.training.losses import objective
 from mlxstories.training.memory import require_for_training
-from mlxstories.training.phases import PHASE_1
+from mlxstories.training.phases import PHASE_1, PHASE_2, PHASE_3
+from mlxstories.training.step import TrainStep
 
 GIB = 2**30
 
@@ -44,3 +47,56 @@ def test_rows_that_no_memory_holds_are_not_continued(monkeypatch):
     ):
         model.new_cache(1000)
     model.new_cache(4)
+
+
+def a_step(phase, minimise=None) -> tuple[TrainStep, Batch]:
+    config = ModelConfig(11, dim=8, layers=1, heads=2, context=6, qk_norm=phase.qk_norm)
+    tokens = mx.random.randint(0, 11, (4, 6), key=mx.random.key(0))
+    step = TrainStep(
+        Transformer(config),
+        build_optimizer(phase.optimizer, lambda step: 0.01),
+        minimise or objective(config),
+        label_smoothing=phase.label_smoothing,
+        clip_norm=phase.clip_norm,
+    )
+    return step, Batch(tokens, tokens, mx.ones(tokens.shape))
+
+
+@pytest.mark.parametrize("phase", [PHASE_1, PHASE_3])
+def test_nothing_grows_over_a_thousand_updates(phase):
+    step, batch = a_step(phase)
+    held = []
+    for update in range(1000):
+        mx.eval(step([batch] * phase.accumulation, update))
+        held.append(mx.get_active_memory())
+    # what is still under way differs by a few bytes; a single number kept an update would be 2,000
+    assert max(held[500:]) < max(held[:500]) + 500
+
+
+@pytest.mark.parametrize("phase", [PHASE_1, PHASE_2, PHASE_3])
+def test_no_update_waits_for_the_host(phase):
+    """What reads a value while an update is described raises inside of a traced function."""
+    step, batch = a_step(phase)
+    mx.compile(lambda: tuple(step.prepare([batch] * phase.accumulation, 0)))()
+
+
+def test_an_update_that_waits_for_the_host_would_be_seen():
+    def reads(model, batch, key, label_smoothing):
+        sums = objective(model.config)(model, batch, key, label_smoothing)
+        return (sums[0] * sums[1].item(), *sums[1:])
+
+    step, batch = a_step(PHASE_1, reads)
+    with pytest.raises((RuntimeError, ValueError), match="function transformations"):
+        mx.compile(lambda: tuple(step.prepare([batch], 0)))()
+
+
+def test_metal_holds_a_bounded_cache_and_what_it_works_on(monkeypatch):
+    set_to = {}
+    monkeypatch.setattr(mx, "set_wired_limit", lambda limit: set_to.update(wired=limit))
+    monkeypatch.setattr(mx, "set_cache_limit", lambda limit: set_to.update(cache=limit))
+    monkeypatch.setattr(mx, "device_info", lambda: {"memory_size": 32 * GIB})
+    memory.bound()
+    assert set_to == {}  # no word of a working set, no Metal
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 24 * GIB})
+    memory.bound()
+    assert set_to == {"wired": 24 * GIB, "cache": 6 * GIB}

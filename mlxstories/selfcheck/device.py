@@ -22,6 +22,7 @@ from mlxstories.model import ModelConfig, Transformer, decoder_of
 from mlxstories.optim import OptimizerConfig, build_optimizer
 from mlxstories.optim.build import OPTIMIZERS
 from mlxstories.optim.schedules import build_schedule
+from mlxstories.selfcheck import resuming
 from mlxstories.training.experiment import new_model
 from mlxstories.training.losses import objective
 from mlxstories.training.phases import PHASE_1, PHASE_3, PHASES, Phase
@@ -144,6 +145,7 @@ class _Bench:
         yield "decoding against the CPU", 1e-4, lambda: _relative(self._decoded(_device), self._decoded(_cpu))
         yield "decoding with against without a cache", 1e-4, self._cached
         yield "numbers that differ when updates are repeated", 0, self._repeated
+        yield "numbers that differ after a kill and a resume", 0, resuming.numbers_that_differ
 
     @cached_property
     def batch(self) -> Batch:

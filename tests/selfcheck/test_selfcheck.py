@@ -10,7 +10,10 @@ from click.testing import CliRunner
 
 from mlxstories.backend import embedding, kernels
 from mlxstories.cli import main
-from mlxstories.training import selfcheck, speed
+from mlxstories.selfcheck import device as selfcheck
+from mlxstories.selfcheck import peer, resuming, speed
+
+numbers_that_differ = resuming.numbers_that_differ
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +22,7 @@ def small(monkeypatch):
     monkeypatch.setattr(selfcheck, "SHAPE", shape)
     monkeypatch.setattr(selfcheck, "UPDATES", 6)
     monkeypatch.setattr(selfcheck._Bench, "_compiled", lambda self: 0.0)  # takes a compiler seconds
+    monkeypatch.setattr(resuming, "numbers_that_differ", lambda: 0.0)  # three processes, tested below
 
 
 def failed() -> set[str]:
@@ -77,6 +81,7 @@ def test_coarse_products_widen_what_is_made_of_them_but_not_repetition(monkeypat
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_command_ends_with_one_where_a_line_fails(monkeypatch, as_json):
     lines = [selfcheck.Line("loss", 1e-7, 1e-5), selfcheck.Line("gradients", float("nan"), 1e-4, "Oops: why")]
+    monkeypatch.setattr(peer, "against_mlx_lm", lambda: peer.Duel(300.0, 200.0))
     monkeypatch.setattr(speed, "speeds", lambda: [speed.Speed("debug", 1234.5, 67.0)])
     for found, code in ((lines, 1), (lines[:1], 0)):
         monkeypatch.setattr(selfcheck, "check", lambda found=found: iter(found))
@@ -87,8 +92,22 @@ def test_the_command_ends_with_one_where_a_line_fails(monkeypatch, as_json):
                 : len(found)
             ]
         else:
+            assert "300 tokens a second, mlx-lm 200 (ratio 1.50)" in result.output
             assert "1,234" in result.output or "1,235" in result.output
             assert ("FAILED Oops: why" in result.output) == bool(code)
+
+
+def test_a_killed_training_is_resumed_to_the_same_weights_and_others_are_counted(monkeypatch):
+    assert numbers_that_differ() == 0
+    monkeypatch.setattr(resuming, "_RECIPE", (*resuming._RECIPE, "--set", "no_such_field=1"))
+    with pytest.raises(RuntimeError, match="no_such_field"):
+        numbers_that_differ()
+
+
+def test_one_story_is_told_here_and_by_mlx_lm(monkeypatch):
+    monkeypatch.setattr(peer, "_TOKENS", 8)
+    duel = peer.against_mlx_lm()
+    assert duel.ours > 0 and duel.theirs > 0
 
 
 def test_tokens_a_second_are_counted(monkeypatch):

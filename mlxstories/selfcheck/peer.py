@@ -1,0 +1,79 @@
+"""Telling one story here and with mlx-lm, on the same weights and the same device."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from mlxstories.data.tokenizer import END
+from mlxstories.export.shapes import shape_of
+from mlxstories.generation.decoding import generate
+from mlxstories.generation.sampling import SamplingConfig
+from mlxstories.model import size_config
+from mlxstories.training.experiment import new_model
+
+_VOCABULARY, _TOKENS, _TURNS = 4096, 128, 3
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Tokens a second of one story, greedily, a model of size base; each the median of turns taken in alternation.
+
+    Attributes:
+        ours: of mlxstories.
+        theirs: of mlx-lm.
+    """
+
+    ours: float
+    theirs: float
+
+
+def against_mlx_lm() -> Duel | None:
+    """The duel, or None where mlx-lm is not installed."""
+    if importlib.util.find_spec("mlx_lm") is None:
+        return None
+    from mlx_lm.generate import generate_step
+    from mlx_lm.utils import load_model
+
+    config = size_config("base", _VOCABULARY, context=256)
+    model = new_model(config, 0)
+    model.embed.weight[END] *= (
+        0.1  # random tied weights repeat their input, and END would end the story at once
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder, shape = Path(name), shape_of(config)
+        mx.save_safetensors(
+            str(folder / "model.safetensors"), shape.export(dict(tree_flatten(model.parameters())), config)
+        )
+        described = {
+            "model_type": shape.model_type,
+            "vocab_size": _VOCABULARY,
+            **shape.describe(config),
+        }
+        (folder / "config.json").write_text(json.dumps(described), encoding="utf-8")
+        other, _ = load_model(folder)
+
+    def ours() -> int:
+        (story,) = generate(model, [[]], max_tokens=_TOKENS, sampling=SamplingConfig(temperature=0))
+        return len(story.tokens)
+
+    def theirs() -> int:
+        return sum(1 for _ in generate_step(mx.array([0]), other, max_tokens=_TOKENS))
+
+    rates: dict[Callable[[], int], list[float]] = {ours: [], theirs: []}
+    for turn in range(_TURNS + 1):
+        for tell, found in rates.items():
+            began = time.perf_counter()
+            tokens = tell()
+            if turn:  # the first compiles
+                found.append(tokens / (time.perf_counter() - began))
+    return Duel(statistics.median(rates[ours]), statistics.median(rates[theirs]))
