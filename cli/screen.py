@@ -1,0 +1,122 @@
+"""The climb for the eye, and its verdict in words."""
+
+from __future__ import annotations
+
+from mlxstories.comparison import debugging_story
+
+
+class Ladder:
+    """The climb for the eye: live in a terminal, one line a rung elsewhere."""
+
+    def __init__(self, stream):
+        from rich.console import Console
+        from rich.live import Live
+
+        self.console = Console(file=stream, highlight=False, emoji=False)
+        self.rungs: list = []
+        self.running = None
+        self.live = Live(console=self.console, refresh_per_second=8) if self.console.is_terminal else None
+
+    def __enter__(self):
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.live:
+            self.live.stop()
+
+    def say(self, text: str = "") -> None:
+        """Print a line; where a terminal breaks it, its parts keep the indent."""
+        if not self.live:
+            self.console.print(text, markup=False, soft_wrap=True)
+            return
+        from rich.padding import Padding
+        from rich.text import Text
+
+        line = text.lstrip(" ")
+        self.console.print(Padding(Text(line), (0, 0, 0, len(text) - len(line))))
+
+    def event(self, kind: str, value) -> None:
+        if kind == "rung":
+            self.running = value
+            self.rungs.append(value)
+        elif kind == "done":
+            self.running = None
+            if not self.live:
+                self.say(self._line(value))
+        if self.live:
+            self.live.update(self._table())
+
+    def _line(self, rung) -> str:
+        marks = {"passed": "✓", "failed": "✗", "skipped": "–"}
+        return f"{marks[rung.status]} {rung.name:<8} {rung.seconds:5.1f} s  {_summary(rung)}"
+
+    def _table(self):
+        from rich.spinner import Spinner
+        from rich.table import Table
+
+        marks = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[dim]–[/]"}
+        table = Table.grid(padding=(0, 1))
+        for rung in self.rungs:
+            running = rung is self.running
+            mark = Spinner("dots") if running else marks[rung.status]
+            last = rung.checks[-1].name if running and rung.checks else ""
+            summary = last if running else _summary(rung)
+            seconds = "" if running else f"{rung.seconds:5.1f} s"
+            table.add_row(mark, rung.name, seconds, summary.replace("[", r"\["))
+        return table
+
+    def verdict(self, diagnosis, *, story: bool) -> None:
+        if story:
+            self._beside_the_story(diagnosis)
+        errors = [f for f in diagnosis.findings if f.severity == "error"]
+        self.say()
+        for finding in diagnosis.findings:
+            self._finding(finding)
+        if not errors:
+            skipped = sum(c.status == "skipped" for r in diagnosis.rungs for c in r.checks)
+            rest = f" ({skipped} checks skipped)" if skipped else ""
+            self.say(f"{diagnosis.subject}: healthy, in {diagnosis.seconds:.1f} s{rest}")
+        else:
+            self.say(f"{diagnosis.subject}: {errors[0].code}, in {diagnosis.seconds:.1f} s")
+
+    def _finding(self, finding) -> None:
+        self.say(f"{finding.severity}: {finding.code}" + (f" at {finding.where}" if finding.where else ""))
+        self.say(f"  {finding.message}")
+        if finding.fix:
+            self.say(f"  Fix: {finding.fix}")
+        if consequences := finding.evidence.get("consequences"):
+            self.say(f"  It brings about: {', '.join(consequences)}")
+
+    def _beside_the_story(self, diagnosis) -> None:
+        data = {name: value for rung in diagnosis.rungs for name, value in rung.figures.items()}
+        steps, accuracy = debugging_story.MINIMAL
+        here = next((p[2] for p in data.get("overfit", {}).get("points", ()) if p[0] == steps), None)
+        if here is not None:
+            self.say(f"\n4 stories, {steps} steps: {here:.1%} of the tokens; the story's {accuracy:.1%}")
+        points = [p for p in data.get("sweep", ()) if p["rate"]]
+        if points:
+            self.say(f"learning rates, {points[0]['steps']} steps on the same stories:")
+        for point in points:
+            told = next(
+                (a for rate, a in debugging_story.SWEEP.items() if abs(rate / point["rate"] - 1) < 0.05), None
+            )
+            beside = f"; the story's {told:.0%}" if told is not None else ""
+            self.say(f"  {point['rate']:.0e}: {point['accuracy']:.1%}{beside}")
+
+
+def _summary(rung) -> str:
+    failed = [check for check in rung.checks if check.status == "failed"]
+    if failed:
+        return "; ".join(f"{c.name}: {c.detail}" if c.detail else c.name for c in failed)
+    if rung.status == "skipped":
+        return rung.checks[0].detail if rung.checks else ""
+    passed = sum(check.status == "passed" for check in rung.checks)
+    skipped = sum(check.status == "skipped" for check in rung.checks)
+    telling = [c.detail for c in rung.checks if c.name in _TELLING and c.detail]
+    counts = f"{passed} checks" + (f", {skipped} skipped" if skipped else "")
+    return "; ".join([counts, *telling])
+
+
+_TELLING = ("first loss near ln V", "memorises a few stories", "better than word frequencies")
