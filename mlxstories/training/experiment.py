@@ -19,7 +19,8 @@ from mlxstories.errors import StoriesError
 from mlxstories.generation.decoding import Generated, generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, ModelConfig, Transformer, build_model, parameter_count, read_config
-from mlxstories.runs.directory import Checkpoint, Run, write_json, write_text
+from mlxstories.runs.checkpoint_state import Checkpoint
+from mlxstories.runs.directory import Run, write_json, write_text
 from mlxstories.storage.serialize import from_dict, to_dict
 from mlxstories.training.config import TrainingConfig, require_alone
 from mlxstories.training.evaluation import Evaluation

@@ -19,7 +19,8 @@ from mlxstories.findings import Finding
 from mlxstories.model import Transformer
 from mlxstories.optim import build_optimizer, build_schedule
 from mlxstories.runs import checkpoints
-from mlxstories.runs.directory import Checkpoint, Run
+from mlxstories.runs.checkpoint_state import Checkpoint
+from mlxstories.runs.directory import Run
 from mlxstories.storage.serialize import from_dict
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.evaluation import Evaluation, Evaluator
