@@ -78,7 +78,9 @@ def test_words_the_source_cannot_tell_are_refused(many, spoil, word):
 def test_the_wrong_name_is_refused_where_it_should_be_recalled(many):
     story = many[0]
     names = [word for word in story.words if word in _entries("girl") | _entries("boy")]
-    last = max(i for i, word in enumerate(story.words) if word == names[0] and story.kind[i] == notation.RECALL)
+    last = max(
+        i for i, word in enumerate(story.words) if word == names[0] and story.kind[i] == notation.RECALL
+    )
     other = "Mia" if names[0] != "Mia" else "Tom"
     with pytest.raises(StoriesError, match=f"'{other}' at word {last + 1}"):
         source.walk([*story.words[:last], other, *story.words[last + 1 :]])
