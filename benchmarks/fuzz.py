@@ -51,7 +51,8 @@ from mlxstories.plots.report import page
 from mlxstories.plots.report.accounts import read_accounts
 from mlxstories.plots.runs import read_curves
 from mlxstories.runs import checkpoints
-from mlxstories.runs.directory import Checkpoint, Run, find_run
+from mlxstories.runs.checkpoint_state import Checkpoint
+from mlxstories.runs.directory import Run, find_run
 from mlxstories.training import experiment
 
 CPU_SECONDS = 20

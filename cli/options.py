@@ -20,11 +20,13 @@ def whole_option(*names: str, default: int, least: int = 1, most: int = MOST, he
 
 runs_option = click.option("--runs", type=Place(), default="runs", show_default=True, help="Folder of runs.")
 which_option = click.option(
-    "--which",
+    "--weights",
+    "--which",  # its name until 0.1
+    "which",
     type=click.Choice(["best", "last"]),
     default="best",
     show_default=True,
-    help="Checkpoint of the lowest validation loss, or the last one.",
+    help="Weights of the lowest validation loss, or the last ones.",
 )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlxstories.cli.options import RUN, runs_option, whole_option
+from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
 from mlxstories.cli.types import Place
 
 
@@ -19,8 +19,9 @@ from mlxstories.cli.types import Place
 )
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
 @whole_option("--num", default=3, least=0, most=10_000, help="Stories that each run tells in it.")
+@which_option
 @runs_option
-def command(names, to, show, num, runs):
+def command(names, to, show, num, which, runs):
     """Make one HTML file that says how a run went, or how several compare.
 
     The verdict comes first, then curves, findings, stories with the probability of each token, the
@@ -40,7 +41,7 @@ def command(names, to, show, num, runs):
     told = {}
     for account in accounts:
         try:
-            told[account.label] = stories(account.run, num)
+            told[account.label] = stories(account.run, num, which)
         except StoriesError as error:
             told[account.label] = f"No stories: {error}"
     html = page.of_runs(accounts, told)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from mlxstories.data import shards
 from mlxstories.data import source as built_in
-from mlxstories.data.config import DEFAULT_STORIES, DataConfig
+from mlxstories.data.config import DataConfig
 from mlxstories.data.packing import Documents
-from mlxstories.data.readers import read_documents
 from mlxstories.data.splits import (
-    MOST_VALIDATION,
-    distinct,
-    fingerprint,
     near_duplicates,
-    split,
 )
-from mlxstories.data.tinystories import download
+from mlxstories.data.texts import Texts, read_texts
 from mlxstories.data.tokenizer import Tokenizer, words
 from mlxstories.errors import StoriesError
 
@@ -64,24 +60,31 @@ class Dataset:
     report: dict
     fingerprint: str
 
+    def bits_per_character(self, loss: float) -> float:
+        """A validation loss, nats per token, in bits for each character of the held-out stories.
 
-def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Dataset:
+        Unlike nats per token it means the same whatever the tokenizer. The ends of stories are tokens to predict and no
+        characters. At the word level it is a lower bound: spacing costs nothing, and a word never seen costs as much as
+        one token, however it is spelled.
+        """
+        return loss * self.val.targets / math.log(2) / self._characters
+
+    @cached_property
+    def _characters(self) -> int:
+        return sum(map(len, self.val_texts))
+
+
+def load_dataset(
+    config: DataConfig, tokenizer: Tokenizer | None = None, texts: Texts | None = None
+) -> Dataset:
     """Read or tell the stories of a configuration, split them and turn them into tokens.
 
-    A given tokenizer is used as it is; else one is trained on the training stories alone. Raises
-    StoriesError for input that cannot be read or split.
+    A given tokenizer is used as it is; else one is trained on the training stories alone. ``texts`` are those of the
+    configuration where they have been read already. Raises StoriesError for input that cannot be read or split.
     """
-    if isinstance(config.source, tuple) and any(shards.is_prepared(Path(path)) for path in config.source):
+    if is_prepared(config):
         return _prepared(config, tokenizer)
-    told: list[built_in.Story] | None = None
-    if config.source == "stories":
-        train_texts, told, removed = _tell(config)
-        val_texts = [story.text for story in told]
-    elif config.source == "tinystories":
-        train_texts, val_texts, removed = _tinystories(config)
-    else:
-        train_texts, val_texts, removed = _from_files(config)
-
+    train_texts, val_texts, told, removed = texts or read_texts(config)
     if tokenizer is None:
         # Every word of the built-in stories is known beforehand; however few are told, none is unknown.
         known = [" ".join(sorted(built_in.vocabulary()))] if told else []
@@ -101,6 +104,11 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
     }
     mark = _fingerprint(config, train_texts, val_texts)
     return Dataset(config, tokenizer, train, val, train_texts, val_texts, floor, report, mark)
+
+
+def is_prepared(config: DataConfig) -> bool:
+    """Whether the source is a prepared directory."""
+    return isinstance(config.source, tuple) and any(shards.is_prepared(Path(path)) for path in config.source)
 
 
 def _prepared(config: DataConfig, tokenizer: Tokenizer | None) -> Dataset:
@@ -163,62 +171,6 @@ def _describe_shards(parts: Sequence[shards.Shard]) -> dict:
         "max_length": max(shard.longest for shard in parts),
         "unknown_rate": unknown / tokens,
     }
-
-
-def validation_seed(seed: int) -> str:
-    """The seed of the built-in stories held out, where those trained on have ``seed`` itself."""
-    return f"{seed} validation"
-
-
-def _tell(config: DataConfig) -> tuple[list[str], list[built_in.Story], int]:
-    """Built-in training texts and validation stories, no story twice.
-
-    The validation stories come from a stream of their own, so that they stay the same whatever the number
-    of training stories.
-    """
-    seen: set[bytes] = set()
-    wanted = config.stories or DEFAULT_STORIES["stories"]
-    train = list(distinct(built_in.texts(wanted, config.seed), seen))
-    removed = wanted - len(train)
-    fresh = []
-    for story in built_in.stories(config.validation or MOST_VALIDATION, validation_seed(config.seed)):
-        if fingerprint(story.text) in seen:
-            removed += 1
-        else:
-            seen.add(fingerprint(story.text))
-            fresh.append(story)
-    return train, fresh, removed
-
-
-def _tinystories(config: DataConfig) -> tuple[list[str], list[str], int]:
-    """TinyStories in its own split; a training story that also is a validation story is left out."""
-    seen: set[bytes] = set()
-    read = _Counted(read_documents([download("validation")], separator="endoftext"))
-    val = list(islice(distinct(read, seen), config.validation or MOST_VALIDATION))
-    removed = read.count - len(val)
-    read = _Counted(read_documents([download("train")], separator="endoftext"))
-    train = list(islice(distinct(read, seen), config.stories or DEFAULT_STORIES["tinystories"]))
-    return train, val, removed + read.count - len(train)
-
-
-def _from_files(config: DataConfig) -> tuple[list[str], list[str], int]:
-    read = _Counted(read_documents(config.source, field=config.field, separator=config.separator))
-    texts = list(distinct(read, set()))
-    train, val = split(texts, method=config.split, validation=config.validation, seed=config.seed)
-    return train[: config.stories], val, read.count - len(texts)
-
-
-class _Counted:
-    """An iterable that knows how many items were taken from it."""
-
-    def __init__(self, items: Iterable[str]):
-        self.items = iter(items)
-        self.count = 0
-
-    def __iter__(self):
-        for item in self.items:
-            self.count += 1
-            yield item
 
 
 def _documents(tokenizer: Tokenizer, texts: Sequence[str]) -> Documents:

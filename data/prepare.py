@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,13 +18,13 @@ import numpy as np
 
 from mlxstories.data import source as built_in
 from mlxstories.data.config import DataConfig
+from mlxstories.data.shard_writer import ShardWriter
 from mlxstories.data.shards import INDEX, PREPARING, TOKENIZER, Decoded, Index, Shard, documents, is_prepared
 from mlxstories.data.splits import near_duplicates
 from mlxstories.data.survey import LEFT_OUT, TRAIN, Survey, files, identity, read
-from mlxstories.data.tokenizer import UNKNOWN, Tokenizer, chunks
+from mlxstories.data.tokenizer import Tokenizer, chunks
 from mlxstories.errors import StoriesError
 from mlxstories.storage.files import (
-    PARTIAL,
     remove_directory,
     remove_partial,
     sha256,
@@ -164,7 +164,7 @@ def _survey(config: DataConfig, mark: str, path: Path, report: Callable[[int], N
     with writing(path):
         (path / PARTS).write_bytes(survey.parts)
         sync(path / PARTS)
-    writer = _ShardWriter(path, "validation", 0, tokenizer)
+    writer = ShardWriter(path, "validation", 0, tokenizer)
     empty = sum(writer.add(chunk) for chunk in chunks(survey.held_out))
     if not writer.shard.stories:
         raise StoriesError(f"no held-out story has a single {tokenizer.kind} token; give other stories")
@@ -203,7 +203,7 @@ def _tokenise(
     training = ((place, text) for place, (_, text) in stories if parts[place] == TRAIN)
     writer, empty = None, 0
     for chunk in chunks(training, text=lambda item: item[1]):
-        writer = writer or _ShardWriter(path, "train", len(journal.train), tokenizer)
+        writer = writer or ShardWriter(path, "train", len(journal.train), tokenizer)
         before = writer.shard.text_bytes
         empty += writer.add([text for _, text in chunk])
         report(writer.shard.text_bytes - before)
@@ -217,7 +217,7 @@ def _tokenise(
     return journal
 
 
-def _noted(journal: _Journal, writer: _ShardWriter, read: int, empty: int, path: Path) -> _Journal:
+def _noted(journal: _Journal, writer: ShardWriter, read: int, empty: int, path: Path) -> _Journal:
     shards = (*journal.train, writer.close())
     journal = replace(journal, train=shards, read=read, empty_removed=journal.empty_removed + empty)
     write_json(path / PREPARING, to_dict(journal))
@@ -253,58 +253,3 @@ def _finish(config: DataConfig, journal: _Journal, path: Path) -> Index:
     for name in (PREPARING, PARTS):
         (path / name).unlink(missing_ok=True)
     return index
-
-
-@dataclass
-class _ShardWriter:
-    """One shard, written as it grows; ``close`` gives it its name."""
-
-    path: Path
-    part: str
-    number: int
-    tokenizer: Tokenizer
-    shard: Shard = field(default_factory=lambda: Shard("", 0, 0, 0, 0, 0, "", ""))
-
-    def __post_init__(self):
-        self._digest = hashlib.sha256()
-        self._lengths: list[np.ndarray] = []
-        self._beside = self.path / f".{self.part}-{self.number:05}{PARTIAL}"
-
-    def add(self, texts: Iterable[str]) -> int:
-        """Append stories; how many were left out because they have no token."""
-        found = [
-            (tokens, text) for tokens, text in zip(self.tokenizer.encode_batch(texts), texts, strict=True)
-        ]
-        kept = [(tokens, text) for tokens, text in found if len(tokens)]
-        if kept:
-            lengths = np.array([len(tokens) for tokens, _ in kept], dtype="<u4")
-            tokens = np.concatenate([tokens for tokens, _ in kept])
-            content = tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).tobytes()
-            with writing(self.path), open(self._beside, "ab") as file:
-                file.write(content)
-            self._digest.update(content)
-            self._lengths.append(lengths)
-            shard = self.shard
-            self.shard = replace(
-                shard,
-                stories=shard.stories + len(kept),
-                tokens=shard.tokens + len(tokens),
-                unknown=shard.unknown + int(np.count_nonzero(tokens == UNKNOWN)),
-                longest=max(shard.longest, int(lengths.max())),
-                text_bytes=shard.text_bytes + sum(len(text.encode("utf-8")) for _, text in kept),
-            )
-        return len(found) - len(kept)
-
-    def close(self) -> Shard:
-        content = np.concatenate(self._lengths).tobytes()
-        digest = self._digest.hexdigest()
-        name = f"{self.part}-{self.number:05}-{digest[:16]}"
-        lengths = self.path / f".{name}{PARTIAL}"
-        with writing(self.path):
-            lengths.write_bytes(content)
-            for beside, suffix in ((lengths, "lengths"), (self._beside, "tokens")):
-                sync(beside)
-                beside.replace(self.path / f"{name}.{suffix}")
-            sync(self.path)
-        sums = {"tokens_sha256": digest, "lengths_sha256": hashlib.sha256(content).hexdigest()}
-        return replace(self.shard, name=name, **sums)

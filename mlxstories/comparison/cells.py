@@ -136,6 +136,8 @@ def run(cell: Cell, store: Path) -> dict[str, Any]:
             raise KeyboardInterrupt
         experiment.finish(trainer, evaluation)
         reached = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    if cell.arm.arch == "decoder":
+        reached["bits_per_character"] = trainer.dataset.bits_per_character(reached["loss"])
     result = _measured(cell, trainer) | reached
     write_json(done, result)
     return result

@@ -12,6 +12,7 @@ from mlxstories.comparison.words import answer
 COLUMNS = (
     "arm",
     "loss",
+    "bits/char",
     "accuracy",
     "of the ceiling",
     "distinct-2",
@@ -73,6 +74,7 @@ def cells(table: Table, row: Row) -> list[str]:
     return [
         row.arm.name,
         _number(row, "loss", "{:.3f}"),
+        _number(row, "bits_per_character", "{:.3f}"),
         _number(row, "accuracy", "{:.1%}"),
         ceiling or "?",
         _number(row, "distinct_2", "{:.2f}"),

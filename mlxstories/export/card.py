@@ -23,7 +23,8 @@ _SOURCES = {
 def scores(run: Run, step: int) -> dict[str, Any]:
     """Loss and accuracy on held-out stories after ``step``, and the tokens trained on; empty if unknown."""
     measured = [m for m in run.metrics() if m["step"] == step and m["split"] == "val"]
-    return {key: measured[-1].get(key) for key in ("loss", "accuracy", "tokens")} if measured else {}
+    kept = ("loss", "bits_per_character", "accuracy", "tokens")
+    return {name: measured[-1].get(name) for name in kept} if measured else {}
 
 
 def card(run: Run, name: str, described: dict[str, Any], tokenizer: Tokenizer) -> str:
@@ -43,7 +44,7 @@ def card(run: Run, name: str, described: dict[str, Any], tokenizer: Tokenizer) -
     result = read_json(finished) if finished.is_file() else {}
     if not isinstance(result, dict):
         raise StoriesError(f"{finished} is not the result of a run: the file is damaged.")
-    if result.get("steps") != checkpoint["step"]:
+    if result.get("best_step", result.get("steps")) != checkpoint["step"]:
         result = {**result, "by_kind": {}}  # measured on other weights
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined

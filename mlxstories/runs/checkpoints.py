@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
 from mlxstories.model import Transformer, build_model, read_config
-from mlxstories.runs.directory import ARRAY_FILES, Checkpoint, Run
+from mlxstories.runs.checkpoint_state import ARRAY_FILES, Checkpoint
+from mlxstories.runs.directory import Run
 from mlxstories.storage.files import new_directory, remove_partial, sync
 
 _DTYPES = {  # of the safetensors format

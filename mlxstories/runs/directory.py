@@ -15,26 +15,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
-import math
 import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
+from mlxstories.runs.checkpoint_state import Checkpoint, by_loss, refuse_odd, step_of
 from mlxstories.runs.config import check_types
 from mlxstories.storage.files import (
     new_directory,
     remove_directory,
     remove_partial,
-    sha256,
     write_json,
     write_text,
     writing,
@@ -43,66 +40,9 @@ from mlxstories.storage.lock import locked
 from mlxstories.storage.serialize import parse_json, read_json
 
 FORMAT = 1
-CHECKPOINT_FORMAT = 2
-ARRAY_FILES = ("model.safetensors", "optimizer.safetensors")
 RUNS = Path("runs")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A saved step: its directory and the contents of its ``state.json``."""
-
-    path: Path
-    state: dict[str, Any]
-
-    @classmethod
-    def read(cls, path: Path) -> Checkpoint:
-        """The checkpoint in a directory, of which only ``state.json`` is read.
-
-        Raises:
-            StoriesError: it is no checkpoint, of another format, or its state is damaged.
-        """
-        file = path / "state.json"
-        _refuse_odd(path, file)
-        state = read_json(file)
-        if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-            version = state.get("format") if isinstance(state, dict) else None
-            raise StoriesError(
-                f"{file} is a checkpoint of format {version!r}; this version reads {CHECKPOINT_FORMAT}."
-            )
-        sums = state.get("sha256")
-        if state.pop("checksum", None) != _checksum(state) or not isinstance(sums, dict):
-            raise StoriesError(f"{file} is damaged: it does not match its checksum.")
-        step, val_loss = state.get("step"), state.get("val_loss")
-        valid = isinstance(step, int) and "val_loss" in state and isinstance(val_loss, float | None)
-        if not valid or path.name != f"step-{step}":
-            raise StoriesError(f"{file} is damaged: no valid step and validation loss for {path.name}.")
-        return cls(path, state)
-
-    def write(self, staging: Path) -> None:
-        """Complete a directory that holds the arrays: their checksums go into ``state.json``."""
-        sums = {name: sha256(staging / name) for name in ARRAY_FILES}
-        state = {"format": CHECKPOINT_FORMAT, **self.state, "sha256": sums}
-        write_json(staging / "state.json", {**state, "checksum": _checksum(state)})
-
-    @property
-    def step(self) -> int:
-        """The updates done when it was saved."""
-        return self.state["step"]
-
-    def verify(self) -> None:
-        """Raises StoriesError if a file of arrays is missing or damaged: its SHA-256 differs."""
-        for name in ARRAY_FILES:
-            file = self.path / name
-            _refuse_odd(file)
-            try:
-                sound = sha256(file) == self.state["sha256"].get(name)
-            except OSError as error:
-                raise StoriesError(f"{file} cannot be read: {error.strerror or error}.") from error
-            if not sound:
-                raise StoriesError(f"{file} is damaged: its SHA-256 is not that of state.json.")
 
 
 class Run:
@@ -137,7 +77,7 @@ class Run:
                 which reading would wait.
         """
         path = self.path / name
-        _refuse_odd(path)
+        refuse_odd(path)
         return path
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
@@ -241,7 +181,7 @@ class Run:
             except StoriesError as error:
                 damages.append((path, error))
         if which == "best":
-            candidates.sort(key=_by_loss, reverse=True)
+            candidates.sort(key=by_loss, reverse=True)
         while candidates:
             checkpoint = candidates.pop()
             try:
@@ -250,7 +190,7 @@ class Run:
                 damages.append((checkpoint.path, error))
                 continue
             for path, error in damages:
-                if which == "best" or _step_of(path) > checkpoint.step:
+                if which == "best" or step_of(path) > checkpoint.step:
                     _log.warning("warning: %s Taking step %d instead.", error, checkpoint.step)
             return checkpoint
         if damages:
@@ -260,14 +200,14 @@ class Run:
     def drop_checkpoints(self, step: int) -> None:
         """Remove the checkpoints after ``step``."""
         for path in self._steps():
-            if _step_of(path) > step:
+            if step_of(path) > step:
                 remove_directory(path)
 
     def prune(self, keep: int) -> None:
         """Remove all checkpoints but the ``keep`` newest whole ones and the best."""
         found = self.checkpoints()
         measured = [checkpoint for checkpoint in found if checkpoint.state["val_loss"] is not None]
-        kept = {checkpoint.path for checkpoint in [*found[-keep:], *sorted(measured, key=_by_loss)[:1]]}
+        kept = {checkpoint.path for checkpoint in [*found[-keep:], *sorted(measured, key=by_loss)[:1]]}
         for path in self._steps():
             if path not in kept:
                 remove_directory(path)
@@ -279,7 +219,7 @@ class Run:
             for path in self.file("checkpoints").glob("step-*")
             if re.fullmatch(r"step-\d{1,18}", path.name)
         ]
-        return sorted(found, key=_step_of)
+        return sorted(found, key=step_of)
 
 
 def run_path(runs: Path, name: str) -> Path:
@@ -313,25 +253,3 @@ def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:
 def _stays(finding: dict[str, Any], step: int) -> bool:
     """Whether a finding was made up to ``step``; those of the checks before training were made at step 0."""
     return (finding["evidence"]["step"] if finding["rung"] == "training" else 0) <= step
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
-def _by_loss(checkpoint: Checkpoint) -> tuple[float, int]:
-    loss = checkpoint.state["val_loss"]
-    return (math.inf if loss is None or math.isnan(loss) else loss, -checkpoint.step)
-
-
-def _refuse_odd(*paths: Path) -> None:
-    for path in paths:
-        if path.is_symlink():
-            raise StoriesError(f"{path} is a symbolic link: the files of a run must lie in its directory.")
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise StoriesError(f"{path} is no regular file: the run directory is damaged.")
-
-
-def _checksum(state: dict[str, Any]) -> str:
-    """SHA-256 of the state in one canonical form."""
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -20,6 +20,8 @@ class TrainingConfig:
         seed: of the initial weights, the order of the rows, dropout and masking.
         log_every: updates between two lines of training metrics.
         evaluations: validations in a run at the least; there is always one each epoch.
+        stop_after: training ends after so many validations in a row that found no lower loss; None: it goes on to its
+            last update.
         keep: newest checkpoints that are kept, besides the best.
         every: updates between two checkpoints; None: they are saved at validations alone.
         max_repairs: how often a run that goes wrong is repaired; 0: it is only watched.
@@ -33,13 +35,23 @@ class TrainingConfig:
     seed: int = 0
     log_every: int = 10
     evaluations: int = 10
+    stop_after: int | None = None
     keep: int = 2
     every: int | None = None
     max_repairs: int = 0
     dtype: str = "float32"
 
     def __post_init__(self):
-        for name in ("epochs", "steps", "batch_size", "log_every", "evaluations", "keep", "every"):
+        for name in (
+            "epochs",
+            "steps",
+            "batch_size",
+            "log_every",
+            "evaluations",
+            "stop_after",
+            "keep",
+            "every",
+        ):
             value = getattr(self, name)
             if value is not None:
                 check_number(name, value, at_least=1, whole=True)

@@ -19,10 +19,12 @@ from mlxstories.errors import StoriesError
 from mlxstories.generation.decoding import Generated, generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, ModelConfig, Transformer, build_model, parameter_count, read_config
-from mlxstories.runs.directory import Checkpoint, Run, write_json, write_text
+from mlxstories.runs import checkpoints
+from mlxstories.runs.checkpoint_state import Checkpoint
+from mlxstories.runs.directory import Run, write_json, write_text
 from mlxstories.storage.serialize import from_dict, to_dict
 from mlxstories.training.config import TrainingConfig, require_alone
-from mlxstories.training.evaluation import Evaluation
+from mlxstories.training.evaluation import Evaluation, Evaluator
 from mlxstories.training.memory import require_for_training
 from mlxstories.training.phases import PHASE_1, Phase
 from mlxstories.training.trainer import Trainer
@@ -150,10 +152,9 @@ def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
 
     def last() -> Checkpoint | None:
         checkpoint = run.checkpoint("last") if run.saved() else None
-        if checkpoint and checkpoint.step >= trainer.total_steps and run.file("result.json").is_file():
-            raise StoriesError(
-                f"{run.path} has finished all its {trainer.total_steps} updates: nothing to resume."
-            )
+        done = checkpoint and trainer.has_finished(trainer.progress_of(checkpoint))
+        if done and run.file("result.json").is_file():
+            raise StoriesError(f"{run.path} has finished after {checkpoint.step} updates: nothing to resume.")
         return checkpoint
 
     with run.locked():
@@ -186,11 +187,23 @@ def recipe_of(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, Dataset, Trai
 
 
 def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
-    """Write ``result.json`` and ``samples.txt``, and return the result."""
+    """Write ``result.json`` and ``samples.txt``, and return the result.
+
+    Figures and samples are of the weights with the lowest validation loss; ``evaluation`` is that of the last ones.
+    """
     run, dataset, progress = trainer.run, trainer.dataset, trainer.progress
-    floor = dataset.floor
+    floor, model, last = dataset.floor, trainer.model, trainer.model.parameters()
+    best = run.checkpoint("best")
+    measured = evaluation
+    if best.step != progress.step:
+        checkpoints.restore(best, model)
+        measured = Evaluator(model)(dataset.val, floor)
+    decoder = model.config.arch == "decoder"
     result = {
-        **dataclasses.asdict(evaluation),
+        **dataclasses.asdict(measured),
+        "bits_per_character": dataset.bits_per_character(measured.loss) if decoder else None,
+        "best_step": best.step,
+        "last": {"loss": evaluation.loss, "accuracy": evaluation.accuracy},
         "floor": floor and floor.nats,
         "ceiling": floor and floor.accuracy,
         "steps": progress.step,
@@ -200,14 +213,15 @@ def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
         "repairs": trainer.repairs,
         "extra_updates": progress.extra_updates,
         "seed": trainer.config.seed,
-        "parameters": parameter_count(trainer.model),
+        "parameters": parameter_count(model),
         "samples": [],
     }
-    if trainer.model.config.arch == "decoder":
-        told = tell(trainer.model, SAMPLES, seed=trainer.config.seed, end=dataset.tokenizer.end)
+    if decoder:
+        told = tell(model, SAMPLES, seed=trainer.config.seed, end=dataset.tokenizer.end)
         result["samples"] = [dataset.tokenizer.decode(story.tokens) for story in told]
         write_text(run.path / "samples.txt", "\n<|endoftext|>\n".join(result["samples"]) + "\n")
     write_json(run.path / "result.json", result)
+    model.update(last)
     return result
 
 

@@ -24,6 +24,8 @@ class Progress:
         seconds: spent so far, evaluations included.
         window: nats, tokens, hits and gradient norm of each step since the last line of metrics.
         window_seconds: spent on them.
+        best_loss: the lowest validation loss, or None before the first validation.
+        stale: validations since that one.
         extra_updates: spent on repairs: those of trials and those that were thrown away.
     """
 
@@ -34,7 +36,16 @@ class Progress:
     seconds: float = 0.0
     window: list[list[float]] = field(default_factory=list)
     window_seconds: float = 0.0
+    best_loss: float | None = None
+    stale: int = 0
     extra_updates: int = 0
+
+    def validated(self, loss: float) -> None:
+        """Take in the loss of a validation."""
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.stale = loss, 0
+        else:
+            self.stale += 1
 
 
 class NotFinite(Exception):

@@ -19,7 +19,8 @@ from mlxstories.findings import Finding
 from mlxstories.model import Transformer
 from mlxstories.optim import build_optimizer, build_schedule
 from mlxstories.runs import checkpoints
-from mlxstories.runs.directory import Checkpoint, Run
+from mlxstories.runs.checkpoint_state import Checkpoint
+from mlxstories.runs.directory import Run
 from mlxstories.storage.serialize import from_dict
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.evaluation import Evaluation, Evaluator
@@ -106,8 +107,7 @@ class Trainer:
         """Load a checkpoint and bring the run directory back to it; its position, metrics and repairs as JSON."""
         if checkpoint is None:
             return json.dumps([dataclasses.asdict(Progress()), self.run.rewind(-1), []]).encode()
-        where = f"{checkpoint.path / 'state.json'}, progress"
-        progress = from_dict(Progress, checkpoint.state.get("progress"), where)
+        progress = self.progress_of(checkpoint)
         try:
             self._take(checkpoint.state.get("repairs", []))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -117,6 +117,12 @@ class Trainer:
         checkpoints.restore(checkpoint, self.model, self.optimizer)
         records = self.run.rewind(progress.step, self.repairs)
         return json.dumps([dataclasses.asdict(progress), records, self.repairs]).encode()
+
+    @staticmethod
+    def progress_of(checkpoint: Checkpoint) -> Progress:
+        """Where training stood at a checkpoint."""
+        where = f"{checkpoint.path / 'state.json'}, progress"
+        return from_dict(Progress, checkpoint.state.get("progress"), where)
 
     def _take(self, repairs: list[dict]) -> None:
         """Apply the repairs of a checkpoint."""
@@ -138,7 +144,7 @@ class Trainer:
         self.run.keep_metrics(self.progress.step, self.repairs)
 
     def train(self) -> Evaluation | None:
-        """Train to the last update, or until a signal asks to stop after the step; see `stop_signal`.
+        """Train until it `has_finished`, or until a signal asks to stop after the step; see `stop_signal`.
 
         Returns:
             The evaluation after the last update, or None when it was stopped before.
@@ -155,7 +161,7 @@ class Trainer:
             self.optimizer.state = self.group.adopt(self.optimizer.state)
             step = self.new_step()
             window = Window(step.names, self.progress)
-            if self.progress.step == self.total_steps:  # it was killed before its result was written
+            if self.has_finished(self.progress):  # it was killed before its result was written
                 return self.evaluator(self.dataset.val, self.dataset.floor)
             if self.progress.step == 0:
                 self._evaluate()
@@ -184,8 +190,15 @@ class Trainer:
                 if save:
                     self._save(evaluation)
                     window.restart_clock()
-                if done or stop:
-                    return evaluation if done else None
+                if self.has_finished(self.progress):
+                    return evaluation
+                if stop:
+                    return None
+
+    def has_finished(self, progress: Progress) -> bool:
+        """Whether training ends at ``progress``: at its last update, or where validation has stopped improving."""
+        patience = self.config.stop_after
+        return progress.step >= self.total_steps or (patience is not None and progress.stale >= patience)
 
     def _is_multiple(self, updates: int | None) -> bool:
         return updates is not None and self.progress.step % updates == 0
@@ -197,7 +210,11 @@ class Trainer:
 
     def _evaluate(self) -> Evaluation:
         evaluation = self.evaluator(self.dataset.val, self.dataset.floor)
-        self._write({"split": "val", "loss": evaluation.loss, "accuracy": evaluation.accuracy})
+        self.progress.validated(evaluation.loss)
+        record = {"split": "val", "loss": evaluation.loss, "accuracy": evaluation.accuracy}
+        if self.model.config.arch == "decoder":
+            record["bits_per_character"] = self.dataset.bits_per_character(evaluation.loss)
+        self._write(record)
         return evaluation
 
     def position(self) -> dict:

@@ -15,13 +15,15 @@ from mlxstories.storage.serialize import from_dict, read_json
 
 @dataclass(frozen=True)
 class Scores:
-    """Held-out figures: loss (nats per token) and accuracy (share) beside the source's own, None where unknown."""
+    """Held-out figures: loss (nats per token) and accuracy (share) beside the source's own, None where unknown;
+    ``bits`` are those of the loss for each character."""
 
     loss: float
     accuracy: float
     floor: float | None = None
     ceiling: float | None = None
     tokens: int | None = None
+    bits: float | None = None
 
     @property
     def above_floor(self) -> float | None:
@@ -119,6 +121,7 @@ def _read(run: Run, label: str) -> Account:
                 float(last["accuracy"]),
                 **known,
                 tokens=last.get("tokens") if result else None,
+                bits=last.get("bits_per_character"),
             ),
             {name: Scores(**row) for name, row in result["by_kind"].items()} if result else {},
             float(validations[0]["loss"]) if validations and validations[0]["step"] == 0 else None,

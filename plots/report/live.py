@@ -40,7 +40,7 @@ class LiveReport:
         newest = self._newest()
         if self._count and newest not in (None, self._teller):
             try:
-                self._told = stories(self._run, self._count)
+                self._told = stories(self._run, self._count, "last")
             except (StoriesError, OSError) as error:  # training may delete a checkpoint that is being read
                 if not isinstance(self._told, list):
                     self._told = f"No stories: {error}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlxstories.data import source
-from mlxstories.data.dataset import validation_seed
+from mlxstories.data.texts import validation_seed
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.generation.reading import Reading, read
 from mlxstories.runs.checkpoints import load_model
@@ -65,15 +65,16 @@ class Story:
         return any(token.kind for token in self.tokens)
 
 
-def stories(run: Run, count: int) -> list[Story]:
-    """``count`` stories that a run's last checkpoint tells, and one held-out story where the run's are built in.
+def stories(run: Run, count: int, which: str = "best") -> list[Story]:
+    """``count`` stories that a run's ``"best"`` or ``"last"`` checkpoint tells, and one held-out story where they are
+    built in.
 
     The same seed and temperature as at the end of training, so a finished run tells what ``samples.txt`` holds.
 
     Raises:
         StoriesError: no checkpoint, a damaged one, or a model that tells no stories.
     """
-    model, tokenizer, config = load_model(run, "last")
+    model, tokenizer, config = load_model(run, which)
     end = tokenizer.end
     told = experiment.tell(model, count, seed=config.get("seed") or 0, end=end)
     texts = [story.tokens + [end] * story.finished for story in told]

@@ -81,6 +81,8 @@ def _reached(scores: Scores | None) -> str:
     if scores is None:
         return "nothing has been measured on held-out stories"
     text = f"held-out loss {scores.loss:.3f} nats per token"
+    if scores.bits is not None:
+        text += f" ({scores.bits:.3f} bits per character)"
     if scores.above_floor is not None:
         side = "above" if scores.above_floor >= 0 else "below"
         text += f", {abs(scores.above_floor):.1%} {side} the floor of {scores.floor:.3f}"

@@ -10,7 +10,7 @@ import pytest
 
 from mlxstories.data import source
 from mlxstories.data.dataset import DataConfig, load_dataset
-from mlxstories.data.source import CHOICE
+from mlxstories.data.notation import CHOICE, FIXED
 from mlxstories.data.splits import fingerprint
 from mlxstories.data.tokenizer import UNKNOWN, Tokenizer, words
 from mlxstories.errors import StoriesError
@@ -43,7 +43,7 @@ def test_arrays_lie_beside_their_tokens(built_in):
     tokens = np.concatenate([[*story.tolist(), 0] for story in built_in.val])
     he = built_in.tokenizer.encode("He")[0]
     kinds = built_in.floor.kind[tokens == he]
-    assert len(kinds) and (built_in.floor.kind[tokens == 0] == source.FIXED).all()
+    assert len(kinds) and (built_in.floor.kind[tokens == 0] == FIXED).all()
     assert set(tokens[built_in.floor.kind == CHOICE]) >= set(built_in.tokenizer.encode("Once Long In"))
 
 

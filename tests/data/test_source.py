@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from mlxstories.data import source
+from mlxstories.data import notation, source
 from mlxstories.data.lexicon import LISTS
 from mlxstories.data.tokenizer import normalise, words
 from mlxstories.errors import StoriesError
@@ -29,7 +29,7 @@ def test_best_word_is_right_as_often_as_said(many):
     best = np.concatenate([story.best for story in many])
     p = np.exp(-np.concatenate([story.nats for story in many]))
     # A word at least as probable as all others; among m tied words each is chosen with probability 1/m.
-    choice = np.concatenate([story.kind for story in many]) == source.CHOICE
+    choice = np.concatenate([story.kind for story in many]) == notation.CHOICE
     assert (p <= best + 1e-6).all()
     assert (best[~choice] == 1).all() and (p[~choice] == 1).all() and (best[choice] < 1).all()
 
@@ -78,7 +78,9 @@ def test_words_the_source_cannot_tell_are_refused(many, spoil, word):
 def test_the_wrong_name_is_refused_where_it_should_be_recalled(many):
     story = many[0]
     names = [word for word in story.words if word in _entries("girl") | _entries("boy")]
-    last = max(i for i, word in enumerate(story.words) if word == names[0] and story.kind[i] == source.RECALL)
+    last = max(
+        i for i, word in enumerate(story.words) if word == names[0] and story.kind[i] == notation.RECALL
+    )
     other = "Mia" if names[0] != "Mia" else "Tom"
     with pytest.raises(StoriesError, match=f"'{other}' at word {last + 1}"):
         source.walk([*story.words[:last], other, *story.words[last + 1 :]])
@@ -128,38 +130,38 @@ _VERBS = _entries("said") | {"the", "said"}
 def test_kinds(many):
     kind = np.concatenate([story.kind for story in many])
     share = np.bincount(kind, minlength=3) / len(kind)
-    assert share[source.RECALL] > 0.09
-    assert 0.3 < share[source.CHOICE] < 0.5
+    assert share[notation.RECALL] > 0.09
+    assert 0.3 < share[notation.CHOICE] < 0.5
 
 
 def test_recalled_words_were_told_before(many):
     """Recall is copying: every recalled word but a pronoun stands earlier in the story."""
     pronouns = {"he", "she", "his", "her", "him"}
     for story in many[:300]:
-        for i in np.flatnonzero(story.kind[:-1] == source.RECALL):
+        for i in np.flatnonzero(story.kind[:-1] == notation.RECALL):
             assert story.words[i].lower() in pronouns or story.words[i] in story.words[:i]
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_no_entry_of_a_list_begins_another(name):
-    source._drawn(name)  # raises if one does
+    notation.drawn(name)  # raises if one does
 
 
 def test_a_beginning_of_another_alternative_is_refused():
     with pytest.raises(ValueError, match="begins another"):
-        source._choice([(1, ("a",), (), {}), (1, ("a", "b"), (), {})])
+        notation.choice([(1, ("a",), (), {}), (1, ("a", "b"), (), {})])
 
 
 def test_a_choice_in_numbers():
     """Weights 2 : 1 : 1 over "a b", "a c", "d": by hand."""
-    choice = source._choice([(2, ("a", "b"), (), {}), (1, ("a", "c"), (), {}), (1, ("d",), (), {})])
+    choice = notation.choice([(2, ("a", "b"), (), {}), (1, ("a", "c"), (), {}), (1, ("d",), (), {})])
     record = choice.alternatives[1].program[0].record
     third = math.log(3) * 1 / 3 + math.log(1.5) * 2 / 3
     quarter = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     np.testing.assert_allclose(record[0], [-math.log(0.75), math.log(3)], rtol=1e-6)
     np.testing.assert_allclose(record[1], [quarter, third], rtol=1e-6)
     np.testing.assert_allclose(record[2], [0.75, 2 / 3], rtol=1e-6)
-    assert record[3].tolist() == [source.CHOICE, source.CHOICE]
+    assert record[3].tolist() == [notation.CHOICE, notation.CHOICE]
     assert choice.thresholds == (0.5, 0.75)
 
 

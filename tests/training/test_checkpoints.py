@@ -14,7 +14,8 @@ from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.optim import OptimizerConfig, build_optimizer
 from mlxstories.runs import checkpoints
-from mlxstories.runs.directory import Checkpoint, Run
+from mlxstories.runs.checkpoint_state import Checkpoint
+from mlxstories.runs.directory import Run
 from mlxstories.storage.serialize import to_dict
 
 CONFIG = ModelConfig(vocab_size=12, dim=8, layers=1, heads=2, context=8)
