@@ -56,11 +56,7 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
     All arms share stories, split, tokenizer, initial weights, order of batches and evaluation; they differ in
     the fields that the report lists, and in nothing else. Interrupted comparisons continue where they stopped.
     """
-    from mlxstories.comparison import Study, StudyConfig, arms
-    from mlxstories.comparison.cells import Setting
-    from mlxstories.comparison.document import markdown
-    from mlxstories.comparison.study import BUDGETS, as_dict
-    from mlxstories.runs.directory import write_json, write_text
+    from mlxstories.comparison import Study, StudyConfig
 
     if story:
         from mlxstories.comparison.reproduction import reproduce
@@ -68,37 +64,47 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
         with _stopping():
             click.echo(reproduce(store, lambda line: click.echo(line, err=True)))
         return
-    chosen = [
-        name
-        for name, given in (
-            ("--arms", path),
-            ("--ablate", ablate),
-            ("--schedules", schedules),
-            ("--arch", arch),
-        )
-        if given
-    ]
-    if len(chosen) > 1:
-        raise click.UsageError(f"{' and '.join(chosen)} each choose the arms: give one of them.")
-    if path:
-        compared = arms.read_arms(path)
-    elif ablate:
-        compared = arms.ablation()
-    else:
-        compared = arms.schedules() if schedules else arms.archs(arch) if arch else arms.phases()
+    compared = _arms(path, ablate, schedules, arch)
     if data.source == "stories" and data.stories is None:
         data = dataclasses.replace(data, stories=_STORIES)
-    model = () if context is None else (("context", context),)
-    settings = [
-        setting
-        for size in sizes
-        for one in (BUDGETS if budget == "both" else (budget,))
-        for own in [Setting(data, size, epochs, batch_size, one, model)]
-        for setting in (own.scaled(scale) if scale else [own])
-    ]
+    settings = _settings(data, sizes, scale, budget, epochs, batch_size, context)
     with _stopping():
         tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, _progress).run()
     show(tables)
+    _write(tables, json_path, markdown_path, export, report_path)
+
+
+def _arms(path, ablate, schedules, arch):
+    from mlxstories.comparison import arms
+
+    options = (("--arms", path), ("--ablate", ablate), ("--schedules", schedules), ("--arch", arch))
+    given = [name for name, value in options if value]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} each choose the arms: give one of them.")
+    if path:
+        return arms.read_arms(path)
+    if ablate:
+        return arms.ablation()
+    if schedules:
+        return arms.schedules()
+    return arms.archs(arch) if arch else arms.phases()
+
+
+def _settings(data, sizes, scale, budget, epochs, batch_size, context):
+    from mlxstories.comparison.cells import Setting
+    from mlxstories.comparison.study import BUDGETS
+
+    model = () if context is None else (("context", context),)
+    budgets = BUDGETS if budget == "both" else (budget,)
+    whole = [Setting(data, size, epochs, batch_size, one, model) for size in sizes for one in budgets]
+    return [part for setting in whole for part in setting.scaled(scale)] if scale else whole
+
+
+def _write(tables, json_path, markdown_path, export, report_path) -> None:
+    from mlxstories.comparison.document import markdown
+    from mlxstories.comparison.study import as_dict
+    from mlxstories.runs.directory import write_json, write_text
+
     if json_path:
         write_json(json_path, as_dict(tables))
     if markdown_path:

@@ -77,7 +77,9 @@ class Ladder:
         if not errors:
             skipped = sum(c.status == "skipped" for r in diagnosis.rungs for c in r.checks)
             rest = f" ({skipped} checks skipped)" if skipped else ""
-            self.say(f"{diagnosis.subject}: healthy, in {diagnosis.seconds:.1f} s{rest}")
+            failed = [rung.name for rung in diagnosis.rungs if rung.status == "failed"]
+            verdict = f"no error, but see {', '.join(failed)}" if failed else "healthy"
+            self.say(f"{diagnosis.subject}: {verdict}, in {diagnosis.seconds:.1f} s{rest}")
         else:
             self.say(f"{diagnosis.subject}: {errors[0].code}, in {diagnosis.seconds:.1f} s")
 
