@@ -36,6 +36,8 @@ ROOMS = {
     "findings": ("mlxstories/findings/*.py", "tests/ladder/test_engine.py tests/ladder/test_faults.py"),
     "checks": ("mlxstories/ladder/checks/*.py", "tests/ladder"),
 }  # fmt: skip
+COMPARISONS = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq", "Lt_GtE")
+ARITHMETIC = ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "Pow_Mul", "Mod_Mul", "FloorDiv_Mul")
 OPERATORS = (
     "NumberReplacer",
     "ReplaceTrueWithFalse",
@@ -43,11 +45,11 @@ OPERATORS = (
     "ReplaceAndWithOr",
     "ReplaceOrWithAnd",
     "AddNot",
-    *(f"ReplaceComparisonOperator_{pair}" for pair in "Lt_LtE LtE_Lt Gt_GtE GtE_Gt Eq_NotEq NotEq_Eq Lt_GtE".split()),
-    *(f"ReplaceBinaryOperator_{pair}" for pair in "Add_Sub Sub_Add Mul_Div Div_Mul Pow_Mul Mod_Mul FloorDiv_Mul".split()),
+    *(f"ReplaceComparisonOperator_{pair}" for pair in COMPARISONS),
+    *(f"ReplaceBinaryOperator_{pair}" for pair in ARITHMETIC),
     "ReplaceUnaryOperator_Delete_USub",
     "ReplaceUnaryOperator_Delete_Not",
-)  # fmt: skip
+)
 _PATIENCE = 10  # times the tests' own time
 _BEGIN, _END = "<!-- table:begin -->", "<!-- table:end -->"
 
