@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,41 @@ from mlxstories.errors import StoriesError
 
 ADDRESS = "127.0.0.1"
 _LOOK_EVERY = 1.0  # seconds
+_CONNECTIONS = 64  # at a time
 _REST = 9  # times as long as the last page took to make, so that training keeps the machine
+
+
+class _Http(ThreadingHTTPServer):
+    """A thread for each connection. Where there are too many, the oldest is cut off: one that has been open for long
+    is idle or slow, and must keep nobody out."""
+
+    daemon_threads = True
+    request_queue_size = _CONNECTIONS
+
+    def __init__(self, *arguments):
+        self._open: dict[socket.socket, None] = {}
+        self._counting = threading.Lock()
+        super().__init__(*arguments)
+
+    def process_request(self, request, client_address):
+        with self._counting:
+            self._open[request] = None
+            if len(self._open) > _CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        with self._counting:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request, client_address):
+        """A client that went away is nobody's error."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class Server:
@@ -29,13 +65,12 @@ class Server:
 
     def __init__(self, port: int):
         try:
-            self._http = ThreadingHTTPServer((ADDRESS, port), _handler(self))
+            self._http = _Http((ADDRESS, port), _handler(self))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise StoriesError(
                 f"port {port} cannot be served: {reason}; choose another --port, or 0 for a free one."
             ) from error
-        self._http.daemon_threads = True
         self._page = (b"", "")
 
     @property

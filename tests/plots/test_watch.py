@@ -7,8 +7,10 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -87,6 +89,22 @@ def test_it_listens_on_this_machine_alone_and_a_taken_port_is_said(server):
     assert server._http.server_address[0] == "127.0.0.1"
     with pytest.raises(StoriesError, match="cannot be served"):
         Server(server._http.server_port)
+
+
+def test_idle_half_sent_and_endless_requests_keep_nobody_out(server, ask):
+    """Hundreds of connections that never finish, and some that send without end, beside one that reads the page."""
+    address = server._http.server_address
+    threads = threading.active_count()
+    with contextlib.ExitStack() as open_ones:
+        for number in range(450):
+            connection = open_ones.enter_context(socket.create_connection(address))
+            with contextlib.suppress(OSError):  # cut off already, as it should be
+                connection.sendall((b"", b"GET / HTTP/1.1\r\nHost: x", b"GET /" + b"a" * 100_000)[number % 3])
+            if number % 50 == 0:
+                assert ask()[2] == "<p>first ∎</p>"
+        assert ask()[0] == 200
+        assert threading.active_count() - threads <= 70
+    assert ask()[0] == 200
 
 
 def test_a_state_is_another_when_a_file_is(make_run):
