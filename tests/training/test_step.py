@@ -3,6 +3,7 @@
 import dataclasses
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
@@ -31,10 +32,20 @@ def batch_with(lengths, seed=0):
 
 
 def trained(
-    batches, *, steps=3, clip_norm=None, config=CONFIG, step_seed=lambda i: i, dtype=mx.float32, rate=0.1
+    batches,
+    *,
+    steps=3,
+    clip_norm=None,
+    config=CONFIG,
+    step_seed=lambda i: i,
+    dtype=mx.float32,
+    rate=0.1,
+    momentum=0.95,
 ):
     model = new_model(config, 0)
-    optimizer = build_optimizer(OptimizerConfig(learning_rate=rate, name="sgd"), lambda step: rate)
+    optimizer = build_optimizer(
+        OptimizerConfig(learning_rate=rate, name="sgd", momentum=momentum), lambda step: rate
+    )
     step = TrainStep(model, optimizer, objective(config), clip_norm=clip_norm, dtype=dtype)
     model.train()
     results = [step(batches, step_seed(i)) for i in range(steps)]
@@ -59,6 +70,25 @@ def test_accumulation_is_the_large_batch_for_unequal_token_counts(clip_norm):
     assert float(one[-1].tokens) == float(three[-1].tokens) == 41
     assert float(three[-1].nats) == pytest.approx(float(one[-1].nats), rel=1e-5)
     assert float(three[-1].grad_norm) == pytest.approx(float(one[-1].grad_norm), rel=1e-4)
+
+
+def test_an_update_without_clipping_follows_the_gradient_of_the_mean_loss():
+    """Plain SGD's first update, against the gradient of MLX's own cross-entropy over real tokens."""
+    batch = batch_with([16, 3, 9])
+    model = new_model(CONFIG, 0)
+
+    def mean(weights):
+        model.update(weights)
+        losses = nn.losses.cross_entropy(model(batch.inputs), batch.targets)
+        return (losses * batch.mask).sum() / batch.mask.sum()
+
+    before = model.trainable_parameters()
+    gradients = dict(tree_flatten(mx.grad(mean)(before)))
+    after, _ = trained([batch], steps=1, momentum=0.0)
+    for name, weights in tree_flatten(before):
+        np.testing.assert_allclose(
+            np.array(after[name]), np.array(weights - 0.1 * gradients[name]), rtol=2e-5, atol=2e-7
+        )
 
 
 def test_streams_share_the_rows_of_a_large_microbatch(monkeypatch):
