@@ -191,12 +191,16 @@ def next_token(model: nn.Module, batch: Batch, key: mx.array | None = None, labe
     return _metrics(model, batch.inputs, batch.targets, batch.mask, label_smoothing)
 
 
-def next_token_by_logits(model: nn.Module, batch: Batch, key: mx.array | None, label_smoothing: float):
+def next_token_by_logits(
+    model: nn.Module, batch: Batch, key: mx.array | None = None, label_smoothing: float = 0.0
+):
     """`next_token` of a model whose output matrix is its own affair."""
     return next_token_metrics(model(batch.inputs), batch.targets, batch.mask, label_smoothing)
 
 
-def masked_tokens(model: nn.Module, batch: Batch, key: mx.array, label_smoothing: float, *, vocab_size: int):
+def masked_tokens(
+    model: nn.Module, batch: Batch, key: mx.array, label_smoothing: float = 0.0, *, vocab_size: int
+):
     """Predict 15 % of ``batch.inputs`` from the others (Devlin et al. 2019, section 3.1).
 
     The same key corrupts the same tokens in the same way, so evaluation repeats.

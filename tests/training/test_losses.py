@@ -171,7 +171,8 @@ def test_objectives(arch):
     first, second, other = (run(model, batch, mx.random.key(k)) for k in (1, 1, 2))
     assert [x.item() for x in first] == [x.item() for x in second]
     assert run(model, batch, mx.random.key(1), 0.1)[3].item() == pytest.approx(first[3].item(), rel=1e-6)
-    _, tokens, hits, nats = (x.item() for x in first)
+    minimised, tokens, hits, nats = (x.item() for x in first)
+    assert minimised == pytest.approx(nats, rel=1e-6)  # no smoothing unless it is asked for
     assert nats / tokens == pytest.approx(math.log(23), abs=0.3) and 0 <= hits <= tokens
     if arch == "decoder":
         assert tokens == 128 and first[0].item() == other[0].item()
