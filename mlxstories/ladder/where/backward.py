@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import mlx.core as mx
@@ -66,11 +67,26 @@ def cut_off(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
     call = own[0]
     if size[id(call)] > _NOTHING:
         return place_of(model, call)
+    given = {id(array) for array in call.after}
+    for user, arrived in reached:  # what it returns may be lost in the module that takes it
+        if arrived > _NOTHING and any(id(array) in given for array in user.before):
+            return place_of(model, user)
     for around in call.within():
         if size.get(id(around), 0.0) > _NOTHING:
             return place(call.lines[-1] if call.lines else None, name_of(model, around.module) or "model")
         call = around
     return assigned(model, path)
+
+
+def broken(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
+    """The call through which a gradient on its way back stops being finite, or that of the parameter's own module."""
+    module = owner(model, path)[0]
+    reached = arriving(model, ids)
+    bad = [index for index, (_, size) in enumerate(reached) if not math.isfinite(size)]
+    if bad and bad[-1] + 1 < len(reached):
+        return place_of(model, reached[bad[-1] + 1][0])
+    own = [call for call, _ in reached if call.module is module]
+    return place_of(model, own[0]) if own else None
 
 
 def steepest(model: nn.Module, ids: np.ndarray, *, grows: bool) -> Place | None:

@@ -63,7 +63,8 @@ def calls(
             inner = Call(module, arrays([*args, *kwargs.values()]), lines, open_[-1] if open_ else None)
             open_.append(inner)
             try:
-                out = change(len(done), real(module, *args, **kwargs))
+                out = real(module, *args, **kwargs)
+                out = change(len(done), out)
             finally:
                 open_.pop()
             inner.after = arrays(out)
@@ -118,6 +119,8 @@ class _Tracer:
             self.left -= 1
             if self.left >= 0:
                 return None
+            if not of_model(frame.f_code.co_filename):
+                return None
             self.inside = True
             return self._follow(frame, last=True)
         if self.deeper:
@@ -145,6 +148,9 @@ class _Tracer:
         file, name = frame.f_code.co_filename, frame.f_code.co_name
         known: dict[str, Any] = dict(frame.f_locals)
         line: int | None = None
+        caller = frame.f_back
+        if not last and caller is not None and of_model(caller.f_code.co_filename):
+            self._take(Line(caller.f_code.co_filename, caller.f_lineno, caller.f_code.co_name), known)
 
         def trace(frame: FrameType, event: str, value):
             nonlocal line

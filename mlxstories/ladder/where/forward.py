@@ -30,19 +30,18 @@ class Probe:
     two: np.ndarray
     shows: Shows
     lost: bool = False
-    repeats: bool = False  # the second pass draws on where the first one ended
 
 
 def probe_of(kind: str, inputs: np.ndarray, model: nn.Module, *, whole: bool = False) -> Probe:
-    """The probe for one kind of fault: "future", "rows", "number", "length", "own", "past", "finite", "repeats" or
-    "softmax". Its rows are cut to a length that is the size of nothing else, or ``whole``.
+    """The probe for one kind of fault: "future", "rows", "number", "length", "own", "past", "finite", "repeats",
+    "softmax" or "weights". Its rows are cut to a length that is the size of nothing else, or ``whole``.
     """
     sizes = {n for array in _parameters(model) for n in array.shape}
     cut = (n for n in _LENGTHS if n < inputs.shape[1] and n not in sizes and not whole)
     length = next(cut, inputs.shape[1])
     ids = np.maximum(inputs[:3, :length], 0).astype(np.int32)
     ids = np.concatenate([ids] * 3)[:3]
-    other, keep = ids[:, ::-1].copy(), length // 2
+    other, keep = ids[:, ::-1].copy(), length // 2 | 1  # odd, for leaks within pairs
     other = np.where(other == ids, np.roll(other, 1, axis=1), other)
     fine = all(a.dtype not in (mx.bfloat16, mx.float16) for a in _parameters(model))
     apart = _Apart(_ROUNDING if fine else _COARSE)
@@ -53,7 +52,7 @@ def probe_of(kind: str, inputs: np.ndarray, model: nn.Module, *, whole: bool = F
         two = np.stack([other[0], ids[1], other[2]])
         return Probe(ids, two, apart.on((3, 3), slice(1, 2)))
     if kind == "number":
-        return Probe(ids[:1].repeat(3, 0), ids[:1].repeat(5, 0), apart.on((3, 5), slice(1, 2)))
+        return Probe(ids[:1].repeat(3, 0), ids[:1].repeat(5, 0), apart.on((3, 5), slice(1, 2), slice(3, 4)))
     if kind == "length":
         return Probe(ids, ids[:, : keep + 1], apart.on((length, keep + 1), slice(0, keep + 1)))
     if kind == "own":
@@ -64,7 +63,9 @@ def probe_of(kind: str, inputs: np.ndarray, model: nn.Module, *, whole: bool = F
         two = np.concatenate([other[:, :-1], ids[:, -1:]], axis=1)
         return Probe(ids, two, apart.on((length, length), slice(length - 1, None)))
     if kind == "repeats":
-        return Probe(ids, ids, lambda a, b: any(map(apart.differ, a, b)), repeats=True)
+        return Probe(ids, ids, lambda a, b: any(map(apart.differ, a, b)))
+    if kind == "weights":
+        return Probe(ids, ids, lambda a, b: not any(map(apart.differ, a, b)), lost=True)
     return Probe(ids, ids, {"finite": _broken, "softmax": _shares}[kind])
 
 
@@ -74,13 +75,14 @@ class _Apart:
     def __init__(self, tolerance: float):
         self.tolerance = tolerance
 
-    def on(self, sizes: tuple[int, int], part: slice) -> Shows:
-        """On the axes that have these sizes in the two passes; the first of them where both sizes are the same."""
+    def on(self, sizes: tuple[int, int], part: slice, other: slice | None = None) -> Shows:
+        """In this part (``other`` in the second pass) of the axes that have these sizes in the two passes; of the first
+        one where both sizes are the same."""
 
         def differ(a: mx.array, b: mx.array) -> bool:
             axes = [i for i, pair in enumerate(zip(a.shape, b.shape, strict=False)) if pair == sizes]
             for axis in axes[:1] if sizes[0] == sizes[1] else axes:
-                a, b = (array[(slice(None),) * axis + (part,)] for array in (a, b))
+                a, b = (_cut(array, axis, cut) for array, cut in ((a, part), (b, other or part)))
             return bool(axes) and self.differ(a, b)
 
         return lambda one, two: any(map(differ, one, two))
@@ -94,6 +96,10 @@ class _Apart:
         finite = mx.isfinite(a) & mx.isfinite(b)
         size = mx.where(finite, mx.abs(a), 0).max()
         return bool(mx.any(mx.where(finite, mx.abs(a - b), 0) > self.tolerance * (1e-3 + size)))
+
+
+def _cut(array: mx.array, axis: int, part: slice) -> mx.array:
+    return array[(slice(None),) * axis + (part,)]
 
 
 def _broken(one: list[mx.array], _) -> bool:
@@ -115,26 +121,29 @@ def _parameters(model: nn.Module) -> list[mx.array]:
     return [array for _, array in tree_flatten(model.parameters())]
 
 
-def begins(model: nn.Module, probe: Probe, seed: Callable[[], None] = lambda: None) -> Place | None:
+def begins(model: nn.Module, probe: Probe, prepare: Callable[[int], None] = lambda nth: None) -> Place | None:
     """The innermost module, first in order of execution, whose input does not show the fault and whose output does;
-    with its line, as far as its variables tell it. ``seed`` is called before every pass."""
+    with its line, as far as its variables tell it. ``prepare`` is called before every pass, with 0 or 1."""
 
     def passes(take: Callable[[mx.array], Any]) -> list[Any]:
         taken = []
-        for ids in (probe.one, probe.two):
-            if not probe.repeats or not taken:
-                seed()
+        for nth, ids in enumerate((probe.one, probe.two)):
+            prepare(nth)
             taken.append(take(mx.array(ids)))
         return taken
 
     one, two = passes(lambda ids: calls(model, ids))
+    sound: set[int] = set()  # calls within which something is not lost yet
     for index, (a, b) in enumerate(zip(one, two, strict=False)):
         if a.module is not b.module:
             return None
-        if probe.shows(a.after, b.after) and not probe.shows(a.before, b.before):
+        before, after = probe.shows(a.before, b.before), probe.shows(a.after, b.after)
+        if after and (not before or id(a) in sound):
             nth = sum(call.module is a.module for call in one[:index])
             traces = passes(lambda ids, call=a, nth=nth: steps(model, call, nth, ids))
-            return place_of(model, a, _first_line(traces, probe))
+            return place_of(model, a, _first_line(traces, probe, not before))
+        if probe.lost and not after:
+            sound |= {id(call) for call in a.within()}
     return None
 
 
@@ -152,9 +161,9 @@ def name_of(model: nn.Module, module: nn.Module) -> str | None:
     return next((name for name, other in model.named_modules() if other is module), None) or None
 
 
-def _first_line(traces: list[list[Step]], probe: Probe) -> Line | None:
+def _first_line(traces: list[list[Step]], probe: Probe, clean: bool) -> Line | None:
     """The line at which the fault enters, or after which nothing is without it."""
-    line, clean = None, False
+    line = None
     for (here, a), (there, b) in zip(*traces, strict=False):
         if here != there:
             break

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.findings import NOTE, Finding
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.where import backward, forward
 from mlxstories.ladder.where.calls import calls
@@ -60,13 +61,16 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
         line = defined(function) if callable(function) else None
         return place(line, part)
     model = bench.model()
+    if code in _SLOPES:
+        return backward.steepest(model, _ids(bench), grows=code == "exploding-gradient")
     if part not in dict(tree_flatten(model.parameters())):
         return None
     if code in _CUT:
         return backward.cut_off(model, _ids(bench), part)
-    if code in _SLOPES:
-        return backward.steepest(model, _ids(bench), grows=code == "exploding-gradient")
-    return backward.assigned(model, part)
+    if code == "not-finite":
+        return backward.broken(model, _ids(bench), part)
+    found = _without_effect(bench, part) if code == "without-effect" else None
+    return found or backward.assigned(model, part)
 
 
 def _ids(bench: Bench) -> np.ndarray:
@@ -89,22 +93,45 @@ def _followed(bench: Bench, kind: str) -> Place | None:
     for make, training in zip(makers, (False, False, True), strict=True):
         model = make()
         model.train(training)
-        inputs = sample(bench).inputs
-        for width in (inputs.shape[1], None):  # a short row first, which not every model takes
-            probe = forward.probe_of(kind, inputs, model, whole=width is None)
-            try:
-                found = forward.begins(model, probe, lambda: bench.seed_all(0))
-            except (ValueError, IndexError):
-                continue
-            if found is not None:
-                return found
+
+        def prepare(nth: int) -> None:
+            if nth == 0 or kind != "repeats":  # the second pass draws other numbers then
+                bench.seed_all(0)
+
+        if found := _begins(bench, kind, model, prepare):
+            return found
     return None
+
+
+def _begins(bench: Bench, kind: str, model: nn.Module, prepare: Callable[[int], None]) -> Place | None:
+    inputs = sample(bench).inputs
+    for whole in (False, True):  # a short row first, which not every model takes
+        try:
+            found = forward.begins(model, forward.probe_of(kind, inputs, model, whole=whole), prepare)
+        except (ValueError, IndexError):
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _without_effect(bench: Bench, path: str) -> Place | None:
+    """Where a change of a parameter is lost, on its way to the logits."""
+    model = bench.noisy()
+    kept = dict(tree_flatten(model.parameters()))[path]
+
+    def prepare(nth: int) -> None:
+        bench.seed_all(0)
+        put(model, {path: kept if nth == 0 else kept[::-1] + 1})
+
+    model.eval()
+    return _begins(bench, "weights", model, prepare)
 
 
 def _positions(bench: Bench) -> Place | None:
     """The call that is given positions, which are the same whatever the tokens: integers made in the model."""
     model, ids = bench.model(), _ids(bench)
-    one, two = (calls(model, mx.array(tokens)) for tokens in (ids, ids[:, ::-1]))
+    one, two = (calls(model, mx.array(tokens)) for tokens in (ids, ids[:, ::-1].copy()))
     for a, b in zip(one, two, strict=False):
         whole = [i for i, array in enumerate(a.before) if mx.issubdtype(array.dtype, mx.integer)]
         if whole and all(bool(mx.array_equal(a.before[i], b.before[i])) for i in whole) and a.lines:
@@ -125,10 +152,13 @@ def _loudest(bench: Bench) -> Place | None:
         ratio = _size(call.after[0]) / max(sizes[0] if sizes else 1.0, 1e-6)
         if ratio > best:
             best, found = ratio, call
-    if found is None or best < 3:
-        return None
-    name = forward.name_of(model, found.module)
-    return backward.assigned(model, f"{name}.weight") if name else None
+    if found is not None and best > 3:
+        return backward.assigned(model, f"{forward.name_of(model, found.module)}.weight")
+    matrices = {name: array for name, array in tree_flatten(model.parameters()) if array.ndim == 2}
+    loud = max(
+        matrices, key=lambda name: _size(matrices[name]) * matrices[name].shape[-1] ** 0.5, default=None
+    )
+    return backward.assigned(model, loud) if loud else None
 
 
 def _size(array: mx.array) -> float:

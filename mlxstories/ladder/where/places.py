@@ -103,6 +103,7 @@ def assigned_in(cls: type, name: str) -> Line | None:
 
 def _assigns(node: ast.AST, name: str) -> bool:
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    targets = [part for target in targets for part in getattr(target, "elts", [target])]
     return any(
         isinstance(target, ast.Attribute)
         and target.attr == name
