@@ -20,6 +20,7 @@ from mlxstories.ladder.registry import ANY, RUNGS, Check, checks_of
 from mlxstories.ladder.subject import Subject
 from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft
+from mlxstories.ladder.where import located
 
 _BUILDS_ON = {"sweep": ("data", "minimal"), "short": ("data", "minimal"), "trained": ("minimal",)}
 # After these nothing further up means anything.
@@ -102,7 +103,8 @@ class _Climb:
                 else:
                     self.ask_all(asked, rung)
                 self.tell("done", rung)
-        findings, consequences = fold(self.findings)
+            findings, consequences = fold(self.findings)
+            findings = [located(self.bench, finding) for finding in findings]
         seconds = time.perf_counter() - begun
         return Diagnosis(self.bench.subject.name, findings, climbed, seconds, consequences, self.gauges)
 

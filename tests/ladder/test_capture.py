@@ -19,7 +19,7 @@ from mlxstories.cli import main
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import load_subject
 from mlxstories.ladder.capture import CapturedScript, defines
-from mlxstories.ladder.capture.where import leak
+from mlxstories.ladder.where.forward import begins, probe_of
 
 MODEL = """
 import json, os, random, sys
@@ -472,8 +472,12 @@ class Reader(nn.Module):
 
 def test_a_leak_is_followed_to_its_module_and_line():
     ids = np.random.default_rng(0).integers(0, 12, (2, 10))
-    assert leak(Reader(1e9, 1e9), ids) is None
-    found = leak(Reader(1e9, 2.0), ids)
+
+    def leak(model):
+        return begins(model, probe_of("future", ids, model))
+
+    assert leak(Reader(1e9, 1e9)) is None
+    found = leak(Reader(1e9, 2.0))
     with open(__file__) as source:
         assert found["line"] == line_of(source.read(), "# here")
     assert found["module"] == "layers.1"

@@ -12,7 +12,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.optimizers import parts
 from mlxstories.ladder.capture.copies import clone
-from mlxstories.ladder.capture.running import own_file
+from mlxstories.ladder.where.places import own_file
 
 _RATES = ("learning_rate", "lr", "rate", "step_size")
 _MARKS = (*_RATES, "state", "betas", "momentum", "weight_decay")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlxstories.ladder.capture.places import Line
+from mlxstories.ladder.where.places import Line
 
 
 @dataclass

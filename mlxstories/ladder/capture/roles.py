@@ -26,7 +26,7 @@ from mlxstories.ladder.capture.copies import (
 )
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.patches import Patches
-from mlxstories.ladder.capture.places import Line, stack
+from mlxstories.ladder.where.places import Line, stack
 
 _COUNTED = 1e-3  # of the largest gradient at a cell: less does not count
 

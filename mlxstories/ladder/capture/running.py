@@ -7,7 +7,6 @@ import os
 import random
 import runpy
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -21,9 +20,7 @@ from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.capture.patches import Patches
 from mlxstories.ladder.subject import describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
-
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-_OURS = str(Path(__file__).parents[2])
+from mlxstories.ladder.where.places import own_file
 
 
 class Stop(BaseException):
@@ -122,11 +119,6 @@ class World:
 def _library(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     return file is None or not own_file(file)
-
-
-def own_file(name: str) -> bool:
-    """Whether a file of Python code is the user's: no library, and not ours."""
-    return not name.startswith(("<", _OURS, *_LIBRARIES)) and "site-packages" not in name
 
 
 class Script:

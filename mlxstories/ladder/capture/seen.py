@@ -12,8 +12,9 @@ import numpy as np
 
 from mlxstories.findings import ERROR, Finding
 from mlxstories.ladder.capture.copies import host
-from mlxstories.ladder.capture.places import below, place
+from mlxstories.ladder.capture.places import below
 from mlxstories.ladder.capture.record import Forward
+from mlxstories.ladder.where.places import place
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript

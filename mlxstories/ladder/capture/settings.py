@@ -9,7 +9,7 @@ from typing import Any
 
 from mlxstories.errors import StoriesError
 from mlxstories.ladder.capture.patches import Patches
-from mlxstories.ladder.capture.running import own_file
+from mlxstories.ladder.where.places import own_file
 
 
 class Settings:

@@ -15,9 +15,10 @@ from mlxstories.ladder.bench.optimizers import parts, read_rate
 from mlxstories.ladder.capture.copies import clone, leaves
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
-from mlxstories.ladder.capture.places import Line, assigned, holder, stack
+from mlxstories.ladder.capture.places import assigned, holder
 from mlxstories.ladder.capture.record import Forward, Seen, Update
 from mlxstories.ladder.capture.running import Script
+from mlxstories.ladder.where.places import Line, stack
 
 THREAD = "trains in a thread of its own, which cannot be watched"
 

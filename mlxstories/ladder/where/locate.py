@@ -1,0 +1,166 @@
+"""From a finding's ``where`` (a part of the subject, or a parameter) to a file, a line and a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.findings import NOTE, Finding
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.arrays import put
+from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.where import backward, forward
+from mlxstories.ladder.where.calls import calls
+from mlxstories.ladder.where.places import Place, class_line, defined, place
+
+_KINDS = {
+    "future-leak": ("future",),
+    "batch-leak": ("rows", "number"),
+    "length-dependent": ("length",),
+    "input-blind": ("own",),
+    "not-finite": ("finite",),
+    "not-repeatable": ("repeats",),
+    "double-softmax": ("softmax",),
+}
+"""The probes that follow a fault of the model to where it begins."""
+
+_MIXING = ("context-cut", "input-blind", "position-blind")  # lie where positions learn of each other
+_CUT = ("dead-parameters", "gradient-mismatch")
+_SLOPES = ("vanishing-gradient", "exploding-gradient")
+
+
+def located(bench: Bench, finding: Finding) -> Finding:
+    """The finding with ``where`` a `Place`, if a line is known."""
+    where = finding.where
+    if not isinstance(where, str) or finding.severity == NOTE:
+        return finding
+    try:
+        found = _in_file(where) or _place(bench, finding.code, where)
+    except Exception:  # the subject's own code, called in ways that it need not bear: no line then
+        return finding
+    return replace(finding, where=found) if found is not None else finding
+
+
+def _in_file(where: str) -> Place | None:
+    file, colon, line = where.rpartition(":")
+    return Place(file=file, line=int(line)) if colon and line.isdigit() else None
+
+
+def _place(bench: Bench, code: str, where: str) -> Place | None:
+    part = where.partition(",")[0].partition("(")[0]
+    part = {"train": "train_batches", "val": "val_batches"}.get(part, part)
+    if part == "model":
+        return _in_model(bench, code)
+    if hasattr(bench.subject, part):
+        function = getattr(bench.subject, part)
+        line = defined(function) if callable(function) else None
+        return place(line, part)
+    model = bench.model()
+    if code in _SLOPES:
+        return backward.steepest(model, _ids(bench), grows=code == "exploding-gradient")
+    if part not in dict(tree_flatten(model.parameters())):
+        return None
+    if code in _CUT:
+        return backward.cut_off(model, _ids(bench), part)
+    if code == "not-finite":
+        return backward.broken(model, _ids(bench), part)
+    found = _without_effect(bench, part) if code == "without-effect" else None
+    return found or backward.assigned(model, part)
+
+
+def _ids(bench: Bench) -> np.ndarray:
+    return np.maximum(sample(bench).inputs[:2], 0).astype(np.int32)
+
+
+def _in_model(bench: Bench, code: str) -> Place | None:
+    found = next((p for kind in _KINDS.get(code, ()) if (p := _followed(bench, kind))), None)
+    if found is None and code in _MIXING:
+        found = _positions(bench) if code == "position-blind" else None
+        found = found or _followed(bench, "past")
+    if found is None and code == "bad-initialization":
+        found = _loudest(bench)
+    return found or place(class_line(type(bench.model())))
+
+
+def _followed(bench: Bench, kind: str) -> Place | None:
+    """Where the fault begins in the model as it is, with noise on its weights, or in training mode."""
+    makers: tuple[Callable[[], nn.Module], ...] = (bench.model, bench.noisy, bench.noisy)
+    for make, training in zip(makers, (False, False, True), strict=True):
+        model = make()
+        model.train(training)
+
+        def prepare(nth: int) -> None:
+            if nth == 0 or kind != "repeats":  # the second pass draws other numbers then
+                bench.seed_all(0)
+
+        if found := _begins(bench, kind, model, prepare):
+            return found
+    return None
+
+
+def _begins(bench: Bench, kind: str, model: nn.Module, prepare: Callable[[int], None]) -> Place | None:
+    inputs = sample(bench).inputs
+    for whole in (False, True):  # a short row first, which not every model takes
+        try:
+            found = forward.begins(model, forward.probe_of(kind, inputs, model, whole=whole), prepare)
+        except (ValueError, IndexError):
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _without_effect(bench: Bench, path: str) -> Place | None:
+    """Where a change of a parameter is lost, on its way to the logits."""
+    model = bench.noisy()
+    kept = dict(tree_flatten(model.parameters()))[path]
+
+    def prepare(nth: int) -> None:
+        bench.seed_all(0)
+        put(model, {path: kept if nth == 0 else kept[::-1] + 1})
+
+    model.eval()
+    return _begins(bench, "weights", model, prepare)
+
+
+def _positions(bench: Bench) -> Place | None:
+    """The call that is given positions, which are the same whatever the tokens: integers made in the model."""
+    model, ids = bench.model(), _ids(bench)
+    one, two = (calls(model, mx.array(tokens)) for tokens in (ids, ids[:, ::-1].copy()))
+    for a, b in zip(one, two, strict=False):
+        whole = [i for i, array in enumerate(a.before) if mx.issubdtype(array.dtype, mx.integer)]
+        if whole and all(bool(mx.array_equal(a.before[i], b.before[i])) for i in whole) and a.lines:
+            return place(a.lines[-1], forward.name_of(model, a.module))
+    return None
+
+
+def _loudest(bench: Bench) -> Place | None:
+    """The innermost module whose output is largest against what it is given; embeddings are given ones."""
+    model = bench.model()
+    best, found = 0.0, None
+    whole = calls(model, mx.array(_ids(bench)))
+    parents = {id(call.parent) for call in whole if call.parent}
+    for call in whole:
+        if id(call) in parents or not call.after:
+            continue
+        sizes = [_size(a) for a in call.before if mx.issubdtype(a.dtype, mx.floating)]
+        ratio = _size(call.after[0]) / max(sizes[0] if sizes else 1.0, 1e-6)
+        if ratio > best:
+            best, found = ratio, call
+    if found is not None and best > 3:
+        return backward.assigned(model, f"{forward.name_of(model, found.module)}.weight")
+    matrices = {name: array for name, array in tree_flatten(model.parameters()) if array.ndim == 2}
+    loud = max(
+        matrices, key=lambda name: _size(matrices[name]) * matrices[name].shape[-1] ** 0.5, default=None
+    )
+    return backward.assigned(model, loud) if loud else None
+
+
+def _size(array: mx.array) -> float:
+    array = array.astype(mx.float32)
+    return float(mx.sqrt(mx.mean(mx.square(array))))

@@ -1,0 +1,124 @@
+"""Lines of the code that is examined, and findings' ``where``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import sysconfig
+import textwrap
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import NamedTuple
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_OURS = Path(__file__).parents[2]
+_EXAMINED = tuple(str(_OURS / room) + os.sep for room in ("model", "faults"))
+
+
+class Line(NamedTuple):
+    """A line of the user's code, and the function it is in."""
+
+    file: str
+    line: int
+    function: str
+
+
+class Place(dict):
+    """``file`` and ``line``, and ``module`` where it is known; reads like ``train.py:33``."""
+
+    def __str__(self) -> str:
+        place = f"{os.path.relpath(self['file'])}:{self['line']}"
+        return f"{place} ({self['module']})" if self.get("module") else place
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def place(line: Line | None, module: str | None = None) -> Place | None:
+    """A line as a finding's ``where``."""
+    if line is None:
+        return None
+    return Place(file=line.file, line=line.line, **({"module": module} if module else {}))
+
+
+def own_file(name: str) -> bool:
+    """Whether a file of Python code is the user's: no library, and not ours."""
+    return not name.startswith(("<", str(_OURS), *_LIBRARIES)) and "site-packages" not in name
+
+
+def of_model(name: str) -> bool:
+    """Whether a file can hold the code of a model that is examined: the user's, or that of our own models."""
+    return own_file(name) or name.startswith(_EXAMINED)
+
+
+def stack(frame: FrameType | None, counts: Callable[[str], bool] = own_file) -> list[Line]:
+    """The user's own lines on the way to a frame, the outermost first."""
+    lines: list[Line] = []
+    while frame is not None:
+        code = frame.f_code
+        if counts(code.co_filename):
+            lines.append(Line(code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back
+    return lines[::-1]
+
+
+def defined(function: Callable) -> Line | None:
+    """The line that defines a function of the user's, also of a partial, a method or an object that is called."""
+    function = inspect.unwrap(getattr(function, "func", function))
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return line_of(code) if isinstance(code, CodeType) and own_file(code.co_filename) else None
+
+
+def line_of(code: CodeType) -> Line:
+    """Where a function begins."""
+    return Line(code.co_filename, code.co_firstlineno, code.co_name)
+
+
+def class_line(cls: type) -> Line | None:
+    """The line of a class definition, of the first class among its bases that is the user's."""
+    for base in cls.__mro__:
+        found = _source(base)
+        if found is not None:
+            file, first, _ = found
+            return Line(file, first, base.__name__)
+    return None
+
+
+def assigned_in(cls: type, name: str) -> Line | None:
+    """The line at which a class of the user's assigns ``self.name``, the last one if there are several."""
+    for base in cls.__mro__:
+        found = _source(base)
+        if found is None:
+            continue
+        file, first, tree = found
+        lines = [node.lineno for node in ast.walk(tree) if _assigns(node, name)]
+        if lines:
+            return Line(file, first + lines[-1] - 1, base.__name__)
+    return None
+
+
+def _assigns(node: ast.AST, name: str) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    targets = [part for target in targets for part in getattr(target, "elts", [target])]
+    return any(
+        isinstance(target, ast.Attribute)
+        and target.attr == name
+        and getattr(target.value, "id", "") == "self"
+        for target in targets
+    )
+
+
+@lru_cache(256)
+def _source(cls: type) -> tuple[str, int, ast.AST] | None:
+    try:
+        file = inspect.getfile(cls)
+        if not of_model(file):
+            return None
+        lines, first = inspect.getsourcelines(cls)
+        return file, first, ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):  # made in a terminal, or with its source lost
+        return None
