@@ -72,9 +72,10 @@ def test_accumulation_is_the_large_batch_for_unequal_token_counts(clip_norm):
     assert float(three[-1].grad_norm) == pytest.approx(float(one[-1].grad_norm), rel=1e-4)
 
 
-def test_an_update_without_clipping_follows_the_gradient_of_the_mean_loss():
+@pytest.mark.parametrize("lengths", [[16, 3, 9], [1, 0]])
+def test_an_update_without_clipping_follows_the_gradient_of_the_mean_loss(lengths):
     """Plain SGD's first update, against the gradient of MLX's own cross-entropy over real tokens."""
-    batch = batch_with([16, 3, 9])
+    batch = batch_with(lengths)
     model = new_model(CONFIG, 0)
 
     def mean(weights):
@@ -89,6 +90,23 @@ def test_an_update_without_clipping_follows_the_gradient_of_the_mean_loss():
         np.testing.assert_allclose(
             np.array(after[name]), np.array(weights - 0.1 * gradients[name]), rtol=2e-5, atol=2e-7
         )
+
+
+def test_the_figures_of_an_update_are_sums_over_real_tokens_before_it():
+    batch = batch_with([16, 3, 9])
+    logits = np.array(new_model(CONFIG, 0)(batch.inputs), dtype=np.float64)
+    _, (result,) = trained(split(batch, 1, 2), steps=1)
+    real, targets = np.array(batch.mask) > 0, np.array(batch.targets)
+    nats = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    assert float(result.nats) == pytest.approx(nats[real].sum(), rel=1e-5)
+    assert float(result.tokens) == 28
+    assert float(result.hits) == (logits.argmax(-1) == targets)[real].sum()
+
+
+def test_without_a_real_token_nothing_changes():
+    after, _ = trained([batch_with([0, 0])], steps=1, momentum=0.0)
+    for name, weights in tree_flatten(new_model(CONFIG, 0).parameters()):
+        assert mx.array_equal(after[name], weights)
 
 
 def test_streams_share_the_rows_of_a_large_microbatch(monkeypatch):
