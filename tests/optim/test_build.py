@@ -98,6 +98,7 @@ def test_groups_share_one_shape():
         ({"name": "lion", "amsgrad": True}, "amsgrad belongs to adamw and adam; the optimizer is lion"),
         ({"name": "sgd", "bias_correction": False}, "belongs to adamw and adam"),
         ({"rest_learning_rate": 1e-3}, "belongs to muon"),
+        ({"name": "muon", "rest_learning_rate": 0.0}, "rest_learning_rate"),
     ],
 )
 def test_bad_configuration(options, message):

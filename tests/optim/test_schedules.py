@@ -172,6 +172,9 @@ def test_noam_multiplies_the_papers_form_when_the_width_is_given():
         (lambda: build_schedule(ScheduleConfig("wsd", warmup=0.9, cooldown=0.9), 1e-3, 50), "shorten"),
         (lambda: constant(-1.0), "learning rate"),
         (lambda: linear(1.0, 0.0, 0), "steps"),
+        (lambda: noam_peak(0, 1), "dim"),
+        (lambda: noam_peak(1.5, 1), "dim"),
+        (lambda: wsd(1.0, 1, 10, 0), "cooldown"),
         (lambda: join([constant(1.0)], [3]), "0 boundaries between them, not 1"),
         (lambda: join([constant(1.0)] * 3, [5, 2]), "must rise"),
     ],
@@ -179,3 +182,8 @@ def test_noam_multiplies_the_papers_form_when_the_width_is_given():
 def test_bad_input(make, message):
     with pytest.raises(StoriesError, match=message):
         make()
+
+
+def test_the_least_that_is_taken():
+    assert noam_peak(1, 1) == 1.0
+    assert float(wsd(1.0, 1, 10, 1)(mx.array(10))) == 0.0
