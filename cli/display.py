@@ -147,7 +147,7 @@ class Display:
             out.print(line + ".")
         if result["best_step"] != result["steps"]:
             out.print(
-                f"These are the weights of step {result['best_step']}, the best on held-out stories; the last ones have "
+                f"These are the weights of step {result['best_step']}, the best on held-out stories; the last have "
                 f"a loss of {result['last']['loss']:.4f} there."
             )
         out.print(
