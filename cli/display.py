@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import click
+
+from mlxstories.cli.words import between, duration, wrapped
 
 _HEADINGS = {"bits_per_character": "bits/char"}
 
@@ -16,11 +19,12 @@ class Display:
         from rich.console import Console
 
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
-        self.live = self.run = None
-        self.latest = {}
+        self.console.soft_wrap = not self.console.is_terminal  # a file or a pipe has no width
+        self.live = self.run = self.began = None
+        self.total = 0
 
     def begin(self, trainer) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         from mlxstories.model import parameter_count
 
@@ -33,31 +37,73 @@ class Display:
             f"{dataset.train.targets:,} tokens in {len(dataset.train):,} stories, "
             f"{trainer.total_steps:,} updates of {rows} rows x {trainer.model.config.context} tokens{shared}"
         )
+        if trainer.progress.step == 0 and trainer.group.leads:
+            self._before(trainer)
+        self.total = trainer.total_steps
         if self.console.is_terminal and not self.console.quiet:
-            columns = (BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+            columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total}"))
             self.live = Progress(*columns, TextColumn("{task.description}"), console=self.console)
             self.live.start()
             self.task = self.live.add_task("", total=trainer.total_steps, completed=trainer.progress.step)
 
+    def say(self, text: str) -> None:
+        """A line about what is going to happen."""
+        self._print(text)
+
+    def _before(self, trainer) -> None:
+        """Before any time is spent: what will hardly work, how long it will take, and what is written where."""
+        from mlxstories.model import parameter_count
+        from mlxstories.training.advice import advice
+        from mlxstories.training.estimate import WORTH_IT, estimate
+
+        parameters = parameter_count(trainer.model)
+        for sentence in advice(trainer.dataset, trainer.model.config, parameters, trainer.phase):
+            self._print(f"warning: {sentence}.")
+        if trainer.total_steps < WORTH_IT or trainer.group.size > 1:
+            return
+        found = estimate(trainer)
+        early = ", or less where validation stops improving" if trainer.config.stop_after else ""
+        self._print(
+            f"About {between(found.shortest, found.longest)}{early}; {found.memory / 1e6:,.0f} MB of memory, "
+            f"up to {found.disk / 1e6:,.0f} MB in {trainer.run.path}."
+        )
+
     def __call__(self, record: dict) -> None:
         if record["split"] == "val":
             text = (
-                f"step {record['step']:>6}  epoch {record['epoch']:.2f}  "
+                f"step {record['step']:>5}  epoch {record['epoch']:.2f}  "
                 f"validation loss {record['loss']:.4f}{_bits(record)}  "
-                f"accuracy {record['accuracy']:.2%}"
+                f"accuracy {record['accuracy']:.1%}"
             )
-        else:
+        elif self.live is None:
             text = (
                 f"loss {record['loss']:.3f}  accuracy {record['accuracy']:.1%}  "
                 f"lr {record['learning_rate']:.2e}  grad {record['grad_norm']:.2f}  "
-                f"{record['tokens_per_second']:,.0f} tokens/s"
+                f"{record['tokens_per_second']:,.0f} tokens/s{self._left(record['step'])}"
+            )
+        else:
+            text = (
+                f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tokens/s"
+                f"{self._left(record['step'])}"
             )
         if record["split"] == "val":
             self._print(text)
         elif self.live is None:
-            self._print(f"step {record['step']:>6}  {text}")
+            self._print(f"step {record['step']:>5}  {text}")
         else:
             self.live.update(self.task, completed=record["step"], description=text)
+
+    def _left(self, step: int) -> str:
+        """The time left at the pace since the first line, validations included."""
+        now = time.monotonic()
+        if self.began is None:
+            self.began = (now, step)
+            return ""
+        since, first = self.began
+        if step <= first:  # a repair went back
+            self.began = (now, step)
+            return ""
+        return f"  {duration((self.total - step) * (now - since) / (step - first))} left"
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal was closed, and a checkpoint is yet to be saved
@@ -67,7 +113,10 @@ class Display:
         if diagnosis is not None:
             for finding in diagnosis.findings:
                 self.finding(finding)
-            verdict = "nothing wrong" if diagnosis.healthy else "see above; training goes on all the same"
+            warned = any(finding.severity == "warning" for finding in diagnosis.findings)
+            verdict = "no error, but see above" if warned else "nothing wrong"
+            if not diagnosis.healthy:
+                verdict = "see above; training goes on all the same"
             self.console.print(f"Checked data and model in {diagnosis.seconds:.1f} s: {verdict}.")
 
     def finding(self, finding) -> None:
@@ -96,12 +145,17 @@ class Display:
             if result["ceiling"] is not None:
                 line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
             out.print(line + ".")
+        if result["best_step"] != result["steps"]:
+            out.print(
+                f"These are the weights of step {result['best_step']}, the best on held-out stories; the last have "
+                f"a loss of {result['last']['loss']:.4f} there."
+            )
         out.print(
             f"seed {result['seed']}, {result['trained_tokens']:,} tokens in {result['steps']:,} updates, "
             f"{result['parameters']:,} parameters, {result['seconds']:.1f} s"
         )
         for story in result["samples"]:
-            out.print(f"\n  {story}", markup=False)
+            click.echo("\n" + wrapped(story, "  "))
         out.print(
             f"\nThe run lies in {trainer.run.path}. Next:\n"
             f"  mlxstories sample {trainer.run.path}\n  mlxstories report {trainer.run.path} --open"

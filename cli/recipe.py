@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 
@@ -33,16 +34,8 @@ def phase_options(function: Callable) -> Callable:
     def wrapper(*args, phase, settings, **options):
         from mlxstories.training.phases import PHASES, override
 
-        changes = {}
-        for option, (field, _, _) in _PHASE_FIELDS.items():
-            value = options.pop(option.replace("-", "_"))
-            if value is not None:
-                changes[field] = value
-        for setting in settings:
-            field, equals, value = setting.partition("=")
-            if not equals:
-                raise click.BadParameter(f"{setting!r} is not FIELD=VALUE, such as optimizer.eps=1e-6")
-            changes[field] = _parse(value)
+        own = {name: options.pop(name) for name in map(_parameter, _PHASE_FIELDS)}
+        changes = phase_changes({**own, "settings": settings})
         return function(*args, phase=override(PHASES[int(phase)], changes), **options)
 
     wrapper = click.option(
@@ -55,6 +48,25 @@ def phase_options(function: Callable) -> Callable:
     return click.option(
         "--phase", type=click.Choice(["1", "2", "3"]), default="1", show_default=True, help="Training recipe."
     )(wrapper)
+
+
+def _parameter(option: str) -> str:
+    return option.replace("-", "_")
+
+
+def phase_changes(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the phase that the parameters of a command change, by their dotted paths."""
+    changes = {
+        field: params[_parameter(option)]
+        for option, (field, _, _) in _PHASE_FIELDS.items()
+        if params[_parameter(option)] is not None
+    }
+    for setting in params["settings"]:
+        field, equals, value = setting.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{setting!r} is not FIELD=VALUE, such as optimizer.eps=1e-6")
+        changes[field] = _parse(value)
+    return changes
 
 
 def _parse(value: str):

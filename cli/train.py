@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mlxstories.cli.display import Display
 from mlxstories.cli.options import RUN, data_options, runs_option, whole_option
-from mlxstories.cli.recipe import model_options, phase_options
+from mlxstories.cli.parts import parts
+from mlxstories.cli.recipe import model_options, phase_changes, phase_options
 from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 
 
@@ -68,6 +72,13 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 )
 @whole_option("--max-repairs", default=3, help="With --repair: give up after so many.")
 @click.option(
+    "--from",
+    "start",
+    metavar="RUN|DIR",
+    type=RUN,
+    help="Begin with the weights and the tokenizer of a run, or of an exported model.",
+)
+@click.option(
     "--resume",
     metavar="RUN",
     type=RUN,
@@ -84,11 +95,18 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 def command(context, patience, **options):
     """Train a model on stories.
 
-    Without options: phase 1 on the built-in stories, whose best reachable loss and accuracy are known. Under
+    Without options: phase 1 on the built-in stories, whose best reachable loss and accuracy are known. With --data
+    and files of your own, size, tokens, epochs and recipe are chosen from how much text there is, and shown. Under
     mlx.launch, all processes train one model together.
     """
     from mlxstories import distributed
 
+    given = {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    }
+    options |= {"given": given, "changes": phase_changes(context.params)}
     group = distributed.join(patience)
     show = Display(quiet=not group.leads)
     try:
@@ -120,18 +138,36 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
             group.together(lambda: held.enter_context(run.locked()))
             trainer = experiment.resume(run, show, group)
         else:
-            if name is None:
-                phase = recipe["phase"].name.replace(" ", "")
-                name = f"{phase}-{recipe['model']['size']}-{time.strftime('%Y%m%d-%H%M%S')}"
+            name = name or _name(recipe["data"], recipe["phase"], recipe["model"]["size"])
             called = group.first(name.encode).decode()  # clocks differ
             path = group.together(lambda: run_path(runs, called))
-            parts = group.together(lambda: _parts(**recipe))
-            trainer = experiment.start(path, *parts, show, group, command)
+            new = group.together(lambda: parts(show.say, runs=runs, **recipe))
+            trainer = experiment.start(
+                path,
+                new.dataset,
+                new.shape,
+                new.phase,
+                new.training,
+                show,
+                group,
+                command,
+                new.weights,
+                new.begun,
+            )
             held.enter_context(trainer.run.locked())
         held.callback(trackers.close)
         group.together(lambda: trackers.begin(trainer.run, trainer.progress.step))
         trainer.report = trackers.after(show)
         _run(trainer, show, check=not no_check and trainer.progress.step == 0)
+
+
+def _name(data, phase, size: str) -> str:
+    """What a run is called when nobody says: after the text of one's own, or the recipe, and the time."""
+    if isinstance(data.source, str):
+        what = f"{phase.name.replace(' ', '')}-{size}"
+    else:
+        what = re.sub(r"[^\w-]+", "-", Path(data.source[0]).resolve().stem).strip("-_")[:40] or "run"
+    return f"{what}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _run(trainer, show, *, check: bool) -> None:
@@ -175,18 +211,3 @@ def _run(trainer, show, *, check: bool) -> None:
         )
         return
     show.result(trainer, experiment.finish(trainer, evaluation))
-
-
-def _parts(data, model, phase, repair, max_repairs, **training):
-    """Of a new training: the stories, the model's configuration, the phase, and its length and batches."""
-    from mlxstories.data.dataset import load_dataset
-    from mlxstories.data.tokenizer import END
-    from mlxstories.model import shaped
-    from mlxstories.training.config import TrainingConfig
-
-    config = TrainingConfig(**training, max_repairs=max_repairs if repair else 0)
-    dataset = load_dataset(data)
-    size = model.pop("size")
-    separator = None if model.pop("across_stories") else END
-    ours = {"qk_norm": phase.qk_norm, "separator": separator}
-    return dataset, shaped(size, dataset.tokenizer.vocab_size, model, ours), phase, config

@@ -35,27 +35,14 @@ def import_model(source: Path, path: Path) -> Run:
         StoriesError: the directory is no such model, or ``path`` exists.
     """
     source, path = Path(source), Path(path)
-    for name in ("config.json", "tokenizer.json"):
-        if not (source / name).is_file():
-            raise StoriesError(f"{source} has no {name}: it is not an exported model.")
-    described = read_json(source / "config.json")
-    shape = SHAPES.get(str(described.get("model_type"))) if isinstance(described, dict) else None
-    if shape is None:
-        raise StoriesError(
-            f"the model type of {source / 'config.json'} is none of {', '.join(SHAPES)}: it cannot be imported."
-        )
-    own: dict[str, Any] = dict(described.get("mlxstories") or {})
+    model, tokenizer, own = _read(source)
     came_from = {"directory": str(source), "name": own.pop("name", None), **own.pop("checkpoint", {})}
-    config = _model_config(source, shape, described, own)
-    tokenizer = _tokenizer(source, config)
-    model = Transformer(config)
-    weights = _weights(source, shape, described, config)
-    try:
-        model.load_weights(list(weights.items()), strict=True)
-    except ValueError as error:
-        raise StoriesError(f"the weights of {source} do not fit its config.json: {error}") from error
-    mx.eval(model.parameters())
-    recipe = {**own, "model": to_dict(config), "parameters": parameter_count(model), "imported": came_from}
+    recipe = {
+        **own,
+        "model": to_dict(model.config),
+        "parameters": parameter_count(model),
+        "imported": came_from,
+    }
     if path.exists():
         raise StoriesError(f"run {path} exists already: choose another --name.")
     with writing(path):
@@ -67,6 +54,47 @@ def import_model(source: Path, path: Path) -> Run:
             run.path.rename(path)
         sync(path.parent)
     return Run(path)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a directory looks like an exported model and not like a run."""
+    file = path / "config.json"
+    return file.is_file() and "model_type" in (read_json(file) or ())
+
+
+def read_model(source: Path) -> tuple[Transformer, Tokenizer]:
+    """The model of an exported directory, in evaluation mode, and its tokenizer.
+
+    Raises:
+        StoriesError: the directory is no such model.
+    """
+    model, tokenizer, _ = _read(source)
+    model.eval()
+    return model, tokenizer
+
+
+def _read(source: Path) -> tuple[Transformer, Tokenizer, dict[str, Any]]:
+    """The model, its tokenizer, and what an export of ours says of it."""
+    for name in ("config.json", "tokenizer.json"):
+        if not (source / name).is_file():
+            raise StoriesError(f"{source} has no {name}: it is not an exported model.")
+    described = read_json(source / "config.json")
+    shape = SHAPES.get(str(described.get("model_type"))) if isinstance(described, dict) else None
+    if shape is None:
+        raise StoriesError(
+            f"the model type of {source / 'config.json'} is none of {', '.join(SHAPES)}: it cannot be imported."
+        )
+    own: dict[str, Any] = dict(described.get("mlxstories") or {})
+    config = _model_config(source, shape, described, own)
+    tokenizer = _tokenizer(source, config)
+    model = Transformer(config)
+    weights = _weights(source, shape, described, config)
+    try:
+        model.load_weights(list(weights.items()), strict=True)
+    except ValueError as error:
+        raise StoriesError(f"the weights of {source} do not fit its config.json: {error}") from error
+    mx.eval(model.parameters())
+    return model, tokenizer, own
 
 
 def _model_config(source: Path, shape: Shape, described: dict, own: dict) -> ModelConfig:

@@ -20,7 +20,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,14 @@ class Run:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: Path, config: dict, tokenizer: Tokenizer) -> Run:
-        """A new run directory, which appears whole or not at all.
+    def create(
+        cls,
+        path: Path,
+        config: dict,
+        tokenizer: Tokenizer,
+        fill: Callable[[Run], object] | None = None,
+    ) -> Run:
+        """A new run directory, which appears whole or not at all; ``fill`` may write further files before it does.
 
         Raises:
             StoriesError: ``path`` exists already, or its folder cannot be written.
@@ -66,6 +72,8 @@ class Run:
             tokenizer.save(staging / "tokenizer.json")
             write_json(staging / "config.json", {"format": FORMAT, "name": path.name, **config})
             (staging / "metrics.jsonl").touch()
+            if fill is not None:
+                fill(cls(staging))
         remove_partial(path.parent, older_than=time.time() - 3600)  # of processes killed in the lines above
         return cls(path)
 

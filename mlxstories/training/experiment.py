@@ -85,8 +85,13 @@ def start(
     report: Report,
     group: Group = ALONE,
     command: str | None = None,
+    weights: Any = None,
+    begun: dict[str, Any] | None = None,
 ) -> Trainer:
     """Create the run directory ``path`` and a trainer at step 0; ``command`` is the one typed, for the record.
+
+    ``weights``, a tree of those of ``model_config``, are trained on instead of random ones; ``begun`` says for the
+    record where they are from. They are saved as step 0, so that a run resumed before its first checkpoint has them.
 
     Every process of ``group`` calls it with the same; the directory is made when all are ready to train.
 
@@ -115,7 +120,11 @@ def start(
             "python": platform.python_version(),
         },
     }
-    group.together(lambda: Run.create(path, config, dataset.tokenizer) if group.leads else None)
+    if weights is not None:
+        trainer.model.update(weights)
+        config["begun"] = begun
+    first = None if weights is None else trainer.save_in
+    group.together(lambda: Run.create(path, config, dataset.tokenizer, first) if group.leads else None)
     return trainer
 
 

@@ -238,13 +238,16 @@ class Trainer:
         return self.watch(record["step"], loss=record["loss"], grad_norm=record["grad_norm"])
 
     def _save(self, evaluation: Evaluation | None) -> None:
-        if not self.group.leads:
-            return
+        if self.group.leads:
+            self.save_in(self.run, None if evaluation is None else evaluation.loss)
+
+    def save_in(self, run: Run, val_loss: float | None = None) -> None:
+        """Write a checkpoint into ``run``."""
         state = {
             "step": self.progress.step,
-            "val_loss": None if evaluation is None else evaluation.loss,
+            "val_loss": val_loss,
             "seed": self.config.seed,
             "progress": dataclasses.asdict(self.progress),
             "repairs": self.repairs,
         }
-        checkpoints.save(self.run, self.model, self.optimizer, state, self.config.keep)
+        checkpoints.save(run, self.model, self.optimizer, state, self.config.keep)

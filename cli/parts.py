@@ -1,0 +1,159 @@
+"""From the options of `mlxstories train` to what is trained: stories, model, recipe and length."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+SLOWER = 0.3  # of the recipe's learning rate, where weights are trained on that know something already
+_OF_THE_MODEL = (
+    "size",
+    "arch",
+    "norm",
+    "positions",
+    "feed_forward",
+    "layers",
+    "dim",
+    "heads",
+    "hidden",
+    "context",
+    "tied",
+    "qk_norm",
+    "across_stories",
+    "tokenizer",
+    "vocab_size",
+)
+
+
+@dataclasses.dataclass
+class Parts:
+    """What a new training is made of; ``weights`` are those it begins with, or None for random ones."""
+
+    dataset: Any
+    shape: Any
+    phase: Any
+    training: Any
+    weights: Any = None
+    begun: dict[str, Any] | None = None
+
+
+def parts(
+    say: Callable[[str], None],
+    given: set[str],
+    changes: Mapping[str, Any],
+    *,
+    data,
+    model,
+    phase,
+    repair,
+    max_repairs,
+    start,
+    runs,
+    stop_after,
+    **training,
+) -> Parts:
+    """The parts of a new training.
+
+    Args:
+        say: is told in a line what was chosen, and why.
+        given: options that were given; others take what suits a text of one's own.
+        changes: fields of the phase that were given.
+        start: a run or an exported model to go on from, or None.
+    """
+    from mlxstories.data.dataset import is_prepared, load_dataset
+    from mlxstories.data.texts import read_texts
+    from mlxstories.data.tokenizer import END
+    from mlxstories.model import shaped
+    from mlxstories.training.config import TrainingConfig
+    from mlxstories.training.phases import PHASES, override
+    from mlxstories.training.suited import suited
+
+    known = starting_point(start, runs, given) if start else None
+    texts, chosen = None, {}
+    if isinstance(data.source, tuple) and not is_prepared(data):
+        texts = read_texts(data)
+        found = suited(texts.train)
+        chosen = {name: value for name, value in found.values().items() if name not in given}
+        if known:
+            chosen = {name: value for name, value in chosen.items() if name not in _OF_THE_MODEL}
+        if chosen:
+            say(in_a_line(found, chosen))
+    if "phase" in chosen:
+        decay = {"optimizer.weight_decay": chosen["weight_decay"]} if "weight_decay" in chosen else {}
+        phase = override(PHASES[chosen["phase"]], {**decay, **changes})
+    if known and "optimizer.learning_rate" not in changes:
+        phase = override(phase, {"optimizer.learning_rate": SLOWER * phase.optimizer.learning_rate})
+    tokens = {name: chosen[name] for name in ("tokenizer", "vocab_size") if name in chosen}
+    model |= {name: chosen[name] for name in ("size", "context", "dropout") if name in chosen}
+    if "steps" not in given:
+        training["epochs"] = chosen.get("epochs", training["epochs"])
+    stop_after = chosen.get("stop_after", stop_after) or None
+    config = TrainingConfig(**training, stop_after=stop_after, max_repairs=max_repairs if repair else 0)
+    if known:
+        dataset = load_dataset(known.described(data), known.tokenizer, texts)
+        shape = dataclasses.replace(known.shape, dropout=model.get("dropout", known.shape.dropout))
+        return Parts(dataset, shape, phase, config, known.weights, known.origin)
+    dataset = load_dataset(dataclasses.replace(data, **tokens), texts=texts)
+    separator = None if model.pop("across_stories") else END
+    ours = {"qk_norm": phase.qk_norm, "separator": separator}
+    shape = shaped(model.pop("size"), dataset.tokenizer.vocab_size, model, ours)
+    return Parts(dataset, shape, phase, config)
+
+
+def in_a_line(found, chosen: Mapping[str, Any]) -> str:
+    """What was chosen for a text of one's own, and why."""
+    words = {
+        "size": "size {}",
+        "tokenizer": "{} tokens",
+        "vocab_size": "vocabulary {:,}",
+        "context": "context {}",
+        "epochs": "{} epochs",
+        "dropout": "dropout {:g}",
+        "weight_decay": "weight decay {:g}",
+        "phase": "phase {}",
+    }
+    choice = ", ".join(form.format(chosen[name]) for name, form in words.items() if name in chosen)
+    return (
+        f"{found.characters:,} characters to train on, {found.distinct:,} distinct words, half of the stories longer "
+        f"than {found.story:,} characters: {found.row.because}, so {choice}. An option given goes before any of these."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StartingPoint:
+    """A model to go on from, and where it came from."""
+
+    shape: Any
+    tokenizer: Any
+    weights: Any
+    origin: dict[str, Any]
+
+    def described(self, data):
+        """``data`` with the tokenizer that goes with the model."""
+        return dataclasses.replace(data, tokenizer=self.tokenizer.kind, vocab_size=self.tokenizer.vocab_size)
+
+
+def starting_point(name: str, runs: Path, given: set[str]) -> StartingPoint:
+    """The best weights of a run, or those of an exported model, with their tokenizer.
+
+    Raises:
+        StoriesError: there is no such model, or an option asks for another one.
+    """
+    from mlxstories.errors import StoriesError
+    from mlxstories.export.read import is_exported, read_model
+    from mlxstories.runs.checkpoints import load_model
+    from mlxstories.runs.directory import find_run
+
+    if clash := sorted(given & set(_OF_THE_MODEL)):
+        option = "--" + clash[0].replace("_", "-")
+        raise StoriesError(f"{option} belongs to the model of --from {name}: leave one of the two out")
+    if is_exported(Path(name)):
+        model, tokenizer = read_model(Path(name))
+        origin = {"directory": name}
+    else:
+        run = find_run(name, runs)
+        model, tokenizer, _ = load_model(run, "best")
+        origin = {"directory": str(run.path), "step": run.checkpoint("best").step}
+    return StartingPoint(model.config, tokenizer, model.parameters(), origin)

@@ -1,0 +1,42 @@
+"""How the commands write durations and texts."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+
+NARROWEST = 40  # columns
+
+
+def duration(seconds: float) -> str:
+    """8 s, 4 min, 2.5 h."""
+    number, unit = _in_units(seconds, seconds)
+    return f"{number} {unit}"
+
+
+def between(shortest: float, longest: float) -> str:
+    """From one duration to another: 40 to 55 s, 3 to 4 min."""
+    (low, unit), (high, _) = _in_units(shortest, longest), _in_units(longest, longest)
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def _in_units(seconds: float, scale: float) -> tuple[str, str]:
+    """Seconds in the unit that suits ``scale``."""
+    if scale < 100:
+        return f"{max(1, seconds):.0f}", "s"
+    if scale < 5400:
+        return f"{seconds / 60:.{1 if seconds < 600 else 0}f}".removesuffix(".0"), "min"
+    return f"{seconds / 3600:.1f}", "h"
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """A text wrapped to the terminal; as it is where standard output is none."""
+    if not sys.stdout.isatty():
+        return "\n".join(indent + line for line in text.split("\n"))
+    width = max(NARROWEST, shutil.get_terminal_size().columns)
+    lines = (
+        textwrap.fill(line, width, initial_indent=indent, subsequent_indent=indent)
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)

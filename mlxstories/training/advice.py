@@ -1,0 +1,57 @@
+"""What is worth a word before time is spent: too little text, or a number far from what has ever worked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlxstories.data.dataset import Dataset
+from mlxstories.model import MlxLmConfig, ModelConfig
+from mlxstories.training.phases import Phase
+
+# Peak rates that these rules are run at here and in their papers (AdamW: Loshchilov and Hutter 2019; Lion: Chen et
+# al. 2023; Muon: Jordan et al. 2024).
+USUAL_RATES = {"adamw": 1e-3, "adam": 1e-3, "nadamw": 1e-3, "lion": 1e-4, "muon": 2e-2, "sgd": 1e-1}
+_FAR = 30  # times the usual rate, up or down
+_MOST_DROPOUT = 0.5
+_LEAST_TRAINING = 5_000  # tokens
+_LEAST_HELD_OUT = 500  # tokens
+_PER_TOKEN = 100  # parameters for each token, above which a model is far too large for its text
+_UNKNOWN = 0.02  # share of the held-out words
+
+
+def advice(
+    dataset: Dataset, shape: ModelConfig | MlxLmConfig, parameters: int, phase: Phase
+) -> Iterator[str]:
+    """Sentences on what will hardly work, each with what would."""
+    optimizer = phase.optimizer
+    times = optimizer.learning_rate / USUAL_RATES[optimizer.name]
+    if not 1 / _FAR <= times <= _FAR:
+        direction, outcome = (
+            (f"{times:,.0f} times", "training will hardly stay finite")
+            if times > 1
+            else (f"1/{1 / times:,.0f} of", "training will hardly move")
+        )
+        yield (
+            f"--lr {optimizer.learning_rate:g} is {direction} what {optimizer.name} usually takes "
+            f"({USUAL_RATES[optimizer.name]:g}): {outcome}"
+        )
+    if getattr(shape, "dropout", 0) > _MOST_DROPOUT:
+        yield f"--dropout {shape.dropout:g} drops more than half of all activations: take 0.1 to 0.3"
+    tokens, held_out = dataset.train.targets, dataset.val.targets
+    if tokens < _LEAST_TRAINING:
+        yield (
+            f"{tokens:,} tokens are very little text: the model will know parts of it by heart and little else. More "
+            "text helps most, or --from a model that can write already"
+        )
+    elif parameters > _PER_TOKEN * tokens:
+        yield (
+            f"{parameters:,} parameters are very many for {tokens:,} tokens: a smaller --size learns as much and faster"
+        )
+    if held_out < _LEAST_HELD_OUT:
+        yield f"only {held_out:,} held-out tokens: figures on them are rough; --validation N holds out more stories"
+    unknown = dataset.report["validation"]["unknown_rate"]
+    if unknown > _UNKNOWN:
+        yield (
+            f"{unknown:.1%} of the held-out {dataset.tokenizer.kind}s are unknown to the model: "
+            "--tokenizer bpe knows every word"
+        )

@@ -1,0 +1,67 @@
+"""How long a training will take and what memory it needs, measured on a few updates that are then undone."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+from mlxstories.training.stream import Stream
+from mlxstories.training.trainer import Trainer
+
+WORTH_IT = 50  # updates; a shorter training is over before it is measured
+_UPDATES = 4
+_LONG = 3.0  # seconds of an update after which two are enough
+_FORWARD = 1 / 3  # of an update's time takes the forward pass alone (Kaplan et al. 2020, section 2.1)
+_SPREAD = 0.15  # by which a machine's speed varies at the least, up and down
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training will take.
+
+    Attributes:
+        shortest, longest: seconds, evaluations included.
+        memory: bytes held at the most during an update.
+        disk: bytes of the checkpoints that are kept.
+    """
+
+    shortest: float
+    longest: float
+    memory: int
+    disk: int
+
+
+def estimate(trainer: Trainer) -> Estimate:
+    """Make a few updates of ``trainer`` and take them back: weights, moments and position are as they were."""
+    model, optimizer = trainer.model, trainer.optimizer
+    kept = tree_map(lambda array: array, (model.parameters(), optimizer.state))
+    stream = Stream(trainer.dataset.train, model.config.context, trainer.config)
+    step = trainer.new_step()
+    times: list[float] = []
+    mx.reset_peak_memory()
+    try:
+        while len(times) < 1 + _UPDATES and (len(times) < 3 or times[-1] < _LONG):
+            batches = [next(stream) for _ in range(trainer.phase.accumulation)]
+            began = time.perf_counter()
+            mx.eval(step(batches, 0), model.state, optimizer.state)
+            times.append(time.perf_counter() - began)
+        memory = mx.get_peak_memory()
+    finally:
+        weights, optimizer.state = kept
+        model.update(weights)
+    updates = trainer.total_steps - trainer.progress.step
+    tokens = trainer.dataset.train.targets / trainer.updates_per_epoch
+    validations = math.ceil(updates / trainer.evaluate_every) + 1
+    scored = validations * trainer.dataset.val.targets / tokens * _FORWARD
+    shortest, longest = ((updates + scored) * seconds for seconds in (min(times[1:]), max(times[1:])))
+    saved = sum(array.nbytes for _, array in tree_flatten(kept) if isinstance(array, mx.array))
+    return Estimate(
+        min(shortest, longest * (1 - _SPREAD)),
+        max(longest, shortest * (1 + _SPREAD)),
+        memory,
+        saved * (trainer.config.keep + 1),
+    )

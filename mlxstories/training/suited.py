@@ -1,0 +1,91 @@
+"""What suits a text of one's own: tokens, model and training, chosen from how much text there is.
+
+The rows are what a study found on texts of several kinds and sizes (docs/own_stories.md, benchmarks/own_text.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlxstories.data.tokenizer import words
+
+PHASE = 3  # the recipe, which was better than phase 1 on every text
+STOP_AFTER = 4  # validations
+_LOOKED_AT = 2_000_000  # characters that are searched for distinct words
+
+
+@dataclass(frozen=True)
+class Row:
+    """What suits texts of about so many characters.
+
+    Attributes:
+        because: of the text, in words.
+    """
+
+    characters: int
+    size: str
+    vocab_size: int
+    context: int
+    dropout: float
+    epochs: int
+    because: str
+
+
+# Of two neighbours, the one that is nearer by ratio is taken.
+ROWS = (
+    Row(30_000, "debug", 512, 256, 0.3, 20, "very little text"),
+    Row(100_000, "small", 1024, 256, 0.2, 12, "little text"),
+    Row(400_000, "small", 2048, 256, 0.1, 8, "a few hundred pages"),
+    Row(2_400_000, "base", 4096, 256, 0.1, 4, "much text"),
+)
+DECAY = 0.1
+
+
+@dataclass(frozen=True)
+class Suited:
+    """A row for a text, and what was seen of the text.
+
+    Attributes:
+        characters: of the training stories.
+        distinct: different words in the first 2 million of them.
+        story: characters of the middle story.
+    """
+
+    row: Row
+    characters: int
+    distinct: int
+    story: int
+
+    def values(self) -> dict[str, Any]:
+        """What is chosen, by the names of the options of ``train``."""
+        row = self.row
+        return {
+            "tokenizer": "bpe",
+            # fewer than the distinct words there are, of which pieces are made
+            "vocab_size": row.vocab_size,
+            "size": row.size,
+            "context": row.context,
+            "dropout": row.dropout,
+            "epochs": row.epochs,
+            "phase": PHASE,
+            "weight_decay": DECAY,
+            "stop_after": STOP_AFTER,
+        }
+
+
+def suited(texts: Sequence[str]) -> Suited:
+    """What suits these training stories."""
+    characters = sum(map(len, texts))
+    row = min(ROWS, key=lambda row: abs(math.log(max(characters, 1) / row.characters)))
+    seen: set[str] = set()
+    looked = 0
+    for text in texts:
+        if looked > _LOOKED_AT:
+            break
+        seen.update(words(text))
+        looked += len(text)
+    lengths = sorted(map(len, texts))
+    return Suited(row, characters, len(seen), lengths[len(lengths) // 2])
