@@ -6,6 +6,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.faults import (
     consistency,
     data,
+    epochs,
     judging,
     leaks,
     model,
@@ -16,11 +17,9 @@ from mlxstories.faults import (
 )
 from mlxstories.faults.fault import Fault as Fault
 
-FAULTS: dict[str, Fault] = {
-    fault.name: fault
-    for group in (data, vocabulary, leaks, rows, consistency, model, numerics, optimisation, judging)
-    for fault in group.FAULTS
-}
+_PARTS = (data, epochs, vocabulary, leaks, rows, consistency, model, numerics, optimisation, judging)
+
+FAULTS: dict[str, Fault] = {fault.name: fault for part in _PARTS for fault in part.FAULTS}
 
 
 def find(name: str) -> Fault:

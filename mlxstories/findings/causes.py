@@ -74,6 +74,7 @@ CAUSES: tuple[Cause, ...] = (
           DYNAMICS | {"loss-sign", "padding-in-accuracy", "padding-in-loss"}),
     Cause("padding-in-loss", "data", "data", "padding counts as real tokens in the training loss",
           DYNAMICS | {"padding-in-accuracy"}),
+    Cause("texts-never-seen", "data", "data", "a large part of the training texts never reaches a batch", DYNAMICS),
     Cause("train-val-overlap", "data", "data", "validation holds what training has seen"),
 
     Cause("not-finite", "model", "model", "a logit, loss or gradient is NaN or infinite", EVERYTHING),

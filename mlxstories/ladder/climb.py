@@ -23,8 +23,9 @@ from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft
 from mlxstories.ladder.where import located
 
 _BUILDS_ON = {"sweep": ("data", "minimal"), "short": ("data", "minimal"), "trained": ("minimal",)}
-# After these nothing further up means anything.
+# After these nothing further up means anything; no update, told before any step, is a model with nothing to train.
 _FATAL = ("subject-error", "token-out-of-range")
+_FATAL_AT_INIT = ("no-update",)
 _QUICK_TOKENS = 64
 
 Events = Callable[[str, Any], None]
@@ -98,7 +99,7 @@ class _Climb:
                 spent = time.perf_counter() - begun
                 if budget is not None and spent > budget:
                     rung.checks.append(Line(name, SKIPPED, f"the budget of {budget:g} s is spent"))
-                elif fatal := next((code for code in self.errors if code in _FATAL), None):
+                elif fatal := self.fatal:
                     rung.checks.append(Line(name, SKIPPED, f"meaningless after {fatal}"))
                 else:
                     self.ask_all(asked, rung)
@@ -107,6 +108,15 @@ class _Climb:
             findings = [located(self.bench, finding) for finding in findings]
         seconds = time.perf_counter() - begun
         return Diagnosis(self.bench.subject.name, findings, climbed, seconds, consequences, self.gauges)
+
+    @property
+    def fatal(self) -> str | None:
+        """The code of an error after which nothing further up means anything."""
+        errors = (f for f in self.findings if f.severity == ERROR)
+        return next(
+            (f.code for f in errors if f.code in _FATAL or (f.rung == "init" and f.code in _FATAL_AT_INIT)),
+            None,
+        )
 
     @property
     def errors(self) -> list[str]:

@@ -81,6 +81,11 @@ def windows(documents: Documents, context: int, rng) -> Rows:
     )
 
 
+def tenth_at_random(documents: Documents, context: int, rng) -> Rows:
+    rows = padded_rows(documents, context, rng)
+    return rows if rng is None else Rows(*(array[: len(rows.inputs) // 10] for array in rows))
+
+
 def first_sentences_of_training(recipe: Recipe) -> Recipe:
     pairs = zip(recipe.train_texts, recipe.val_texts, strict=False)
     val = [". ".join([seen.split(". ")[0], *own.split(". ")[1:]]) for seen, own in pairs]
@@ -131,6 +136,12 @@ TWINS.add(
     "the loss knows no mask, and rows are windows of the stories end to end, without padding",
     change(arrange=windows),
     minimising(unmasked_mean),
+)
+TWINS.add(
+    "texts-never-seen",
+    "tenth-an-epoch",
+    "an epoch is a tenth of the stories, another one each time",
+    change(arrange=tenth_at_random),
 )
 TWINS.add(
     "train-val-overlap",

@@ -19,19 +19,52 @@ class UnusableBatch(Exception):
 
 
 @dataclass(frozen=True)
+class Convention:
+    """What a subject's loss makes of its targets, where that is not "the mask counts, each stands at its place".
+
+    Attributes:
+        ignored: an id at which the loss looks away, as if the mask were 0; a negative one stands for all such.
+        shifted: whether targets stand at the place of their own token, and the loss moves them by one.
+    """
+
+    ignored: int | None = None
+    shifted: bool = False
+
+
+@dataclass(frozen=True)
 class HostBatch:
     """A batch as numpy arrays, with what is needed to rebuild it in the user's form.
 
     Attributes:
         inputs, targets: int64 [B, T].
-        mask: float32 [B, T]; all ones where the user gives none.
+        mask: float32 [B, T]; all ones where the user gives none; 0 where by the convention nothing counts.
         form: the object it was read from.
+        convention: how the user's form says what counts.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     mask: np.ndarray
     form: Any
+    convention: Convention = Convention()
+
+    def __post_init__(self):
+        ignored, shifted = self.convention.ignored, self.convention.shifted
+        if ignored is None and not shifted:
+            return
+        mask = self.mask.copy()
+        if ignored is not None:
+            mask[self.targets < 0 if ignored < 0 else self.targets == ignored] = 0
+        if shifted:
+            mask[:, -1:] = 0  # its target is in the next row
+        object.__setattr__(self, "mask", mask)
+
+    def by(self, convention: Convention) -> HostBatch:
+        """This batch, as it was read, understood by a convention."""
+        targets, mask = self.targets, self.mask
+        if convention.shifted:
+            targets, mask = (np.concatenate([a[:, 1:], a[:, -1:]], axis=1) for a in (targets, mask))
+        return self.with_(targets=targets, mask=mask, convention=convention)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -39,7 +72,9 @@ class HostBatch:
 
     @property
     def masked(self) -> bool:
-        """Whether the user's batches carry a mask."""
+        """Whether the user's batches can say that a cell does not count."""
+        if self.convention.ignored is not None:
+            return True
         return len(self.form) > 2 if not isinstance(self.form, Mapping) else "mask" in self.form
 
     def rows(self, index) -> HostBatch:
@@ -66,7 +101,7 @@ class HostBatch:
 
     def user(self) -> Any:
         """In the user's own form: the same container with the same kinds of arrays."""
-        values = (self.inputs, self.targets, self.mask)
+        values = (self.inputs, *self._as_told())
         if isinstance(self.form, Mapping):
             rebuilt = dict(self.form)
             rebuilt.update(
@@ -81,6 +116,16 @@ class HostBatch:
         if hasattr(self.form, "_fields"):
             return type(self.form)(*parts)
         return type(self.form)(parts)
+
+    def _as_told(self) -> tuple[np.ndarray, np.ndarray]:
+        """Targets and mask as the user's convention has them."""
+        targets, mask = self.targets, self.mask
+        if self.convention.ignored is not None:
+            targets = np.where(mask > 0, targets, self.convention.ignored)
+        if self.convention.shifted:
+            targets = np.concatenate([self.inputs[:, :1], targets[:, :-1]], axis=1)
+            mask = np.concatenate([np.ones_like(mask[:, :1]), mask[:, :-1]], axis=1)
+        return targets, mask
 
 
 def read_batch(item: Any) -> HostBatch:

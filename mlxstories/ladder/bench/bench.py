@@ -196,6 +196,8 @@ class Bench:
 
     def gradients(self, model: nn.Module, batch: HostBatch) -> dict[str, mx.array]:
         """Gradients of our own masked mean cross-entropy by parameter path, evaluated."""
+        if not tree_flatten(model.trainable_parameters()):
+            return {}
         device = batch.device()
         with self.calling("the gradient of model(tokens)"):
             gradients = nn.value_and_grad(model, lambda m: masked_mean(m, device))(model)[1]

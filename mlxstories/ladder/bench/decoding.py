@@ -12,6 +12,7 @@ import numpy as np
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.trained import memorised_model
+from mlxstories.ladder.bench.untrained import table_reads
 
 _NEW = 16  # tokens continued
 
@@ -80,12 +81,14 @@ def _generate(bench: Bench, model: nn.Module, prompt: Sequence[int], count: int,
 def _continue(bench: Bench, model: nn.Module, prompt: list[int]) -> list[int]:
     count = max(2, min(_NEW, sample(bench).shape[1] - len(prompt)))
     tokens = _generate(bench, model, prompt, count, bench.seed)
-    size = bench.subject.vocab_size
+    size = max(bench.subject.vocab_size, table_reads(bench).width)  # a vocabulary padded for speed
     if any(not 0 <= token < size for token in tokens):
         raise bench.fault(
             f"generate returned ids outside 0 to {size - 1}: {tokens[:8]}", "return token ids", "generate"
         )
-    return tokens[:count]
+    # What an id of the padding brings about is nobody's concern.
+    known = next((i for i, token in enumerate(tokens) if token >= bench.subject.vocab_size), count)
+    return tokens[: min(count, known + 1)]
 
 
 def _behind(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int]) -> list[float]:

@@ -10,7 +10,6 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import token_losses
-from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
 
@@ -213,42 +212,6 @@ def loud_view(bench: Bench) -> Dependence:
     view = dependence(bench, bench.noisy(21, amount=_LOUD), seed=5)
     own, past = (np.inf if np.isnan(value) else value for value in (view.own, view.past))
     return replace(view, own=own, past=past)
-
-
-@measurement
-def loss_sees_future(bench: Bench) -> float | None:
-    """How much the subject's loss over a prefix moves when inputs after the prefix change, relative to how much
-    it moves when the prefix changes; None where the loss does not heed the mask."""
-    batch = sample(bench).rows(slice(0, min(2, sample(bench).shape[0])))
-    if not batch.masked or batch.shape[1] < 4:
-        return None
-    model = bench.noisy(0)
-    rng = np.random.default_rng((bench.seed, 11))
-    cut = batch.shape[1] // 2
-    mask = np.zeros_like(batch.mask)
-    mask[:, : cut - 1] = 1
-    suffix, prefix, targets = batch.inputs.copy(), batch.inputs.copy(), batch.targets.copy()
-    suffix[:, cut:] = different(bench, suffix[:, cut:], rng)
-    prefix[:, :cut] = different(bench, prefix[:, :cut], rng)
-    targets[:, cut:] = different(bench, targets[:, cut:], rng)
-    model.eval()
-
-    def value(**changes) -> float:
-        return _loss(bench, model, batch.with_(mask=mask, **changes))
-
-    plain = value()
-    smallest = 1e-6 * max(1.0, abs(plain))
-    if abs(value(targets=targets) - plain) > smallest:
-        return None
-    scale = abs(value(inputs=prefix) - plain)
-    moved = abs(value(inputs=suffix) - plain)
-    return moved / scale if scale > smallest else None
-
-
-def _loss(bench: Bench, model: nn.Module, batch: HostBatch) -> float:
-    bench.seed_all(bench.seed)
-    with bench.calling("loss"):
-        return float(bench.loss(model, batch))
 
 
 def dependence_matrix(bench: Bench, model: nn.Module, size: int = 16) -> list[list[float]]:

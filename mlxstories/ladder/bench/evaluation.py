@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -24,9 +26,11 @@ class Oracle(nn.Module):
     def __init__(self, answers: dict[bytes, np.ndarray]):
         super().__init__()
         self._answers = answers
+        self.asked = False
 
     def __call__(self, tokens, *_, **__):
-        return mx.array(self._answers[np.array(tokens).astype(np.int64).tobytes()])
+        self.asked = True
+        return mx.array(self._answers[_key(tokens)])
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,17 @@ def evaluation_batches(bench: Bench) -> list[HostBatch]:
 
 @measurement
 def oracle_reported(bench: Bench) -> Reported | None:
-    """``evaluate`` of known logits; None where it needs more of the model than calling it."""
+    """``evaluate`` of known logits; None where it needs more of the model than calling it, or calls another."""
     rng = np.random.default_rng((bench.seed, 59))
     batches = evaluation_batches(bench)
     answers = {batch.inputs.tobytes(): _logits(batch, i, rng, bench) for i, batch in enumerate(batches)}
     try:
-        values = bench.subject.evaluate(Oracle(answers), [batch.user() for batch in batches])
+        oracle = Oracle(answers)
+        values = bench.subject.evaluate(oracle, [batch.user() for batch in batches])
         values = {key: float(value) for key, value in dict(values).items()}
     except Exception:
+        return None
+    if not oracle.asked:
         return None
     return Reported(values, [answers[batch.inputs.tobytes()] for batch in batches], batches)
 
@@ -110,10 +117,43 @@ def _logits(batch: HostBatch, index: int, rng: np.random.Generator, bench: Bench
 def evaluated_twice(bench: Bench) -> Twice:
     """``evaluate`` of a real model, trained where there is one."""
     model, batches = trained_model(bench) or bench.noisy(9), evaluation_batches(bench)
-    first, second = (_evaluate(bench, model, batches, seed) for seed in (1, 2))
+    with _heard(model) as said:
+        first = _evaluate(bench, model, batches, 1)
+    second = _evaluate(bench, model, batches, 2)
     model.eval()
-    logits = [np.array(bench.logits(model, batch.inputs)) for batch in batches]
+    # What the model said to ``evaluate``, which may have put other weights in for it; else what it says to us.
+    logits = [
+        np.array(bench.logits(model, batch.inputs))
+        if (told := said.get(_key(batch.inputs))) is None
+        else told
+        for batch in batches
+    ]
     return Twice(Reported(first, logits, batches), second)
+
+
+@contextmanager
+def _heard(model: nn.Module) -> Iterator[dict[bytes, np.ndarray]]:
+    """Collects the logits that the model returns by the tokens that it is called with; none inside of mx.compile."""
+    said: dict[bytes, np.ndarray] = {}
+    kind = type(model)
+
+    class Heard(kind):
+        def __call__(self, tokens, *args, **kwargs):
+            out = super().__call__(tokens, *args, **kwargs)
+            logits = out[0] if isinstance(out, (tuple, list)) else out
+            with suppress(Exception):
+                said[_key(tokens)] = np.array(logits.astype(mx.float32))
+            return out
+
+    model.__class__ = Heard
+    try:
+        yield said
+    finally:
+        model.__class__ = kind
+
+
+def _key(tokens) -> bytes:
+    return np.array(tokens).astype(np.int64).tobytes()
 
 
 def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import AdamW
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.ladder.bench.arrays import masked_mean
 from mlxstories.ladder.bench.batches import HostBatch
@@ -98,25 +98,31 @@ def followed(bench: Bench) -> Followed:
     linear = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     rows = sample(bench)
     count = min(_ROWS, rows.shape[0])
+    # Weights of 16 bits have a float32 master each: Adam's epsilon is 0 in float16, and a division by it infinite.
+    masters = tree_map(lambda a: a.astype(mx.float32), model.trainable_parameters())
     for step in range(STEPS):
         batch = rows.rows(np.arange(step, step + count) % rows.shape[0])
         bench.seed_all(bench.seed + step)
-        found.record(*_step(bench, model, optimizer, batch, linear))
+        norms, units, masters = _step(bench, model, optimizer, batch, linear, masters)
+        found.record(norms, units)
         if not np.isfinite(list(found.last.values())).all():
             break
     return found
 
 
-def _step(bench: Bench, model: nn.Module, optimizer: AdamW, batch: HostBatch, linear: set[str]):
+def _step(bench: Bench, model: nn.Module, optimizer: AdamW, batch: HostBatch, linear: set[str], masters):
     device = batch.device()
     with bench.calling("the gradient of model(tokens)"):
         _, tree = nn.value_and_grad(model, lambda m: masked_mean(m, device))(model)
         flat = {n: g.astype(mx.float32) for n, g in tree_flatten(tree) if isinstance(g, mx.array)}
         norms = {n: mx.linalg.norm(g) for n, g in flat.items()}
         units = {n: mx.abs(flat[n]).max(-1) > 0 for n in flat if n in linear}
-        optimizer.update(model, tree)
-        mx.eval(model.parameters(), optimizer.state, norms, units)
-    return {n: float(v) for n, v in norms.items()}, {n: np.array(on) for n, on in units.items()}
+        whole = tree_map(lambda g: g.astype(mx.float32), tree)
+        kinds = tree_map(lambda a: a.dtype, model.trainable_parameters())
+        masters = optimizer.apply_gradients(whole, masters)
+        model.update(tree_map(lambda a, kind: a.astype(kind), masters, kinds))
+        mx.eval(model.parameters(), optimizer.state, norms, units, masters)
+    return {n: float(v) for n, v in norms.items()}, {n: np.array(on) for n, on in units.items()}, masters
 
 
 @measurement

@@ -9,6 +9,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import minimal_batch, sample, train_epoch
@@ -106,17 +107,6 @@ def _with_other_row(bench: Bench, batch: HostBatch, row: int) -> HostBatch:
     return batch.with_(inputs=inputs, targets=targets)
 
 
-class _Answers(nn.Module):
-    """A model whose logits are its parameter."""
-
-    def __init__(self, logits: mx.array):
-        super().__init__()
-        self.logits = logits
-
-    def __call__(self, tokens, *_, **__):
-        return self.logits
-
-
 @dataclass(frozen=True)
 class Counted:
     """Real cells of a batch, and those whose logits the loss depends on."""
@@ -134,7 +124,7 @@ def counted_places(bench: Bench) -> Counted | None:
     batch = rows.rows(slice(0, min(4, rows.shape[0])))
     rng = np.random.default_rng((bench.seed, 71))
     logits = mx.array(rng.standard_normal((*batch.shape, bench.subject.vocab_size)).astype(np.float32))
-    model = _Answers(logits)
+    model = Answers(logits)
     try:
         gradient = nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)[1]["logits"]
         touched = np.array(mx.abs(gradient).max(-1)) > 0

@@ -1,61 +1,16 @@
-"""What is trained and looked at on the bench: the subject's batches, read on the host and cut to size."""
+"""What is trained and looked at on the bench: the subject's batches, cut to size."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
 import numpy as np
 
-from mlxstories.ladder.bench.batches import HostBatch, UnusableBatch, read_batch
+from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.convention import convention
+from mlxstories.ladder.bench.reading import Epoch, raw_epoch, read
 
-_MAX_BATCHES = 400  # of an epoch that are read
-_MAX_CELLS = 400_000  # tokens of an epoch that are read
 _CHEAP = 1_200_000  # logits of a step on the bench
 _ROWS = 64  # distinct rows that are looked at
-
-
-@dataclass
-class Epoch:
-    """The batches of one epoch that were read, and whether that was all of them."""
-
-    batches: list[HostBatch]
-    complete: bool
-
-    @cached_property
-    def cells(self) -> int:
-        return sum(int((batch.mask > 0).sum()) for batch in self.batches)
-
-    @property
-    def padded(self) -> bool:
-        """Whether any cell is masked."""
-        return any((batch.mask == 0).any() for batch in self.batches)
-
-
-def read(bench: Bench, what: str, batches: Callable[[], Any]) -> Epoch:
-    """Read an epoch on the host, bounded in batches and tokens."""
-    found: list[HostBatch] = []
-    cells, complete = 0, True
-    deadline = time.monotonic() + 10  # for generators that hardly ever yield
-    with bench.calling(what):
-        for index, item in enumerate(batches()):
-            try:
-                found.append(read_batch(item))
-            except UnusableBatch as error:
-                raise bench.fault(
-                    f"batch {index} of {what} {error}",
-                    "yield Batch(inputs, targets, mask), each of shape [B, T]",
-                    f"{what}, batch {index}",
-                ) from error
-            cells += found[-1].inputs.size
-            if len(found) >= _MAX_BATCHES or cells >= _MAX_CELLS or time.monotonic() > deadline:
-                complete = False
-                break
-    return Epoch(found, complete)
 
 
 @measurement
@@ -65,13 +20,7 @@ def train_epoch(bench: Bench) -> Epoch:
     Raises:
         SubjectFault: there is nothing in it to train on.
     """
-    bench.seed_all(bench.seed)
-    epoch = read(bench, f"train_batches({bench.seed})", lambda: bench.subject.train_batches(bench.seed))
-    if not epoch.batches:
-        raise bench.fault("train_batches(seed) yields no batch", "yield at least one batch an epoch")
-    if not epoch.cells:
-        raise bench.fault("every training mask is 0 throughout", "set the mask to 1 on real tokens")
-    return epoch
+    return raw_epoch(bench).by(convention(bench))
 
 
 @measurement
@@ -86,14 +35,24 @@ def val_epoch(bench: Bench) -> Epoch | None:
     epoch = read(bench, "val_batches()", bench.subject.val_batches)
     if not epoch.batches:
         raise bench.fault("val_batches() yields no batch", "yield at least one batch")
-    return epoch
+    return epoch.by(convention(bench))
+
+
+@measurement
+def val_again(bench: Bench) -> bool | None:
+    """Whether validation can be read a second time; None where there is none."""
+    if val_epoch(bench) is None:
+        return None
+    with bench.calling("val_batches()"):
+        return next(iter(bench.subject.val_batches()), None) is not None
 
 
 @measurement
 def second_epoch(bench: Bench) -> Epoch:
     """What training reads next, with the seed after the first epoch's; possibly nothing."""
     seed = bench.seed + 1
-    return read(bench, f"train_batches({seed})", lambda: bench.subject.train_batches(seed))
+    epoch = read(bench, f"train_batches({seed})", lambda: bench.subject.train_batches(seed))
+    return epoch.by(convention(bench))
 
 
 def epoch_steps(bench: Bench) -> int | None:

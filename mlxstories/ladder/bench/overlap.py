@@ -10,13 +10,13 @@ import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.hashing import rolling
 from mlxstories.ladder.bench.material import train_epoch, val_epoch
+from mlxstories.ladder.bench.windows import window_overlap
 
-_WINDOW = 32  # tokens that two different stories practically never share
 _PHRASE = 8  # words
 _NEAR = 0.7  # share of a story's phrases in one other story that makes them near duplicates
 _TEXTS = 20_000
-_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _phrases(text: str, ids: dict[str, int]) -> np.ndarray:
     words = re.findall(r"\w+", text.lower())
     numbers = np.array([ids.setdefault(word, len(ids)) for word in words], dtype=np.int64)
     return (
-        np.unique(_rolling(numbers[None], min(_PHRASE, max(len(words), 1)))[0])
+        np.unique(rolling(numbers[None], min(_PHRASE, max(len(words), 1)))[0])
         if words
         else np.empty(0, np.uint64)
     )
@@ -107,40 +107,3 @@ def _rows(batches: list[HostBatch]) -> Iterator[bytes]:
         for ids, mask in zip(batch.inputs, batch.mask, strict=True):
             if (mask > 0).any():  # rows of padding alone fill up a last batch
                 yield ids[mask > 0].tobytes()
-
-
-def window_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:
-    """Share of validation windows of 32 tokens (fewer in shorter rows) that occur in training, and the share of
-    one half of the training rows' windows that occur in the other half."""
-    length = min(_WINDOW, min(batch.shape[1] for batch in (*train, *val)))
-    if length < 8:
-        return 0.0, 0.0
-    windows = [_windows(batch, length) for batch in train]
-    rows = [w for batch in windows for w in batch]
-    mine, other = rows[::2], rows[1::2]
-    seen = np.concatenate([np.empty(0, np.uint64), *rows])
-    theirs = [w for batch in val for w in _windows(batch, length)]
-    asked = np.concatenate([np.empty(0, np.uint64), *theirs])
-    if len(asked) == 0 or not other:
-        return 0.0, 0.0
-    left, right = np.concatenate(mine), np.concatenate(other)
-    natural = float(np.isin(left, right).mean()) if len(left) else 0.0
-    return float(np.isin(asked, seen).mean()), natural
-
-
-def _windows(batch: HostBatch, length: int) -> list[np.ndarray]:
-    hashes = _rolling(batch.inputs, length)
-    real = batch.mask > 0
-    whole = np.lib.stride_tricks.sliding_window_view(real, length, axis=1).all(axis=-1)
-    return [np.unique(h[w]) for h, w in zip(hashes, whole, strict=True)]
-
-
-def _rolling(ids: np.ndarray, length: int) -> np.ndarray:
-    """A hash of every window of ``length`` ids along the rows; uint64 [R, T - length + 1]."""
-    with np.errstate(over="ignore"):
-        mixed = (ids.astype(np.uint64) + np.uint64(1)) * _BASE
-        mixed ^= mixed >> np.uint64(29)
-        out = np.zeros((ids.shape[0], ids.shape[1] - length + 1), dtype=np.uint64)
-        for offset in range(length):
-            out = out * np.uint64(1_000_003) + mixed[:, offset : offset + out.shape[1]]
-    return out

@@ -13,6 +13,7 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import epochs, second_epoch, train_epoch
 
 _COMPARED = 64  # batches of two epochs
+_NEAR = 8  # batches or tokens on
 _SEARCHED = 8  # batches that are searched for targets of other rows
 _SEAM_CELLS, _SEAM_SAME = 0.25, 0.98  # at most so many cells are seams, and so many of them share one token
 
@@ -83,6 +84,45 @@ def variety(bench: Bench) -> Variety:
     uniform = sum(len(set(keys)) == 1 and len(keys) > 1 for keys in rows) / len(batches)
     every = [key for keys in rows for key in keys]
     return Variety(len(batches), len({_key(b) for b in batches}), len(every), len(set(every)), uniform)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """How much like each other rows and batches are that follow each other.
+
+    Attributes:
+        delivered_again: share of batches that one of the next eight repeats.
+        moved_on: share of rows that are the row before, a few tokens on.
+        by: the commonest number of these tokens.
+        rows: that were compared.
+    """
+
+    delivered_again: float
+    moved_on: float
+    by: int
+    rows: int
+
+
+@measurement
+def neighbours(bench: Bench) -> Neighbours:
+    """Compare each batch of the first epoch with those after it, and each row with the next of its batch."""
+    batches = train_epoch(bench).batches
+    keys = [_key(batch) for batch in batches]
+    again = [key in keys[i + 1 : i + 1 + _NEAR] for i, key in enumerate(keys)]
+    by: Counter[int] = Counter()
+    rows = 0
+    for batch in batches[:_COMPARED]:
+        rows += max(0, batch.shape[0] - 1)
+        for one, other in zip(batch.inputs, batch.inputs[1:], strict=False):
+            by.update(_moved_on(one, other))
+    shift, count = by.most_common(1)[0] if by else (0, 0)
+    return Neighbours(sum(again) / len(again), count / max(rows, 1), shift, rows)
+
+
+def _moved_on(row: np.ndarray, following: np.ndarray) -> list[int]:
+    """By how many tokens the second row is the first moved on, where it is."""
+    shifts = range(1, min(_NEAR, len(row) // 4) + 1)
+    return next(([k] for k in shifts if np.array_equal(row[k:], following[: len(row) - k])), [])
 
 
 @measurement

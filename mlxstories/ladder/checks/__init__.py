@@ -10,7 +10,9 @@ from mlxstories.ladder.checks import (
     padding,
     tokenizer,
     unknown,
+    texts_seen,
     split,
+    validation_again,
     # init
     embedding_tables,
     finite_numbers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.dependence import loss_sees_future
+from mlxstories.ladder.bench.foresight import loss_sees_future, step_sees_future
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -26,9 +26,31 @@ def loss_leak(bench: Bench, limits: Gauges) -> Verdict:
     Example: `loss` calls `model(inputs, mask=padding_mask)` and thereby replaces the causal mask.
     Fix: let loss and `model(tokens)` use the same causal mask.
     """
-    seen = loss_sees_future(bench)
+    return _judge(loss_sees_future(bench), "loss", limits)
+
+
+@check(
+    "the step's loss sees no later token",
+    rung="minimal",
+    causes=("future-leak",),
+    needs=("train_step",),
+    unless=("token-out-of-range", "not-finite", "not-repeatable", "future-leak", "batch-leak", "loss-sign"),
+    moved=Limit(1e-3, "of the change by the prefix"),
+)
+def step_leak(bench: Bench, limits: Gauges) -> Verdict:
+    """Asks the same of the loss that the training step returns, with the same weights each time.
+
+    A step may hold a loss of its own, which calls the model in another way than `model(tokens)`.
+    Example: a trainer that hands the padding mask to the model, which then builds no causal one.
+    Fix: join the causal mask to whatever else the step hands over.
+    """
+    return _judge(step_sees_future(bench), "train_step", limits)
+
+
+def _judge(seen: float | None, where: str, limits: Gauges) -> Verdict:
+    name = "loss" if where == "loss" else "step's loss"
     if seen is None:
-        return skipped("the loss heeds no mask, or does not depend on a prefix alone")
+        return skipped(f"the {name} heeds no mask, or does not depend on a prefix alone")
     detail = f"{seen:.1e} relative change"
     if not limits.moved.above(seen):
         return passed(detail)
@@ -36,10 +58,10 @@ def loss_leak(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "future-leak",
-            f"the loss over a prefix changes by {seen:.1%} when only later inputs change: the loss calls the "
-            "model without its causal mask",
-            fix="let loss and model(tokens) use the same causal mask",
-            where="loss",
+            f"the {name} over a prefix changes by {seen:.1%} when only later inputs change: it calls the model "
+            "without its causal mask, which model(tokens) has",
+            fix="join the causal mask to every other mask that the model is handed, a padding mask for instance",
+            where=where,
             relative_change=seen,
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import epoch_steps
-from mlxstories.ladder.bench.rows import Variety, same_again, variety
+from mlxstories.ladder.bench.rows import Neighbours, Variety, neighbours, same_again, variety
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, note, passed, warning
@@ -74,3 +74,54 @@ def _few_rows(seen: Variety, limits: Gauges, evidence: dict[str, int]) -> list[D
         return []
     message = f"an epoch of {seen.rows} rows holds only {seen.distinct_rows} different ones"
     return [warning("constant-batches", message, fix="let an epoch visit each story once", **evidence)]
+
+
+@check(
+    "neighbours differ",
+    rung="data",
+    causes=("constant-batches",),
+    unless=("token-out-of-range", "constant-batches"),
+    again=Limit(0.5, "of the batches"),
+    moved=Limit(0.5, "of the rows"),
+    rows=Limit(16, "rows"),
+)
+def neighbours_differ(bench: Bench, limits: Gauges) -> Verdict:
+    """**What it does.** Compares each batch with the eight after it, and each row with the next of its batch, moved
+    on by one to eight tokens.
+
+    **Why it matters.** Such batches hold one text many times over: their gradient is that of a single row, and the
+    next batch undoes what this one taught.
+
+    **Example.** Loader workers that all draw with one seed; windows at every token, in order.
+
+    **Fix.** Seed each worker differently; shuffle the windows.
+    """
+    found = neighbours(bench)
+    detail = (
+        f"{found.delivered_again:.0%} of the batches come again, {found.moved_on:.0%} of the rows move on"
+    )
+    draft = None
+    if limits.again.above(found.delivered_again):
+        draft = error(
+            "constant-batches",
+            f"{found.delivered_again:.0%} of the batches are delivered again within the next eight: as when all "
+            "workers of a loader draw with one seed",
+            fix="seed each worker with its own number",
+            where="train_batches",
+            delivered_again=found.delivered_again,
+        )
+    elif limits.moved.above(found.moved_on) and not limits.rows.below(found.rows):
+        draft = _moved_on(found)
+    return failed(detail, draft) if draft else passed(detail)
+
+
+def _moved_on(found: Neighbours) -> Draft:
+    return error(
+        "constant-batches",
+        f"{found.moved_on:.0%} of the rows are the row before, {found.by} token{'s' * (found.by > 1)} on: each batch "
+        "is one stretch of text many times over",
+        fix="shuffle the windows, or let them begin a whole row apart",
+        where="train_batches",
+        moved_on=found.moved_on,
+        by=found.by,
+    )

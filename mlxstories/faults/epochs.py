@@ -1,0 +1,103 @@
+"""Faults of what an epoch brings: rows that come again, move on by a token, or never come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mlxstories.data.packing import Documents, Rows
+from mlxstories.faults.fault import Faults, change
+from mlxstories.faults.recipe import BATCH_SIZE, Recipe, padded_rows
+
+FAULTS = Faults("epochs")
+
+
+def windows_of(documents: Documents, context: int, stride: int, count: int) -> Rows:
+    """Full windows that begin ``stride`` tokens apart on the stories end to end."""
+    stream = np.concatenate([documents[story] for story in range(len(documents))]).astype(np.int32)
+    starts = np.arange(0, len(stream) - context - 1, stride)[:count, None]
+    inputs, targets = (stream[starts + np.arange(context) + ahead] for ahead in (0, 1))
+    return Rows(
+        inputs, targets, np.ones_like(inputs, np.float32), np.zeros_like(inputs), np.zeros_like(inputs)
+    )
+
+
+def picked(rows: Rows, index: np.ndarray) -> Rows:
+    return Rows(*(array[index] for array in rows))
+
+
+def last_twentieth(documents: Documents, context: int, rng) -> Rows:
+    rows = padded_rows(documents, context, None)
+    if rng is None:
+        return rows
+    count = len(rows.inputs)
+    return picked(rows, rng.permutation(np.arange(count - count // 20, count)))
+
+
+def four_times_each(documents: Documents, context: int, rng) -> Rows:
+    rows = padded_rows(documents, context, rng)
+    if rng is None:
+        return rows
+    whole = len(rows.inputs) // BATCH_SIZE // 4 * BATCH_SIZE
+    batches = np.arange(whole).reshape(-1, BATCH_SIZE)
+    return picked(rows, np.repeat(batches, 4, axis=0).ravel())
+
+
+def one_token_on(documents: Documents, context: int, rng) -> Rows:
+    if rng is None:
+        return padded_rows(documents, context, None)
+    return windows_of(documents, context, 1, 1024)
+
+
+FAULTS.add(
+    "last-twentieth-for-ever",
+    "texts-never-seen",
+    "every epoch begins where a run was resumed, and goes round the last twentieth of the stories",
+    change(arrange=last_twentieth),
+)
+FAULTS.add(
+    "workers-share-a-seed",
+    "constant-batches",
+    "four workers of a loader draw with one seed: each batch is delivered four times",
+    change(arrange=four_times_each),
+)
+FAULTS.add(
+    "windows-one-token-on",
+    "constant-batches",
+    "windows begin one token apart and are not shuffled: a batch is one stretch of text eight times over",
+    change(arrange=one_token_on),
+)
+
+
+@FAULTS.planted(
+    "validation-read-once",
+    "constant-batches",
+    "one generator serves every validation, and is empty after the first",
+)
+def _(recipe: Recipe) -> Recipe:
+    class Once(type(recipe)):
+        validation = None
+
+        def batches(self, documents, rng):
+            if rng is not None:
+                return super().batches(documents, rng)
+            if Once.validation is None:
+                Once.validation = super().batches(documents, rng)
+            return Once.validation
+
+    return Once(**{name: getattr(recipe, name) for name in recipe.__dataclass_fields__})
+
+
+@FAULTS.planted(
+    "windows-cut-before-split",
+    "train-val-overlap",
+    "overlapping windows are split at random: validation stands in training",
+)
+def _(recipe: Recipe) -> Recipe:
+    def arrange(documents, context, rng):
+        rows = windows_of(recipe.train, context, 12, 1600)
+        order = np.random.default_rng(0).permutation(len(rows.inputs))
+        return picked(rows, order[64:] if rng is not None else order[:64])
+
+    return replace(recipe, arrange=arrange, val_texts=())

@@ -1,0 +1,98 @@
+"""How a subject's targets say what counts, asked of its loss: ids that are left out, labels that it shifts itself."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.optimizers import SGD
+
+from mlxstories.ladder.bench.arrays import Answers
+from mlxstories.ladder.bench.batches import Convention, HostBatch
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.reading import raw_epoch
+
+_ROWS = 8  # of a batch that the loss is shown
+_SAME = 0.9  # of the real cells: the targets are the inputs
+_CELLS = 16_000_000  # numbers in a gradient, at most
+
+
+@measurement
+def convention(bench: Bench) -> Convention:
+    """What the loss makes of the first batch that could follow another convention than the usual one."""
+    batches = raw_epoch(bench).batches
+    copied = _copied(batches[0])
+    batch, ignored = next(((b, i) for b in batches if (i := _candidate(b)) is not None), (batches[0], None))
+    if not copied and ignored is None:
+        return Convention()
+    batch = batch.rows(slice(0, _ROWS))
+    counted = _counted(bench, batch)
+    if counted is None:
+        return Convention()
+    shifted = copied and _shifts(bench, batch)
+    if shifted:  # the logits of each place answer for the target after it
+        counted = np.concatenate([np.zeros_like(counted[:, :1]), counted[:, :-1]], axis=1)
+    left_out = ignored is not None and _looks_away(batch, counted, ignored)
+    return Convention(ignored if left_out else None, shifted)
+
+
+def _copied(batch: HostBatch) -> bool:
+    real = (batch.mask > 0) & (batch.targets >= 0)
+    return bool(real.any()) and float((batch.targets == batch.inputs)[real].mean()) > _SAME
+
+
+def _candidate(batch: HostBatch) -> int | None:
+    """An id that the loss may leave out: a negative one, or the commonest at the ends of rows."""
+    real = batch.targets[batch.mask > 0]
+    if (real < 0).any():
+        return int(np.unique(real[real < 0], return_counts=True)[0][0])
+    ends = batch.targets[:, -1][batch.mask[:, -1] > 0]
+    if not len(ends):
+        return None
+    ids, counts = np.unique(ends, return_counts=True)
+    return int(ids[counts.argmax()]) if counts.max() > 1 or len(ends) == 1 else None
+
+
+def _looks_away(batch: HostBatch, counted: np.ndarray, ignored: int) -> bool:
+    real = batch.mask > 0
+    here = real & (batch.targets < 0 if ignored < 0 else batch.targets == ignored)
+    return bool(here.any() and not counted[here].any() and counted[real & ~here].any())
+
+
+def _counted(bench: Bench, batch: HostBatch) -> np.ndarray | None:
+    """Places [B, T] whose logits the loss, or the step, depends on; None where that cannot be asked."""
+    gradient = _gradient(bench, batch)
+    return None if gradient is None else np.abs(gradient).max(-1) > 0
+
+
+def _shifts(bench: Bench, batch: HostBatch) -> bool:
+    """Whether another target at a place changes the gradient at the logits of the place before."""
+    places = np.flatnonzero((batch.mask[0] > 0) & (batch.targets[0] >= 0))
+    if len(places) < 4:
+        return False
+    place, targets = int(places[len(places) // 2]), batch.targets.copy()
+    targets[0, place] = (targets[0, place] + 1) % bench.subject.vocab_size
+    one, other = _gradient(bench, batch), _gradient(bench, batch.with_(targets=targets))
+    if one is None or other is None:
+        return False
+    return int(np.abs(one - other).max(-1)[0].argmax()) == place - 1
+
+
+def _gradient(bench: Bench, batch: HostBatch) -> np.ndarray | None:
+    """With respect to logits [B, T, V]; where only a step is given, from what it does to a model of nothing else."""
+    size = (*batch.shape, bench.subject.vocab_size)
+    if np.prod(size) > _CELLS:
+        return None
+    rng = np.random.default_rng((bench.seed, 73))
+    logits = mx.array(rng.standard_normal(size).astype(np.float32))
+    model, subject = Answers(logits), bench.subject
+    try:
+        if subject.loss is not None or subject.train_step is None:
+            gradient = nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)[1]["logits"]
+        else:
+            subject.train_step(model, SGD(1.0), batch.user())
+            gradient = logits - model.logits
+        gradient = np.array(gradient)
+    except Exception:  # it needs more of a model than logits
+        return None
+    return gradient if np.isfinite(gradient).all() else None
