@@ -167,6 +167,27 @@ FAULTS.add(
     minimising(penalised),
 )
 
+# Constants of the optimiser
+
+FAULTS.add(
+    "betas-swapped",
+    "extreme-constants",
+    "Adam's two betas are given in the wrong order",
+    optimizer(betas=(0.999, 0.9)),
+)
+FAULTS.add("epsilon-1", "extreme-constants", "an epsilon of 1, larger than any gradient", optimizer(eps=1.0))
+FAULTS.add(
+    "decay-negative",
+    "extreme-constants",
+    "the weight decay has the wrong sign: weights grow",
+    change(
+        build_optimizer=lambda phase, updates: mlx.optimizers.AdamW(
+            1e-3, weight_decay=-20.0, bias_correction=True
+        )
+    ),
+)
+
+
 # The update
 
 

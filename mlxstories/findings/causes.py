@@ -123,7 +123,7 @@ CAUSES: tuple[Cause, ...] = (
           DYNAMICS | SIGNALS | {"frozen-parameters", "no-update", "loss-sign"}),
     Cause("no-update", "step", "step", "a training step changes nothing", DYNAMICS | SIGNALS),
     Cause("state-not-kept", "step", "step", "the optimiser starts from nothing at every step", DYNAMICS),
-    Cause("extreme-constants", "step", "step", "a constant of the recipe lies far outside what trains"),
+    Cause("extreme-constants", "step", "step", "a constant of the recipe lies far outside what trains", DYNAMICS),
     Cause("clipping-too-tight", "step", "step", "gradients are clipped to a small part of their length", DYNAMICS),
     Cause("warmup-too-long", "step", "step", "the learning rate is still warming up when training ends", DYNAMICS),
     Cause("weight-decay-too-large", "step", "step", "weight decay outweighs the gradients", DYNAMICS),

@@ -36,7 +36,12 @@ TWINS.add(
     "AdamW with betas 0 and 0.99: no gradient but the latest steers a step",
     optimizer(betas=(0.0, 0.99)),
 )
-TWINS.add("extreme-constants", "epsilon-1e-6", "an epsilon of 1e-6", optimizer(eps=1e-6))
+TWINS.add(
+    "extreme-constants",
+    "epsilon-1e-6-and-beta2-0.9",
+    "an epsilon of 1e-6 and betas of 0.9 both",
+    optimizer(eps=1e-6, betas=(0.9, 0.9)),
+)
 TWINS.add("clipping-too-tight", "clip-at-0.1", "AdamW with gradients clipped to 0.1", phase(clip_norm=0.1))
 TWINS.add(
     "warmup-too-long",

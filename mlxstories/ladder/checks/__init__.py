@@ -39,6 +39,7 @@ from mlxstories.ladder.checks import (
     downhill,
     rows_matter,
     gradient_arrives,
+    constants,
     optimizer_state,
     bias_correction,
     leaves_state,

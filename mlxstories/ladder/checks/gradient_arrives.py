@@ -93,7 +93,7 @@ def _another_length(bench: Bench, found: Arriving, limits: Gauges) -> Draft | No
     ratio = float(np.mean(ratios))
     severity = error if found.heeds_size else warning
     if all(limits.again.above(step.again) for step in steps):
-        return severity(
+        return error(  # of whatever optimiser: old gradients outweigh the new one
             "gradient-mismatch",
             f"the second update on the same batch and weights receives {steps[0].again:.1f} times the gradient of the "
             "first: gradients are summed up and never reset",
