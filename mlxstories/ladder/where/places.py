@@ -13,6 +13,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import NamedTuple
 
+from mlxstories.findings import Place
+
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OURS = Path(__file__).parents[2]
 _EXAMINED = tuple(str(_OURS / room) + os.sep for room in ("model", "faults"))
@@ -24,17 +26,6 @@ class Line(NamedTuple):
     file: str
     line: int
     function: str
-
-
-class Place(dict):
-    """``file`` and ``line``, and ``module`` where it is known; reads like ``train.py:33``."""
-
-    def __str__(self) -> str:
-        place = f"{os.path.relpath(self['file'])}:{self['line']}"
-        return f"{place} ({self['module']})" if self.get("module") else place
-
-    def __hash__(self) -> int:
-        return hash(str(self))
 
 
 def place(line: Line | None, module: str | None = None) -> Place | None:
