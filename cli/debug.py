@@ -90,6 +90,13 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     metavar="PATH",
     help="Write the findings as SARIF 2.1.0; `-` is standard output.",
 )
+@click.option(
+    "--write-subject",
+    "setup",
+    type=Place(resolve_path=True),
+    metavar="PATH",
+    help="Write a file with subject() from what was captured of a script, gaps marked, and stop.",
+)
 def command(
     file,
     arguments,
@@ -105,6 +112,7 @@ def command(
     timeout,
     form,
     log,
+    setup,
 ):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
@@ -125,6 +133,10 @@ def command(
     from mlxstories.ladder import diagnose
     from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
+    if setup:
+        with time_limit(timeout):
+            examined.write_subject(setup)
+        return
     ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
     with ExitStack() as stack:
         try:

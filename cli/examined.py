@@ -65,19 +65,43 @@ class Examined:
 
         if not self.is_script:
             return (_subject(self.file, seed) if self.file else built_in(seed=seed, fault=self.fault)), None
-        from mlxstories.ladder.capture import CapturedScript
-
-        captured = stack.enter_context(
-            CapturedScript(
-                self.file, self.arguments, module=self.module, steps=self.steps, settings=self.settings
-            )
-        )
+        captured = stack.enter_context(self._captured())
         ladder.say(
             f"{self.file}: captured after {len(captured.losses)} gradients; its output is in {captured.log}"
         )
         for note in captured.notes:
             ladder.say(f"  {note}")
         return captured.subject, captured
+
+    def _captured(self) -> CapturedScript:
+        from mlxstories.ladder.capture import CapturedScript
+
+        options = {"module": self.module, "steps": self.steps, "settings": self.settings}
+        return CapturedScript(self.file, self.arguments, **options)
+
+    def write_subject(self, path: Path) -> None:
+        """Write ``path``, a file with ``subject()``, from what was captured of a script; or with all to fill in.
+
+        Raises:
+            click.UsageError: nothing to run under watch.
+        """
+        from mlxstories.errors import StoriesError
+        from mlxstories.ladder.capture import write_subject, write_template
+        from mlxstories.ladder.capture.loop import INSTEAD
+
+        if not self.is_script:
+            raise click.UsageError("--write-subject wants a training script")
+        try:
+            with self._captured() as captured:
+                gaps = write_subject(captured, path, self.arguments, module=self.module)
+        except StoriesError as error:
+            reason = str(error).replace(INSTEAD, "")
+            write_template(self.file, path, self.arguments, module=self.module, reason=reason)
+            click.echo(f"{reason}\n{path}: all is yet to be filled in")
+            return
+        for gap in gaps:
+            click.echo(f"to be filled in: {gap}")
+        click.echo(f"{path} and {path.with_suffix('.safetensors')}: try `mlxstories debug {path.name}`")
 
 
 def _subject(spec: str, seed: int) -> Subject:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -51,7 +53,7 @@ class Listener(Protocol):
     def on_gradient(self, call: GradientCall) -> Any: ...
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any: ...
     def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any: ...
-    def on_made(self, optimizer: Optimizer) -> None: ...
+    def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None: ...
     def on_note(self, text: str) -> None: ...
 
 
@@ -95,7 +97,8 @@ def _gradients(patches: Patches, listener: Listener) -> None:
 
 
 def _updates(patches: Patches, listener: Listener) -> None:
-    apply_gradients, assign, make = Optimizer.apply_gradients, nn.Module.update, Optimizer.__init__
+    apply_gradients, assign = Optimizer.apply_gradients, nn.Module.update
+    make, make_module = Optimizer.__init__, nn.Module.__init__
 
     def update(optimizer, model, gradients):
         if not listener.listening:
@@ -119,11 +122,17 @@ def _updates(patches: Patches, listener: Listener) -> None:
     def made(optimizer, *args, **kwargs):
         make(optimizer, *args, **kwargs)
         if listener.listening:
-            listener.on_made(optimizer)
+            listener.on_made(optimizer, sys._getframe(1))
+
+    def module_made(module):
+        make_module(module)
+        if listener.listening:
+            listener.on_made(module, sys._getframe(1))
 
     patches.replace(Optimizer, "update", update)
     patches.replace(Optimizer, "apply_gradients", apply)
     patches.replace(Optimizer, "__init__", made)
+    patches.replace(nn.Module, "__init__", module_made)
     patches.replace(nn.Module, "update", assigned)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import mlx.core as mx
@@ -13,6 +14,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.optimizers import parts, read_rate
 from mlxstories.ladder.capture.copies import clone, leaves
+from mlxstories.ladder.capture.expressions import Making, making
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
@@ -30,6 +32,7 @@ class Watcher:
         model, optimizer: the script's own objects; ``own`` is an optimiser that is none of MLX's.
         snapshot, first_optimizer: copies from before the first gradient and update.
         made: where the optimiser was made.
+        makings: how modules and optimisers were made, by their ids.
         skipping: updates are passed over, so that the loop runs at the speed of its data.
         handed: the optimiser of the ladder's that stands for the script's own while it steps.
         updated: updates so far.
@@ -43,6 +46,7 @@ class Watcher:
     def __init__(self):
         self.seen = Seen()
         self._making: dict[int, list[Line]] = {}
+        self.makings: dict[int, Making] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -173,8 +177,11 @@ class Watcher:
             fresh = None if self.skipping else all(int(part.step) == 0 for part in parts(optimizer))
         self.seen.updates.append(Update(gradients, rate, line, fresh))
 
-    def on_made(self, optimizer: Optimizer) -> None:
-        self._making.setdefault(id(optimizer), stack(sys._getframe(1)))
+    def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None:
+        if self.handed is None and self.updated == 0:
+            self.makings[id(value)] = making(value, frame)
+        if isinstance(value, Optimizer):
+            self._making.setdefault(id(value), stack(frame))
 
     def on_note(self, text: str) -> None:
         if text not in self.seen.notes:
