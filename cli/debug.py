@@ -97,6 +97,9 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     metavar="PATH",
     help="Write a file with subject() from what was captured of a script, gaps marked, and stop.",
 )
+@click.option(
+    "--follow", is_flag=True, help="Run the script to its end, with the cheap checks of a watch on."
+)
 def command(
     file,
     arguments,
@@ -113,6 +116,7 @@ def command(
     form,
     log,
     setup,
+    follow,
 ):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
@@ -137,6 +141,8 @@ def command(
         with time_limit(timeout):
             examined.write_subject(setup)
         return
+    if follow:
+        sys.exit(examined.follow(report))
     ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
     with ExitStack() as stack:
         try:

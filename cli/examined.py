@@ -103,6 +103,34 @@ class Examined:
             click.echo(f"to be filled in: {gap}")
         click.echo(f"{path} and {path.with_suffix('.safetensors')}: try `mlxstories debug {path.name}`")
 
+    def follow(self, report: Path | None) -> int:
+        """Run a script to its end under watch; returns the exit code, its own unless that is 0 and an error was found.
+
+        Raises:
+            click.UsageError: nothing to run.
+            StoriesError: the script raised.
+        """
+        from mlxstories.errors import StoriesError
+        from mlxstories.findings import ERROR
+        from mlxstories.ladder.subject import describe_error
+        from mlxstories.ladder.watching import watch
+        from mlxstories.ladder.watching.following import run
+
+        if not self.is_script:
+            raise click.UsageError("--follow wants a training script")
+        with watch(path=report or "findings.json") as session:
+            try:
+                run(self.file, self.arguments, self.module)
+            except SystemExit as ended:
+                if ended.code:
+                    raise
+            except Exception as error:
+                raise StoriesError(f"{self.file}: raised {describe_error(error)}") from error
+        count = f"{session.updates} updates, {session.looks} looked at closely"
+        names = ", ".join(finding.code for finding in session.findings) or "nothing found"
+        click.echo(f"{self.file}: {count}: {names}", err=True)
+        return int(any(finding.severity == ERROR for finding in session.findings))
+
 
 def _subject(spec: str, seed: int) -> Subject:
     from mlxstories.faults.architecture import architecture
