@@ -102,7 +102,7 @@ def converse(model, tokenizer, *, max_tokens: int, sampling, seed: int) -> None:
             seed=seed,
             end=tokenizer.end,
         )
-        text = told(tokenizer, beginning, [*tokens, *story.tokens], finished=story.finished)
+        text = told(tokenizer, beginning, tokens, story.tokens, finished=story.finished)
         return text, notes
 
     Conversation(tell, sampling.temperature, seed).run()

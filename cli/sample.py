@@ -108,8 +108,8 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
         return
     if not streaming:
         texts = (
-            in_words(tokenizer, prompt, tokens, finished=story.finished)
-            for prompt, tokens, story in zip(beginnings, told, stories, strict=True)
+            in_words(tokenizer, prompt, start, story.tokens, finished=story.finished)
+            for prompt, start, story in zip(beginnings, starts, stories, strict=True)
         )
         click.echo("\n\n".join(map(wrapped, texts)))
     click.echo(

@@ -81,12 +81,14 @@ def remarks(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     """Sentences on what a user would want to know of these sources before they are trained on."""
     paths = [Path(path) for path in paths]
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = contents(path)
             count = len(inside.read)
             yield f"{path}: {count:,} file{'s' if count != 1 else ''} read"
             yield from _unread(inside)
-    plain = [path for path in source_files(paths) if path.is_file() and path.suffix.lower() not in READERS]
+    plain = [
+        path for path in source_files(paths) if os.path.isfile(path) and path.suffix.lower() not in READERS
+    ]
     plain = [path for path in plain if path.suffix.lower() not in TABLE][:_LOOKED_AT]
     converted: dict[str, list[Path]] = {}
     for path in plain:

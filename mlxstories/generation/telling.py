@@ -41,15 +41,15 @@ def ended(text: str) -> str:
     return text[: ends[-1]] if ends and ends[-1] >= _LEAST * len(text) else text
 
 
-def told(tokenizer: Tokenizer, prompt: str, tokens: list[int], *, finished: bool) -> str:
+def told(tokenizer: Tokenizer, prompt: str, start: list[int], further: list[int], *, finished: bool) -> str:
     """A story in words: the prompt as it was given and what the model told on, ended at a sentence.
 
     Args:
-        tokens: those of the prompt and all that follow.
+        start: the tokens that the model was given for the prompt.
+        further: those that it told.
         finished: whether the model ended the story itself.
     """
-    start = tokenizer.decode(tokenizer.encode(prompt))
-    text = tokenizer.decode(tokens)
-    if text.startswith(start):
-        text = prompt + text[len(start) :]
+    given, text = tokenizer.decode(start), tokenizer.decode([*start, *further])
+    if text.startswith(given):
+        text = prompt + text[len(given) :]
     return text if finished else ended(text)

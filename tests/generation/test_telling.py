@@ -14,12 +14,12 @@ TEXT = "Tom lost a red ball. Mia found the ball, and Tom was happy."
         ("Tom ran. He fell. And th", "Tom ran. He fell."),
         ('Tom ran. "Stop!" said', 'Tom ran. "Stop!"'),
         (
-            "He paid 3.50 for it and was very glad of it, which he",
-            "He paid 3.50 for it and was very glad of it, which he",
+            "He paid 3.50 for it, which",
+            "He paid 3.50 for it, which",
         ),
         (
-            "Hm. and then a very long sentence that never comes to",
-            "Hm. and then a very long sentence that never comes to",
+            "Hm. and a long sentence that never ends",
+            "Hm. and a long sentence that never ends",
         ),
         ("", ""),
     ],
@@ -33,8 +33,8 @@ def test_the_nearest_spelling_stands_for_a_word_never_seen():
     tokens, notes = encode(tokenizer, "Tom fond a zebra")
     assert tokens[1] == tokenizer.encode("found")[0] and tokens[3] == UNKNOWN
     assert len(notes) == 2
-    text = told(tokenizer, "Tom fond a zebra", [*tokens, *tokenizer.encode("ball")], finished=True)
-    assert text.endswith("ball")
+    text = told(tokenizer, "Tom fond a zebra", tokens, tokenizer.encode("ball"), finished=True)
+    assert text == "Tom fond a zebra ball"
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])
@@ -42,6 +42,4 @@ def test_what_is_told_begins_with_the_prompt(kind):
     tokenizer = Tokenizer.train(kind, [TEXT], 300)
     tokens, notes = encode(tokenizer, "Tom was")
     assert not notes
-    assert (
-        told(tokenizer, "Tom was", [*tokens, *tokenizer.encode(" happy.")], finished=True) == "Tom was happy."
-    )
+    assert told(tokenizer, "Tom was", tokens, tokenizer.encode(" happy."), finished=True) == "Tom was happy."
