@@ -145,6 +145,11 @@ class Display:
             if result["ceiling"] is not None:
                 line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
             out.print(line + ".")
+        if result["baselines"]:
+            out.print(
+                "Without any model, word frequencies reach a loss of {frequencies:.4f} and pairs of tokens "
+                "{pairs:.4f}.".format(**result["baselines"])
+            )
         if result["best_step"] != result["steps"]:
             out.print(
                 f"These are the weights of step {result['best_step']}, the best on held-out stories; the last have "

@@ -25,8 +25,15 @@ def read_documents(
     ``<|endoftext|>``, by blank lines, or each file is one; ``auto`` takes the mark if it occurs, else one
     story a file if there are several files, else blank lines. Files of any other suffix are read as text.
 
-    Raises StoriesError for what is missing, unreadable, empty, binary or not UTF-8.
+    Raises StoriesError for what is missing, unreadable, empty, binary or in an unknown encoding.
     """
+    return (document for _, document in named_documents(paths, field=field, separator=separator))
+
+
+def named_documents(
+    paths: Iterable[str | os.PathLike[str]], *, field: str = "text", separator: str = "auto"
+) -> Iterator[tuple[Path, str]]:
+    """The stories that :func:`read_documents` yields, each with its file."""
     if separator not in SEPARATORS:
         raise StoriesError(f"separator must be one of {', '.join(SEPARATORS)}; got {separator!r}")
     files = source_files(paths)
@@ -46,7 +53,7 @@ def read_documents(
         for document in documents:
             if document.strip():
                 empty = False
-                yield document
+                yield path, document
         if empty:
             raise StoriesError(f"{path} contains no text; leave it out or give another file")
 
