@@ -7,7 +7,7 @@ import time
 
 import click
 
-from mlxstories.cli.words import between, duration, wrapped
+from mlxstories.cli.words import between, duration, styled, wrapped
 
 _HEADINGS = {"bits_per_character": "bits/char"}
 
@@ -107,7 +107,7 @@ class Display:
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal was closed, and a checkpoint is yet to be saved
-            self.console.print(text, markup=False)
+            self.console.print(styled(text))
 
     def check(self, diagnosis) -> None:
         if diagnosis is not None:
