@@ -7,7 +7,7 @@ import time
 
 import click
 
-from mlxstories.cli.words import between, duration, wrapped
+from mlxstories.cli.words import between, duration, styled, wrapped
 
 _HEADINGS = {"bits_per_character": "bits/char"}
 
@@ -107,7 +107,7 @@ class Display:
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal was closed, and a checkpoint is yet to be saved
-            self.console.print(text, markup=False)
+            self.console.print(styled(text))
 
     def check(self, diagnosis) -> None:
         if diagnosis is not None:
@@ -145,6 +145,11 @@ class Display:
             if result["ceiling"] is not None:
                 line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
             out.print(line + ".")
+        if result["baselines"]:
+            out.print(
+                "Without any model, word frequencies reach a loss of {frequencies:.4f} and pairs of tokens "
+                "{pairs:.4f}.".format(**result["baselines"])
+            )
         if result["best_step"] != result["steps"]:
             out.print(
                 f"These are the weights of step {result['best_step']}, the best on held-out stories; the last have "

@@ -63,6 +63,7 @@ def parts(
         start: a run or an exported model to go on from, or None.
     """
     from mlxstories.data.dataset import is_prepared, load_dataset
+    from mlxstories.data.folder import remarks
     from mlxstories.data.texts import read_texts
     from mlxstories.data.tokenizer import END
     from mlxstories.model import shaped
@@ -73,6 +74,8 @@ def parts(
     known = starting_point(start, runs, given) if start else None
     texts, chosen = None, {}
     if isinstance(data.source, tuple) and not is_prepared(data):
+        for remark in remarks(data.source):
+            say(f"{remark}.")
         texts = read_texts(data)
         found = suited(texts.train)
         chosen = {name: value for name, value in found.values().items() if name not in given}

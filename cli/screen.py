@@ -32,10 +32,11 @@ class Ladder:
             self.console.print(text, markup=False, soft_wrap=True)
             return
         from rich.padding import Padding
-        from rich.text import Text
+
+        from mlxstories.cli.words import styled
 
         line = text.lstrip(" ")
-        self.console.print(Padding(Text(line), (0, 0, 0, len(text) - len(line))))
+        self.console.print(Padding(styled(line), (0, 0, 0, len(text) - len(line))))
 
     def event(self, kind: str, value) -> None:
         if kind == "rung":

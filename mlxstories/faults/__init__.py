@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, meant
 from mlxstories.faults import (
     consistency,
     data,
@@ -30,6 +30,6 @@ def find(name: str) -> Fault:
     """
     if name not in FAULTS:
         raise StoriesError(
-            f"there is no fault {name!r}: `mlxstories debug --break list` shows all {len(FAULTS)}."
+            f"there is no fault {name!r}: `mlxstories debug --break list` shows all {len(FAULTS)}.{meant(name, FAULTS)}"
         )
     return FAULTS[name]

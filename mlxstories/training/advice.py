@@ -16,6 +16,7 @@ _MOST_DROPOUT = 0.5
 _LEAST_TRAINING = 5_000  # tokens
 _LEAST_HELD_OUT = 500  # tokens
 _PER_TOKEN = 100  # parameters for each token, above which a model is far too large for its text
+_MANY = 0.5  # share of the stories
 _UNKNOWN = 0.02  # share of the held-out words
 
 
@@ -49,6 +50,12 @@ def advice(
         )
     if held_out < _LEAST_HELD_OUT:
         yield f"only {held_out:,} held-out tokens: figures on them are rough; --validation N holds out more stories"
+    long = float((dataset.train.lengths >= shape.context).mean())
+    if long > _MANY:
+        yield (
+            f"{long:.0%} of the stories are longer than the context of {shape.context} tokens: they are learned in "
+            f"pieces, and told without knowing how they began; --context {2 * shape.context} holds twice as much"
+        )
     unknown = dataset.report["validation"]["unknown_rate"]
     if unknown > _UNKNOWN:
         yield (
