@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from mlxstories.cli import completion
 from mlxstories.cli.examined import Examined
 from mlxstories.cli.options import RUN_OR_FILE
 from mlxstories.cli.screen import Ladder
@@ -39,7 +40,11 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
 )
 @click.option(
-    "--break", "fault", metavar="FAULT", help="Plant a fault in the built-in recipe; `list` shows all."
+    "--break",
+    "fault",
+    metavar="FAULT",
+    help="Plant a fault in the built-in recipe; `list` shows all.",
+    shell_complete=completion.among(completion.faults),
 )
 @click.option(
     "--rung",

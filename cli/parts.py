@@ -92,6 +92,7 @@ def parts(
     model |= {name: chosen[name] for name in ("size", "context", "dropout") if name in chosen}
     if "steps" not in given:
         training["epochs"] = chosen.get("epochs", training["epochs"])
+    training["batch_size"] = chosen.get("batch_size", training["batch_size"])
     stop_after = chosen.get("stop_after", stop_after) or None
     config = TrainingConfig(**training, stop_after=stop_after, max_repairs=max_repairs if repair else 0)
     if known:
@@ -113,11 +114,13 @@ def in_a_line(found, chosen: Mapping[str, Any]) -> str:
         "vocab_size": "vocabulary {:,}",
         "context": "context {}",
         "epochs": "{} epochs",
+        "batch_size": "batches of {} rows",
         "dropout": "dropout {:g}",
         "weight_decay": "weight decay {:g}",
         "phase": "phase {}",
     }
     choice = ", ".join(form.format(chosen[name]) for name, form in words.items() if name in chosen)
+    choice = choice.replace("batches of 1 rows", "batches of 1 row")
     return (
         f"{found.characters:,} characters to train on, {found.distinct:,} distinct words, half of the stories longer "
         f"than {found.story:,} characters: {found.row.because}, so {choice}. An option given goes before any of these."
