@@ -74,6 +74,9 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     help="Write a figure for each rung that has one.",
 )
 @click.option(
+    "--checks", "every", is_flag=True, help="List every check; of those skipped, what lets them be asked."
+)
+@click.option(
     "--timeout",
     default=300.0,
     show_default=True,
@@ -117,6 +120,7 @@ def command(
     seed,
     report,
     export,
+    every,
     timeout,
     form,
     log,
@@ -162,6 +166,8 @@ def command(
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
     story = target is None and stories == 4
+    if every:
+        ladder.checks(diagnosis)
     ladder.verdict(diagnosis, story=story)
     _write(diagnosis, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
