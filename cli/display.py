@@ -138,6 +138,8 @@ class Display:
         """Loss and accuracy beside what is possible, three stories, and what to do next."""
         from rich.console import Console
 
+        from mlxstories.generation.telling import ended
+
         out = Console(highlight=False, soft_wrap=True)
         out.print(_held_out(result))
         if result["floor"] is not None:
@@ -160,7 +162,7 @@ class Display:
             f"{result['parameters']:,} parameters, {result['seconds']:.1f} s"
         )
         for story in result["samples"]:
-            click.echo("\n" + wrapped(story, "  "))
+            click.echo("\n" + wrapped(ended(story), "  "))
         out.print(
             f"\nThe run lies in {trainer.run.path}. Next:\n"
             f"  mlxstories sample {trainer.run.path}\n  mlxstories report {trainer.run.path} --open"
