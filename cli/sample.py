@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -62,8 +63,6 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     from mlxstories.errors import StoriesError
     from mlxstories.generation.decoding import generate, text_statistics
     from mlxstories.generation.sampling import SamplingConfig
-    from mlxstories.generation.telling import encode
-    from mlxstories.generation.telling import told as in_words
     from mlxstories.runs.checkpoints import load_model
     from mlxstories.runs.directory import find_run
 
@@ -72,23 +71,15 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     sampling = SamplingConfig(**sampling)
     found = find_run(run, runs)
     model, tokenizer, _ = load_model(found, which)
-    context = model.config.context
-    if max_tokens is not None and max_tokens > context:
-        click.echo(
-            f"note: the model's context is {context} tokens, where a story ends at the latest", err=True
-        )
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
-    options = {"max_tokens": max_tokens or context, "sampling": sampling, "seed": seed}
+    options = {"max_tokens": _longest(model, max_tokens), "sampling": sampling, "seed": seed}
     asked = prompts or num or streaming or as_json
     if not asked and sys.stdin.isatty() and sys.stdout.isatty():
         converse(model, tokenizer, **options)
         return
     options["end"] = tokenizer.end
     beginnings = [prompt for prompt in prompts or ("",) for _ in range(num or 3)]
-    encoded = {prompt: encode(tokenizer, prompt) for prompt in beginnings}
-    for note in dict.fromkeys(note for _, notes in encoded.values() for note in notes):
-        click.echo(f"note: {note}", err=True)
-    starts = [encoded[prompt][0] for prompt in beginnings]
+    starts = _encoded(tokenizer, beginnings)
     if streaming:
         told = [_show(model, tokenizer, start, row, options) for row, start in enumerate(starts)]
     else:
@@ -100,24 +91,44 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
             {"text": tokenizer.decode(tokens), "tokens": tokens, "reason": story.reason}
             for tokens, story in zip(told, stories, strict=True)
         ]
-        click.echo(
-            json.dumps(
-                {"run": str(found.path), "seed": seed, "stories": texts, **statistics}, ensure_ascii=False
-            )
-        )
+        result = {"run": str(found.path), "seed": seed, "stories": texts, **statistics}
+        click.echo(json.dumps(result, ensure_ascii=False))
         return
     if not streaming:
-        texts = (
-            in_words(tokenizer, prompt, start, story.tokens, finished=story.finished)
-            for prompt, start, story in zip(beginnings, starts, stories, strict=True)
-        )
-        click.echo("\n\n".join(map(wrapped, texts)))
+        click.echo("\n\n".join(map(wrapped, _in_words(tokenizer, beginnings, starts, stories))))
     click.echo(
         f"seed {seed}, "
         "distinct 1-, 2-, 3-grams {distinct_1:.2f} {distinct_2:.2f} {distinct_3:.2f}, "
         "repeated 4-grams {repeated_4:.1%}".format(**statistics),
         err=True,
     )
+
+
+def _longest(model, max_tokens: int | None) -> int:
+    """Tokens that a story may have; a note says that it has at most those of the context."""
+    context = model.config.context
+    if max_tokens is not None and max_tokens > context:
+        click.echo(
+            f"note: the model's context is {context} tokens, where a story ends at the latest", err=True
+        )
+    return max_tokens or context
+
+
+def _encoded(tokenizer, beginnings: list[str]) -> list[list[int]]:
+    """The tokens of each beginning; notes on words never seen go to standard error."""
+    from mlxstories.generation.telling import encode
+
+    encoded = {beginning: encode(tokenizer, beginning) for beginning in beginnings}
+    for note in dict.fromkeys(note for _, notes in encoded.values() for note in notes):
+        click.echo(f"note: {note}", err=True)
+    return [encoded[beginning][0] for beginning in beginnings]
+
+
+def _in_words(tokenizer, beginnings, starts, stories) -> Iterator[str]:
+    from mlxstories.generation.telling import told
+
+    for beginning, start, story in zip(beginnings, starts, stories, strict=True):
+        yield told(tokenizer, beginning, start, story.tokens, finished=story.finished)
 
 
 def _show(model, tokenizer, start, row, options) -> list[int]:
