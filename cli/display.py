@@ -58,7 +58,7 @@ class Display:
 
         parameters = parameter_count(trainer.model)
         for sentence in advice(trainer.dataset, trainer.model.config, parameters, trainer.phase):
-            self._print(f"warning: {sentence}.")
+            self._print(f"{sentence}.")
         if trainer.total_steps < WORTH_IT or trainer.group.size > 1:
             return
         found = estimate(trainer)
@@ -140,7 +140,8 @@ class Display:
 
         from mlxstories.generation.telling import ended
 
-        out = Console(highlight=False, soft_wrap=True)
+        out = Console(highlight=False)
+        out.soft_wrap = not out.is_terminal
         out.print(_held_out(result))
         if result["floor"] is not None:
             line = f"The loss is {result['loss'] / result['floor'] - 1:+.1%} from the floor"

@@ -58,14 +58,14 @@ def test_every_row_names_a_size_that_there_is():
 )
 def test_wild_rates_are_warned_of(dataset, rate, optimizer, words):
     phase = override(PHASES[1], {"optimizer.name": optimizer, "optimizer.learning_rate": rate})
-    found = [s for s in advice(dataset, shape(dataset), 10_000, phase) if s.startswith("--lr")]
+    found = [s for s in advice(dataset, shape(dataset), 10_000, phase) if s.startswith("warning: --lr")]
     assert (len(found) == 1 and words in found[0]) if words else not found
 
 
 def test_little_text_and_a_large_model_are_warned_of(dataset):
     said = list(advice(dataset, shape(dataset, dropout=0.8), 10**9, PHASES[1]))
     assert any("parameters are very many for" in s for s in said)
-    assert any(s.startswith("--dropout 0.8") for s in said)
+    assert any(s.startswith("warning: --dropout 0.8") for s in said)
     little = load_dataset(DataConfig(stories=5, validation=2))
     said = list(advice(little, shape(little), 10_000, PHASES[1]))
     assert any("very little text" in s for s in said) and any("held-out tokens" in s for s in said)
