@@ -35,7 +35,8 @@ class Display:
         self.console.print(
             f"{trainer.run.path}: {phase.name}, {parameter_count(trainer.model):,} parameters, "
             f"{dataset.train.targets:,} tokens in {len(dataset.train):,} stories, "
-            f"{trainer.total_steps:,} updates of {rows} row{'s' if rows > 1 else ''} x {trainer.model.config.context} tokens{shared}"
+            f"{trainer.total_steps:,} updates of {rows} row{'s' if rows > 1 else ''} x "
+            f"{trainer.model.config.context} tokens{shared}"
         )
         if trainer.progress.step == 0 and trainer.group.leads:
             self._before(trainer)
