@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mlxstories.errors import StoriesError
-from mlxstories.faults import consistency, data, epochs, judging, leaks, model, numerics, optimisation
+from mlxstories.faults import consistency, data, epochs, judging, leaks, model, numerics, optimisation, wiring
 from mlxstories.faults.fault import Fault as Fault
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
-    for group in (data, epochs, leaks, consistency, model, numerics, optimisation, judging)
+    for group in (data, epochs, leaks, consistency, model, numerics, optimisation, wiring, judging)
     for fault in group.FAULTS
 }
 
