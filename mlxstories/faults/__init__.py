@@ -14,10 +14,11 @@ from mlxstories.faults import (
     optimisation,
     rows,
     vocabulary,
+    wiring,
 )
 from mlxstories.faults.fault import Fault as Fault
 
-_PARTS = (data, epochs, vocabulary, leaks, rows, consistency, model, numerics, optimisation, judging)
+_PARTS = (data, epochs, vocabulary, leaks, rows, consistency, model, numerics, optimisation, wiring, judging)
 
 FAULTS: dict[str, Fault] = {fault.name: fault for part in _PARTS for fault in part.FAULTS}
 
