@@ -68,13 +68,20 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     help="Write a figure for each rung that has one.",
 )
 @click.option(
+    "--deep",
+    is_flag=True,
+    help="Then exchange model, loss and step for plain ones and train: which exchange helps?",
+)
+@click.option(
     "--timeout",
     default=300.0,
     show_default=True,
     type=Number(0.1),
     help="Seconds after which the climb is given up.",
 )
-def command(file, arguments, module, steps, settings, stories, fault, rungs, seed, report, export, timeout):
+def command(
+    file, arguments, module, steps, settings, stories, fault, rungs, seed, report, export, deep, timeout
+):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
     FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject; one that does not is a training
@@ -93,6 +100,7 @@ def command(file, arguments, module, steps, settings, stories, fault, rungs, see
         raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
     if (arguments or settings) and not (module or _is_script(file)):
         raise click.UsageError(f"{file}: takes no arguments and no --set, since it is no training script")
+    from mlxstories.cli.deep import deepened, estimated
     from mlxstories.errors import StoriesError
     from mlxstories.faults.recipe import built_in
     from mlxstories.ladder import diagnose
@@ -119,7 +127,12 @@ def command(file, arguments, module, steps, settings, stories, fault, rungs, see
             )
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
+        if deep:
+            diagnosis = deepened(diagnosis, subject, seed, timeout, ladder)
+        offer = not deep and not rungs and diagnosis.healthy and estimated(subject, seed)
     ladder.verdict(diagnosis, story=file is None and stories == 4)
+    if offer:
+        ladder.say(f"--deep exchanges model, loss and step for plain ones and trains: about {offer:.0f} s")
     if export:
         from mlxstories.plots.ladder import figures
         from mlxstories.plots.style import save

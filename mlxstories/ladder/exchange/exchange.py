@@ -8,6 +8,7 @@ from functools import partial
 
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import HostBatch
@@ -91,18 +92,28 @@ class Exchange:
         """The held-out loss before any training."""
         return self.runs[AS_IS].curve[0][1]
 
+    @property
+    def own(self) -> Run:
+        """The better of the trainings of the subject's own model: a step of its own may suit it best."""
+        return min((self.runs[AS_IS], self.runs[LOSS]), key=lambda run: run.loss)
+
+    @property
+    def model_gap(self) -> Gap:
+        """Between the subject's model, as well as it was trained, and the plain decoder."""
+        return gap(self.own, self.runs[ALL], other_weights=True)
+
     def between(self, one: str, two: str) -> Gap | None:
-        """The gap that the exchange of one part leaves, where both trainings were made."""
+        """The gap between two trainings of the subject's own model, where both were made."""
         if one not in self.runs or two not in self.runs:
             return None
-        return gap(self.runs[one], self.runs[two], other_weights=ALL in (one, two))
+        return gap(self.runs[one], self.runs[two])
 
     def go(self) -> Exchange:
         """Make the trainings, as many as are needed to tell the parts apart."""
         self._run(AS_IS, self.own_setup)
         self._raced(LOSS, self.own_model_by)
         own = self.between(AS_IS, LOSS)
-        if abs(own.share) > _NEAR:
+        if own.share > _NEAR:
             if self._same_loss():
                 self.runs[STEP] = self.runs[LOSS]
             else:
@@ -149,8 +160,6 @@ class Exchange:
         return all(self._same_gradient(found[i]) for i in (0, len(found) // 2))
 
     def _same_gradient(self, batch: HostBatch) -> bool:
-        from mlx.utils import tree_flatten
-
         model = self.bench.model()
         model.eval()
         slopes = []

@@ -16,11 +16,13 @@ from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, tr
 from mlxstories.ladder.bench.short import rows
 from mlxstories.ladder.exchange.influence import influence
 
-_UPDATES, _FEWEST = 200, 60
-_WORK = 1.6e8  # weights times tokens of an update, plus what its logits cost, up to which all updates are made
+_UPDATES, _FEWEST = 160, 60
+_WORK = (
+    1.6e8  # weights times tokens of an update, plus what its logits cost, up to which all updates are made
+)
 _LOGIT = 600  # what a logit costs, in weights times tokens
 _HEAVY = 3_000_000  # logits of a batch from which it is cut
-_HELD = 64  # rows
+_HELD = 48  # rows
 _TARGETS_ARE_INPUTS = 0.95  # share from which the loss is left to shift them
 _SPENT = 0.02  # of the peak, at which a schedule has ended
 _EVALUATED = 1_000_000  # logits held at once

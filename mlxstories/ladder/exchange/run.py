@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -15,7 +16,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.optimizers import copied, parts, put_back, read_rate
+from mlxstories.ladder.bench.optimizers import copied, intercepted, parts, put_back, read_rate
 from mlxstories.ladder.exchange.material import Measured, held_out, material
 
 _POINTS = 8  # measurements of a curve
@@ -49,6 +50,7 @@ class Run:
     Attributes:
         name: what is exchanged.
         make: () -> model, optimiser and step, fresh.
+        around: a context for every step and measurement.
         curve: (updates, held-out loss in nats per token), from 0 updates on.
         broke: why it could not go on, or None.
     """
@@ -57,6 +59,7 @@ class Run:
     name: str
     make: Callable[[], tuple[nn.Module, Optimizer, Step]]
     clock: Clock
+    around: Callable[[], AbstractContextManager] = nullcontext
     curve: list[tuple[int, float]] = field(default_factory=list)
     measured: Measured | None = None
     broke: str | None = None
@@ -78,11 +81,12 @@ class Run:
         goal = round(share * found.updates)
         marks = sorted({round(found.updates * (i + 1) / _POINTS) for i in range(_POINTS)} | {goal})
         try:
-            if self._kept is None:
-                self._begin()
-            for mark in marks:
-                if self.updates < mark <= goal and self.broke is None:
-                    self._segment(found.batches[self.updates : mark], mark)
+            with self.around():
+                if self._kept is None:
+                    self._begin()
+                for mark in marks:
+                    if self.updates < mark <= goal and self.broke is None:
+                        self._segment(found.batches[self.updates : mark], mark)
         except SubjectFault as fault:
             self.broke = fault.draft.message
         return self
@@ -118,11 +122,12 @@ class Run:
             self.broke = "the held-out loss is not finite"
 
 
-def own_step(bench: Bench, scale: float = 1.0) -> Step:
+def own_step(bench: Bench, scale: float = 1.0, *, own_gradient: bool = False) -> Step:
     """The subject's own training step; a warmup that would outlast the exchange is cut short.
 
     Args:
         scale: times its update.
+        own_gradient: give the optimiser our gradient of the subject's loss, whatever the step passes on.
     """
     schedule, done = bench.schedule, [0]
     long = schedule.scheduled and schedule.peak_step > material(bench).updates // 10
@@ -134,9 +139,13 @@ def own_step(bench: Bench, scale: float = 1.0) -> Step:
             return 1.0
         return schedule.peak / rate * min(1.0, (update + 1) / _WARMUP)
 
+    def gradient(model: nn.Module, batch: HostBatch):
+        return nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)[1]
+
     def step(model: nn.Module, optimizer: Optimizer, batch: HostBatch) -> None:
         before = dict(tree_flatten(model.parameters())) if long or scale != 1 else {}
-        bench.step(model, optimizer, batch)
+        with intercepted(optimizer, (lambda _: gradient(model, batch)) if own_gradient else None):
+            bench.step(model, optimizer, batch)
         times = scale * factor(optimizer, done[0])
         done[0] += 1
         if before and abs(times - 1) > 1e-3:
