@@ -77,6 +77,11 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     "--checks", "every", is_flag=True, help="List every check; of those skipped, what lets them be asked."
 )
 @click.option(
+    "--deep",
+    is_flag=True,
+    help="Then exchange model, loss and step for plain ones and train: which exchange helps?",
+)
+@click.option(
     "--timeout",
     default=300.0,
     show_default=True,
@@ -121,6 +126,7 @@ def command(
     report,
     export,
     every,
+    deep,
     timeout,
     form,
     log,
@@ -142,6 +148,7 @@ def command(
     given = tuple(part for part in (*rest, *arguments) if part is not None)
     examined = Examined(target, given, bool(module), steps, settings, fault)
     examined.refuse_what_makes_no_sense()
+    from mlxstories.cli.deep import deepened, estimated
     from mlxstories.errors import StoriesError
     from mlxstories.ladder import diagnose
     from mlxstories.ladder.time_limit import TimeLimitError, time_limit
@@ -165,10 +172,15 @@ def command(
             )
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
+        if deep:
+            diagnosis = deepened(diagnosis, subject, seed, timeout, ladder)
+        offer = not deep and not rungs and diagnosis.healthy and estimated(subject, seed)
     story = target is None and stories == 4
     if every:
         ladder.checks(diagnosis)
     ladder.verdict(diagnosis, story=story)
+    if offer:
+        ladder.say(f"--deep exchanges model, loss and step for plain ones and trains: about {offer:.0f} s")
     _write(diagnosis, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
 

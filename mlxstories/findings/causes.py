@@ -167,6 +167,10 @@ CAUSES: tuple[Cause, ...] = (
     Cause("generation-mismatch", "generation", "generation", "greedy decoding is not the model's argmax",
           {"cache-mismatch"}),
 
+    Cause("behind-reference", "result", "model",
+          "a plain part in its place, or a small change inside it, trains far better on the same batches"),
+    Cause("ahead-of-reference", "result", "model",
+          "the model learns far more from the same batches than a plain one of its size"),
     Cause("too-good-to-be-true", "result", "step", "the result is better than any honest model can reach"),
     Cause("cannot-overfit", "result", "step", "even a handful of stories cannot be memorised"),
     Cause("no-better-than-unigram", "result", "step", "training learns nothing beyond word frequencies"),

@@ -1,0 +1,314 @@
+"""Small reversible changes inside any model, one thing each; none needs to know its code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.arrays import is_pattern, put
+from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.capture.places import stack
+from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+
+_TIMES = 8.0
+_OFF = 2.0  # factor on a first scale from which it is no standard one
+_NEARNESS = 0.25  # taken from a score for each place further back
+_BANNED = -1e4  # scores below are a mask's
+
+
+def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
+    """Those that change anything in this model of ``vocab`` ids."""
+    return [
+        *_attention(),
+        *_first_scales(model, vocab),
+        *_norms(model),
+        *_blocks(model),
+        *_positions(model, vocab),
+        _stops(),
+        *_precision(model),
+        Intervention("dropout off", "model", model=_train_mode_off),
+    ]
+
+
+# --- attention ---------------------------------------------------------------------------------------
+
+
+def _attention() -> list[Intervention]:
+    return [
+        _scores(
+            f"attention scores {words} by 8",
+            lambda scores, times=times: scores * times,
+            lambda given, _, times=times: {**given, "scale": given["scale"] * times},
+        )
+        for words, times in (("divided", 1 / _TIMES), ("multiplied", _TIMES))
+    ] + [
+        _scores("attention plainly causal", _causal, lambda given, _: {**given, "mask": "causal"}),
+        _scores("attention without the part of its scores that all rows share", _unbiased, None),
+        _scores("attention scores lowered with the distance", _lowered, _lowered_fused),
+    ]
+
+
+def _scores(name: str, change: Callable[[mx.array], mx.array], fused: Callable | None) -> Intervention:
+    """A change of attention scores: those that a softmax gets, and the arguments of the fused kernel."""
+    site = Site("model")
+
+    def noted() -> None:
+        if "file" not in site and (lines := stack(sys._getframe(2))):
+            site.update(file=lines[-1].file, line=lines[-1].line)
+
+    @contextmanager
+    def inside() -> Iterator[None]:
+        softmax, attend = mx.softmax, mx.fast.scaled_dot_product_attention
+
+        def weights(scores, axis=None, **rest):
+            pairs = scores.ndim >= 3 and scores.shape[-1] == scores.shape[-2] > 1
+            if pairs:
+                noted()
+                scores = change(scores)
+            return softmax(scores, axis=axis, **rest)
+
+        def mixed(queries, keys, values, *, scale, mask=None, **rest):
+            noted()
+            given = {"scale": scale, "mask": mask, **rest}
+            return attend(queries, keys, values, **(fused(given, keys.shape[-2]) if fused else given))
+
+        with Patches() as patches:
+            patches.replace(mx, "softmax", weights)
+            patches.replace(mx.fast, "scaled_dot_product_attention", mixed)
+            yield
+
+    return Intervention(name, "model", around=inside, site=site)
+
+
+def _causal(scores: mx.array) -> mx.array:
+    return mx.where(mx.tri(scores.shape[-1], dtype=mx.bool_), scores, -mx.inf)
+
+
+def _unbiased(scores: mx.array) -> mx.array:
+    # What all rows have in common at a pair of places is a bias of places, not of contents.
+    shown = scores > _BANNED
+    common = mx.stop_gradient(mx.where(shown, scores, 0).mean(axis=0, keepdims=True))
+    return mx.where(shown, scores - common, scores)
+
+
+def _nearness(length: int) -> mx.array:
+    back = mx.arange(length)[:, None] - mx.arange(length)[None]
+    return -_NEARNESS * mx.maximum(back, 0).astype(mx.float32)
+
+
+def _lowered(scores: mx.array) -> mx.array:
+    return scores + _nearness(scores.shape[-1]).astype(scores.dtype)
+
+
+def _lowered_fused(given: dict, length: int) -> dict:
+    old, near = given["mask"], _nearness(length)
+    if old is None:
+        return {**given, "mask": near}
+    if isinstance(old, mx.array) and old.dtype != mx.bool_:
+        return {**given, "mask": old + near.astype(old.dtype)}
+    shown = mx.tri(length, dtype=mx.bool_) if isinstance(old, str) else old
+    return {**given, "mask": mx.where(shown, near, -mx.inf)}
+
+
+# --- first weights -----------------------------------------------------------------------------------
+
+
+def _first_scales(model: nn.Module, vocab: int) -> list[Intervention]:
+    """The standard deviation of a group's matrices set to that of the library's layers."""
+    groups: dict[str, dict[str, float]] = {}
+    for name, array in tree_flatten(model.trainable_parameters()):
+        if array.ndim != 2 or not mx.issubdtype(array.dtype, mx.floating) or is_pattern(array):
+            continue
+        rows, columns = array.shape
+        table = rows >= vocab
+        wanted = columns**-0.5 if table else (3 * columns) ** -0.5
+        deviation = float(array.astype(mx.float32).std())
+        if deviation > 0 and max(deviation / wanted, wanted / deviation) > _OFF:
+            group = "the tables of tokens" if table else name.rpartition(".")[0].rpartition(".")[2]
+            groups.setdefault(group, {})[name] = wanted / deviation
+
+    def rescaled(factors: dict[str, float]) -> Callable[[nn.Module], None]:
+        def change(fresh: nn.Module) -> None:
+            arrays = dict(tree_flatten(fresh.parameters()))
+            put(fresh, {n: (arrays[n] * factor).astype(arrays[n].dtype) for n, factor in factors.items()})
+
+        return change
+
+    return [
+        Intervention(
+            f"first scale of {group} set to the library's",
+            "model",
+            model=rescaled(factors),
+            site=Site("model", next(iter(factors))),
+        )
+        for group, factors in groups.items()
+    ]
+
+
+# --- modules exchanged -------------------------------------------------------------------------------
+
+
+def _changed_class(module: nn.Module, call: Callable[[Callable, nn.Module, tuple, dict], Any]) -> None:
+    """Have one object's calls go through ``call``: they are looked up on the class, so it gets one of its own."""
+    own = type(module)
+
+    def changed(self, *args, **kwargs):
+        return call(lambda *a, **k: own.__call__(self, *a, **k), self, args, kwargs)
+
+    module.__class__ = type(own.__name__, (own,), {"__call__": changed})
+
+
+def _first(out: Any, change: Callable[[mx.array], mx.array]) -> Any:
+    """Change an output, or the first of several."""
+    return type(out)([change(out[0]), *out[1:]]) if isinstance(out, (tuple, list)) else change(out)
+
+
+def _norms(model: nn.Module) -> list[Intervention]:
+    """Modules of vectors alone that keep the shape and scale of what they are given become the library's norm."""
+    names = [n for n, m in model.named_modules() if n and _is_own_norm(m)]
+    if not names:
+        return []
+
+    def change(fresh: nn.Module) -> None:
+        for name, module in fresh.named_modules():
+            if name in names:
+                centred = any("bias" in key for key in module)
+
+                def call(_own, self, args, _kwargs, centred=centred):
+                    vectors = [v for v in self.values() if isinstance(v, mx.array) and v.ndim == 1]
+                    weight, rest = vectors[0], vectors[1:]
+                    if centred and rest:
+                        return mx.fast.layer_norm(args[0], weight, rest[0], 1e-5)
+                    return mx.fast.rms_norm(args[0], weight, 1e-5)
+
+                _changed_class(module, call)
+
+    kind = next(m for n, m in model.named_modules() if n == names[0])
+    return [
+        Intervention(
+            "norms replaced by the library's",
+            "model",
+            model=change,
+            site=site_of("model", type(kind).__call__, names[0]),
+        )
+    ]
+
+
+def _is_own_norm(module: nn.Module) -> bool:
+    values = [v for v in module.values() if isinstance(v, mx.array)]
+    library = type(module).__module__.startswith("mlx.")
+    vectors = bool(values) and all(v.ndim == 1 and v.size == values[0].size > 1 for v in values)
+    return not library and vectors and not module.children()
+
+
+def _blocks(model: nn.Module) -> list[Intervention]:
+    names = [n for n, m in model.named_modules() if n.rpartition(".")[2].isdigit() and m.children()]
+    names = [n for n in names if not any(n.startswith(f"{other}.") for other in names)]
+    found = []
+    if names:
+        first = next(m for n, m in model.named_modules() if n == names[0])
+        site = site_of("model", type(first).__call__, names[0])
+
+        def each(change: Callable[[mx.array, mx.array], mx.array]) -> Callable[[nn.Module], None]:
+            def call(own, _self, args, kwargs):
+                came = args[0]
+                return _first(
+                    own(*args, **kwargs), lambda out: change(came, out) if out.shape == came.shape else out
+                )
+
+            def apply(fresh: nn.Module) -> None:
+                for name, module in fresh.named_modules():
+                    if name in names:
+                        _changed_class(module, call)
+
+            return apply
+
+        for words, change in (
+            ("what comes into each block added to what comes out", lambda x, out: x + out),
+            ("what each block adds multiplied by 4", lambda x, out: x + 4 * (out - x)),
+            ("what each block adds divided by 4", lambda x, out: x + (out - x) / 4),
+        ):
+            found.append(Intervention(words, "model", model=each(change), site=site))
+    narrowing = [
+        n for n, m in model.named_modules() if isinstance(m, nn.Linear) and _wide(m) and m.weight.shape[0] > 1
+    ]
+    if narrowing:
+
+        def activated(fresh: nn.Module) -> None:
+            for name, module in fresh.named_modules():
+                if name in narrowing:
+                    _changed_class(module, lambda own, _s, args, kwargs: own(nn.gelu(args[0]), **kwargs))
+
+        site = Site("model", narrowing[0])
+        found.append(
+            Intervention("a GELU before each layer that narrows", "model", model=activated, site=site)
+        )
+    return found
+
+
+def _wide(layer: nn.Linear) -> bool:
+    out, into = layer.weight.shape
+    return into >= 2 * out
+
+
+# --- positions, gradients, precision -----------------------------------------------------------------
+
+
+def _positions(model: nn.Module, vocab: int) -> list[Intervention]:
+    tables = [
+        n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and m.weight.shape[0] >= vocab
+    ]
+
+    def added(fresh: nn.Module) -> None:
+        table = next(m for n, m in fresh.named_modules() if n == tables[0])
+        deviation = float(table.weight.astype(mx.float32).std()) or 1.0
+        waves = nn.SinusoidalPositionalEncoding(table.weight.shape[1] // 2 * 2, scale=2**0.5 * deviation)
+
+        def call(own, _self, args, kwargs):
+            out = own(*args, **kwargs)
+            places = mx.stop_gradient(waves(mx.arange(out.shape[-2])))
+            return out + places if places.shape[-1] == out.shape[-1] else out
+
+        _changed_class(table, call)
+
+    @contextmanager
+    def unrotated() -> Iterator[None]:
+        with Patches() as patches:
+            patches.replace(mx.fast, "rope", lambda x, *_, **__: x)
+            patches.replace(nn.RoPE, "__call__", lambda self, x, offset=0: x)
+            yield
+
+    found = [Intervention("rotations of queries and keys removed", "model", around=unrotated)]
+    if tables:
+        site = Site("model", tables[0])
+        found.append(Intervention("positions added to the embedding", "model", model=added, site=site))
+    return found
+
+
+def _stops() -> Intervention:
+    @contextmanager
+    def flowing() -> Iterator[None]:
+        with Patches() as patches:
+            patches.replace(mx, "stop_gradient", lambda x, *_, **__: x)
+            yield
+
+    return Intervention("mx.stop_gradient without effect", "model", around=flowing)
+
+
+def _precision(model: nn.Module) -> list[Intervention]:
+    half = any(a.dtype in (mx.float16, mx.bfloat16) for _, a in tree_flatten(model.parameters()))
+    whole = Intervention("weights in float32", "model", model=lambda m: m.set_dtype(mx.float32))
+    return [whole] if half else []
+
+
+def _train_mode_off(model: nn.Module) -> None:
+    """Evaluation mode throughout: whatever heeds the mode leaves nothing out."""
+    for module in model.modules():
+        module.train = lambda mode=True, module=module: module
+        module._training = False

@@ -1,0 +1,66 @@
+"""A small reversible change of a setup, and where in it a fault lies."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+
+from mlxstories.ladder.capture.running import own_file
+
+
+class Site(dict):
+    """``part`` of the setup and, where known, ``module``, ``file`` and ``line``."""
+
+    def __init__(self, part: str, module: str = "", file: str | None = None, line: int | None = None):
+        super().__init__(part=part)
+        if module:
+            self["module"] = module
+        if file:
+            self.update(file=file, line=line)
+
+    def __str__(self) -> str:
+        inside = self.get("module", "")
+        place = f"{os.path.relpath(self['file'])}:{self['line']}" if "file" in self else ""
+        return ", ".join(word for word in (f"the {self['part']}", inside, place) if word)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def site_of(part: str, function: Callable | None, module: str = "") -> Site:
+    """A part with the line at which a function of the user's begins, where that is known."""
+    code = getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+    if code is None or not own_file(code.co_filename):
+        return Site(part, module)
+    return Site(part, module, code.co_filename, code.co_firstlineno)
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """One change.
+
+    Attributes:
+        name: what is changed, in words that end a sentence "with ...".
+        part: of the setup.
+        model: changes a fresh model.
+        optimizer: changes a fresh optimiser.
+        around: a context in which the step is made and the held-out rows are measured.
+        scale: factor on each update.
+        own_gradient: whether the optimiser gets the gradient of the subject's own loss, taken by us.
+        site: where the change is made, if it is in one place.
+    """
+
+    name: str
+    part: str
+    model: Callable[[nn.Module], object] = lambda model: None
+    optimizer: Callable[[Optimizer], object] = lambda optimizer: None
+    around: Callable[[], AbstractContextManager] = nullcontext
+    scale: float = 1.0
+    own_gradient: bool = False
+    site: Site | None = None
