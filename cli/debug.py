@@ -79,7 +79,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 @click.option(
     "--deep",
     is_flag=True,
-    help="Then exchange model, loss and step for plain ones and train: which exchange helps?",
+    help="Then exchange model, loss and step for plain ones, train each, and say which helps.",
 )
 @click.option(
     "--timeout",
