@@ -13,8 +13,8 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import is_pattern, put
 from mlxstories.ladder.capture.patches import Patches
-from mlxstories.ladder.capture.places import stack
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+from mlxstories.ladder.where.places import stack
 
 _TIMES = 8.0
 _OFF = 2.0  # factor on a first scale from which it is no standard one

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
-from mlxstories.ladder.capture.running import own_file
+from mlxstories.ladder.where.places import own_file
 
 
 class Site(dict):
