@@ -37,7 +37,7 @@ class Row:
 # Of two neighbours, the one that is nearer by ratio is taken.
 ROWS = (
     Row(30_000, "debug", 512, 1, 0.3, 20, "very little text"),
-    Row(100_000, "small", 1024, 2, 0.2, 10, "little text"),
+    Row(100_000, "small", 1024, 2, 0.2, 16, "little text"),
     Row(400_000, "small", 2048, 2, 0.2, 8, "some text"),
     Row(2_400_000, "base", 4096, 4, 0.1, 4, "much text"),
 )
