@@ -51,6 +51,7 @@ def parts(
     max_repairs,
     start,
     runs,
+    processes,
     stop_after,
     **training,
 ) -> Parts:
@@ -61,6 +62,7 @@ def parts(
         given: options that were given; others take what suits a text of one's own.
         changes: fields of the phase that were given.
         start: a run or an exported model to go on from, or None.
+        processes: that share a batch, of which a chosen number of rows is a multiple.
     """
     from mlxstories.data.dataset import load_dataset
     from mlxstories.data.tokenizer import END
@@ -70,7 +72,9 @@ def parts(
     known = starting_point(start, runs, given) if start else None
     texts, chosen = _chosen(say, given if known is None else given | set(_OF_THE_MODEL), data)
     phase = _recipe(phase, chosen, changes, slower=known is not None)
-    training |= {name: chosen[name] for name in ("epochs", "batch_size") if name in chosen}
+    training["epochs"] = chosen.get("epochs", training["epochs"])
+    if "batch_size" in chosen:
+        training["batch_size"] = -(-chosen["batch_size"] // processes) * processes
     stop_after = chosen.get("stop_after", stop_after) or None
     config = TrainingConfig(**training, stop_after=stop_after, max_repairs=max_repairs if repair else 0)
     if known:
