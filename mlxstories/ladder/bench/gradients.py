@@ -12,7 +12,7 @@ import numpy as np
 from mlx.optimizers import AdamW
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories.ladder.bench.arrays import masked_mean
+from mlxstories.ladder.bench.arrays import is_pattern, masked_mean
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
@@ -28,7 +28,7 @@ class Followed:
     """Gradients over ``STEPS`` steps of AdamW.
 
     Attributes:
-        shapes: of all trainable parameters, by path.
+        shapes: of all trainable parameters that are no masks, by path.
         first, last: norms of the gradient at the first and the last step, by path.
         largest: the largest norm over the steps.
         alive: of every linear layer's weight, which units ever received a gradient.
@@ -89,7 +89,8 @@ def followed(bench: Bench) -> Followed:
     """Train a few steps by our own means, so that only model and initialisation are judged."""
     model = bench.model()
     found = Followed(
-        {name: a.shape for name, a in tree_flatten(model.trainable_parameters())},
+        # A mask in a public attribute counts as a parameter, but nobody means it to learn.
+        {name: a.shape for name, a in tree_flatten(model.trainable_parameters()) if not is_pattern(a)},
         [name for name, a in tree_flatten(model.parameters()) if a.ndim >= 2],
     )
     if not found.shapes:
