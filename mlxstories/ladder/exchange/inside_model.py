@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import is_pattern, put
 from mlxstories.ladder.capture.patches import Patches
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+from mlxstories.ladder.exchange.reference import table_of
 from mlxstories.ladder.where.places import stack
 
 _TIMES = 8.0
@@ -26,7 +27,7 @@ def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
     """Those that change anything in this model of ``vocab`` ids."""
     return [
         *_attention(),
-        *_first_scales(model, vocab),
+        *_first_scales(model),
         *_norms(model),
         *_blocks(model),
         *_positions(model, vocab),
@@ -56,7 +57,7 @@ def _attention() -> list[Intervention]:
 
 def _scores(name: str, change: Callable[[mx.array], mx.array], fused: Callable | None) -> Intervention:
     """A change of attention scores: those that a softmax gets, and the arguments of the fused kernel."""
-    site = Site("model")
+    site = Site(part="model")
 
     def noted() -> None:
         if "file" not in site and (lines := stack(sys._getframe(2))):
@@ -119,18 +120,17 @@ def _lowered_fused(given: dict, length: int) -> dict:
 # --- first weights -----------------------------------------------------------------------------------
 
 
-def _first_scales(model: nn.Module, vocab: int) -> list[Intervention]:
+def _first_scales(model: nn.Module) -> list[Intervention]:
     """The standard deviation of a group's matrices set to that of the library's layers."""
     groups: dict[str, dict[str, float]] = {}
+    tables = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
     for name, array in tree_flatten(model.trainable_parameters()):
         if array.ndim != 2 or not mx.issubdtype(array.dtype, mx.floating) or is_pattern(array):
             continue
-        rows, columns = array.shape
-        table = rows >= vocab
-        wanted = columns**-0.5 if table else (3 * columns) ** -0.5
+        wanted = (array.shape[1] * (1 if name in tables else 3)) ** -0.5
         deviation = float(array.astype(mx.float32).std())
         if deviation > 0 and max(deviation / wanted, wanted / deviation) > _OFF:
-            group = "the tables of tokens" if table else name.rpartition(".")[0].rpartition(".")[2]
+            group = name.removesuffix(".weight").rpartition(".")[2]
             groups.setdefault(group, {})[name] = wanted / deviation
 
     def rescaled(factors: dict[str, float]) -> Callable[[nn.Module], None]:
@@ -145,7 +145,7 @@ def _first_scales(model: nn.Module, vocab: int) -> list[Intervention]:
             f"first scale of {group} set to the library's",
             "model",
             model=rescaled(factors),
-            site=Site("model", next(iter(factors))),
+            site=Site(part="model", module=next(iter(factors))),
         )
         for group, factors in groups.items()
     ]
@@ -245,7 +245,7 @@ def _blocks(model: nn.Module) -> list[Intervention]:
                 if name in narrowing:
                     _changed_class(module, lambda own, _s, args, kwargs: own(nn.gelu(args[0]), **kwargs))
 
-        site = Site("model", narrowing[0])
+        site = Site(part="model", module=narrowing[0])
         found.append(
             Intervention("a GELU before each layer that narrows", "model", model=activated, site=site)
         )
@@ -261,12 +261,10 @@ def _wide(layer: nn.Linear) -> bool:
 
 
 def _positions(model: nn.Module, vocab: int) -> list[Intervention]:
-    tables = [
-        n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and m.weight.shape[0] >= vocab
-    ]
+    path = table_of(model, vocab)
 
     def added(fresh: nn.Module) -> None:
-        table = next(m for n, m in fresh.named_modules() if n == tables[0])
+        table = next(m for n, m in fresh.named_modules() if n == path)
         deviation = float(table.weight.astype(mx.float32).std()) or 1.0
         waves = nn.SinusoidalPositionalEncoding(table.weight.shape[1] // 2 * 2, scale=2**0.5 * deviation)
 
@@ -285,8 +283,8 @@ def _positions(model: nn.Module, vocab: int) -> list[Intervention]:
             yield
 
     found = [Intervention("rotations of queries and keys removed", "model", around=unrotated)]
-    if tables:
-        site = Site("model", tables[0])
+    if path is not None:
+        site = Site(part="model", module=path)
         found.append(Intervention("positions added to the embedding", "model", model=added, site=site))
     return found
 
