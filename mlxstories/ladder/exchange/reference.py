@@ -14,7 +14,7 @@ from mlxstories.ladder.bench.gradients import depth_groups, is_block
 _HEAD = ((128, 16), (512, 32))  # widths up to, and the size of a head there
 _WIDEST_HEAD = 64
 _WIDTH = 64  # where no table of tokens tells it
-_START = 0.02  # standard deviation of the first embedding, as in GPT-2
+_HEAD_START = 0.02  # standard deviation of the first output layer, as in GPT-2
 _POSITIONS = re.compile(r"pos|wpe", re.IGNORECASE)
 
 
@@ -84,15 +84,13 @@ class PlainDecoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.tokens = nn.Embedding(shape.vocab, shape.width)
-        self.tokens.weight = mx.random.normal(self.tokens.weight.shape) * _START
         if shape.positions:
             self.places = nn.Embedding(shape.positions, shape.width)
-            self.places.weight = mx.random.normal(self.places.weight.shape) * _START
         self.blocks = [PlainBlock(shape) for _ in range(shape.depth)]
         self.norm = nn.RMSNorm(shape.width)
         if not shape.tied:
             self.head = nn.Linear(shape.width, shape.vocab, bias=False)
-            self.head.weight = mx.random.normal(self.head.weight.shape) * _START
+            self.head.weight = mx.random.normal(self.head.weight.shape) * _HEAD_START
 
     def __call__(self, tokens: mx.array) -> mx.array:
         """Logits [B, T, V] of tokens [B, T]."""
