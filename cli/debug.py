@@ -148,7 +148,7 @@ def command(
     given = tuple(part for part in (*rest, *arguments) if part is not None)
     examined = Examined(target, given, bool(module), steps, settings, fault)
     examined.refuse_what_makes_no_sense()
-    from mlxstories.cli.deep import deepened, estimated
+    from mlxstories.cli.deep import after_climb
     from mlxstories.errors import StoriesError
     from mlxstories.ladder import diagnose
     from mlxstories.ladder.time_limit import TimeLimitError, time_limit
@@ -172,15 +172,13 @@ def command(
             )
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
-        if deep:
-            diagnosis = deepened(diagnosis, subject, seed, timeout, ladder)
-        offer = not deep and not rungs and diagnosis.healthy and estimated(subject, seed)
+        diagnosis, offer = after_climb(diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs)
     story = target is None and stories == 4
     if every:
         ladder.checks(diagnosis)
     ladder.verdict(diagnosis, story=story)
     if offer:
-        ladder.say(f"--deep exchanges model, loss and step for plain ones and trains: about {offer:.0f} s")
+        ladder.say(offer)
     _write(diagnosis, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
 

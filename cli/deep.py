@@ -12,7 +12,28 @@ if TYPE_CHECKING:
 _RESERVE = 0.1  # of the time limit, left for the training that is running and the report
 
 
-def deepened(diagnosis: Diagnosis, subject: Subject, seed: int, timeout: float, ladder: Ladder) -> Diagnosis:
+def after_climb(
+    diagnosis: Diagnosis,
+    subject: Subject,
+    ladder: Ladder,
+    deep: bool,
+    seed: int,
+    timeout: float,
+    offered: bool,
+) -> tuple[Diagnosis, str]:
+    """The diagnosis, with `--deep` deepened; and, where no error was found without it, a line that offers it."""
+    if deep:
+        return _deepened(diagnosis, subject, ladder, seed, timeout), ""
+    seconds = _estimated(subject, seed) if offered and diagnosis.healthy else 0.0
+    if not seconds:
+        return diagnosis, ""
+    return (
+        diagnosis,
+        f"--deep exchanges model, loss and step for plain ones and trains: about {seconds:.0f} s",
+    )
+
+
+def _deepened(diagnosis: Diagnosis, subject: Subject, ladder: Ladder, seed: int, timeout: float) -> Diagnosis:
     """The diagnosis with what the exchange of the subject's parts adds, inside the time limit of the command."""
     from mlxstories.ladder import exchange
 
@@ -29,7 +50,7 @@ def deepened(diagnosis: Diagnosis, subject: Subject, seed: int, timeout: float, 
     return deep
 
 
-def estimated(subject: Subject, seed: int) -> float:
+def _estimated(subject: Subject, seed: int) -> float:
     """About how many seconds `--deep` takes; 0 where it cannot be told."""
     from mlxstories.ladder.bench import SubjectFault
     from mlxstories.ladder.exchange import estimate

@@ -13,10 +13,12 @@ from mlxstories.faults.recipe import built_in, healthy
 from mlxstories.ladder import CATALOGUE, diagnose
 from mlxstories.ladder.registry import CHECKS, RUNGS
 
-# Causes without a fault: what names them is never an error, so no climb can fail for them.
+# Causes without a fault: what names them is never an error of the climb.
 UNPLANTED = {
     "overfitting": "a warning beside a rate that is too large, or of a run that knows its stories by heart",
     "repetition-loop": "a note on greedy text",
+    "behind-reference": "named by --deep alone, which tests/ladder/test_exchange.py tries",
+    "ahead-of-reference": "named by --deep alone, for what the climb does not know",
     "extreme-constants": "named by repair, from the constants, and by no check",
 }
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from mlxstories.ladder.exchange.exchange import AS_IS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_model import for_model
-from mlxstories.ladder.exchange.inside_step import for_step
+from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.run import Run, own_step
 
@@ -35,8 +35,8 @@ class Proof:
         return gap(self.beside, self.run)
 
 
-def best_in_step(exchange: Exchange) -> Proof | None:
-    """The change of the subject's own step that leaves least loss."""
+def best_in_step(exchange: Exchange, *, rate: bool = False) -> Proof | None:
+    """The change of the subject's own step that leaves least loss; with ``rate``, of the size of its updates."""
     bench = exchange.bench
 
     def make(change: Intervention):
@@ -44,7 +44,7 @@ def best_in_step(exchange: Exchange) -> Proof | None:
         change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
-    return _race(exchange, for_step(bench), make, exchange.runs[AS_IS])
+    return _race(exchange, for_rate() if rate else for_step(bench), make, exchange.runs[AS_IS])
 
 
 def best_in_model(exchange: Exchange) -> Proof | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,20 +12,18 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import is_pattern, put
 from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.exchange.inside_attention import for_attention
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
-from mlxstories.ladder.where.places import stack
+from mlxstories.ladder.exchange.reference import table_of
 
-_TIMES = 8.0
 _OFF = 2.0  # factor on a first scale from which it is no standard one
-_NEARNESS = 0.25  # taken from a score for each place further back
-_BANNED = -1e4  # scores below are a mask's
 
 
 def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
     """Those that change anything in this model of ``vocab`` ids."""
     return [
-        *_attention(),
-        *_first_scales(model, vocab),
+        *for_attention(),
+        *_first_scales(model),
         *_norms(model),
         *_blocks(model),
         *_positions(model, vocab),
@@ -36,101 +33,20 @@ def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
     ]
 
 
-# --- attention ---------------------------------------------------------------------------------------
-
-
-def _attention() -> list[Intervention]:
-    return [
-        _scores(
-            f"attention scores {words} by 8",
-            lambda scores, times=times: scores * times,
-            lambda given, _, times=times: {**given, "scale": given["scale"] * times},
-        )
-        for words, times in (("divided", 1 / _TIMES), ("multiplied", _TIMES))
-    ] + [
-        _scores("attention plainly causal", _causal, lambda given, _: {**given, "mask": "causal"}),
-        _scores("attention without the part of its scores that all rows share", _unbiased, None),
-        _scores("attention scores lowered with the distance", _lowered, _lowered_fused),
-    ]
-
-
-def _scores(name: str, change: Callable[[mx.array], mx.array], fused: Callable | None) -> Intervention:
-    """A change of attention scores: those that a softmax gets, and the arguments of the fused kernel."""
-    site = Site("model")
-
-    def noted() -> None:
-        if "file" not in site and (lines := stack(sys._getframe(2))):
-            site.update(file=lines[-1].file, line=lines[-1].line)
-
-    @contextmanager
-    def inside() -> Iterator[None]:
-        softmax, attend = mx.softmax, mx.fast.scaled_dot_product_attention
-
-        def weights(scores, axis=None, **rest):
-            pairs = scores.ndim >= 3 and scores.shape[-1] == scores.shape[-2] > 1
-            if pairs:
-                noted()
-                scores = change(scores)
-            return softmax(scores, axis=axis, **rest)
-
-        def mixed(queries, keys, values, *, scale, mask=None, **rest):
-            noted()
-            given = {"scale": scale, "mask": mask, **rest}
-            return attend(queries, keys, values, **(fused(given, keys.shape[-2]) if fused else given))
-
-        with Patches() as patches:
-            patches.replace(mx, "softmax", weights)
-            patches.replace(mx.fast, "scaled_dot_product_attention", mixed)
-            yield
-
-    return Intervention(name, "model", around=inside, site=site)
-
-
-def _causal(scores: mx.array) -> mx.array:
-    return mx.where(mx.tri(scores.shape[-1], dtype=mx.bool_), scores, -mx.inf)
-
-
-def _unbiased(scores: mx.array) -> mx.array:
-    # What all rows have in common at a pair of places is a bias of places, not of contents.
-    shown = scores > _BANNED
-    common = mx.stop_gradient(mx.where(shown, scores, 0).mean(axis=0, keepdims=True))
-    return mx.where(shown, scores - common, scores)
-
-
-def _nearness(length: int) -> mx.array:
-    back = mx.arange(length)[:, None] - mx.arange(length)[None]
-    return -_NEARNESS * mx.maximum(back, 0).astype(mx.float32)
-
-
-def _lowered(scores: mx.array) -> mx.array:
-    return scores + _nearness(scores.shape[-1]).astype(scores.dtype)
-
-
-def _lowered_fused(given: dict, length: int) -> dict:
-    old, near = given["mask"], _nearness(length)
-    if old is None:
-        return {**given, "mask": near}
-    if isinstance(old, mx.array) and old.dtype != mx.bool_:
-        return {**given, "mask": old + near.astype(old.dtype)}
-    shown = mx.tri(length, dtype=mx.bool_) if isinstance(old, str) else old
-    return {**given, "mask": mx.where(shown, near, -mx.inf)}
-
-
 # --- first weights -----------------------------------------------------------------------------------
 
 
-def _first_scales(model: nn.Module, vocab: int) -> list[Intervention]:
+def _first_scales(model: nn.Module) -> list[Intervention]:
     """The standard deviation of a group's matrices set to that of the library's layers."""
     groups: dict[str, dict[str, float]] = {}
+    tables = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
     for name, array in tree_flatten(model.trainable_parameters()):
         if array.ndim != 2 or not mx.issubdtype(array.dtype, mx.floating) or is_pattern(array):
             continue
-        rows, columns = array.shape
-        table = rows >= vocab
-        wanted = columns**-0.5 if table else (3 * columns) ** -0.5
+        wanted = (array.shape[1] * (1 if name in tables else 3)) ** -0.5
         deviation = float(array.astype(mx.float32).std())
         if deviation > 0 and max(deviation / wanted, wanted / deviation) > _OFF:
-            group = "the tables of tokens" if table else name.rpartition(".")[0].rpartition(".")[2]
+            group = name.removesuffix(".weight").rpartition(".")[2]
             groups.setdefault(group, {})[name] = wanted / deviation
 
     def rescaled(factors: dict[str, float]) -> Callable[[nn.Module], None]:
@@ -145,7 +61,7 @@ def _first_scales(model: nn.Module, vocab: int) -> list[Intervention]:
             f"first scale of {group} set to the library's",
             "model",
             model=rescaled(factors),
-            site=Site("model", next(iter(factors))),
+            site=Site(part="model", module=next(iter(factors))),
         )
         for group, factors in groups.items()
     ]
@@ -245,7 +161,7 @@ def _blocks(model: nn.Module) -> list[Intervention]:
                 if name in narrowing:
                     _changed_class(module, lambda own, _s, args, kwargs: own(nn.gelu(args[0]), **kwargs))
 
-        site = Site("model", narrowing[0])
+        site = Site(part="model", module=narrowing[0])
         found.append(
             Intervention("a GELU before each layer that narrows", "model", model=activated, site=site)
         )
@@ -261,12 +177,10 @@ def _wide(layer: nn.Linear) -> bool:
 
 
 def _positions(model: nn.Module, vocab: int) -> list[Intervention]:
-    tables = [
-        n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and m.weight.shape[0] >= vocab
-    ]
+    path = table_of(model, vocab)
 
     def added(fresh: nn.Module) -> None:
-        table = next(m for n, m in fresh.named_modules() if n == tables[0])
+        table = next(m for n, m in fresh.named_modules() if n == path)
         deviation = float(table.weight.astype(mx.float32).std()) or 1.0
         waves = nn.SinusoidalPositionalEncoding(table.weight.shape[1] // 2 * 2, scale=2**0.5 * deviation)
 
@@ -285,8 +199,8 @@ def _positions(model: nn.Module, vocab: int) -> list[Intervention]:
             yield
 
     found = [Intervention("rotations of queries and keys removed", "model", around=unrotated)]
-    if tables:
-        site = Site("model", tables[0])
+    if path is not None:
+        site = Site(part="model", module=path)
         found.append(Intervention("positions added to the embedding", "model", model=added, site=site))
     return found
 

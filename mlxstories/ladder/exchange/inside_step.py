@@ -23,8 +23,6 @@ def for_step(bench: Bench) -> list[Intervention]:
     found = [
         Intervention("the optimiser given the gradient of the loss", "step", own_gradient=True),
         Intervention("gradients not clipped", "step", around=_unclipped),
-        Intervention("updates multiplied by 10", "step", scale=10.0),
-        Intervention("updates divided by 10", "step", scale=0.1),
     ]
     each = parts(bench.optimizer())
     if bench.schedule.scheduled:
@@ -41,6 +39,15 @@ def for_step(bench: Bench) -> list[Intervention]:
     if any(getattr(o, "momentum", 0) > _MOMENTUM for o in each):
         found.append(Intervention("momentum at 0.9", "step", optimizer=_setting(momentum=_MOMENTUM)))
     return found
+
+
+def for_rate() -> list[Intervention]:
+    """Other sizes of the update."""
+    return [
+        Intervention("updates multiplied by 10", "step", scale=10.0),
+        Intervention("updates multiplied by 3", "step", scale=3.0),
+        Intervention("updates divided by 10", "step", scale=0.1),
+    ]
 
 
 def _setting(**wanted):

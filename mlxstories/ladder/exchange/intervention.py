@@ -17,13 +17,6 @@ from mlxstories.ladder.where.places import own_file
 class Site(dict):
     """``part`` of the setup and, where known, ``module``, ``file`` and ``line``."""
 
-    def __init__(self, part: str, module: str = "", file: str | None = None, line: int | None = None):
-        super().__init__(part=part)
-        if module:
-            self["module"] = module
-        if file:
-            self.update(file=file, line=line)
-
     def __str__(self) -> str:
         inside = self.get("module", "")
         place = f"{os.path.relpath(self['file'])}:{self['line']}" if "file" in self else ""
@@ -35,10 +28,11 @@ class Site(dict):
 
 def site_of(part: str, function: Callable | None, module: str = "") -> Site:
     """A part with the line at which a function of the user's begins, where that is known."""
+    known = Site(part=part, module=module) if module else Site(part=part)
     code = getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
     if code is None or not own_file(code.co_filename):
-        return Site(part, module)
-    return Site(part, module, code.co_filename, code.co_firstlineno)
+        return known
+    return Site(**known, file=code.co_filename, line=code.co_firstlineno)
 
 
 @dataclass(frozen=True)

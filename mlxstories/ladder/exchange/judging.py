@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from mlxstories.ladder.bench.short import baselines
@@ -34,8 +35,16 @@ LIMITS = {
 def judge(exchange: Exchange) -> list[Draft]:
     """The findings of a finished exchange; makes the trainings inside the part at fault."""
     limits = Gauges(LIMITS)
-    found = _step(exchange, limits) or _loss(exchange, limits)
-    return found or _model(exchange, limits)
+    for judged in _larger_first(exchange):
+        if found := judged(exchange, limits):
+            return found
+    return _model(exchange, limits)
+
+
+def _larger_first(exchange: Exchange) -> list[Callable[[Exchange, Gauges], list[Draft]]]:
+    """Step and loss by the gaps that they leave: two steps with a wrong loss differ for no good reason."""
+    step, loss = exchange.between(AS_IS, STEP), exchange.between(STEP, LOSS)
+    return [_loss, _step] if step and loss and loss.share > step.share else [_step, _loss]
 
 
 def known(exchange: Exchange) -> list[Draft]:
@@ -44,8 +53,9 @@ def known(exchange: Exchange) -> list[Draft]:
     for part, one, two in (("step", AS_IS, STEP), ("loss", STEP, LOSS)):
         between = exchange.between(one, two)
         if between is not None and _clear(between, limits):
-            found.append(_behind(exchange, part, exchange.runs[one], exchange.runs[two], between, None))
-    return found[:1]
+            found.append((between.share, part, exchange.runs[one], exchange.runs[two], between))
+    found.sort(key=lambda row: -row[0])
+    return [_behind(exchange, *row[1:], None) for row in found[:1]]
 
 
 def _clear(between: Gap, limits: Gauges) -> bool:
@@ -63,17 +73,18 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
     between = exchange.between(AS_IS, STEP)
     if between is None or not limits.near.above(between.share):
         return []
+    runs = exchange.runs[AS_IS], exchange.runs[STEP]
     proof = best_in_step(exchange)
-    proven = _proves(proof, between, limits)
-    # A rate that is not the best one is no mistake until it costs a lot.
-    found = proven and proof.intervention.scale == 1
-    if not found and not _clear(between, limits):
+    if _proves(proof, between, limits):
+        return [_behind(exchange, "step", *runs, between, proof)]
+    if not _clear(between, limits):
         return []
-    return [
-        _behind(
-            exchange, "step", exchange.runs[AS_IS], exchange.runs[STEP], between, proof if proven else None
-        )
-    ]
+    proof = best_in_step(exchange, rate=True)
+    if not _proves(proof, between, limits):
+        return [_behind(exchange, "step", *runs, between, None)]
+    # Larger updates only save time, and more of them do the same.
+    slow = proof.intervention.scale > 1
+    return [_behind(exchange, "step", *runs, between, proof, make=warning if slow else error)]
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
@@ -115,14 +126,21 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
             f"a plain decoder of this size reaches a held-out loss of {plain.loss:.3f} where this model reaches "
             f"{own.loss:.3f} after {own.updates} updates on the same batches",
             fix="compare the model's code with a plain decoder's, block by block, unless it is meant to be thinner",
-            where=Site("model"),
+            where=Site(part="model"),
             **_evidence(exchange, own, plain, between),
         )
     ]
 
 
 def _behind(
-    exchange: Exchange, part: str, before: Run, after: Run, between: Gap, proof: Proof | None, words: str = ""
+    exchange: Exchange,
+    part: str,
+    before: Run,
+    after: Run,
+    between: Gap,
+    proof: Proof | None,
+    words: str = "",
+    make=error,
 ) -> Draft:
     """An error: the exchange, or a change inside the part, takes the loss away."""
     plain = {"step": "a plain step", "loss": "a plain loss", "model": "a plain decoder of this size"}[part]
@@ -135,7 +153,7 @@ def _behind(
             f"after {after.updates} updates on the same batches{words}"
         )
         fix = f"exchange the {part} for a plain one piece by piece and see which piece does it"
-        return error("behind-reference", message, fix=fix, where=site, **evidence)
+        return make("behind-reference", message, fix=fix, where=site, **evidence)
     change, helped = proof.intervention, proof.run
     message = (
         f"with {change.name} the held-out loss is {helped.loss:.3f} instead of {_said(proof.beside)} "
@@ -145,7 +163,7 @@ def _behind(
     evidence["helped"] = proof.gap.share
     evidence["curves"][f"with {change.name}"] = helped.curve
     fix = f"look at what this change undoes in the {part}"
-    return error("behind-reference", message, fix=fix, where=change.site or site, **evidence)
+    return make("behind-reference", message, fix=fix, where=change.site or site, **evidence)
 
 
 def _ahead(exchange: Exchange, ahead: float, limits: Gauges) -> Draft:
@@ -156,7 +174,7 @@ def _ahead(exchange: Exchange, ahead: float, limits: Gauges) -> Draft:
         f"this model reaches a held-out loss of {own.loss:.3f} after {own.updates} updates where a plain decoder of "
         f"this size reaches {plain.loss:.3f} on the same batches",
         fix="look for a way by which later tokens reach earlier places; an honest model seldom gains so much",
-        where=Site("model"),
+        where=Site(part="model"),
         **_evidence(exchange, own, plain, exchange.model_gap),
     )
 

@@ -13,7 +13,8 @@ from mlxstories.ladder.bench.gradients import depth_groups, is_block
 
 _HEAD = ((128, 16), (512, 32))  # widths up to, and the size of a head there
 _WIDEST_HEAD = 64
-_START = 0.02  # standard deviation of the first embedding, as in GPT-2
+_WIDTH = 64  # where no table of tokens tells it
+_HEAD_START = 0.02  # standard deviation of the first output layer, as in GPT-2
 _POSITIONS = re.compile(r"pos|wpe", re.IGNORECASE)
 
 
@@ -46,16 +47,23 @@ class Shape:
 def shape_of(model: nn.Module, vocab: int, length: int) -> Shape:
     """The shape of a plain decoder that is like ``model``, for rows of ``length`` tokens."""
     arrays = {name: a for name, a in tree_flatten(model.parameters()) if a.ndim >= 2}
-    tables = [a for a in arrays.values() if a.ndim == 2 and a.shape[0] >= vocab and a.shape[1] != vocab]
-    width = min((a.shape[1] for a in tables if a.shape[0] < 2 * vocab), default=64)
-    width += width % 2
+    # Without an embedding, a matrix with as many rows.
+    rows = [a for a in arrays.values() if a.ndim == 2 and a.shape[0] == vocab]
+    table = arrays.get(f"{table_of(model, vocab)}.weight", rows[0] if rows else None)
+    width = table.shape[1] + table.shape[1] % 2 if table is not None else _WIDTH
     depth = max(1, min(12, sum(is_block(group) for group in depth_groups(arrays))))
     positions = _learned_positions(model, arrays, vocab, length)
-    tied = len(tables) < 2
+    tied = table is not None and sum(a.shape[0] == table.shape[0] for a in arrays.values()) == 1
     total = sum(a.size for _, a in tree_flatten(model.parameters()))
     left = total - vocab * width * (1 if tied else 2) - positions * width - depth * 4 * width**2
     hidden = min(max(left // (2 * depth * width), width), 8 * width)
     return Shape(vocab, width, depth, int(hidden), positions, tied)
+
+
+def table_of(model: nn.Module, vocab: int) -> str | None:
+    """The path of the embedding of tokens: the smallest with a row for each; None where there is none."""
+    sizes = {n: m.weight.shape[0] for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
+    return min((n for n in sizes if sizes[n] >= vocab), key=lambda name: sizes[name], default=None)
 
 
 def _learned_positions(model: nn.Module, arrays: dict, vocab: int, length: int) -> int:
@@ -76,15 +84,13 @@ class PlainDecoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.tokens = nn.Embedding(shape.vocab, shape.width)
-        self.tokens.weight = mx.random.normal(self.tokens.weight.shape) * _START
         if shape.positions:
             self.places = nn.Embedding(shape.positions, shape.width)
-            self.places.weight = mx.random.normal(self.places.weight.shape) * _START
         self.blocks = [PlainBlock(shape) for _ in range(shape.depth)]
         self.norm = nn.RMSNorm(shape.width)
         if not shape.tied:
             self.head = nn.Linear(shape.width, shape.vocab, bias=False)
-            self.head.weight = mx.random.normal(self.head.weight.shape) * _START
+            self.head.weight = mx.random.normal(self.head.weight.shape) * _HEAD_START
 
     def __call__(self, tokens: mx.array) -> mx.array:
         """Logits [B, T, V] of tokens [B, T]."""
