@@ -115,11 +115,15 @@ def _in_one_line():
         raise click.UsageError(f"out of memory ({one_line(str(error))}): take less at a time.") from error
     except StoriesError as error:
         raise click.UsageError(str(error)) from error
+    except RuntimeError as error:
+        if "Symlink loop" not in str(error):  # of Path.resolve() before Python 3.13
+            raise
+        raise click.UsageError(one_line(str(error))) from error
     except OSError as error:
         if error.filename is None:
             raise
         # a path that cannot even be looked at: too long a name, a folder that may not be read
-        raise click.UsageError(f"{error.filename}: {error.strerror}.") from error
+        raise click.UsageError(one_line(f"{error.filename}: {error.strerror}.")) from error
 
 
 # What options are called elsewhere.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from mlxstories.cli import completion
+from mlxstories.cli import completion, supervision
 from mlxstories.cli.examined import Examined
 from mlxstories.cli.options import RUN_OR_FILE
 from mlxstories.cli.screen import Ladder
@@ -148,25 +149,35 @@ def command(
     given = tuple(part for part in (*rest, *arguments) if part is not None)
     examined = Examined(target, given, bool(module), steps, settings, fault)
     examined.refuse_what_makes_no_sense()
-    from mlxstories.cli.deep import after_climb
-    from mlxstories.errors import StoriesError
-    from mlxstories.ladder import diagnose
-    from mlxstories.ladder.time_limit import TimeLimitError, time_limit
-
-    if setup:
-        with time_limit(timeout):
-            examined.write_subject(setup)
-        return
     if follow:
         sys.exit(examined.follow(report))
     ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
+    if target is not None and supervision.wanted():
+        words = shlex.split(click.get_current_context().find_root().obj)[1:]
+        outcome = supervision.run(words, timeout)
+        if isinstance(outcome, int):
+            sys.exit(outcome)
+        ladder.console.show_cursor()  # a live table, which hides it, may have been cut off
+        diagnosis = _fallen(examined.name, outcome)
+        ladder.verdict(diagnosis, story=False)
+        _write(diagnosis, ladder, False, None, report, log, form)
+        sys.exit(1)
+    from mlxstories.cli.deep import after_climb
+    from mlxstories.errors import StoriesError
+    from mlxstories.ladder import diagnose
+    from mlxstories.ladder.time_limit import TimeLimitError
+
+    if setup:
+        with supervision.limited(timeout):
+            examined.write_subject(setup)
+        return
     with ExitStack() as stack:
         try:
-            with time_limit(timeout):
+            with supervision.limited(timeout):
                 subject, captured = examined.load(stack, ladder, seed)
         except TimeLimitError as error:
             raise StoriesError(f"{examined.name}: {error}; raise --timeout") from error
-        with ladder, time_limit(timeout):
+        with ladder, supervision.limited(timeout):
             diagnosis = diagnose(
                 subject, seed=seed, rungs=rungs or None, stories=stories, on_event=ladder.event
             )
@@ -181,6 +192,16 @@ def command(
         ladder.say(offer)
     _write(diagnosis, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
+
+
+def _fallen(name: str, how: str):
+    """The diagnosis of what ended, hung or broke the process that examined it."""
+    from mlxstories.findings import ERROR, Finding
+    from mlxstories.ladder.diagnosis import Diagnosis
+
+    fix = "run its parts by hand and mend what ends or holds up the process; if it is only slow, raise --timeout"
+    finding = Finding("subject-error", ERROR, "data", f"{name} {how}", fix=fix, where=name)
+    return Diagnosis(name, [finding], [], 0.0)
 
 
 def _write(diagnosis, ladder: Ladder, story: bool, export, report, log, form: str) -> None:
