@@ -34,6 +34,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 10,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,  # names of runs and arms are text
     "svg.hashsalt": "mlxstories",
     "pdf.fonttype": 42,
 }
