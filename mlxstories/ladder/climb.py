@@ -135,7 +135,9 @@ class _Climb:
             fix = "raise the time limit, or make steps and batches smaller"
             self.subject_fails(self.bench.fault(f"the climb is {error}", fix).draft, rung)
         except SystemExit as end:  # in a call whose exceptions a measurement takes for an answer
-            self.subject_fails(self.bench.fault(f"it called sys.exit({end.code!r})", "raise an error").draft, rung)
+            self.subject_fails(
+                self.bench.fault(f"it called sys.exit({end.code!r})", "raise an error").draft, rung
+            )
         rung.seconds = time.perf_counter() - begun
         only_skipped = bool(rung.checks) and all(line.status == SKIPPED for line in rung.checks)
         # No tick over a failed check.

@@ -59,6 +59,7 @@ FILES = [
     (json.dumps({f"k{i}": 1 for i in range(5000)}), "a.jsonl", "data show --data a.jsonl", "line 1"),
     (DEEP, "a.json", "compare --arms a.json", "a.json"),
     ('{"a": {"phase": 1' + DIGITS + "}}", "a.json", "compare --arms a.json", "a.json"),
+    ('{"\\u001b[31m": {}, "b": {}}', "a.json", "compare --arms a.json", "can be printed"),
     ("a = " + "[" * 20_000, "a.toml", "compare --arms a.toml", "a.toml"),
     (b"PAR1" + b"\xff" * 50 + b"PAR1", "a.parquet", "data show --data a.parquet", "a.parquet"),
     ("x=" + "(" * 5000, "a.py", "debug a.py:subject", "a.py"),
