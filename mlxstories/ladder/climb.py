@@ -133,13 +133,10 @@ class _Climb:
             for check in asked:
                 self.ask(check, rung)
         except SubjectFault as fault:
-            self.subject_fails(fault.draft, rung)
+            self.fails(fault.draft, rung, isinstance(fault.__cause__, TimeLimitError))
         except TimeLimitError as error:
             fix = "raise the time limit, or make steps and batches smaller"
-            draft = self.bench.fault(f"the climb is {error}", fix).draft
-            # A cause that was found before is not a consequence of the clock.
-            self.subject_fails(replace(draft, severity=WARNING) if self.errors else draft, rung)
-            self.out_of_time = True
+            self.fails(self.bench.fault(f"the climb is {error}", fix).draft, rung, True)
         rung.seconds = time.perf_counter() - begun
         only_skipped = bool(rung.checks) and all(line.status == SKIPPED for line in rung.checks)
         # No tick over a failed check.
@@ -166,6 +163,11 @@ class _Climb:
             return f"no {' and no '.join(missing)} given"
         first = next((code for code in self.errors if check.unless == ANY or code in check.unless), None)
         return f"{first} comes first" if first else ""
+
+    def fails(self, draft: Draft, rung: Rung, out_of_time: bool) -> None:
+        """The subject fails; a cause that was found before is not a consequence of the clock."""
+        self.out_of_time = out_of_time
+        self.subject_fails(replace(draft, severity=WARNING) if out_of_time and self.errors else draft, rung)
 
     def subject_fails(self, draft: Draft, rung: Rung) -> None:
         self.line(rung, Line("the subject runs", FAILED, draft.message))
