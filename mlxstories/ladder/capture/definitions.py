@@ -89,5 +89,8 @@ class _Until:
     def on_made(self, value, frame):
         """Not of interest."""
 
+    def on_compiled(self, listed, run):
+        return run()
+
     def on_note(self, text):
         """Not of interest."""

@@ -15,10 +15,10 @@ from mlx.optimizers import Optimizer
 from mlxstories.ladder.bench.optimizers import parts, read_rate
 from mlxstories.ladder.capture.copies import clone, leaves
 from mlxstories.ladder.capture.expressions import Making, making
-from mlxstories.ladder.capture.hooks import GradientCall
+from mlxstories.ladder.capture.hooks import GradientCall, Listed
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
-from mlxstories.ladder.capture.record import Forward, Seen, Update
+from mlxstories.ladder.capture.record import Compiled, Forward, Seen, Update
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.where.places import Line, stack
 
@@ -182,6 +182,19 @@ class Watcher:
             self.makings[id(value)] = making(value, frame)
         if isinstance(value, Optimizer):
             self._making.setdefault(id(value), stack(frame))
+
+    def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any:
+        before = self.updated
+        result = run()
+        if self.seen.compiled is None and self.updated > before and self.model is not None:
+            self.seen.compiled = Compiled(
+                model=listed.holds("inputs", self.model, self.model.state),
+                optimizer=listed.holds("inputs", self.optimizer, getattr(self.optimizer, "state", None)),
+                random=listed.holds("inputs", mx.random.state),
+                outputs=listed.outputs is not None,
+                line=listed.line,
+            )
+        return result
 
     def on_note(self, text: str) -> None:
         if text not in self.seen.notes:
