@@ -39,7 +39,7 @@ def _result(finding: Finding, rule: int) -> dict[str, Any]:
     }
     location: dict[str, Any] = {}
     where = finding.where
-    name = where.get("module") if isinstance(where, Place) else where
+    name = where.get("module") if isinstance(where, Place) else where and str(where)
     if isinstance(where, Place):
         artifact = {"uri": _uri(where.path)}
         location["physicalLocation"] = {"artifactLocation": artifact, "region": {"startLine": where["line"]}}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from mlxstories.findings import ERROR, Finding, fold
+from mlxstories.findings import ERROR, Finding, Place, fold
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
 from mlxstories.ladder.exchange.exchange import Exchange
@@ -46,7 +46,9 @@ def deepened(
     exchange = Exchange(bench, Clock(seconds), tell)
     with bench.protected():
         drafts, ended = _found(exchange)
-    findings = [Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, d.where) for d in drafts]
+    findings = [
+        Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)) for d in drafts
+    ]
     kept, folded = fold([*diagnosis.findings, *diagnosis.consequences, *findings])
     rung.seconds = time.perf_counter() - begun
     failed = any(f.severity == ERROR for f in findings)
@@ -63,6 +65,11 @@ def deepened(
         rungs=[*diagnosis.rungs, rung],
         seconds=diagnosis.seconds + rung.seconds,
     )
+
+
+def _placed(where):
+    """A site as a line of the user's code, where that is known."""
+    return Place(where) if where and "file" in where else where
 
 
 def _found(exchange: Exchange) -> tuple[list[Draft], str]:

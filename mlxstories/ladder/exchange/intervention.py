@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ class Site(dict):
     """``part`` of the setup and, where known, ``module``, ``file`` and ``line``."""
 
     def __str__(self) -> str:
-        inside = self.get("module", "")
-        place = f"{os.path.relpath(self['file'])}:{self['line']}" if "file" in self else ""
-        return ", ".join(word for word in (f"the {self['part']}", inside, place) if word)
+        return f"the {self['part']}" + (f", {self['module']}" if "module" in self else "")
 
     def __hash__(self) -> int:
         return hash(str(self))
