@@ -131,13 +131,12 @@ class Exchange:
 
     def own_model_by(self, rate: float, loss: Loss | None = None):
         """The subject's model, by the plain step and, unless another is given, the plain loss."""
-        loss = loss or partial(plain_loss, self.bench)
+        loss = loss or plain_loss
         return self.bench.model(), plain_optimizer(rate), plain_step(self.bench, loss)
 
     def plain_model_by(self, rate: float):
         """The plain decoder by plain step and plain loss."""
-        loss = partial(plain_loss, self.bench)
-        return PlainDecoder(self.shape), plain_optimizer(rate), plain_step(self.bench, loss)
+        return PlainDecoder(self.shape), plain_optimizer(rate), plain_step(self.bench, plain_loss)
 
     def _run(self, name: str, make: Callable) -> None:
         self.tell(name)
@@ -163,7 +162,7 @@ class Exchange:
         model = self.bench.model()
         model.eval()
         slopes = []
-        for loss in (self.bench.loss, partial(plain_loss, self.bench)):
+        for loss in (self.bench.loss, plain_loss):
             with self.bench.calling("loss"):
                 _, slope = nn.value_and_grad(model, lambda m, loss=loss: loss(m, batch))(model)
             slopes.append(np.concatenate([np.array(g).ravel() for _, g in tree_flatten(slope)]))

@@ -38,15 +38,6 @@ class Influence:
         return float(self.places[self.batch.mask > 0].mean())
 
     @property
-    def padding(self) -> tuple[int, ...]:
-        """Ids that the loss leaves out wherever they are the target, at the ends of rows."""
-        targets, real = self.batch.targets, self.batch.mask > 0
-        silent = real & ~self.places
-        ids = [int(i) for i in np.unique(targets[silent]) if not self.places[real & (targets == i)].any()]
-        tails = np.logical_and.accumulate((~self.places | ~real)[:, ::-1], axis=1)[:, ::-1]
-        return tuple(i for i in ids if i < 0 or tails[real & (targets == i)].mean() > 0.9)
-
-    @property
     def offset(self) -> tuple[int, float]:
         """By how much the ids asked for differ from the targets, most often, and how often."""
         at = self.places & (self.batch.mask > 0) & (self.batch.targets >= 0)

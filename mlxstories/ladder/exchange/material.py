@@ -1,4 +1,4 @@
-"""What every training of an exchange shares: the same batches in the same order, held-out rows, a convention."""
+"""What every training of an exchange shares: the same batches in the same order, and held-out rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
 from mlxstories.ladder.bench.short import rows
-from mlxstories.ladder.exchange.influence import influence
 
 _UPDATES, _FEWEST = 160, 60
 _WORK = (
@@ -23,32 +22,8 @@ _WORK = (
 _LOGIT = 600  # what a logit costs, in weights times tokens
 _HEAVY = 3_000_000  # logits of a batch from which it is cut
 _HELD = 48  # rows
-_TARGETS_ARE_INPUTS = 0.95  # share from which the loss is left to shift them
 _SPENT = 0.02  # of the peak, at which a schedule has ended
 _EVALUATED = 1_000_000  # logits held at once
-
-
-@dataclass(frozen=True)
-class Convention:
-    """Where a batch holds what is to be predicted.
-
-    Attributes:
-        shift: by how many places the loss shifts targets against logits, where the batch does not.
-        left_out: ids that stand for nothing to predict.
-    """
-
-    shift: int
-    left_out: tuple[int, ...]
-
-    def pairs(self, logits: mx.array, batch: HostBatch) -> tuple[mx.array, mx.array, mx.array]:
-        """Logits, targets and weights, each for the places that are asked for."""
-        targets, weights = batch.targets, (batch.mask > 0) & (batch.targets >= 0)
-        for token in self.left_out:
-            weights = weights & (targets != token)
-        length = targets.shape[1] - self.shift
-        targets, weights = targets[:, self.shift :], weights[:, self.shift :]
-        targets = np.where(weights, targets, 0).astype(np.int32)
-        return logits[:, :length], mx.array(targets), mx.array(weights.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -58,12 +33,10 @@ class Material:
     Attributes:
         batches: in the order of training, as many as there are updates.
         held: rows that are measured; validation rows where there are any.
-        convention: of the targets.
     """
 
     batches: list[HostBatch]
     held: HostBatch
-    convention: Convention
 
     @property
     def updates(self) -> int:
@@ -89,7 +62,7 @@ def material(bench: Bench) -> Material:
     updates = _updates(bench, found[0].inputs.size)
     if len(found) < updates and epoch.complete:
         found = found + second_epoch(bench).batches if val is not None else found
-    return Material([found[i % len(found)] for i in range(updates)], held, _convention(bench, found))
+    return Material([found[i % len(found)] for i in range(updates)], held)
 
 
 def _updates(bench: Bench, tokens: int) -> int:
@@ -104,14 +77,6 @@ def _updates(bench: Bench, tokens: int) -> int:
         # A schedule that ends before all data were seen once is taken as it is.
         updates = min(updates, end) if end >= epoch else updates
     return updates
-
-
-def _convention(bench: Bench, found: list[HostBatch]) -> Convention:
-    real = [batch.mask > 0 for batch in found[:8]]
-    same = [(b.inputs == b.targets)[m] for b, m in zip(found, real, strict=False)]
-    shift = int(np.concatenate(same).mean() > _TARGETS_ARE_INPUTS)
-    reached = influence(bench)
-    return Convention(shift, reached.padding if reached is not None else ())
 
 
 @dataclass(frozen=True)
@@ -139,25 +104,30 @@ class Measured:
 
 def held_out(bench: Bench, model: nn.Module) -> Measured:
     """Our own measure of a model, in evaluation mode; the mode is put back."""
-    found, training = material(bench), model.training
-    held, nats, tokens = found.held, [], []
+    held, training = material(bench).held, model.training
+    nats, tokens = [], []
     model.eval()
     rows = max(1, _EVALUATED // (held.shape[1] * bench.subject.vocab_size))
     for start in range(0, held.shape[0], rows):
         part = held.rows(slice(start, start + rows))
         logits = bench.logits(model, np.maximum(part.inputs, 0))
-        logits, targets, weights = found.convention.pairs(logits, part)
-        losses, _ = token_losses(logits, targets)
+        losses, weights = _losses(logits, part)
         nats.append(np.array((losses * weights).sum(1)))
         tokens.append(np.array(weights.sum(1)))
     model.train(training)
     return Measured(np.concatenate(nats), np.concatenate(tokens))
 
 
-def plain_loss(bench: Bench, model: nn.Module, batch: HostBatch) -> mx.array:
-    """Mean cross-entropy of what is to be predicted, by the subject's convention: the loss known to be sound."""
+def plain_loss(model: nn.Module, batch: HostBatch) -> mx.array:
+    """Mean cross-entropy of what is to be predicted, with the mask alone: the loss known to be sound."""
     out = model(mx.array(np.maximum(batch.inputs, 0).astype(np.int32)))
     out = (out[0] if isinstance(out, (tuple, list)) else out).astype(mx.float32)
-    logits, targets, weights = material(bench).convention.pairs(out, batch)
-    losses, _ = token_losses(logits, targets)
+    losses, weights = _losses(out, batch)
     return (losses * weights).sum() / mx.maximum(weights.sum(), 1)
+
+
+def _losses(logits: mx.array, batch: HostBatch) -> tuple[mx.array, mx.array]:
+    """Cross-entropies in nats, and weights of 1 where there is something to predict; [B, T] each."""
+    weights = (batch.mask > 0) & (batch.targets >= 0)
+    losses, _ = token_losses(logits, mx.array(np.where(weights, batch.targets, 0).astype(np.int32)))
+    return losses, mx.array(weights.astype(np.float32))
