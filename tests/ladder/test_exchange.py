@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -267,8 +268,6 @@ def subject():
 
 
 def test_the_command_writes_the_finding_and_draws_the_curves(tmp_path):
-    from pathlib import Path
-
     file = tmp_path / "setup.py"
     file.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
     told = ["--rung", "data", "--deep", "--json", str(tmp_path / "out.json"), "--export", str(tmp_path / "f")]
@@ -279,3 +278,36 @@ def test_the_command_writes_the_finding_and_draws_the_curves(tmp_path):
     assert (found["code"], found["where"]["part"], found["where"]["line"]) == ("behind-reference", "loss", 7)
     assert report["rungs"][-1]["name"] == "exchange"
     assert (tmp_path / "f" / "exchange.png").is_file()
+
+
+LOOP = """
+import sys
+sys.path.insert(0, {here!r})
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from tiny import Tiny, V, batches
+
+model, optimizer = Tiny(), optim.AdamW(1e-2, bias_correction=True)
+
+def loss(model, inputs, targets):
+    return nn.losses.cross_entropy(model(inputs), (targets + 1) % V).mean()
+
+step = nn.value_and_grad(model, loss)
+for epoch in range(50):
+    for batch in batches(epoch, 40):
+        value, slope = step(model, batch.inputs, batch.targets)
+        optimizer.update(model, slope)
+        mx.eval(model.parameters(), optimizer.state)
+"""
+
+
+def test_a_training_script_is_exchanged_as_it_is(tmp_path):
+    file = tmp_path / "train.py"
+    file.write_text(LOOP.format(here=str(Path(__file__).parent)))
+    told = ["--rung", "data", "--deep", "--json", str(tmp_path / "out.json")]
+    result = CliRunner().invoke(main, ["debug", str(file), *told])
+    assert result.exit_code == 1, result.output
+    report = json.loads((tmp_path / "out.json").read_text())
+    found = next(f for f in report["findings"] if f["severity"] == "error")
+    assert (found["code"], found["evidence"]["part"]) == ("behind-reference", "loss")

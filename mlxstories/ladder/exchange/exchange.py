@@ -25,8 +25,11 @@ from mlxstories.ladder.exchange.run import (
 
 AS_IS, STEP, LOSS, ALL = "as it is", "plain step", "plain step and loss", "all plain"
 
-_RATES = (1e-3, 3e-3)  # that a reference may have, for streams of up to 128
-_WIDE = 128
+_RATES = (
+    1e-3,
+    3e-3,
+)  # that a reference may have at a width of 64, and inversely for others (Yang et al. 2022)
+_USUAL_WIDTH = 64
 _RACED = 0.25  # of the updates, after which the better rate goes on alone
 _NEAR = 0.02  # a gap of less says that both parts between are sound
 _SEED_NOISE = 0.006  # of the loss: what another seed of the first weights moves it, measured on sound setups
@@ -146,7 +149,7 @@ class Exchange:
         """At several rates for a while, then on with the best of them."""
         self.tell(name)
         width = shape_of(self.bench.model(), self.bench.subject.vocab_size, self._length()).width
-        rates = [rate * min(1.0, _WIDE / width) for rate in _RATES]
+        rates = [rate * _USUAL_WIDTH / width for rate in _RATES]
         runs = {r: Run(self.bench, name, partial(make, r), self.clock).advance(_RACED) for r in rates}
         best = min(runs, key=lambda rate: runs[rate].loss)
         if name == LOSS:

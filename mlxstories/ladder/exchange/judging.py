@@ -22,7 +22,7 @@ LIMITS = {
         0.03, "of the loss, behind the exchange of step or loss, with a change inside that closes it"
     ),
     "model": Limit(0.035, "of the loss, behind a plain model, from which its inside is searched"),
-    "thin": Limit(0.10, "of the loss, behind a plain model, without a change inside that closes it"),
+    "thin": Limit(0.05, "of the loss, behind a plain model, without a change inside that closes it"),
     "helps": Limit(0.03, "of the loss, lower end of what a change inside takes away"),
     "closes": Limit(0.5, "of the gap that a change inside closes"),
     "ahead": Limit(0.15, "of the loss, ahead of a plain model"),
@@ -144,7 +144,7 @@ def _behind(
 ) -> Draft:
     """An error: the exchange, or a change inside the part, takes the loss away."""
     plain = {"step": "a plain step", "loss": "a plain loss", "model": "a plain decoder of this size"}[part]
-    evidence = _evidence(exchange, before, after, between)
+    evidence = {"part": part, **_evidence(exchange, before, after, between)}
     subject = exchange.bench.subject
     site = site_of(part, {"step": subject.train_step, "loss": subject.loss}.get(part))
     if proof is None:
