@@ -19,7 +19,6 @@ UNPLANTED = {
     "repetition-loop": "a note on greedy text",
     "behind-reference": "named by --deep alone, which tests/ladder/test_exchange.py tries",
     "ahead-of-reference": "named by --deep alone, for what the climb does not know",
-    "extreme-constants": "named by repair, from the constants, and by no check",
 }
 
 # The rung that names a fault, where an earlier one knows the cause by another sign.
