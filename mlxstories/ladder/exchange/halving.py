@@ -55,7 +55,9 @@ def best_in_model(exchange: Exchange) -> Proof | None:
         change.model(model)
         return model, optimizer, step
 
-    changes = for_model(exchange.bench.model(), exchange.bench.subject.vocab_size)
+    model = exchange.bench.model()
+    with exchange.bench.calling("looking for changes inside the model"):
+        changes = for_model(model, exchange.bench.subject.vocab_size)
     return _race(exchange, changes, make, exchange.own)
 
 

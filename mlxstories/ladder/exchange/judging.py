@@ -104,6 +104,8 @@ def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
 
 
 def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
+    if not math.isfinite(exchange.own.loss):
+        return []  # the climb says why
     between = exchange.model_gap
     if limits.model.above(between.share):
         return _model_behind(exchange, between, limits)

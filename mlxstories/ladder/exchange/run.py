@@ -93,7 +93,8 @@ class Run:
 
     def _begin(self) -> None:
         self.bench.seed_all(self.bench.seed)
-        model, optimizer, step = self.make()
+        with self.bench.calling(f"building the setup {self.name!r}"):
+            model, optimizer, step = self.make()
         self._keep(model, optimizer, step)
         self._measure(model, 0)
 
