@@ -10,6 +10,7 @@ from mlxstories.ladder.exchange.exchange import AS_IS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_model import for_model
 from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
+from mlxstories.ladder.exchange.parts import for_parts
 from mlxstories.ladder.exchange.run import Run, own_step
 
 _ROUNDS = ((0.25, None), (0.5, 4), (1.0, 2))
@@ -58,6 +59,7 @@ def best_in_model(exchange: Exchange) -> Proof | None:
     model = exchange.bench.model()
     with exchange.bench.calling("looking for changes inside the model"):
         changes = for_model(model, exchange.bench.subject.vocab_size)
+        changes += for_parts(exchange.bench, exchange.shape) if exchange.shape else []
     return _race(exchange, changes, make, exchange.own)
 
 

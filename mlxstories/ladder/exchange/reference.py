@@ -103,26 +103,47 @@ class PlainDecoder(nn.Module):
         return self.tokens.as_linear(x) if self.shape.tied else self.head(x)
 
 
-class PlainBlock(nn.Module):
-    """Attention and feed-forward, each added to what came in."""
+class PlainAttention(nn.Module):
+    """Causal attention of several heads; rotated where no positions were learned."""
 
     def __init__(self, shape: Shape):
         super().__init__()
         width, self.heads = shape.width, shape.heads
-        self.first, self.second = nn.RMSNorm(width), nn.RMSNorm(width)
         self.joint = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.up, self.down = nn.Linear(width, shape.hidden), nn.Linear(shape.hidden, width)
         self.rotate = None if shape.positions else nn.RoPE((width // self.heads) // 2 * 2)
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, *_, **__) -> mx.array:
         rows, length, width = x.shape
-        joint = self.joint(self.first(x)).reshape(rows, length, 3, self.heads, -1)
+        joint = self.joint(x).reshape(rows, length, 3, self.heads, -1)
         queries, keys, values = joint.transpose(2, 0, 3, 1, 4)
         if self.rotate is not None:
             queries, keys = self.rotate(queries), self.rotate(keys)
         mixed = mx.fast.scaled_dot_product_attention(
             queries, keys, values, scale=queries.shape[-1] ** -0.5, mask="causal"
         )
-        x = x + self.out(mixed.swapaxes(1, 2).reshape(rows, length, width))
-        return x + self.down(nn.gelu(self.up(self.second(x))))
+        return self.out(mixed.swapaxes(1, 2).reshape(rows, length, width))
+
+
+class PlainFeedForward(nn.Module):
+    """Two matrices with GELU between them."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.up, self.down = nn.Linear(shape.width, shape.hidden), nn.Linear(shape.hidden, shape.width)
+
+    def __call__(self, x: mx.array, *_, **__) -> mx.array:
+        return self.down(nn.gelu(self.up(x)))
+
+
+class PlainBlock(nn.Module):
+    """Attention and feed-forward, each added to what came in."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.first, self.second = nn.RMSNorm(shape.width), nn.RMSNorm(shape.width)
+        self.attention, self.feed_forward = PlainAttention(shape), PlainFeedForward(shape)
+
+    def __call__(self, x: mx.array, *_, **__) -> mx.array:
+        x = x + self.attention(self.first(x))
+        return x + self.feed_forward(self.second(x))
