@@ -11,13 +11,13 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from mlxstories.batch import Batch
+from mlxstories.data.tokenizer import MASK
 from mlxstories.faults.fault import Faults, change, minimising, shape
 from mlxstories.faults.leaks import ByHand, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import mean_nats, stepping
 from mlxstories.faults.recipe import Recipe
 from mlxstories.model import ModelConfig, Transformer
-from mlxstories.model.layers import FeedForward
 
 FAULTS = Faults("wiring")
 
@@ -57,11 +57,16 @@ def squaring_norms(model: Transformer, config: ModelConfig) -> None:
         block.attention_norm, block.feed_forward_norm = SquaringNorm(config.dim), SquaringNorm(config.dim)
 
 
-class Linear(FeedForward):
-    """Forgets the activation."""
+class Linear(nn.Module):
+    """A feed-forward layer that forgets its activation."""
 
-    def activated(self, *widened):
-        return widened[0]
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.up = nn.Linear(config.dim, config.hidden, bias=False)
+        self.down = nn.Linear(config.hidden, config.dim, bias=False)
+
+    def __call__(self, x):
+        return self.down(self.up(x))
 
 
 class Adapted(nn.Module):
@@ -89,6 +94,15 @@ def head_of_the_embedding(model: Transformer, config: ModelConfig) -> None:
 
 def in_bfloat16(model: Transformer, config: ModelConfig) -> None:
     model.set_dtype(mx.bfloat16)
+
+
+def decode_anew(model, prompt, n):
+    """Greedy, the whole text again for each token."""
+    model.eval()
+    ids = list(prompt)
+    for _ in range(min(n, model.config.context - len(ids))):
+        ids.append(int(mx.argmax(model(mx.array([ids]))[0, -1]).item()))
+    return ids[len(prompt) :]
 
 
 def one_id_lower(model: nn.Module, batch: Batch) -> mx.array:
@@ -137,8 +151,11 @@ FAULTS.add(
     "mask-of-float32",
     "precision-promoted",
     "a model of bfloat16 whose mask is float32",
-    lambda recipe: rebuilt(in_bfloat16)(
-        rebuilt(lambda model, config: each_attention(model, config, MaskOfFloat32))(recipe)
+    lambda recipe: replace(
+        rebuilt(in_bfloat16)(
+            rebuilt(lambda model, config: each_attention(model, config, MaskOfFloat32))(recipe)
+        ),
+        generate=decode_anew,
     ),
     severity="warning",
 )
@@ -260,9 +277,10 @@ def line_over(updates: int):
 
 
 def end_masked(batch: Batch) -> Batch:
-    """The mask ends one cell early in rows that have room for padding."""
+    """Padding has an id of its own, and the mask ends one cell early."""
     following = mx.concatenate([batch.mask[:, 1:], mx.zeros_like(batch.mask[:, :1])], axis=1)
-    return batch._replace(mask=batch.mask * following)
+    inputs, targets = (mx.where(batch.mask > 0, ids, MASK) for ids in (batch.inputs, batch.targets))
+    return Batch(inputs, targets, batch.mask * following)
 
 
 FAULTS.add(
@@ -289,4 +307,9 @@ FAULTS.add(
     "the rate falls to 0 within 40 updates, a third of an epoch",
     line_over(40),
 )
-FAULTS.add("end-masked", "end-never-trained", "the mask ends one cell early", change(collate=end_masked))
+FAULTS.add(
+    "end-masked",
+    "end-never-trained",
+    "the mask ends one cell early, before the end token",
+    change(collate=end_masked),
+)

@@ -19,11 +19,11 @@ class Ends:
     """The masked tails of the rows of the first epoch.
 
     Attributes:
-        rows: with a masked tail after real cells.
+        rows: with a masked tail of two cells or more after real ones; a single one may cut a text that goes on.
         share: of all rows.
         first: the commonest target right after the last real one.
         first_share: of those rows.
-        fill: the commonest target of the rest of the tails, None where tails are one cell long.
+        fill: the commonest target of the rest of the tails.
         last_share: share of those rows whose last real target is the commonest one.
         real: ids among the real targets.
         eos: the end token that the tokenizer names, if any.
@@ -33,7 +33,7 @@ class Ends:
     share: float
     first: int
     first_share: float
-    fill: int | None
+    fill: int
     last_share: float
     real: frozenset[int]
     eos: int | None
@@ -52,7 +52,7 @@ def ends(bench: Bench) -> Ends | None:
         real |= set(np.unique(batch.targets[batch.mask > 0]).tolist())
         for targets, mask in zip(batch.targets, batch.mask > 0, strict=True):
             places = np.flatnonzero(mask)
-            if len(places) and places[-1] + 1 < len(targets):
+            if len(places) and places[-1] + 2 < len(targets):
                 last[int(targets[places[-1]])] += 1
                 first[int(targets[places[-1] + 1])] += 1
                 rest.update(targets[places[-1] + 2 :].tolist())
@@ -60,7 +60,7 @@ def ends(bench: Bench) -> Ends | None:
     if not rows:
         return None
     token, count = first.most_common(1)[0]
-    fill = rest.most_common(1)[0][0] if rest else None
+    fill = rest.most_common(1)[0][0]
     return Ends(
         rows,
         rows / every,

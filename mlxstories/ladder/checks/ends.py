@@ -22,7 +22,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
     ),
     rows=Limit(16, "rows with a masked tail"),
     share=Limit(0.5, "of all rows"),
-    same=Limit(0.95, "of the rows with a masked tail"),
+    same=Limit(0.8, "of the rows with a masked tail; pieces of long texts have no end"),
     alike=Limit(0.6, "of the rows with a masked tail, whose last real target is the same"),
 )
 def end_trained(bench: Bench, limits: Gauges) -> Verdict:
@@ -59,7 +59,7 @@ def _untold(found: Ends, limits: Gauges) -> tuple[int, str] | None:
     same = limits.same.below(found.first_share)
     if not same and found.first not in found.real:
         where = f"in {found.first_share:.0%} of the rows the first masked target is id {found.first}"
-        if found.fill is not None and found.fill != found.first:
+        if found.fill != found.first:
             return found.first, f"{where}, other ids fill the rest"
         if found.first == found.eos:
             return found.first, f"{where}, the tokenizer's end token, which fills the rest as well"
