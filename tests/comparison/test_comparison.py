@@ -95,6 +95,14 @@ def test_holms_own_steps():
     assert [one.verdict for one in together(found)] == ["better", "undecided", "undecided"]
 
 
+@pytest.mark.parametrize(("effect", "seeds"), [(0.5, 34), (0.8, 15), (1.0, 10), (1.5, 6)])
+def test_seeds_to_decide_are_those_of_published_tables(effect, seeds):
+    """Two-sided t test of one sample at 5 % with 80 % power, as G*Power 3.1 and statsmodels give them."""
+    draws = np.array([-1.0, 1.0]) / 2**0.5  # a standard deviation of 1
+    assert seeds_to_decide(draws + effect) == seeds
+    assert seeds_to_decide([0.3, 0.3]) == 2 and seeds_to_decide([1.0]) is None
+
+
 def test_seeds_to_decide_have_the_power_that_is_promised():
     rng = np.random.default_rng(1)
     differences = np.array([0.2, -0.9, 1.4, 0.7, 0.4, 1.1])
