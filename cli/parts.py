@@ -21,6 +21,7 @@ _OF_THE_MODEL = (
     "context",
     "tied",
     "qk_norm",
+    "mixing",
     "across_stories",
     "tokenizer",
     "vocab_size",
@@ -97,7 +98,7 @@ def parts(
         return Parts(dataset, shape, phase, config, known.weights, known.origin)
     dataset = load_dataset(dataclasses.replace(data, **tokens), texts=texts)
     separator = None if model.pop("across_stories") else END
-    ours = {"qk_norm": phase.qk_norm, "separator": separator}
+    ours = {**phase.parts(model.get("arch", "decoder")), "separator": separator}
     shape = shaped(model.pop("size"), dataset.tokenizer.vocab_size, model, ours)
     return Parts(dataset, shape, phase, config)
 
