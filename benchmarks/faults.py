@@ -88,6 +88,8 @@ def diagnosed(kind: str, name: str, seed: int) -> Result:
         group, expected, subject = "healthy", None, HEALTHY[name](seed)
     diagnosis = diagnose(subject, seed=seed)
     errors = [finding for finding in diagnosis.findings if finding.severity == "error"]
+    if not errors and kind == "fault" and FAULTS[name].severity == "warning":
+        errors = [finding for finding in diagnosis.findings if finding.code == expected]
     first = errors[0] if errors else None
     return Result(
         name=name,

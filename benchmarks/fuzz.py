@@ -33,7 +33,7 @@ import hypothesis
 import pyarrow
 import pyarrow.parquet
 from click.testing import CliRunner
-from hostile import NUMBERS, TABLES, TEXTS, among_good_ones
+from hostile import NAMES, NUMBERS, TABLES, TEXTS, among_good_ones
 from hypothesis import strategies as st
 from mangling import JUNK, mangled, mangled_json, spoiled
 from sandbox import Sandbox
@@ -332,8 +332,22 @@ def command_line(draw, box: Sandbox) -> None:
             arguments.append(draw(st.sampled_from(_WORDS)))
     if "tinystories" in arguments:
         return
-    result = CliRunner().invoke(cli, [*path, *arguments])
-    where = f"{[*path, *arguments]}: {result.output[-500:]}"
+    _invoke([*path, *arguments])
+
+
+def names(draw, box: Sandbox) -> None:
+    """Figures and reports of a run by any name."""
+    run, name = box.run({}), draw(NAMES)
+    if 0 < len(name) < 200 and name not in ("..", "no such run") and "/" not in name:
+        run.path.rename(run.path.with_name(name))
+    command, place = draw(st.sampled_from([("plot", "--export"), ("report", "--to")]))
+    _invoke([command, "--runs", str(box.target), place, str(box.target / "out"), "--", name])
+
+
+def _invoke(words: list[str]) -> None:
+    """Run a command, which must end well or in one line of error."""
+    result = CliRunner().invoke(cli, words)
+    where = f"{words}: {result.output[-500:]}"
     assert result.exception is None or isinstance(result.exception, SystemExit), where
     assert result.exit_code in (0, 1, 2) and "Traceback" not in result.output, where
     if result.exit_code == 2:
@@ -361,6 +375,7 @@ AREAS: dict[str, Callable] = {
         sealed_checkpoints,
         links,
         odd_files,
+        names,
         command_line,
     )
 }

@@ -32,3 +32,12 @@ TABLES = st.one_of(
     st.integers(100, 3000).map(lambda count: [f"column {i}" for i in range(count)]),
     st.lists(st.text(max_size=2000), min_size=1, max_size=3),
 ).map(lambda names: pyarrow.table([pyarrow.array(["One.", "Two."])] * len(names), names=names))
+
+# Names of runs: mathematics to matplotlib, markup to a browser, commands to a terminal, and some that no run has.
+NAMES = st.one_of(
+    st.sampled_from(
+        ["$\\frac{x$", "_x", "<b onclick=alert(1)>", "{{ 7 * 7 }}", "\x1b[2J", "\u202egnp", "a\nb"]
+    ),
+    st.text("$\\_^{}<>&%#", min_size=1, max_size=20),
+    st.sampled_from(["", "..", "../outside", "x" * 300, "no such run"]),
+)

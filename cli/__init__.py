@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import functools
 import importlib
+import io
 import os
 import platform
 import shlex
@@ -11,6 +14,8 @@ import sys
 import time
 
 import click
+
+from mlxstories.errors import meant
 
 COMMANDS = (
     "tour",
@@ -40,6 +45,16 @@ class _Commands(click.Group):
         ctx.obj = shlex.join(["mlxstories", *args])  # the command as typed, for what records it
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx, args):
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if args and not args[0].startswith("-"):
+                raise click.UsageError(
+                    f"there is no command {args[0]!r}.{meant(args[0], COMMANDS)}", ctx
+                ) from error
+            raise
+
     def list_commands(self, ctx):
         return list(COMMANDS)
 
@@ -56,14 +71,23 @@ class _Commands(click.Group):
     def invoke(self, ctx):
         try:
             _on_apple_silicon_if_on_a_mac()
+            _never_fail_to_print()
             with _in_one_line():
                 return super().invoke(ctx)
-        except click.UsageError:
+        except click.UsageError as error:
+            error.show = functools.partial(_show, error)
             if os.environ.get("MLX_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) != "0":
                 from mlxstories.distributed.group import HEAD_START
 
                 time.sleep(HEAD_START)  # a launcher gave all the same command
             raise
+
+
+def _never_fail_to_print() -> None:
+    """What a terminal's encoding has no sign for is printed as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")
 
 
 def _on_apple_silicon_if_on_a_mac() -> None:
@@ -84,16 +108,56 @@ def _in_one_line():
         yield
     except click.UsageError as error:
         error.message = one_line(error.message)
+        if isinstance(error, click.NoSuchOption):
+            error.possibilities = _like(error)
         raise
     except MemoryError as error:
         raise click.UsageError(f"out of memory ({one_line(str(error))}): take less at a time.") from error
     except StoriesError as error:
         raise click.UsageError(str(error)) from error
+    except RuntimeError as error:
+        if "Symlink loop" not in str(error):  # of Path.resolve() before Python 3.13
+            raise
+        raise click.UsageError(one_line(str(error))) from error
     except OSError as error:
         if error.filename is None:
             raise
         # a path that cannot even be looked at: too long a name, a folder that may not be read
-        raise click.UsageError(f"{error.filename}: {error.strerror}.") from error
+        raise click.UsageError(one_line(f"{error.filename}: {error.strerror}.")) from error
+
+
+# What options are called elsewhere.
+_ELSEWHERE = {
+    "--batch": "--batch-size",
+    "--context-length": "--context",
+    "--d-model": "--dim",
+    "--dataset": "--data",
+    "--learning-rate": "--lr",
+    "--max-length": "--max-tokens",
+    "--n-layers": "--layers",
+    "--optimiser": "--optimizer",
+    "--output": "--to",
+    "--temp": "--temperature",
+    "--vocabulary": "--vocab-size",
+    "--wd": "--weight-decay",
+}
+
+
+def _like(error: click.NoSuchOption) -> list[str]:
+    """The option of the command that was probably meant."""
+    known = [] if error.ctx is None else [name for p in error.ctx.command.params for name in p.opts]
+    elsewhere = _ELSEWHERE.get(error.option_name)
+    return [elsewhere] if elsewhere in known else difflib.get_close_matches(error.option_name, known, 1, 0.7)
+
+
+def _show(error: click.UsageError, file=None) -> None:
+    """As click does, with the word Error in colour at a terminal."""
+    text = io.StringIO()
+    click.UsageError.show(error, file=text)
+    usage, word, rest = text.getvalue().partition("Error:")
+    plain = "NO_COLOR" in os.environ
+    word = word if plain else click.style(word, fg="red", bold=True)
+    click.echo(f"{usage}{word}{rest}", file=file, err=file is None, nl=False)
 
 
 # Help must not import the commands, which import MLX, so their one-line summaries stand here.

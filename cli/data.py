@@ -140,12 +140,16 @@ def stats(data, as_json):
     """Report on a corpus: stories, tokens, vocabulary, unknown words, duplicates, floor."""
     import json
 
-    from mlxstories.data.dataset import load_dataset
+    from mlxstories.data.dataset import is_prepared, load_dataset
+    from mlxstories.data.folder import remarks
 
     dataset = load_dataset(data)
     if as_json:
         click.echo(json.dumps(dataset.report, indent=2, ensure_ascii=False))
         return
+    if isinstance(data.source, tuple) and not is_prepared(data):
+        for remark in remarks(data.source):
+            click.echo(f"{remark}.")
     report = dataset.report
     source = report["source"] if isinstance(report["source"], str) else ", ".join(report["source"])
     click.echo(f"{source}: {report['vocabulary']:,} {report['tokenizer']} tokens in the vocabulary")

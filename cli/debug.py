@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
+from mlxstories.cli import completion, supervision
+from mlxstories.cli.examined import Examined
 from mlxstories.cli.options import RUN_OR_FILE
 from mlxstories.cli.screen import Ladder
 from mlxstories.cli.types import Number, Place
-from mlxstories.cli.written import write_report
+from mlxstories.cli.written import write_json
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
@@ -38,7 +41,11 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
 )
 @click.option(
-    "--break", "fault", metavar="FAULT", help="Plant a fault in the built-in recipe; `list` shows all."
+    "--break",
+    "fault",
+    metavar="FAULT",
+    help="Plant a fault in the built-in recipe; `list` shows all.",
+    shell_complete=completion.among(completion.faults),
 )
 @click.option(
     "--rung",
@@ -68,13 +75,65 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     help="Write a figure for each rung that has one.",
 )
 @click.option(
+    "--checks", "every", is_flag=True, help="List every check; of those skipped, what lets them be asked."
+)
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Then exchange model, loss and step for plain ones, train each, and say which helps.",
+)
+@click.option(
     "--timeout",
     default=300.0,
     show_default=True,
     type=Number(0.1),
     help="Seconds after which the climb is given up.",
 )
-def command(file, arguments, module, steps, settings, stories, fault, rungs, seed, report, export, timeout):
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "github"]),
+    default="text",
+    show_default=True,
+    help="With github, findings are annotations of a workflow too.",
+)
+@click.option(
+    "--sarif",
+    "log",
+    type=Place(allow_dash=True, resolve_path=True),
+    metavar="PATH",
+    help="Write the findings as SARIF 2.1.0; `-` is standard output.",
+)
+@click.option(
+    "--write-subject",
+    "setup",
+    type=Place(resolve_path=True),
+    metavar="PATH",
+    help="Write a file with subject() from what was captured of a script, gaps marked, and stop.",
+)
+@click.option(
+    "--follow", is_flag=True, help="Run the script to its end, with the cheap checks of a watch on."
+)
+def command(
+    file,
+    arguments,
+    module,
+    steps,
+    settings,
+    stories,
+    fault,
+    rungs,
+    seed,
+    report,
+    export,
+    every,
+    deep,
+    timeout,
+    form,
+    log,
+    setup,
+    follow,
+):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
     FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject; one that does not is a training
@@ -86,87 +145,83 @@ def command(file, arguments, module, steps, settings, stories, fault, rungs, see
     if fault == "list":
         list_faults()
         return
-    if module is not None:
-        arguments = ([file] if file is not None else []) + list(arguments)
-        file = module
-    if file and fault:
-        raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
-    if (arguments or settings) and not (module or _is_script(file)):
-        raise click.UsageError(f"{file}: takes no arguments and no --set, since it is no training script")
+    target, *rest = (module, file) if module else (file,)
+    given = tuple(part for part in (*rest, *arguments) if part is not None)
+    examined = Examined(target, given, bool(module), steps, settings, fault)
+    examined.refuse_what_makes_no_sense()
+    if follow:
+        sys.exit(examined.follow(report))
+    ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
+    if target is not None and supervision.wanted():
+        words = shlex.split(click.get_current_context().find_root().obj)[1:]
+        outcome = supervision.run(words, timeout)
+        if isinstance(outcome, int):
+            sys.exit(outcome)
+        ladder.console.show_cursor()  # a live table, which hides it, may have been cut off
+        diagnosis = _fallen(examined.name, outcome)
+        ladder.verdict(diagnosis, story=False)
+        _write(diagnosis, ladder, False, None, report, log, form)
+        sys.exit(1)
+    from mlxstories.cli.deep import after_climb
     from mlxstories.errors import StoriesError
-    from mlxstories.faults.recipe import built_in
     from mlxstories.ladder import diagnose
-    from mlxstories.ladder.time_limit import TimeLimitError, time_limit
+    from mlxstories.ladder.time_limit import TimeLimitError
 
-    ladder = Ladder(sys.stderr if report == Path("-") else sys.stdout)
-    with ExitStack() as script:
+    if setup:
+        with supervision.limited(timeout):
+            examined.write_subject(setup)
+        return
+    with ExitStack() as stack:
         try:
-            with time_limit(timeout):
-                if module or _is_script(file):
-                    subject, captured = _captured(
-                        script, ladder, file, arguments, bool(module), steps, settings
-                    )
-                else:
-                    subject, captured = (
-                        _subject(file, seed) if file else built_in(seed=seed, fault=fault),
-                        None,
-                    )
+            with supervision.limited(timeout):
+                subject, captured = examined.load(stack, ladder, seed)
         except TimeLimitError as error:
-            raise StoriesError(f"{file or 'the built-in recipe'}: {error}; raise --timeout") from error
-        with ladder, time_limit(timeout):
+            raise StoriesError(f"{examined.name}: {error}; raise --timeout") from error
+        with ladder, supervision.limited(timeout):
             diagnosis = diagnose(
                 subject, seed=seed, rungs=rungs or None, stories=stories, on_event=ladder.event
             )
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
-    ladder.verdict(diagnosis, story=file is None and stories == 4)
+        diagnosis, offer = after_climb(diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs)
+    story = target is None and stories == 4
+    if every:
+        ladder.checks(diagnosis)
+    ladder.verdict(diagnosis, story=story)
+    if offer:
+        ladder.say(offer)
+    _write(diagnosis, ladder, story, export, report, log, form)
+    sys.exit(0 if diagnosis.healthy else 1)
+
+
+def _fallen(name: str, how: str):
+    """The diagnosis of what ended, hung or broke the process that examined it."""
+    from mlxstories.findings import ERROR, Finding
+    from mlxstories.ladder.diagnosis import Diagnosis
+
+    fix = "run its parts by hand and mend what ends or holds up the process; if it is only slow, raise --timeout"
+    finding = Finding("subject-error", ERROR, "data", f"{name} {how}", fix=fix, where=name)
+    return Diagnosis(name, [finding], [], 0.0)
+
+
+def _write(diagnosis, ladder: Ladder, story: bool, export, report, log, form: str) -> None:
+    """What was asked for besides the screen."""
+    from mlxstories.findings.github import github_lines
+    from mlxstories.findings.sarif import sarif
+
     if export:
         from mlxstories.plots.ladder import figures
         from mlxstories.plots.style import save
 
-        for name, figure in figures(diagnosis, story=file is None and stories == 4).items():
+        for name, figure in figures(diagnosis, story=story).items():
             ladder.say(str(save(figure, export / f"{name}.png")))
     if report:
-        write_report(diagnosis.to_dict(), report)
-    sys.exit(0 if diagnosis.healthy else 1)
-
-
-def _is_script(file: str | None) -> bool:
-    from mlxstories.ladder.capture import defines
-
-    return (
-        file is not None
-        and file.endswith(".py")
-        and Path(file).is_file()
-        and not defines(Path(file), "subject")
-    )
-
-
-def _captured(script: ExitStack, ladder: Ladder, target: str, arguments, module: bool, steps: int, settings):
-    """A training script's subject, and the script itself, which is ended when ``script`` is left."""
-    from mlxstories.ladder.capture import CapturedScript
-
-    captured = script.enter_context(
-        CapturedScript(target, arguments, module=module, steps=steps, settings=settings)
-    )
-    ladder.say(f"{target}: captured after {len(captured.losses)} gradients; its output is in {captured.log}")
-    for note in captured.notes:
-        ladder.say(f"  {note}")
-    return captured.subject, captured
-
-
-def _subject(spec: str, seed: int):
-    from mlxstories.faults.architecture import architecture
-    from mlxstories.ladder import load_subject
-    from mlxstories.ladder.own import subject_of
-    from mlxstories.model.mlx_lm import PREFIX
-    from mlxstories.runs.directory import RUNS, find_run
-
-    if spec.startswith(PREFIX):
-        return architecture(spec.removeprefix(PREFIX), seed)
-    if any((place / "config.json").is_file() for place in (Path(spec), RUNS / spec)):
-        return subject_of(find_run(spec))
-    return load_subject(spec)
+        write_json(diagnosis.to_dict(), report)
+    if log:
+        write_json(sarif(diagnosis.findings), log)
+    if form == "github":
+        for line in github_lines(diagnosis.findings):
+            click.echo(line, err=Path("-") in (report, log))
 
 
 def list_faults() -> None:

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from mlxstories.cli.words import between, duration, wrapped
+from mlxstories.cli.words import between, duration, styled, wrapped
 
 _HEADINGS = {"bits_per_character": "bits/char"}
 
@@ -35,7 +35,8 @@ class Display:
         self.console.print(
             f"{trainer.run.path}: {phase.name}, {parameter_count(trainer.model):,} parameters, "
             f"{dataset.train.targets:,} tokens in {len(dataset.train):,} stories, "
-            f"{trainer.total_steps:,} updates of {rows} rows x {trainer.model.config.context} tokens{shared}"
+            f"{trainer.total_steps:,} updates of {rows} row{'s' if rows > 1 else ''} x "
+            f"{trainer.model.config.context} tokens{shared}"
         )
         if trainer.progress.step == 0 and trainer.group.leads:
             self._before(trainer)
@@ -58,7 +59,7 @@ class Display:
 
         parameters = parameter_count(trainer.model)
         for sentence in advice(trainer.dataset, trainer.model.config, parameters, trainer.phase):
-            self._print(f"warning: {sentence}.")
+            self._print(f"{sentence}.")
         if trainer.total_steps < WORTH_IT or trainer.group.size > 1:
             return
         found = estimate(trainer)
@@ -107,7 +108,7 @@ class Display:
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal was closed, and a checkpoint is yet to be saved
-            self.console.print(text, markup=False)
+            self.console.print(styled(text))
 
     def check(self, diagnosis) -> None:
         if diagnosis is not None:
@@ -138,13 +139,21 @@ class Display:
         """Loss and accuracy beside what is possible, three stories, and what to do next."""
         from rich.console import Console
 
-        out = Console(highlight=False, soft_wrap=True)
+        from mlxstories.generation.telling import ended
+
+        out = Console(highlight=False)
+        out.soft_wrap = not out.is_terminal
         out.print(_held_out(result))
         if result["floor"] is not None:
             line = f"The loss is {result['loss'] / result['floor'] - 1:+.1%} from the floor"
             if result["ceiling"] is not None:
                 line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
             out.print(line + ".")
+        if result["baselines"]:
+            out.print(
+                "Without any model, word frequencies reach a loss of {frequencies:.4f} and pairs of tokens "
+                "{pairs:.4f}.".format(**result["baselines"])
+            )
         if result["best_step"] != result["steps"]:
             out.print(
                 f"These are the weights of step {result['best_step']}, the best on held-out stories; the last have "
@@ -155,7 +164,7 @@ class Display:
             f"{result['parameters']:,} parameters, {result['seconds']:.1f} s"
         )
         for story in result["samples"]:
-            click.echo("\n" + wrapped(story, "  "))
+            click.echo("\n" + wrapped(ended(story), "  "))
         out.print(
             f"\nThe run lies in {trainer.run.path}. Next:\n"
             f"  mlxstories sample {trainer.run.path}\n  mlxstories report {trainer.run.path} --open"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from mlxstories.cli.options import RUN, runs_option, which_option
@@ -10,7 +12,9 @@ from mlxstories.cli.types import Place
 
 @click.command("export")
 @click.argument("run", type=RUN, required=False)
-@click.option("--to", required=True, type=Place(), metavar="DIR", help="Directory to make.")
+@click.option(
+    "--to", type=Place(), metavar="DIR", help="Directory to make.  [default: exports/<the run's name>]"
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -30,6 +34,7 @@ def command(run, to, dtype, bits, which, runs):
     from mlxstories.runs.directory import find_run
 
     found = find_run(run, runs)
+    to = to or Path("exports") / found.path.resolve().name
     done = export(found, to, which=which, dtype=dtype, bits=bits and int(bits))
     click.echo(
         f"{to}: {done['model_type']}, step {done['step']:,} of {found.path}, {done['bytes'] / 1e6:.1f} MB. Next:\n"

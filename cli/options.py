@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import click
 
+from mlxstories.cli import completion
 from mlxstories.cli.types import MOST, MOST_SEED, Name, Place, RunType, Whole
 
 RUN = RunType("dir")
@@ -52,6 +53,7 @@ def sources_option(*names: str) -> Callable:
         default=("stories",),
         show_default=True,
         metavar="SOURCE",
+        shell_complete=completion.sources,
         help="Source: stories (built in), tinystories, files or directories; repeatable.",
     )
 

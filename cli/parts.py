@@ -52,6 +52,7 @@ def parts(
     max_repairs,
     start,
     runs,
+    processes,
     stop_after,
     **training,
 ) -> Parts:
@@ -62,45 +63,64 @@ def parts(
         given: options that were given; others take what suits a text of one's own.
         changes: fields of the phase that were given.
         start: a run or an exported model to go on from, or None.
+        processes: that share a batch, of which a chosen number of rows is a multiple.
     """
-    from mlxstories.data.dataset import is_prepared, load_dataset
-    from mlxstories.data.texts import read_texts
+    from mlxstories.data.dataset import load_dataset
     from mlxstories.data.tokenizer import END
     from mlxstories.model import shaped
     from mlxstories.training.config import TrainingConfig
-    from mlxstories.training.phases import PHASES, override
-    from mlxstories.training.suited import suited
 
     known = starting_point(start, runs, given) if start else None
-    texts, chosen = None, {}
-    if isinstance(data.source, tuple) and not is_prepared(data):
-        texts = read_texts(data)
-        found = suited(texts.train)
-        chosen = {name: value for name, value in found.values().items() if name not in given}
-        if known:
-            chosen = {name: value for name, value in chosen.items() if name not in _OF_THE_MODEL}
-        if chosen:
-            say(in_a_line(found, chosen))
-    if "phase" in chosen:
-        decay = {"optimizer.weight_decay": chosen["weight_decay"]} if "weight_decay" in chosen else {}
-        phase = override(PHASES[chosen["phase"]], {**decay, **changes})
-    if known and "optimizer.learning_rate" not in changes:
-        phase = override(phase, {"optimizer.learning_rate": SLOWER * phase.optimizer.learning_rate})
-    tokens = {name: chosen[name] for name in ("tokenizer", "vocab_size") if name in chosen}
-    model |= {name: chosen[name] for name in ("size", "context", "dropout") if name in chosen}
-    if "steps" not in given:
-        training["epochs"] = chosen.get("epochs", training["epochs"])
+    texts, chosen = _chosen(say, given if known is None else given | set(_OF_THE_MODEL), data)
+    phase = _recipe(phase, chosen, changes, slower=known is not None)
+    training["epochs"] = chosen.get("epochs", training["epochs"])
+    if "batch_size" in chosen:
+        training["batch_size"] = -(-chosen["batch_size"] // processes) * processes
     stop_after = chosen.get("stop_after", stop_after) or None
     config = TrainingConfig(**training, stop_after=stop_after, max_repairs=max_repairs if repair else 0)
     if known:
         dataset = load_dataset(known.described(data), known.tokenizer, texts)
-        shape = dataclasses.replace(known.shape, dropout=model.get("dropout", known.shape.dropout))
+        dropout = chosen.get("dropout", model.get("dropout", known.shape.dropout))
+        shape = dataclasses.replace(known.shape, dropout=dropout)
         return Parts(dataset, shape, phase, config, known.weights, known.origin)
+    tokens = {name: chosen[name] for name in ("tokenizer", "vocab_size") if name in chosen}
     dataset = load_dataset(dataclasses.replace(data, **tokens), texts=texts)
+    model |= {name: chosen[name] for name in ("size", "context", "dropout") if name in chosen}
     separator = None if model.pop("across_stories") else END
     ours = {**phase.parts(model.get("arch", "decoder")), "separator": separator}
     shape = shaped(model.pop("size"), dataset.tokenizer.vocab_size, model, ours)
     return Parts(dataset, shape, phase, config)
+
+
+def _chosen(say: Callable[[str], None], given: set[str], data):
+    """The texts of one's own, read, and by option what suits them of what was not given; else None and nothing."""
+    from mlxstories.data.dataset import is_prepared
+    from mlxstories.data.folder import remarks
+    from mlxstories.data.texts import read_texts
+    from mlxstories.training.suited import suited
+
+    if isinstance(data.source, str) or is_prepared(data):
+        return None, {}
+    for remark in remarks(data.source):
+        say(f"{remark}.")
+    texts = read_texts(data)
+    found = suited(texts.train)
+    chosen = {name: value for name, value in found.values().items() if name not in given}
+    if chosen:
+        say(in_a_line(found, chosen))
+    return texts, chosen
+
+
+def _recipe(phase, chosen: Mapping[str, Any], changes: Mapping[str, Any], *, slower: bool):
+    """The phase that was given, or the chosen one with the changes that were."""
+    from mlxstories.training.phases import PHASES, override
+
+    if "phase" in chosen:
+        decay = {"optimizer.weight_decay": chosen["weight_decay"]} if "weight_decay" in chosen else {}
+        phase = override(PHASES[chosen["phase"]], {**decay, **changes})
+    if slower and "optimizer.learning_rate" not in changes:
+        phase = override(phase, {"optimizer.learning_rate": SLOWER * phase.optimizer.learning_rate})
+    return phase
 
 
 def in_a_line(found, chosen: Mapping[str, Any]) -> str:
@@ -111,11 +131,13 @@ def in_a_line(found, chosen: Mapping[str, Any]) -> str:
         "vocab_size": "vocabulary {:,}",
         "context": "context {}",
         "epochs": "{} epochs",
+        "batch_size": "batches of {} rows",
         "dropout": "dropout {:g}",
         "weight_decay": "weight decay {:g}",
         "phase": "phase {}",
     }
     choice = ", ".join(form.format(chosen[name]) for name, form in words.items() if name in chosen)
+    choice = choice.replace("batches of 1 rows", "batches of 1 row")
     return (
         f"{found.characters:,} characters to train on, {found.distinct:,} distinct words, half of the stories longer "
         f"than {found.story:,} characters: {found.row.because}, so {choice}. An option given goes before any of these."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from mlxstories.cli.options import RUN, runs_option
@@ -11,7 +13,9 @@ from mlxstories.cli.types import Place
 @click.command("plot")
 @click.argument("names", metavar="[RUN]...", type=RUN, nargs=-1)
 @click.option(
-    "--export", type=Place(), default="plots", show_default=True, help="Write the figures into this folder."
+    "--export",
+    type=Place(),
+    help="Write the figures into this folder.  [default: figures in the run; of several runs, here]",
 )
 @click.option(
     "--format",
@@ -37,6 +41,8 @@ def command(names, export, suffix, against, runs):
     from mlxstories.plots.style import save
     from mlxstories.runs.directory import find_run
 
-    curves = read_curves([find_run(name, runs) for name in names or (None,)])
+    found = [find_run(name, runs) for name in names or (None,)]
+    export = export or (found[0].path if len(found) == 1 else Path()) / "figures"
+    curves = read_curves(found)
     for name, figure in figures(curves, against).items():
         click.echo(save(figure, export / f"{name}.{suffix}"))

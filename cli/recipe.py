@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from mlxstories.cli import completion
 from mlxstories.cli.types import Whole
 
 # option: (field of Phase, type, help)
@@ -27,6 +29,12 @@ _PHASE_FIELDS = {
 }
 
 
+_NAMES = {
+    "optimizer": completion.among(completion.optimizers),
+    "schedule": completion.among(completion.schedules),
+}
+
+
 def phase_options(function: Callable) -> Callable:
     """Adds --phase and its overrides; the command receives ``phase``, a Phase."""
 
@@ -39,12 +47,17 @@ def phase_options(function: Callable) -> Callable:
         return function(*args, phase=override(PHASES[int(phase)], changes), **options)
 
     wrapper = click.option(
-        "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any other field of the phase."
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="Any other field of the phase.",
+        shell_complete=completion.among(completion.phase_fields),
     )(wrapper)
     for option, (field, kind, text) in reversed(_PHASE_FIELDS.items()):
-        wrapper = click.option(f"--{option}", type=kind, help=f"{text}  [default: the phase's {field}]")(
-            wrapper
-        )
+        described = f"{text}  [default: the phase's {field}]"
+        names = _NAMES.get(option)
+        wrapper = click.option(f"--{option}", type=kind, help=described, shell_complete=names)(wrapper)
     return click.option(
         "--phase", type=click.Choice(["1", "2", "3"]), default="1", show_default=True, help="Training recipe."
     )(wrapper)
@@ -83,6 +96,10 @@ class _Architecture(click.Choice):
 
     def __init__(self):
         super().__init__(["decoder", "encoder", "mlx-lm:NAME"])
+
+    def shell_complete(self, ctx, param, incomplete):
+        names = completion.among(completion.architectures)(ctx, param, incomplete)
+        return [CompletionItem(name) for name in names]
 
     def convert(self, value, param, ctx):
         return value if value.startswith("mlx-lm:") else super().convert(value, param, ctx)

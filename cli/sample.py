@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+import sys
+from collections.abc import Iterator
 
 import click
 
+from mlxstories.cli.conversation import converse
 from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
 from mlxstories.cli.types import Whole
+from mlxstories.cli.words import wrapped
 
 
 @click.command("sample")
 @click.argument("run", type=RUN, required=False)
 @click.option("--prompt", "prompts", multiple=True, help="Beginning of a story; repeatable.")
-@whole_option("--num", default=3, most=100_000, help="Stories for each prompt.")
+@click.option(
+    "--num",
+    type=Whole(1, 100_000),
+    help="Stories for each prompt.  [default: 3; at a terminal it asks for more]",
+)
 @click.option(
     "--max-tokens", type=Whole(), help="Longest continuation, tokens.  [default: the model's context]"
 )
@@ -36,12 +45,10 @@ from mlxstories.cli.types import Whole
 @whole_option(
     "--no-repeat-ngram", default=0, least=0, help="Never repeat so many tokens in a row; 0 allows it."
 )
-@whole_option(
+@click.option(
     "--seed",
-    default=0,
-    least=0,
-    most=2**32 - 1,
-    help="Seed of the draws: the same one tells the same stories.",
+    type=Whole(0, 2**32 - 1),
+    help="Seed of the draws: the same one tells the same stories.  [default: another each time]",
 )
 @which_option
 @click.option("--stream", "streaming", is_flag=True, help="Show each story while it is told.")
@@ -50,8 +57,8 @@ from mlxstories.cli.types import Whole
 def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs, **sampling):
     """Let a trained model tell stories.
 
-    RUN is a run's name or directory; without it, the newest run. Stories go to standard output, their
-    statistics to standard error.
+    RUN is a run's name or directory; without it, the newest run. At a terminal, without --prompt and --num, you type
+    how a story begins and it tells on. Stories go to standard output, seed and statistics to standard error.
     """
     from mlxstories.errors import StoriesError
     from mlxstories.generation.decoding import generate, text_statistics
@@ -64,13 +71,15 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     sampling = SamplingConfig(**sampling)
     found = find_run(run, runs)
     model, tokenizer, _ = load_model(found, which)
-    starts = [_encode(tokenizer, prompt) for prompt in prompts or ("",) for _ in range(num)]
-    options = {
-        "max_tokens": model.config.context if max_tokens is None else max_tokens,
-        "sampling": sampling,
-        "seed": seed,
-        "end": tokenizer.end,
-    }
+    seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
+    options = {"max_tokens": _longest(model, max_tokens), "sampling": sampling, "seed": seed}
+    asked = prompts or num or streaming or as_json
+    if not asked and sys.stdin.isatty() and sys.stdout.isatty():
+        converse(model, tokenizer, **options)
+        return
+    options["end"] = tokenizer.end
+    beginnings = [prompt for prompt in prompts or ("",) for _ in range(num or 3)]
+    starts = _encoded(tokenizer, beginnings)
     if streaming:
         told = [_show(model, tokenizer, start, row, options) for row, start in enumerate(starts)]
     else:
@@ -82,29 +91,44 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
             {"text": tokenizer.decode(tokens), "tokens": tokens, "reason": story.reason}
             for tokens, story in zip(told, stories, strict=True)
         ]
-        click.echo(json.dumps({"run": str(found.path), "stories": texts, **statistics}, ensure_ascii=False))
+        result = {"run": str(found.path), "seed": seed, "stories": texts, **statistics}
+        click.echo(json.dumps(result, ensure_ascii=False))
         return
     if not streaming:
-        click.echo("\n\n".join(tokenizer.decode(tokens) for tokens in told))
+        click.echo("\n\n".join(map(wrapped, _in_words(tokenizer, beginnings, starts, stories))))
     click.echo(
+        f"seed {seed}, "
         "distinct 1-, 2-, 3-grams {distinct_1:.2f} {distinct_2:.2f} {distinct_3:.2f}, "
         "repeated 4-grams {repeated_4:.1%}".format(**statistics),
         err=True,
     )
 
 
-def _encode(tokenizer, prompt: str) -> list[int]:
-    from mlxstories.data.tokenizer import words
-    from mlxstories.errors import StoriesError, listed
-
-    tokens = tokenizer.encode(prompt)
-    if tokenizer.unknown in tokens:
-        pieces = words(prompt) if tokenizer.kind == "word" else prompt
-        unknown = [piece for piece, token in zip(pieces, tokens, strict=True) if token == tokenizer.unknown]
-        raise StoriesError(
-            f"--prompt has what the model never saw: {listed(dict.fromkeys(unknown))}; use other words"
+def _longest(model, max_tokens: int | None) -> int:
+    """Tokens that a story may have; a note says that it has at most those of the context."""
+    context = model.config.context
+    if max_tokens is not None and max_tokens > context:
+        click.echo(
+            f"note: the model's context is {context} tokens, where a story ends at the latest", err=True
         )
-    return tokens
+    return max_tokens or context
+
+
+def _encoded(tokenizer, beginnings: list[str]) -> list[list[int]]:
+    """The tokens of each beginning; notes on words never seen go to standard error."""
+    from mlxstories.generation.telling import encode
+
+    encoded = {beginning: encode(tokenizer, beginning) for beginning in beginnings}
+    for note in dict.fromkeys(note for _, notes in encoded.values() for note in notes):
+        click.echo(f"note: {note}", err=True)
+    return [encoded[beginning][0] for beginning in beginnings]
+
+
+def _in_words(tokenizer, beginnings, starts, stories) -> Iterator[str]:
+    from mlxstories.generation.telling import told
+
+    for beginning, start, story in zip(beginnings, starts, stories, strict=True):
+        yield told(tokenizer, beginning, start, story.tokens, finished=story.finished)
 
 
 def _show(model, tokenizer, start, row, options) -> list[int]:

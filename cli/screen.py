@@ -32,10 +32,11 @@ class Ladder:
             self.console.print(text, markup=False, soft_wrap=True)
             return
         from rich.padding import Padding
-        from rich.text import Text
+
+        from mlxstories.cli.words import styled
 
         line = text.lstrip(" ")
-        self.console.print(Padding(Text(line), (0, 0, 0, len(text) - len(line))))
+        self.console.print(Padding(styled(line), (0, 0, 0, len(text) - len(line))))
 
     def event(self, kind: str, value) -> None:
         if kind == "rung":
@@ -49,8 +50,7 @@ class Ladder:
             self.live.update(self._table())
 
     def _line(self, rung) -> str:
-        marks = {"passed": "✓", "failed": "✗", "skipped": "–"}
-        return f"{marks[rung.status]} {rung.name:<8} {rung.seconds:5.1f} s  {_summary(rung)}"
+        return f"{_MARKS[rung.status]} {rung.name:<8} {rung.seconds:5.1f} s  {_summary(rung)}"
 
     def _table(self):
         from rich.spinner import Spinner
@@ -67,6 +67,18 @@ class Ladder:
             table.add_row(mark, rung.name, seconds, summary.replace("[", r"\["))
         return table
 
+    def checks(self, diagnosis) -> None:
+        """Every check with its figure; of a skipped one why, and the field of the Subject that unlocks it."""
+        from mlxstories.ladder.registry import CHECKS
+
+        for rung in diagnosis.rungs:
+            self.say(f"\n{rung.name}")
+            for line in rung.checks:
+                needs = CHECKS[line.name].needs if line.name in CHECKS else ()
+                missing = [field for field in needs if f"no {field}" in line.detail]
+                hint = f"; Subject({'=, '.join(missing)}=) unlocks it" if missing else ""
+                self.say(f"  {_MARKS[line.status]} {line.name}: {line.detail or line.status}{hint}")
+
     def verdict(self, diagnosis, *, story: bool) -> None:
         if story:
             self._beside_the_story(diagnosis)
@@ -76,7 +88,7 @@ class Ladder:
             self._finding(finding)
         if not errors:
             skipped = sum(c.status == "skipped" for r in diagnosis.rungs for c in r.checks)
-            rest = f" ({skipped} checks skipped)" if skipped else ""
+            rest = f" ({skipped} checks skipped; --checks lists them)" if skipped else ""
             failed = [rung.name for rung in diagnosis.rungs if rung.status == "failed"]
             verdict = f"no error, but see {', '.join(failed)}" if failed else "healthy"
             self.say(f"{diagnosis.subject}: {verdict}, in {diagnosis.seconds:.1f} s{rest}")
@@ -96,7 +108,10 @@ class Ladder:
         steps, accuracy = debugging_story.MINIMAL
         here = next((p[2] for p in data.get("overfit", {}).get("points", ()) if p[0] == steps), None)
         if here is not None:
-            self.say(f"\n4 stories, {steps} steps: {here:.1%} of the tokens; the story's {accuracy:.1%}")
+            self.say(
+                f"\n4 stories, {steps} steps: {here:.1%} of the tokens; {accuracy:.1%} in the story of a failed "
+                "training that this ladder retells"
+            )
         points = [p for p in data.get("sweep", ()) if p["rate"]]
         if points:
             self.say(f"learning rates, {points[0]['steps']} steps on the same stories:")
@@ -121,4 +136,5 @@ def _summary(rung) -> str:
     return "; ".join([counts, *telling])
 
 
+_MARKS = {"passed": "✓", "failed": "✗", "skipped": "–"}
 _TELLING = ("first loss near ln V", "memorises a few stories", "better than word frequencies")

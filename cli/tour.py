@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from mlxstories.cli.types import Place
+from mlxstories.cli.words import wrapped
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def command(yes, keep):
 def show(number: int, stop: Stop) -> None:
     """The stop's title, text and command."""
     click.secho(f"\n{number} of {len(STOPS)}: {stop.title}\n", bold=True)
-    click.echo(click.wrap_text(stop.text, width=88))
+    click.echo(wrapped(stop.text))
     click.secho(f"\n$ mlxstories {stop.command}\n", bold=True)
 
 

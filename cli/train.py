@@ -141,7 +141,7 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
             name = name or _name(recipe["data"], recipe["phase"], recipe["model"]["size"])
             called = group.first(name.encode).decode()  # clocks differ
             path = group.together(lambda: run_path(runs, called))
-            new = group.together(lambda: parts(show.say, runs=runs, **recipe))
+            new = group.together(lambda: parts(show.say, runs=runs, processes=group.size, **recipe))
             trainer = experiment.start(
                 path,
                 new.dataset,

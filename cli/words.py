@@ -30,6 +30,17 @@ def _in_units(seconds: float, scale: float) -> tuple[str, str]:
     return f"{seconds / 3600:.1f}", "h"
 
 
+def styled(text: str):
+    """A line of findings for rich, with what it is and what mends it in colour."""
+    from rich.text import Text
+
+    line = Text(text)
+    line.highlight_regex(r"^\s*error\b:?", "bold red")
+    line.highlight_regex(r"^\s*warning\b:?", "bold yellow")
+    line.highlight_regex(r"\bFix:", "bold green")
+    return line
+
+
 def wrapped(text: str, indent: str = "") -> str:
     """A text wrapped to the terminal; as it is where standard output is none."""
     if not sys.stdout.isatty():

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 
-def write_report(report: dict, path: Path) -> None:
+def write_json(report: dict, path: Path) -> None:
+    """Write it to a file, or to standard output for ``-``."""
     text = json.dumps(_finite(report), indent=2) + "\n"
     if path == Path("-"):
         click.echo(text, nl=False)

@@ -1,22 +1,19 @@
-"""Stories out of files: TinyStories text, plain text, JSON lines and parquet."""
+"""Stories out of files: TinyStories text, plain text, JSON lines, parquet, and documents."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from mlxstories.data.documents import READERS, read_document
+from mlxstories.data.encodings import lines
+from mlxstories.data.folder import LINES, TABLE, source_files
 from mlxstories.errors import StoriesError, listed
 from mlxstories.storage.serialize import parse_json
 
 SEPARATORS = ("auto", "endoftext", "blank-line", "file")
 MARK = "<|endoftext|>"
-_PIECE = 1 << 20  # bytes
-
-_TEXT = {".txt", ".text", ".md"}
-_LINES = {".jsonl", ".ndjson", ".json"}
-_TABLE = {".parquet"}
 
 
 def read_documents(
@@ -28,8 +25,15 @@ def read_documents(
     ``<|endoftext|>``, by blank lines, or each file is one; ``auto`` takes the mark if it occurs, else one
     story a file if there are several files, else blank lines. Files of any other suffix are read as text.
 
-    Raises StoriesError for what is missing, unreadable, empty, binary or not UTF-8.
+    Raises StoriesError for what is missing, unreadable, empty, binary or in an unknown encoding.
     """
+    return (document for _, document in named_documents(paths, field=field, separator=separator))
+
+
+def named_documents(
+    paths: Iterable[str | os.PathLike[str]], *, field: str = "text", separator: str = "auto"
+) -> Iterator[tuple[Path, str]]:
+    """The stories that :func:`read_documents` yields, each with its file."""
     if separator not in SEPARATORS:
         raise StoriesError(f"separator must be one of {', '.join(SEPARATORS)}; got {separator!r}")
     files = source_files(paths)
@@ -37,74 +41,21 @@ def read_documents(
     if separator == "auto":
         without_mark = "file" if len(files) > 1 else "blank-line"
     for path in files:
-        if path.suffix.lower() in _LINES:
+        if path.suffix.lower() in LINES:
             documents = _json_lines(path, field)
-        elif path.suffix.lower() in _TABLE:
+        elif path.suffix.lower() in TABLE:
             documents = _parquet(path, field)
+        elif path.suffix.lower() in READERS:
+            documents = read_document(path)
         else:
             documents = _plain(path, without_mark, marked=separator in ("auto", "endoftext"))
         empty = True
         for document in documents:
             if document.strip():
                 empty = False
-                yield document
+                yield path, document
         if empty:
             raise StoriesError(f"{path} contains no text; leave it out or give another file")
-
-
-def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files that :func:`read_documents` reads, in its order."""
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if os.path.isdir(path):  # which, unlike Path, take a name too long for one that is not there
-            inside = sorted(
-                file
-                for file in path.rglob("*")
-                if file.is_file()
-                and file.suffix.lower() in _TEXT | _LINES | _TABLE
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
-            if not inside:
-                raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files")
-            found += inside
-        elif os.path.isfile(path):
-            found.append(path)
-        else:
-            wrong = "is no regular file" if os.path.exists(path) else "does not exist"
-            raise StoriesError(f"{path} {wrong}; give a file or a directory of stories")
-    if not found:
-        raise StoriesError("no files were named; give at least one file or directory of stories")
-    return found
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text with their newlines; one line of the file in memory at a time."""
-    offset = 0
-    try:
-        with open(path, "rb") as file:
-            while line := b"".join(_pieces(file, path)):
-                try:
-                    text = line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    at = offset + error.start
-                    raise StoriesError(f"{path} is not UTF-8 (at byte {at}); convert it first") from None
-                if offset == 0:
-                    text = text.removeprefix("\ufeff")
-                offset += len(line)
-                yield text.replace("\r\n", "\n")
-    except OSError as error:
-        raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _pieces(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The next line in pieces, so that a binary file, which may have no lines at all, is refused at its first zero."""
-    while piece := file.readline(_PIECE):
-        if b"\0" in piece:
-            at = file.tell() - len(piece) + piece.index(b"\0")
-            raise StoriesError(f"{path} is binary (a zero byte at byte {at}); give a text file")
-        yield piece
-        if piece.endswith(b"\n"):
-            return
 
 
 def _plain(path: Path, without_mark: str, *, marked: bool) -> Iterator[str]:
@@ -112,12 +63,12 @@ def _plain(path: Path, without_mark: str, *, marked: bool) -> Iterator[str]:
     once = None
     if without_mark == "blank-line":
         # A file is read twice, to see first whether the mark occurs at all; a pipe is kept instead.
-        once = None if path.is_file() else list(_lines(path))
-        if not (marked and any(MARK in line for line in (_lines(path) if once is None else once))):
-            yield from _paragraphs(_lines(path) if once is None else once)
+        once = None if path.is_file() else list(lines(path))
+        if not (marked and any(MARK in line for line in (lines(path) if once is None else once))):
+            yield from _paragraphs(lines(path) if once is None else once)
             return
     story: list[str] = []
-    for line in _lines(path) if once is None else once:
+    for line in lines(path) if once is None else once:
         *complete, rest = line.split(MARK) if marked else [line]
         for end in complete:
             yield "".join([*story, end]).strip("\n")
@@ -138,7 +89,7 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _json_lines(path: Path, field: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
         try:

@@ -14,7 +14,8 @@ import numpy as np
 from mlxstories.data import lexicon, tales
 from mlxstories.data import source as built_in
 from mlxstories.data.config import DEFAULT_STORIES, DataConfig
-from mlxstories.data.readers import read_documents, source_files
+from mlxstories.data.folder import source_files
+from mlxstories.data.readers import read_documents
 from mlxstories.data.splits import MOST_VALIDATION, distinct, fingerprint
 from mlxstories.data.tinystories import download
 from mlxstories.data.tokenizer import chunks

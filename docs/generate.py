@@ -145,9 +145,12 @@ def example(fault) -> str:
     from mlxstories.faults.recipe import built_in
     from mlxstories.ladder import diagnose
 
-    finding = diagnose(built_in(fault=fault.name)).findings[0]
-    if finding.code != fault.code:
-        raise click.ClickException(f"{fault.name} is named {finding.code}, not {fault.code}")
+    findings = diagnose(built_in(fault=fault.name)).findings
+    own = (f for f in findings if f.code == fault.code and f.severity == fault.severity == "warning")
+    finding = next(own, findings[0] if findings else None)
+    if finding is None or finding.code != fault.code:
+        named = finding.code if finding else "healthy"
+        raise click.ClickException(f"{fault.name} is named {named}, not {fault.code}")
     where = f" at `{finding.where}`" if finding.where else ""
     numbers = evidence(finding.evidence)
     lines = [f"{finding.message}.", numbers and f"**Evidence:** {numbers}", f"**Fix:** {finding.fix}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 LONGEST = 1000  # characters of a message
@@ -27,6 +28,12 @@ def one_line(message: str) -> str:
         message = message[:_BEGINNING] + left_out + message[_BEGINNING - LONGEST :]
     text = " ".join(message.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'train'?" where a known word is spelled much like ``word``, else nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def listed(names: Iterable[object], most: int = 20) -> str:

@@ -36,7 +36,21 @@ def figures(diagnosis: Diagnosis, *, story: bool = False) -> dict[str, Figure]:
         drawn["short"] = short(data["short"], name)
     if data.get("causality"):
         drawn["causality"] = causality(data["causality"], name)
+    if data.get("exchange"):
+        drawn["exchange"] = exchange(data["exchange"], name)
     return drawn
+
+
+@styled
+def exchange(data: Mapping[str, list], caption: list[str]) -> Figure:
+    """Held-out loss over updates, the setup as it is and with parts exchanged, on the same batches."""
+    figure, (axes,) = new_figure("Parts exchanged for plain ones", caption)
+    for (label, curve), colour in zip(data.items(), [GREY, *COLOURS], strict=False):
+        steps, losses = np.array(curve, dtype=np.float64).T
+        axes.plot(steps, losses, "o-", color=colour, label=label, markersize=4)
+    axes.set(xlabel="updates", ylabel="held-out loss (nats per token)")
+    axes.legend()
+    return figure
 
 
 @styled

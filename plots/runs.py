@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, one_line
 from mlxstories.runs.directory import Run
 
 _POSITION = ("step", "epoch", "tokens")
@@ -52,9 +52,10 @@ def read_curves(runs: Sequence[Run]) -> list[Curves]:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """The names of runs, and the paths of those that share one."""
+    """The names of runs, and the paths of those that share one, with what cannot be printed made visible."""
     names = [run.path.resolve().name for run in runs]
-    return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
+    told = [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
+    return [one_line(label) for label in told]
 
 
 def _read(run: Run, label: str) -> Curves:

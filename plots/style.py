@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,6 +35,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 10,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,  # names of runs and arms are text
     "svg.hashsalt": "mlxstories",
     "pdf.fonttype": 42,
 }
@@ -152,7 +154,9 @@ def save(figure: Figure, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as beside:
             written = Path(beside) / path.name
-            with matplotlib.rc_context(STYLE):
+            with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+                # a name in a script that the font lacks is drawn as boxes
+                warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
                 figure.savefig(written, metadata=dates[path.suffix[1:]])
             written.replace(path)
     return path

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from mlxstories.comparison.debugging_story import SWEEP
 from mlxstories.errors import StoriesError
@@ -64,6 +64,7 @@ def sweep(
             zorder=3,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     if own is not None:
         axes.axvline(own, color=GREY, linestyle=(0, (5, 3)), linewidth=1.3)
         where = axes.get_xaxis_transform()

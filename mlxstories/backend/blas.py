@@ -116,7 +116,9 @@ def _import_slots(library: Path, symbol: str) -> list[int]:
     @callback_type
     def visit(info, _size, _data):
         loaded = info.contents
-        if loaded.name and os.path.realpath(loaded.name.decode()) == os.path.realpath(library):
+        if loaded.name.startswith(b"/") and os.path.realpath(loaded.name.decode()) == os.path.realpath(
+            library
+        ):
             found.extend(_slots_of(loaded, symbol.encode()))
         return 0
 

@@ -114,6 +114,8 @@ def read_arms(path: Path) -> list[Arm]:
 
 def _arm(path: Path, name: str, given: dict[str, Any]) -> Arm:
     where = f"{path}, arm {name!r}"
+    if not name or not name.isprintable():  # it stands in tables and figures
+        raise StoriesError(f"{where}: give it a name in one line that can be printed.")
     number = given.pop("phase", 1)
     if not isinstance(number, int) or number not in PHASES:
         raise StoriesError(f"{where}: phase must be one of {', '.join(map(str, PHASES))}; got {number!r}.")

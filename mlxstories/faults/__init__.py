@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, meant
 from mlxstories.faults import (
     consistency,
     data,
@@ -14,10 +14,11 @@ from mlxstories.faults import (
     optimisation,
     rows,
     vocabulary,
+    wiring,
 )
 from mlxstories.faults.fault import Fault as Fault
 
-_PARTS = (data, epochs, vocabulary, leaks, rows, consistency, model, numerics, optimisation, judging)
+_PARTS = (data, epochs, vocabulary, leaks, rows, consistency, model, numerics, optimisation, wiring, judging)
 
 FAULTS: dict[str, Fault] = {fault.name: fault for part in _PARTS for fault in part.FAULTS}
 
@@ -30,6 +31,6 @@ def find(name: str) -> Fault:
     """
     if name not in FAULTS:
         raise StoriesError(
-            f"there is no fault {name!r}: `mlxstories debug --break list` shows all {len(FAULTS)}."
+            f"there is no fault {name!r}: `mlxstories debug --break list` shows all {len(FAULTS)}.{meant(name, FAULTS)}"
         )
     return FAULTS[name]

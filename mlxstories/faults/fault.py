@@ -24,6 +24,7 @@ class Fault:
         description: what was done wrong, one sentence.
         plant: healthy recipe to faulty recipe.
         group: part of the catalogue that it belongs to.
+        severity: of the finding; a setup with a "warning" works, though not as well as it could.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Fault:
     description: str
     plant: Callable[[Recipe], Recipe]
     group: str
+    severity: str = "error"
 
 
 class Faults(list[Fault]):
@@ -40,8 +42,16 @@ class Faults(list[Fault]):
         super().__init__()
         self.name = name
 
-    def add(self, name: str, code: str, description: str, plant: Callable[[Recipe], Recipe]) -> None:
-        self.append(Fault(name, code, description, plant, self.name))
+    def add(
+        self,
+        name: str,
+        code: str,
+        description: str,
+        plant: Callable[[Recipe], Recipe],
+        *,
+        severity: str = "error",
+    ) -> None:
+        self.append(Fault(name, code, description, plant, self.name, severity))
 
     def planted(self, name: str, code: str, description: str) -> Callable:
         """Decorator of a plant."""

@@ -3,5 +3,6 @@
 from mlxstories.findings.causes import CATALOGUE, CAUSES, Cause, cause_of
 from mlxstories.findings.finding import ERROR, NOTE, WARNING, Finding
 from mlxstories.findings.folding import fold
+from mlxstories.findings.place import Place
 
-__all__ = ["CATALOGUE", "CAUSES", "ERROR", "NOTE", "WARNING", "Cause", "Finding", "cause_of", "fold"]
+__all__ = ["CATALOGUE", "CAUSES", "ERROR", "NOTE", "WARNING", "Cause", "Finding", "Place", "cause_of", "fold"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlxstories.findings.place import Place
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
 
@@ -21,7 +23,7 @@ class Finding:
         evidence: numbers that prove it; ``limits`` holds those that they were held against, ``consequences`` the
             codes folded under this finding.
         fix: one sentence.
-        where: a parameter path, batch, option or source line, or None.
+        where: the `Place` in the user's code; if that is not known, a part of the setup or a parameter's path, or None.
     """
 
     code: str
@@ -30,4 +32,4 @@ class Finding:
     message: str
     evidence: dict[str, Any] = field(default_factory=dict)
     fix: str = ""
-    where: str | None = None
+    where: str | Place | None = None

@@ -4,6 +4,7 @@ from mlxstories.findings import CATALOGUE, Finding
 from mlxstories.ladder.climb import assert_healthy, check_before_training, diagnose
 from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.subject import Subject, load_subject
+from mlxstories.ladder.watching import watch
 from mlxstories.training.watch import Watch
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "check_before_training",
     "diagnose",
     "load_subject",
+    "watch",
 ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlxstories.errors import StoriesError
-from mlxstories.findings import ERROR, Finding, fold
+from mlxstories.findings import ERROR, WARNING, Finding, fold
 from mlxstories.ladder import checks  # noqa: F401  (registers them)
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
@@ -87,6 +87,7 @@ class _Climb:
     tell: Events
     findings: list[Finding] = field(default_factory=list)
     gauges: dict[tuple[str, str], Gauge] = field(default_factory=dict)
+    out_of_time: bool = False
 
     def through(self, rungs: dict[str, list[Check]], budget: float | None) -> Diagnosis:
         climbed: list[Rung] = []
@@ -99,6 +100,8 @@ class _Climb:
                 spent = time.perf_counter() - begun
                 if budget is not None and spent > budget:
                     rung.checks.append(Line(name, SKIPPED, f"the budget of {budget:g} s is spent"))
+                elif self.out_of_time:
+                    rung.checks.append(Line(name, SKIPPED, "the time limit is up"))
                 elif fatal := self.fatal:
                     rung.checks.append(Line(name, SKIPPED, f"meaningless after {fatal}"))
                 else:
@@ -130,10 +133,13 @@ class _Climb:
             for check in asked:
                 self.ask(check, rung)
         except SubjectFault as fault:
-            self.subject_fails(fault.draft, rung)
+            self.fails(fault.draft, rung, isinstance(fault.__cause__, TimeLimitError))
         except TimeLimitError as error:
             fix = "raise the time limit, or make steps and batches smaller"
-            self.subject_fails(self.bench.fault(f"the climb is {error}", fix).draft, rung)
+            self.fails(self.bench.fault(f"the climb is {error}", fix).draft, rung, True)
+        except SystemExit as end:  # in a call whose exceptions a measurement takes for an answer
+            draft = self.bench.fault(f"it called sys.exit({end.code!r})", "raise an error").draft
+            self.fails(draft, rung, False)
         rung.seconds = time.perf_counter() - begun
         only_skipped = bool(rung.checks) and all(line.status == SKIPPED for line in rung.checks)
         # No tick over a failed check.
@@ -160,6 +166,11 @@ class _Climb:
             return f"no {' and no '.join(missing)} given"
         first = next((code for code in self.errors if check.unless == ANY or code in check.unless), None)
         return f"{first} comes first" if first else ""
+
+    def fails(self, draft: Draft, rung: Rung, out_of_time: bool) -> None:
+        """The subject fails; a cause that was found before is not a consequence of the clock."""
+        self.out_of_time = out_of_time
+        self.subject_fails(replace(draft, severity=WARNING) if out_of_time and self.errors else draft, rung)
 
     def subject_fails(self, draft: Draft, rung: Rung) -> None:
         self.line(rung, Line("the subject runs", FAILED, draft.message))

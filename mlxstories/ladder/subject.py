@@ -109,9 +109,9 @@ def load_subject(spec: str) -> Subject:
         raise StoriesError(f"{path}: defines no {name}; add a function {name}() that returns a Subject")
     try:
         subject = factory() if callable(factory) else factory
-    except StoriesError:
+    except (StoriesError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit() as well, or a base class of its own
         raise StoriesError(
             f"{path}: {name}() raised {describe_error(error)}; fix it and run again"
         ) from error
@@ -144,9 +144,9 @@ def _import(path: Path):
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except StoriesError:
+    except (StoriesError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         sys.modules.pop(name, None)
         raise StoriesError(f"{path}: cannot be imported: {describe_error(error)}") from error
     finally:
@@ -157,7 +157,10 @@ def _import(path: Path):
 
 def describe_error(error: BaseException) -> str:
     """An exception as one line, with the user's file and line."""
-    text = " ".join(str(error).split()) or "no message"
+    try:
+        text = " ".join(str(error).split()) or "no message"
+    except Exception:  # its __str__ is the user's too
+        text = "no message that can be shown"
     where = blame(error)
     return f"{type(error).__name__}: {text[:300]}" + (f" ({where})" if where else "")
 

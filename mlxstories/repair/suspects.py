@@ -1,4 +1,8 @@
-"""Constants of a recipe that lie far outside what trains, and what stands in their place in a sane one."""
+"""Constants of a recipe that lie outside of what is usual, and what stands in their place in a sane one.
+
+A suspect is tried against the run's own losses before it is believed, so its limits are wider than the ladder's, which
+judge.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxstories.data.tokenizer import Tokenizer
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, meant
 from mlxstories.runs.checkpoint_state import Checkpoint, by_loss, refuse_odd, step_of
 from mlxstories.runs.config import check_types
 from mlxstories.storage.files import (
@@ -255,7 +255,10 @@ def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:
     for path in (Path(name), Path(runs) / name):
         if os.path.isfile(path / "config.json"):
             return Run(path)
-    raise StoriesError(f"{name} is not a run: no such directory with a config.json, here or under {runs}/.")
+    known = [path.parent.name for path in Path(runs).glob("*/config.json")]
+    raise StoriesError(
+        f"{name} is not a run: no such directory with a config.json, here or under {runs}/.{meant(str(name), known)}"
+    )
 
 
 def _stays(finding: dict[str, Any], step: int) -> bool:

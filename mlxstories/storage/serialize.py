@@ -11,6 +11,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn
 
 from mlxstories.errors import StoriesError
+from mlxstories.findings import Place
 from mlxstories.storage.files import read_text
 
 T = TypeVar("T")
@@ -27,6 +28,17 @@ def _text_or_texts(value: Any, _type: Any) -> str | tuple[str, ...]:
 
 
 _converter.register_structure_hook(str | tuple[str, ...], _text_or_texts)
+
+
+def _place(value: Any, _type: Any) -> str | Place | None:
+    if not isinstance(value, dict):
+        return value if value is None else str(value)
+    if not isinstance(value.get("file"), str) or not isinstance(value.get("line"), int):
+        raise ValueError("where has no file and line")
+    return Place(value)
+
+
+_converter.register_structure_hook(str | Place | None, _place)
 
 
 def to_dict(config: Any) -> dict:

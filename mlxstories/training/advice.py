@@ -16,13 +16,14 @@ _MOST_DROPOUT = 0.5
 _LEAST_TRAINING = 5_000  # tokens
 _LEAST_HELD_OUT = 500  # tokens
 _PER_TOKEN = 100  # parameters for each token, above which a model is far too large for its text
+_MANY = 0.5  # share of the stories
 _UNKNOWN = 0.02  # share of the held-out words
 
 
 def advice(
     dataset: Dataset, shape: ModelConfig | MlxLmConfig, parameters: int, phase: Phase
 ) -> Iterator[str]:
-    """Sentences on what will hardly work, each with what would."""
+    """Lines on what will hardly work (``warning:``) or is worth knowing (``note:``), each with what would help."""
     optimizer = phase.optimizer
     times = optimizer.learning_rate / USUAL_RATES[optimizer.name]
     if not 1 / _FAR <= times <= _FAR:
@@ -32,26 +33,33 @@ def advice(
             else (f"1/{1 / times:,.0f} of", "training will hardly move")
         )
         yield (
-            f"--lr {optimizer.learning_rate:g} is {direction} what {optimizer.name} usually takes "
+            f"warning: --lr {optimizer.learning_rate:g} is {direction} what {optimizer.name} usually takes "
             f"({USUAL_RATES[optimizer.name]:g}): {outcome}"
         )
     if getattr(shape, "dropout", 0) > _MOST_DROPOUT:
-        yield f"--dropout {shape.dropout:g} drops more than half of all activations: take 0.1 to 0.3"
+        yield f"warning: --dropout {shape.dropout:g} drops more than half of all activations: take 0.1 to 0.3"
     tokens, held_out = dataset.train.targets, dataset.val.targets
     if tokens < _LEAST_TRAINING:
         yield (
-            f"{tokens:,} tokens are very little text: the model will know parts of it by heart and little else. More "
-            "text helps most, or --from a model that can write already"
+            f"warning: {tokens:,} tokens are very little text: the model will know parts of it by heart and little "
+            "else. More text helps most, or --from a model that can write already"
         )
     elif parameters > _PER_TOKEN * tokens:
         yield (
-            f"{parameters:,} parameters are very many for {tokens:,} tokens: a smaller --size learns as much and faster"
+            f"warning: {parameters:,} parameters are very many for {tokens:,} tokens: a smaller --size learns as much, "
+            "and faster"
         )
     if held_out < _LEAST_HELD_OUT:
-        yield f"only {held_out:,} held-out tokens: figures on them are rough; --validation N holds out more stories"
+        yield f"warning: only {held_out:,} held-out tokens make rough figures; --validation N holds out more stories"
+    long = float((dataset.train.lengths >= shape.context).mean())
+    if long > _MANY:
+        yield (
+            f"note: {long:.0%} of the stories are longer than the context of {shape.context} tokens: they are learned "
+            f"in pieces, and told without knowing how they began; --context {2 * shape.context} holds twice as much"
+        )
     unknown = dataset.report["validation"]["unknown_rate"]
     if unknown > _UNKNOWN:
         yield (
-            f"{unknown:.1%} of the held-out {dataset.tokenizer.kind}s are unknown to the model: "
+            f"warning: {unknown:.1%} of the held-out {dataset.tokenizer.kind}s are unknown to the model: "
             "--tokenizer bpe knows every word"
         )

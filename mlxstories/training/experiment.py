@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxstories.backend import memory
+from mlxstories.data.counts import baselines
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.distributed import ALONE, Group
 from mlxstories.distributed.following import Following
@@ -30,6 +31,7 @@ from mlxstories.training.phases import PHASE_1, Phase
 from mlxstories.training.trainer import Trainer
 
 SAMPLES = 3
+MOST_COUNTED = 20_000_000  # tokens whose pairs are counted in memory
 Report = Callable[[dict], None]
 
 
@@ -215,6 +217,7 @@ def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
         "last": {"loss": evaluation.loss, "accuracy": evaluation.accuracy},
         "floor": floor and floor.nats,
         "ceiling": floor and floor.accuracy,
+        "baselines": None if floor or not decoder else _baselines(dataset),
         "steps": progress.step,
         "trained_tokens": progress.tokens,
         "epochs": progress.step / trainer.updates_per_epoch,
@@ -232,6 +235,13 @@ def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
     write_json(run.path / "result.json", result)
     model.update(last)
     return result
+
+
+def _baselines(dataset: Dataset) -> dict[str, float] | None:
+    """What counts alone reach on the held-out stories; None where there is too much text to count."""
+    if dataset.train.targets > MOST_COUNTED:
+        return None
+    return baselines(dataset.train, dataset.val, dataset.tokenizer.vocab_size)
 
 
 def tell(model: Transformer, count: int, *, seed: int, end: int) -> list[Generated]:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 from mlxstories.findings import ERROR, WARNING, Finding
+from mlxstories.findings.limits import Limit
 
+LIMITS = SimpleNamespace(
+    growth=Limit(100.0, "times the early level of the gradient norm"),
+    vanished=Limit(1e-6, "gradient norm"),
+    worse=Limit(1.0, "nats above guessing, and above the best loss"),
+    stuck=Limit(0.98, "of the first loss, or of that of guessing"),
+    below_floor=Limit(0.02, "nats below the source's entropy"),
+    overfitting=Limit(0.1, "nats above the best validation loss"),
+)
 _RECENT = 20  # reports
 _STUCK_AFTER = 10  # reports without progress
-_GROWTH = 100.0  # of the gradient norm over its early level
-_VANISHED = 1e-6  # gradient norm
 
 
 class Watch:
     """Fed with a run's figures at report intervals; each problem is told once.
+
+    `mlxstories.ladder.watch` takes the figures of a loop of your own, and feeds one.
 
     Args:
         floor: entropy of the source in nats per token, or None.
@@ -63,7 +73,7 @@ class Watch:
             return
         early = sorted(self._norms[:_RECENT])[len(self._norms[:_RECENT]) // 2] if self._norms else norm
         self._norms.append(norm)
-        if len(self._norms) > 5 and early > 0 and min(self._norms[-3:]) > _GROWTH * early:
+        if len(self._norms) > 5 and early > 0 and LIMITS.growth.above(min(self._norms[-3:]) / early):
             yield _finding(
                 "exploding-gradient",
                 ERROR,
@@ -73,7 +83,7 @@ class Watch:
                 gradient_norm=norm,
                 early=early,
             )
-        if len(self._norms) >= 3 and max(self._norms[-3:]) < _VANISHED:
+        if len(self._norms) >= 3 and LIMITS.vanished.below(max(self._norms[-3:])):
             yield _finding(
                 "vanishing-gradient",
                 ERROR,
@@ -90,7 +100,7 @@ class Watch:
         if self._guess is None or len(self._losses) < _STUCK_AFTER:
             return
         recent = sum(self._losses[-3:]) / 3
-        if recent > self._guess + 1.0 and recent > min(self._losses) + 1.0:
+        if LIMITS.worse.above(recent - max(self._guess, min(self._losses))):
             yield _finding(
                 "learning-rate-too-large",
                 ERROR,
@@ -100,7 +110,7 @@ class Watch:
                 loss=recent,
                 guessing=self._guess,
             )
-        elif recent > 0.98 * min(self._losses[0], self._guess):
+        elif LIMITS.stuck.above(recent / min(self._losses[0], self._guess)):
             yield _finding(
                 "learning-rate-too-small",
                 WARNING,
@@ -115,7 +125,7 @@ class Watch:
         if loss is None or not math.isfinite(loss):
             return
         self._val.append(loss)
-        if self._floor is not None and loss < self._floor - 0.02:
+        if self._floor is not None and LIMITS.below_floor.above(self._floor - loss):
             yield _finding(
                 "too-good-to-be-true",
                 ERROR,
@@ -129,7 +139,7 @@ class Watch:
         best = min(self._val)
         # Training that gets worse too has another cause than overfitting.
         learns = bool(self._losses) and self._losses[-1] < best
-        if learns and len(self._val) >= 4 and min(self._val[-3:]) > best + 0.1:
+        if learns and len(self._val) >= 4 and LIMITS.overfitting.above(min(self._val[-3:]) - best):
             yield _finding(
                 "overfitting",
                 WARNING,

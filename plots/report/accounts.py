@@ -51,6 +51,7 @@ class Account:
         findings: the most likely cause first, its consequences folded under it.
         step, total: updates done and planned; the plan is None before the first measurement.
         seconds: spent on training, known when it has ended.
+        baselines: loss of what only counts tokens (frequencies, pairs), where no floor is known; else empty.
     """
 
     run: Run
@@ -66,6 +67,7 @@ class Account:
     total: int | None
     tokens: int
     seconds: float | None
+    baselines: dict[str, float]
 
     @property
     def finished(self) -> bool:
@@ -128,6 +130,7 @@ def _read(run: Run, label: str) -> Account:
             best and (best["step"], float(best["loss"])),
             _findings(run),
             *_progress(config, curves, result),
+            {name: float(loss) for name, loss in ((result or {}).get("baselines") or {}).items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoriesError(

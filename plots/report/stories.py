@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from mlxstories.data import source
 from mlxstories.data.texts import validation_seed
 from mlxstories.data.tokenizer import Tokenizer
+from mlxstories.data.verbatim import Passage
 from mlxstories.generation.reading import Reading, read
+from mlxstories.plots.report.own import own_text
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.runs.directory import Run
 from mlxstories.training import experiment
@@ -50,6 +53,7 @@ class Story:
     Attributes:
         title: what it is.
         loss: mean -log p of its tokens, nats.
+        shared: the longest passage that it shares with the training text, where that is known.
         left: the number of the word, from 1, at which it left what the source can tell; None where it never did
             or that is not known.
     """
@@ -58,6 +62,7 @@ class Story:
     tokens: list[Token]
     loss: float
     left: int | None
+    shared: Passage | None = None
 
     @property
     def known(self) -> bool:
@@ -66,8 +71,9 @@ class Story:
 
 
 def stories(run: Run, count: int, which: str = "best") -> list[Story]:
-    """``count`` stories that a run's ``"best"`` or ``"last"`` checkpoint tells, and one held-out story where they are
-    built in.
+    """``count`` stories that a run's ``"best"`` or ``"last"`` checkpoint tells, and one held-out story, read by it.
+
+    Of a text of one's own, stories are held against what they were trained on, where that still lies where it did.
 
     The same seed and temperature as at the end of training, so a finished run tells what ``samples.txt`` holds.
 
@@ -85,11 +91,17 @@ def stories(run: Run, count: int, which: str = "best") -> list[Story]:
         (held_out,) = source.stories(1, validation_seed(data.get("seed", 0)))
         texts.append([*tokenizer.encode(held_out.text), end][: model.config.context])
         titles.append("A held-out story, read by it")
+    own = own_text(config)
+    if own:
+        texts.append([*tokenizer.encode(own.held_out), end][: model.config.context])
+        titles.append("A held-out story, read by it")
     told = [(title, text) for title, text in zip(titles, texts, strict=True) if text]
     readings = read(model, [text for _, text in told], end=end)
+    shared = own.shared([tokenizer.decode(text) for text in texts[:count]]) if own else []
+    shared += [None] * (len(told) - len(shared))
     return [
-        _story(title, reading, tokenizer, built_in)
-        for (title, _), reading in zip(told, readings, strict=True)
+        dataclasses.replace(_story(title, reading, tokenizer, built_in), shared=passage)
+        for (title, _), reading, passage in zip(told, readings, shared, strict=True)
     ]
 
 

@@ -32,6 +32,10 @@ class Verdict:
 def verdict(account: Account) -> Verdict:
     """Errors first, then warnings, then how far the run came; nothing is called healthy before it has ended."""
     reached = _reached(account.scores)
+    if "pairs" in account.baselines:
+        reached += f"; pairs of tokens alone have a loss of {account.baselines['pairs']:.3f}"
+    elif account.scores is not None and account.scores.floor is None:
+        reached += "; no floor is known for these stories"
     if not account.finished:
         reached = f"{_done(account)}; {reached}" if account.scores else _done(account)
     if account.errors:
@@ -89,4 +93,4 @@ def _reached(scores: Scores | None) -> str:
     text += f", and {scores.accuracy:.1%} of the next tokens right"
     if scores.of_ceiling is not None:
         return f"{text}: {scores.of_ceiling:.1%} of what is possible"
-    return text if scores.floor is not None else f"{text}; no floor is known for these stories"
+    return text

@@ -1,12 +1,14 @@
 """`mlxstories sample` on a small run with random weights."""
 
 import json
+import re
 
 import mlx.core as mx
 import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
+from mlxstories.cli.conversation import Conversation
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.optim import OptimizerConfig, build_optimizer
@@ -53,9 +55,40 @@ def test_stories_go_to_stdout_and_statistics_to_stderr(sample):
 def test_streamed_stories_are_the_same(sample):
     options = ("--num", "3", "--seed", "5", "--temperature", "1.2", "--no-repeat-ngram", "3")
     plain, streamed = sample(*options), sample(*options, "--stream")
-    assert plain.stdout.split() == streamed.stdout.split()
+    for whole, shown in zip(streamed.stdout.split("\n\n"), plain.stdout.split("\n\n"), strict=False):
+        assert (
+            whole.startswith(shown.strip("\n")) and shown.strip()
+        )  # of which the last half sentence is left out
     assert plain.stderr == streamed.stderr
     assert plain.stdout == sample(*options).stdout != sample(*options, "--seed", "6").stdout
+
+
+def test_words_never_seen_are_told_on_with_a_note(sample):
+    result = sample("--prompt", "Tom losst a zebra", "--num", "1", "--seed", "1")
+    assert result.exit_code == 0 and result.stdout.startswith("Tom losst a zebra")
+    assert "note: the model never saw 'losst': 'lost' stands for it" in result.stderr
+    assert "note: the model never saw 'zebra': it is told as an unknown word" in result.stderr
+
+
+def test_without_a_seed_each_time_another_is_drawn_and_printed(sample):
+    seeds = [re.search(r"^seed (\d+),", sample().stderr, re.M)[1] for _ in range(3)]
+    assert len(set(seeds)) > 1
+    assert sample("--seed", seeds[0]).stdout == sample("--seed", seeds[0]).stdout
+
+
+def test_at_a_terminal_beginnings_are_typed(monkeypatch, capsys, tmp_path):
+    told = []
+
+    def tell(beginning, temperature, seed):
+        told.append((beginning, temperature, seed))
+        return f"{beginning} and so on.", ["a note"]
+
+    typed = iter(["Once", "again", "temperature 0.5", "", f"save {tmp_path / 'kept.txt'}", "quit", "never"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    Conversation(tell, 0.8, 7).run()
+    assert told == [("Once", 0.8, 7), ("Once", 0.8, 8), ("", 0.5, 9)]
+    assert (tmp_path / "kept.txt").read_text() == " and so on.\n\n"
+    assert "(seed 8, temperature 0.8)" in capsys.readouterr().out
 
 
 def test_json(sample):
@@ -67,7 +100,6 @@ def test_json(sample):
 @pytest.mark.parametrize(
     ("options", "run", "words"),
     [
-        (("--prompt", "Tom ate a zebra"), "decoder", "what the model never saw: ate, zebra; use other words"),
         (("--prompt", "Tom " * 30), "decoder", "the prompt has 30 tokens and the model's context is 20"),
         (("--top-p", "0"), "decoder", "top_p must be in (0, 1]; got 0.0"),
         (("--num", "0"), "decoder", "0 is not in the range"),

@@ -78,6 +78,11 @@ def test_near_duplicates_are_found_with_their_originals():
     assert near_duplicates(train, val[:5]).count == 0
 
 
+def test_stories_of_three_words_are_compared_too():
+    assert near_duplicates(["The cat sat."], ["A dog ran."]).count == 0
+    assert near_duplicates(["The cat sat."], ["the cat  sat."]).count == 1
+
+
 def test_near_duplicates_of_large_corpora_compare_a_spread(monkeypatch):
     monkeypatch.setattr("mlxstories.data.splits.MOST_COMPARED", 10)
     found = near_duplicates([f"one two three {i}" for i in range(100)], ["one two three 90"])

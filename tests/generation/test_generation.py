@@ -86,6 +86,7 @@ def test_stops(model):
     full = generate(model, [[5] * 23], max_tokens=9, sampling=GREEDY)[0]
     assert (len(full.tokens), full.reason) in {(1, "context"), (0, "end")}
     assert generate(model, [], max_tokens=2, sampling=GREEDY) == []
+    assert len(generate(model, [[0, 28]], max_tokens=1, sampling=GREEDY)) == 1  # the first and the last id
 
 
 def test_dropout_is_off_and_the_mode_is_kept(model):

@@ -42,7 +42,9 @@ def test_top_p_of_equal_tokens_keeps_as_many_as_needed():
     assert len(kept(sampling.top_p(mx.zeros((1, 4)), 0.5))) == 2
 
 
-@pytest.mark.parametrize(("p", "tokens"), [(0.2, [0, 1, 2, 3]), (0.3, [0, 2, 3]), (0.6, [0, 2]), (0.9, [0])])
+@pytest.mark.parametrize(
+    ("p", "tokens"), [(0.2, [0, 1, 2, 3]), (0.3, [0, 2, 3]), (0.6, [0, 2]), (0.9, [0]), (1.0, [0])]
+)
 def test_min_p(p, tokens):
     assert kept(sampling.min_p(LOGITS, p)) == tokens
 

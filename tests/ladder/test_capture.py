@@ -19,6 +19,7 @@ from mlxstories.cli import main
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import load_subject
 from mlxstories.ladder.capture import CapturedScript, defines
+from mlxstories.ladder.capture.seen import findings as findings_of
 from mlxstories.ladder.where.forward import begins, probe_of
 
 MODEL = """
@@ -408,6 +409,41 @@ def test_a_new_optimizer_each_step_is_seen_with_its_line(captured):
     )
     found = findings(captured(text))["state-not-kept"]
     assert found.where["line"] == line_of(text, "optim.AdamW(1e-3)")
+
+
+COMPILED = """
+from functools import partial
+optimizer = optim.AdamW(1e-3, bias_correction=True)
+optimizer.init(model.trainable_parameters())
+both = [model.state, optimizer.state]
+held = INPUTS
+@partial(mx.compile, inputs=held, outputs=both)
+def step(x, y):
+    loss, grads = nn.value_and_grad(model, loss_fn)(model, x, y)
+    optimizer.update(model, grads)
+    return loss
+for i in range(500):
+    data = rows()
+    mx.eval(step(data[:, :-1], data[:, 1:]), both)
+"""
+
+
+@pytest.mark.parametrize(
+    "inputs, dropout, codes",
+    [
+        ("both", 0.0, []),
+        ("both + [mx.random.state]", 0.1, []),
+        ("both", 0.1, ["stale-computation"]),
+        ("[optimizer.state]", 0.0, ["stale-computation"]),
+        ("[model.state]", 0.0, ["state-not-kept"]),
+    ],
+)
+def test_what_a_compiled_step_does_not_list_is_seen(captured, inputs, dropout, codes):
+    text = MODEL.replace("model = Model()", f"model = Model({dropout})") + COMPILED.replace("INPUTS", inputs)
+    found = findings_of(captured(text))
+    assert [finding.code for finding in found] == codes
+    for finding in found:
+        assert abs(finding.where["line"] - line_of(text, "@partial(mx.compile")) <= 1
 
 
 def test_gradients_without_an_update_are_seen(captured):

@@ -274,3 +274,22 @@ def test_the_watch_tells_each_trouble_once():
     ]
     assert codes(Watch(), memorising) == ["overfitting"]
     assert codes(Watch(), [report | {"loss": 9.0} for report in memorising]) == []  # training got worse too
+
+
+def test_a_cause_that_was_found_is_not_folded_under_the_clock():
+    calls = []
+
+    def step(model, optimizer, batch):
+        calls.append(1)
+        raise TimeLimitError("not finished after 1 s")
+
+    from mlxstories.ladder import climb
+
+    for future, first in ((0.0, "subject-error"), (1.0, "future-leak")):
+        bench = Bench(subject(model=lambda f=future: Tiny(future=f), train_step=step))
+        climbing = climb._Climb(bench, lambda kind, value: None)
+        rungs = {name: climb.checks_of(name) for name in ("init", "minimal", "sweep")}
+        diagnosis = climbing.through(rungs, None)
+        assert diagnosis.findings[0].code == first and diagnosis.findings[0].severity == "error"
+        assert diagnosis.rungs[-1].status == "skipped"
+    assert calls

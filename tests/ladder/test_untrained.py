@@ -138,3 +138,22 @@ def test_a_mean_over_padding_is_a_warning_where_there_is_none():
     found = Objective(1, 1, 0.0, False, 0, "mean", 0.0)
     assert [d.severity for d in judge_objective(found, "train_step", pads=False, size=V)] == ["warning"]
     assert [d.severity for d in judge_objective(found, "train_step", pads=True, size=V)] == ["error"]
+
+
+def test_a_public_mask_that_is_only_compared_is_no_dead_parameter():
+    class Masked(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.triangle = mx.tril(mx.ones((T, T)))
+            self.unused = nn.Linear(16, 16) if self.dead else None
+
+        def __call__(self, tokens):
+            x = self.embed(tokens) + self.places(mx.arange(tokens.shape[1]))
+            weights = mx.where(self.triangle == 0, 0.0, 1.0) / T
+            return self.head(mx.tanh(x + weights[: x.shape[1], : x.shape[1]] @ x))
+
+    for dead, status in ((False, PASSED), (True, FAILED)):
+        Masked.dead = dead
+        verdict = ask("gradients alive", model=Masked)
+        assert verdict.status == status
+        assert all("triangle" not in draft.message for draft in verdict.drafts)

@@ -110,3 +110,13 @@ def test_assignments_are_found_in_tuples_and_bases():
     assert assigned_in(Child, "two").line == first + 2
     assert assigned_in(Child, "three") is None
     assert class_line(Pair).line == first - 1 and class_line(nn.Linear) is None
+
+
+def test_a_class_of_a_script_is_found_without_its_module(tmp_path):
+    head = "import mlx.nn as nn\n\n\nclass Model(nn.Module):\n    def __init__(self):\n"
+    text = head + "        super().__init__()\n        self.a = 1\n"
+    (tmp_path / "train.py").write_text(text)
+    names = {"__name__": "gone"}
+    exec(compile(text, str(tmp_path / "train.py"), "exec"), names)
+    assert class_line(names["Model"]).line == 4
+    assert assigned_in(names["Model"], "a").line == 7

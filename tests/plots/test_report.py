@@ -149,6 +149,18 @@ def test_structure(html):
         assert attributes["scope"] in ("row", "col")
 
 
+def test_a_finding_shows_the_code_around_its_line(make_run, tmp_path):
+    run = with_result(make_run())
+    (tmp_path / "train.py").write_text("first = 1\nwrong = '<b>'\nlast = 3\n")
+    write_findings(run, ("exploding-gradient", "error", "the gradient grew"))
+    (finding,) = json.loads((run.path / "findings.json").read_text())
+    for where, lines in (({"file": str(tmp_path / "train.py"), "line": 2}, 3), ("model", 0)):
+        (run.path / "findings.json").write_text(json.dumps([finding | {"where": where}]))
+        html = page.of_runs(read_accounts([run]), {})
+        assert html.count("<pre") == bool(lines)
+        assert ("wrong = &#39;&lt;b&gt;&#39;" in html) == bool(lines)
+
+
 def test_nothing_comes_from_elsewhere_and_only_its_own_script_runs(html):
     found = Page(html)
     assert not found.all("img", "link", "iframe", "object", "embed", "base", "form")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlxstories.faults.twins import consistency, data, model, training
+from mlxstories.faults.twins import consistency, data, model, training, wiring
 from mlxstories.faults.twins.twin import Twin as Twin
 
 TWINS: dict[str, Twin] = {
-    twin.code: twin for group in (data, model, consistency, training) for twin in group.TWINS
+    twin.code: twin for group in (data, model, consistency, training, wiring) for twin in group.TWINS
 }
 """By code, one for each cause."""

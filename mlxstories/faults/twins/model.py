@@ -153,3 +153,15 @@ TWINS.add(
     rebuilt(sinusoidal_table),
 )
 TWINS.add("cannot-overfit", "cap-of-30", "a soft cap of 30 on the logits", change(build_model=SoftCap))
+TWINS.add(
+    "behind-reference",
+    "one-block",
+    "a single block: thin, and a plain decoder of its size learns no faster",
+    shape(layers=1),
+)
+TWINS.add(
+    "ahead-of-reference",
+    "three-blocks",
+    "a third block, which a plain decoder of its size has as well",
+    shape(layers=3),
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
@@ -18,6 +20,7 @@ from mlxstories.ladder.bench.received import Arrays, loss_gradient, watched_step
 
 _BATCHES = 2
 _SAME = 1e-4  # relative difference by rounding
+_ENTRIES, _PARALLEL = 8, 1e-6  # of a gradient that could be another's copy; of their cosine from 1
 _CALLS = 16  # of a step that updates only every so many
 _INDIFFERENT = ("adam", "lion", "muon", "adafactor", "rmsprop", "adagrad")
 
@@ -110,8 +113,37 @@ def _run(bench: Bench, batch: HostBatch, seed: int, updates: int) -> _Run | None
     return _Run(own, gradient, weights, returned, received, calls) if received else None
 
 
+@measurement
+def first_run(bench: Bench) -> _Run | None:
+    """The run on the first batch."""
+    return _run(bench, probe_batch(bench, 0), 1, 2)
+
+
+@measurement
+def replicas(bench: Bench) -> dict[tuple[str, str], float]:
+    """Pairs of parameters whose paths differ in one number and whose gradients, as they arrive, point exactly the same
+    way: the ratio of their lengths. Copies of one weight on several ranks are such, and nothing else."""
+    run = first_run(bench)
+    if run is None:
+        return {}
+    by_place: dict[str, list[str]] = {}
+    for name, array in run.received[0].items():
+        if array.size >= _ENTRIES:
+            for number in re.finditer(r"(?<=\.)\d+(?=\.)", name):
+                by_place.setdefault(f"{name[: number.start()]}#{name[number.end() :]}", []).append(name)
+    found = {}
+    for names in by_place.values():
+        for one, other in pairwise(names):
+            a, b = (_flat(run.received[0][n]) for n in (one, other))
+            if a.shape == b.shape and a.any() and b.any():
+                sizes = np.linalg.norm(a), np.linalg.norm(b)
+                if float(a @ b) > (1 - _PARALLEL) * sizes[0] * sizes[1]:
+                    found[one, other] = float(sizes[0] / sizes[1])
+    return found
+
+
 def _arrival(bench: Bench, batch: HostBatch, *, again: bool) -> Arrival | str:
-    run = _run(bench, batch, 1, 2)
+    run = first_run(bench) if again else _run(bench, batch, 1, 2)
     other = _run(bench, batch, 2, 1) if again else run
     if run is None or other is None:
         return "the gradients that reach the optimiser cannot be read"

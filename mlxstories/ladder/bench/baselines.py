@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from mlxstories.data.counts import Counts
 from mlxstories.ladder.bench.batches import HostBatch
 
 
@@ -24,37 +24,9 @@ class Baselines:
         return min(self.unigram, self.bigram, self.repeats, self.recall)
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Interpolated pair probabilities (Witten and Bell 1991) from the real tokens of some batches."""
-
-    batches: list[HostBatch]
-    size: int
-
-    @cached_property
-    def after(self) -> np.ndarray:
-        return np.concatenate([b.targets[b.mask > 0] for b in self.batches])
-
-    @cached_property
-    def unigram(self) -> np.ndarray:
-        """The share of each token, [V]."""
-        counts = np.bincount(self.after, minlength=self.size).astype(np.float64)
-        return (counts + 0.5) / (counts.sum() + 0.5 * self.size)
-
-    def given(self, before: np.ndarray, x: np.ndarray, y: np.ndarray, contexts: int) -> np.ndarray:
-        """The probability of each ``y`` in the context ``x``, contexts of the training tokens being ``before``."""
-        keys, pairs = np.unique(before * self.size + self.after, return_counts=True)
-        seen = np.bincount(before, minlength=contexts)
-        kinds = np.bincount(keys // self.size, minlength=contexts)
-        place = np.minimum(np.searchsorted(keys, x * self.size + y), len(keys) - 1)
-        joint = np.where(keys[place] == x * self.size + y, pairs[place], 0)
-        shares = (joint + kinds[x] * self.unigram[y]) / np.maximum(seen[x] + kinds[x], 1)
-        return np.where(seen[x] > 0, shares, self.unigram[y])
-
-
 def count_baselines(batches: list[HostBatch], held: HostBatch, rows: HostBatch, size: int) -> Baselines:
     """Losses of the held-out rows; how far recall can be trusted is counted on the training rows ``rows``."""
-    counts = Counts(batches, size)
+    counts = Counts(np.concatenate([b.targets[b.mask > 0] for b in batches]), size)
     real = held.mask > 0
     y = held.targets[real]
     plain = np.concatenate([b.inputs[b.mask > 0] for b in batches])

@@ -61,9 +61,9 @@ class Bench:
         """Turn an exception of the subject's code into a ``SubjectFault``."""
         try:
             yield
-        except SubjectFault:
+        except (SubjectFault, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as raised:
+        except BaseException as raised:
             where = blame(raised) or what
             raise self.fault(
                 f"{what} raised {describe_error(raised)}",

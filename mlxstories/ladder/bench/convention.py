@@ -61,7 +61,7 @@ def _looks_away(batch: HostBatch, counted: np.ndarray, ignored: int) -> bool:
 
 def _counted(bench: Bench, batch: HostBatch) -> np.ndarray | None:
     """Places [B, T] whose logits the loss, or the step, depends on; None where that cannot be asked."""
-    gradient = _gradient(bench, batch)
+    gradient = gradient_at(bench, batch)
     return None if gradient is None else np.abs(gradient).max(-1) > 0
 
 
@@ -72,19 +72,20 @@ def _shifts(bench: Bench, batch: HostBatch) -> bool:
         return False
     place, targets = int(places[len(places) // 2]), batch.targets.copy()
     targets[0, place] = (targets[0, place] + 1) % bench.subject.vocab_size
-    one, other = _gradient(bench, batch), _gradient(bench, batch.with_(targets=targets))
+    one, other = gradient_at(bench, batch), gradient_at(bench, batch.with_(targets=targets))
     if one is None or other is None:
         return False
     return int(np.abs(one - other).max(-1)[0].argmax()) == place - 1
 
 
-def _gradient(bench: Bench, batch: HostBatch) -> np.ndarray | None:
-    """With respect to logits [B, T, V]; where only a step is given, from what it does to a model of nothing else."""
+def gradient_at(bench: Bench, batch: HostBatch, given: np.ndarray | None = None) -> np.ndarray | None:
+    """Gradient of the loss with respect to logits [B, T, V], random ones unless given; where only a step is given, from
+    what it does to a model of nothing else. None where the loss needs more of a model than logits."""
     size = (*batch.shape, bench.subject.vocab_size)
     if np.prod(size) > _CELLS:
         return None
     rng = np.random.default_rng((bench.seed, 73))
-    logits = mx.array(rng.standard_normal(size).astype(np.float32))
+    logits = mx.array(rng.standard_normal(size).astype(np.float32) if given is None else given)
     model, subject = Answers(logits), bench.subject
     try:
         if subject.loss is not None or subject.train_step is None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.material import sample, whole_sample
 from mlxstories.ladder.bench.trained import memorised_model
-from mlxstories.ladder.bench.untrained import table_reads
+from mlxstories.ladder.bench.untrained import table_reads, watched_tables
 
-_NEW = 16  # tokens continued
+_NEW, _LONG = 16, 160  # tokens continued, and once as far as the row reaches
+_LEFT = 4  # of a row, that a long prompt leaves
+_LONGEST = 512  # tokens of a prompt
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,30 @@ class Continuation:
 
 
 @dataclass(frozen=True)
+class Edge:
+    """A prompt that fills the row but for a few tokens, continued past its end.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        asked, told: new tokens asked for, and returned.
+        outside: (id or position, rows of the table) of look-ups outside of their table.
+        whole: whether texts longer than the table were looked up at once, not single tokens behind a cache.
+    """
+
+    prompt: int
+    asked: int
+    told: int
+    outside: list[tuple[int, int]]
+    whole: bool
+
+
+@dataclass(frozen=True)
 class Decoding:
     """Continuations by models whose choices vary, and whether the same prompt continues the same way again."""
 
     continuations: list[Continuation]
     repeats: bool
+    edge: Edge | None = None
 
 
 @measurement
@@ -55,10 +77,42 @@ def decoding(bench: Bench) -> Decoding:
     found = [
         Continuation(name, prompt, tokens, _behind(bench, model, prompt, tokens))
         for name, model in models
-        for prompt in _prompts(bench)
-        if (tokens := _continue(bench, model, prompt))
+        for index, prompt in enumerate(_prompts(bench))
+        if (tokens := _continue(bench, model, prompt, _LONG if model is noisy and not index else _NEW))
     ]
-    return Decoding(found, _repeats(bench, noisy))
+    return Decoding(found, _repeats(bench, noisy), _over_the_edge(bench, noisy))
+
+
+def _over_the_edge(bench: Bench, model: nn.Module) -> Edge | None:
+    """None where decoding refuses, or there is no row to fill."""
+    row = np.maximum(whole_sample(bench).inputs[0], 0).tolist()
+    prompt, asked = row[: len(row) - _LEFT], 2 * _LEFT
+    if not prompt or len(row) > _LONGEST:
+        return None
+    try:
+        with watched_tables() as outside, _longest_call(model) as lengths:
+            told = _generate(bench, model, prompt, asked, bench.seed)
+    except SubjectFault:  # a text that is too long may be refused
+        return None
+    whole = any(max(lengths, default=0) > size for _, size in outside)
+    return Edge(len(prompt), asked, len(told), outside, whole)
+
+
+@contextmanager
+def _longest_call(model: nn.Module) -> Iterator[list[int]]:
+    """Collects how many tokens the model is called with."""
+    kind, lengths = type(model), []
+
+    class Counting(kind):
+        def __call__(self, tokens, *args, **kwargs):
+            lengths.append(tokens.shape[-1])
+            return super().__call__(tokens, *args, **kwargs)
+
+    model.__class__ = Counting
+    try:
+        yield lengths
+    finally:
+        model.__class__ = kind
 
 
 def _prompts(bench: Bench) -> list[list[int]]:
@@ -78,8 +132,8 @@ def _generate(bench: Bench, model: nn.Module, prompt: Sequence[int], count: int,
     return tokens[len(prompt) :] if echoed else tokens
 
 
-def _continue(bench: Bench, model: nn.Module, prompt: list[int]) -> list[int]:
-    count = max(2, min(_NEW, sample(bench).shape[1] - len(prompt)))
+def _continue(bench: Bench, model: nn.Module, prompt: list[int], new: int = _NEW) -> list[int]:
+    count = max(2, min(new, sample(bench).shape[1] - len(prompt)))
     tokens = _generate(bench, model, prompt, count, bench.seed)
     size = max(bench.subject.vocab_size, table_reads(bench).width)  # a vocabulary padded for speed
     if any(not 0 <= token < size for token in tokens):

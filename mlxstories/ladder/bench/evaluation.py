@@ -10,13 +10,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.bench.averages import Average, averages
+from mlxstories.ladder.bench.averages import MEAN, Average, averages
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import train_epoch, val_epoch
 from mlxstories.ladder.bench.trained import trained_model
 
 _BATCHES = 3
+_OWN = 24  # of validation's own batches
 _CELLS = 400_000  # logits of a batch
 
 
@@ -154,6 +155,29 @@ def _heard(model: nn.Module) -> Iterator[dict[bytes, np.ndarray]]:
 
 def _key(tokens) -> bytes:
     return np.array(tokens).astype(np.int64).tobytes()
+
+
+@measurement
+def own_figures(bench: Bench) -> tuple[float, float] | None:
+    """The loss that ``evaluate`` reports of the subject's own validation batches, up to 24 spread over all, and the
+    mean over their tokens."""
+    epoch, model = val_epoch(bench), trained_model(bench) or bench.noisy(9)
+    if epoch is None:
+        return None
+    spread = np.unique(np.linspace(0, len(epoch.batches) - 1, _OWN).astype(int))
+    batches = [epoch.batches[i] for i in spread]
+    with _heard(model) as said:
+        reported = _evaluate(bench, model, batches, 1)
+    if "loss" not in reported:
+        return None
+    model.eval()
+    logits = [
+        np.array(bench.logits(model, batch.inputs))
+        if (told := said.get(_key(batch.inputs))) is None
+        else told
+        for batch in batches
+    ]
+    return reported["loss"], averages(logits, batches)[MEAN].loss
 
 
 def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: int) -> dict[str, float]:

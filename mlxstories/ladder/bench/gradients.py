@@ -12,10 +12,11 @@ import numpy as np
 from mlx.optimizers import AdamW
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories.ladder.bench.arrays import masked_mean
+from mlxstories.ladder.bench.arrays import is_pattern, masked_mean
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.received import loss_gradient, watched_step
 
 STEPS = 6
 _ROWS = 8
@@ -27,7 +28,7 @@ class Followed:
     """Gradients over ``STEPS`` steps of AdamW.
 
     Attributes:
-        shapes: of all trainable parameters, by path.
+        shapes: of all trainable parameters that are no masks, by path.
         first, last: norms of the gradient at the first and the last step, by path.
         largest: the largest norm over the steps.
         alive: of every linear layer's weight, which units ever received a gradient.
@@ -88,7 +89,8 @@ def followed(bench: Bench) -> Followed:
     """Train a few steps by our own means, so that only model and initialisation are judged."""
     model = bench.model()
     found = Followed(
-        {name: a.shape for name, a in tree_flatten(model.trainable_parameters())},
+        # A mask in a public attribute counts as a parameter, but nobody means it to learn.
+        {name: a.shape for name, a in tree_flatten(model.trainable_parameters()) if not is_pattern(a)},
         [name for name, a in tree_flatten(model.parameters()) if a.ndim >= 2],
     )
     if not found.shapes:
@@ -133,10 +135,35 @@ def silent_units(bench: Bench) -> dict[str, float]:
     return {
         name: 1 - float(on.mean())
         for name, on in found.alive.items()
-        if name not in found.dead
+        if name not in dead(bench)
         and on.size >= _FEW_UNITS
         and found.shapes[name][0] != bench.subject.vocab_size
     }
+
+
+@measurement
+def dead(bench: Bench) -> list[str]:
+    """Parameters without any gradient of our own loss, of the subject's, and of what its step hands on: further heads
+    may have a loss of their own."""
+    names = followed(bench).dead
+    if not names or (bench.subject.loss is None and bench.subject.train_step is None):
+        return names
+    rows = sample(bench)
+    batch, model = rows.rows(slice(0, min(_ROWS, rows.shape[0]))), bench.model()
+    if bench.subject.loss is not None:
+        fed = loss_gradient(bench, model, batch)[1]
+    else:
+        fed = watched_step(bench, model, bench.optimizer(), batch)[1]
+    return [n for n in names if n not in fed or not float(mx.abs(fed[n]).max())]
+
+
+@measurement
+def faint(bench: Bench) -> dict[str, float]:
+    """Matrices whose largest gradient is of the size of rounding, relative to the median of all matrices'."""
+    found = followed(bench)
+    norms = {n: found.largest[n] for n in found.matrices if found.largest.get(n)}
+    middle = float(np.median(list(norms.values()))) if norms else 0.0
+    return {n: norm / middle for n, norm in norms.items()} if middle and np.isfinite(middle) else {}
 
 
 @measurement
@@ -144,7 +171,7 @@ def woken(bench: Bench) -> list[str]:
     """Those of the dead parameters that receive a gradient once there is noise on the weights."""
     rows = sample(bench)
     awake = bench.gradients(bench.noisy(7), rows.rows(slice(0, min(_ROWS, rows.shape[0]))))
-    return [n for n in followed(bench).dead if n in awake and float(mx.abs(awake[n]).max()) > 0]
+    return [n for n in dead(bench) if n in awake and float(mx.abs(awake[n]).max()) > 0]
 
 
 @dataclass(frozen=True)

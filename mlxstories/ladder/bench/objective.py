@@ -179,8 +179,10 @@ def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | 
     if residual >= _FIT or abs(solution[0]) <= 1e-6:
         return None
     total = float(solution.sum())
-    smoothed = abs(solution[1]) > _SMOOTHED * abs(total)
-    return int(np.sign(total)), float(solution[1] / total) if smoothed else 0.0, residual
+    smoothing = float(solution[1]) / total
+    if smoothing < -_SMOOTHED:
+        return None  # nobody smooths by less than nothing
+    return int(np.sign(total)), smoothing if smoothing > _SMOOTHED else 0.0, residual
 
 
 def log_softmax(logits: np.ndarray, times: int) -> np.ndarray:

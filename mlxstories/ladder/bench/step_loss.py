@@ -37,7 +37,7 @@ def step_loss(bench: Bench) -> StepLoss:
     model, optimizer = bench.noisy(5), bench.optimizer()
     kept = dict(tree_flatten(model.parameters()))
     model.train()
-    if _is_random(bench, model):
+    if is_random(bench, model):
         return StepLoss(None, random=True)
     cases, values = [], []
     for call in range(_CALLS):
@@ -49,7 +49,8 @@ def step_loss(bench: Bench) -> StepLoss:
     return StepLoss(fit(cases, np.array(values)))
 
 
-def _is_random(bench: Bench, model: nn.Module) -> bool:
+def is_random(bench: Bench, model: nn.Module) -> bool:
+    """Whether the model, in the mode it is in, says something else after another seed."""
     inputs = np.maximum(probe_batch(bench, 0).inputs, 0)
     outs = []
     for seed in (1, 2):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
@@ -49,6 +50,7 @@ class WatchedSteps:
         gradient: largest entry of our own gradient of each parameter.
         weights: the trainable parameters after the calls.
         optimizer_steps: what the optimiser counted, where it is an Adam.
+        stuck: share of the entries of 16 bits with a gradient that no call moved; None without such.
     """
 
     moved: dict[str, float] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class WatchedSteps:
     gradient: dict[str, float] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     optimizer_steps: int | None = None
+    stuck: float | None = None
 
     @property
     def movers(self) -> list[str]:
@@ -79,6 +82,7 @@ def watched_steps(bench: Bench) -> WatchedSteps:
     trainable = [n for n, _ in tree_flatten(model.trainable_parameters())]
     model.train()
     bench.seed_all(bench.seed + 3)
+    entries = _Entries(model)
     for call in range(_MOST_CALLS):
         batch = probe_batch(bench, call)
         before = dict(tree_flatten(model.parameters()))
@@ -86,11 +90,36 @@ def watched_steps(bench: Bench) -> WatchedSteps:
         watched.losses.append(bench.step(model, optimizer, batch))
         watched.rates.append(read_rate(optimizer))
         _take(watched, before, _change(before, dict(tree_flatten(model.parameters())), trainable), gradient)
+        entries.see(dict(tree_flatten(model.parameters())), gradient)
         if not watched.finite or (call + 1 >= _CALLS and watched.updates >= _UPDATES):
             break
+    watched.stuck = entries.stuck
     watched.weights = {n: _weight(a) for n, a in tree_flatten(model.trainable_parameters())}
     watched.optimizer_steps = next((int(adam.step) for adam in adams(optimizer)), None)
     return watched
+
+
+class _Entries:
+    """The entries of matrices of 16 bits: which ever had a gradient, and which ever moved."""
+
+    def __init__(self, model: nn.Module):
+        flat = tree_flatten(model.trainable_parameters())
+        self.first = {n: a for n, a in flat if a.dtype in (mx.bfloat16, mx.float16) and a.ndim >= 2}
+        self.alive = {n: mx.zeros(a.shape, mx.bool_) for n, a in self.first.items()}
+        self.moved = dict(self.alive)
+
+    def see(self, weights: Arrays, gradient: Arrays) -> None:
+        for name, array in self.first.items():
+            if name in gradient:
+                self.alive[name] = self.alive[name] | (gradient[name] != 0)
+            self.moved[name] = self.moved[name] | (weights[name] != array)
+        mx.eval(self.alive, self.moved)
+
+    @property
+    def stuck(self) -> float | None:
+        alive = sum(float(a.sum()) for a in self.alive.values())
+        still = sum(float((self.alive[n] & ~self.moved[n]).sum()) for n in self.first)
+        return still / alive if alive else None
 
 
 def _weight(array: mx.array) -> Weight:

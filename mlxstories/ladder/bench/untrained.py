@@ -88,17 +88,16 @@ def probe(bench: Bench) -> HostBatch:
 def table_reads(bench: Bench) -> TableReads:
     """Look up a row of full length, which quick checks do not shorten, and a row of the highest id."""
     model, row = bench.model(), whole_sample(bench).inputs[:1]
-    outside: list[tuple[int, int]] = []
-    with _watched_tables(outside):
+    with watched_tables() as outside:
         width = bench.logits(model, row).shape[-1]
         bench.logits(model, np.full(row.shape, bench.subject.vocab_size - 1))
     return TableReads(outside, width, row.shape[1])
 
 
 @contextmanager
-def _watched_tables(found: list[tuple[int, int]]) -> Iterator[None]:
-    """Have every ``nn.Embedding`` check its ids before MLX reads past the table."""
-    original = nn.Embedding.__call__
+def watched_tables() -> Iterator[list[tuple[int, int]]]:
+    """Have every ``nn.Embedding`` check its ids before MLX reads past the table: (id, rows of the table) of each."""
+    original, found = nn.Embedding.__call__, []
 
     def checked(table, ids):
         size = table.weight.shape[0]
@@ -111,7 +110,7 @@ def _watched_tables(found: list[tuple[int, int]]) -> Iterator[None]:
 
     nn.Embedding.__call__ = checked
     try:
-        yield
+        yield found
     finally:
         nn.Embedding.__call__ = original
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -12,6 +14,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.capture.copies import module_of, scalar
 from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.where.places import Line, stack
 
 _SAVING = ("save", "savez", "savez_compressed", "save_safetensors", "save_gguf", "export_function")
 
@@ -43,6 +46,28 @@ class GradientCall:
         return scalar(result[0] if self.valued else self.function(*self.args, **self.kwargs))
 
 
+@dataclass
+class Listed:
+    """What a function that was compiled lists as its inputs and outputs, and where."""
+
+    inputs: Any
+    outputs: Any
+    line: Line | None
+
+    def holds(self, where: str, *wanted: Any) -> bool:
+        """Whether the ``inputs`` or ``outputs`` hold one of these very objects."""
+        waiting, wanted_ids = [getattr(self, where)], {id(value) for value in wanted}
+        while waiting:
+            value = waiting.pop()
+            if id(value) in wanted_ids:
+                return True
+            if type(value) is dict:
+                waiting += list(value.values())
+            elif isinstance(value, (list, tuple)):
+                waiting += list(value)
+        return False
+
+
 class Listener(Protocol):
     """What the hooks tell; ``listening`` is off while our own code runs."""
 
@@ -51,7 +76,8 @@ class Listener(Protocol):
     def on_gradient(self, call: GradientCall) -> Any: ...
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any: ...
     def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any: ...
-    def on_made(self, optimizer: Optimizer) -> None: ...
+    def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None: ...
+    def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any: ...
     def on_note(self, text: str) -> None: ...
 
 
@@ -95,7 +121,8 @@ def _gradients(patches: Patches, listener: Listener) -> None:
 
 
 def _updates(patches: Patches, listener: Listener) -> None:
-    apply_gradients, assign, make = Optimizer.apply_gradients, nn.Module.update, Optimizer.__init__
+    apply_gradients, assign = Optimizer.apply_gradients, nn.Module.update
+    make, make_module = Optimizer.__init__, nn.Module.__init__
 
     def update(optimizer, model, gradients):
         if not listener.listening:
@@ -119,11 +146,17 @@ def _updates(patches: Patches, listener: Listener) -> None:
     def made(optimizer, *args, **kwargs):
         make(optimizer, *args, **kwargs)
         if listener.listening:
-            listener.on_made(optimizer)
+            listener.on_made(optimizer, sys._getframe(1))
+
+    def module_made(module):
+        make_module(module)
+        if listener.listening:
+            listener.on_made(module, sys._getframe(1))
 
     patches.replace(Optimizer, "update", update)
     patches.replace(Optimizer, "apply_gradients", apply)
     patches.replace(Optimizer, "__init__", made)
+    patches.replace(nn.Module, "__init__", module_made)
     patches.replace(nn.Module, "update", assigned)
 
 
@@ -133,7 +166,12 @@ def _compile(patches: Patches, listener: Listener) -> None:
     def eager(fun, inputs=None, outputs=None, shapeless=False):
         if not listener.listening:
             return compile_(fun, inputs, outputs, shapeless)
-        return fun  # inside a compiled function neither batches nor gradients could be seen
+        listed = Listed(inputs, outputs, next(iter(stack(sys._getframe(1))[-1:]), None))
+
+        def call(*args, **kwargs):  # inside a compiled function neither batches nor gradients could be seen
+            return listener.on_compiled(listed, lambda: fun(*args, **kwargs))
+
+        return call
 
     patches.replace(mx, "compile", eager)
 

@@ -18,6 +18,7 @@ from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.watcher import THREAD, Watcher
 
+INSTEAD = "; `--write-subject my_setup.py` writes a setup to fill in instead"
 _MICROBATCHES = 64  # gradients without an update after which a step is over
 
 
@@ -61,7 +62,7 @@ class Loop(Watcher):
         hooks.install(self.script.world.patches, self)
         self.waiting: GradientCall | None = self.script.start()
         if self.waiting is None:
-            raise StoriesError(f"{self.target}: {self._why()}")
+            raise StoriesError(f"{self.target}: {self._why()}{INSTEAD}")
 
     def begin_again(self) -> None:
         """Run to the first gradient that is not passed over."""

@@ -30,6 +30,18 @@ class Forward:
 
 
 @dataclass
+class Compiled:
+    """A compiled function in which updates are made: whether its inputs list the states of model, optimiser and random
+    numbers, whether it has outputs, and its line."""
+
+    model: bool
+    optimizer: bool
+    random: bool
+    outputs: bool
+    line: Line | None
+
+
+@dataclass
 class Seen:
     """What only the script itself shows, in the order of its happening."""
 
@@ -37,4 +49,5 @@ class Seen:
     forwards: list[Forward] = field(default_factory=list)
     gradient: list[Line] = field(default_factory=list)
     drawn: Line | None = None  # the line that hands over the batch
+    compiled: Compiled | None = None
     notes: list[str] = field(default_factory=list)

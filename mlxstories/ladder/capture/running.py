@@ -158,6 +158,13 @@ class Script:
         """Whether the code that runs now is the script's."""
         return greenlet.getcurrent() is self._greenlet
 
+    def names(self) -> dict[str, Any]:
+        """What the script has at its top level, while it waits."""
+        frame = self._greenlet.gr_frame
+        while frame is not None and frame.f_globals.get("__name__") != "__main__":
+            frame = frame.f_back
+        return dict(frame.f_globals) if frame is not None else {}
+
     def close(self) -> None:
         """End the script where it stands."""
         if self._greenlet and not self._greenlet.dead:

@@ -73,7 +73,9 @@ class CapturedScript:
             self.subject = self._subject()
         except StoriesError as error:
             self.close()
-            instead = "" if values.unused else "; write a file with subject() and examine that instead"
+            instead = (
+                "" if values.unused else "; `--write-subject my_setup.py` writes a setup to fill in instead"
+            )
             raise StoriesError(f"{target}: {error}{instead}") from error
         except BaseException as error:
             self.close()
@@ -138,19 +140,21 @@ class CapturedScript:
             loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
             loop.advance(own)
         loop.skipping = False
-        rates = self._rates()
+        rates = self.rates
         if rates and not loop.first_optimizer._schedulers:
             loop.lead = rates.index(max(rates)) * max(update.gradients for update in loop.seen.updates)
         if any(isinstance(m, DROPOUT) for m in loop.model.modules()) and not loop.model.training:
             loop.on_note("gradients are taken in evaluation mode: dropout is off while the script trains")
         return one_epoch(batches)
 
-    def _rates(self) -> list[float]:
+    @property
+    def rates(self) -> list[float]:
+        """The learning rates of its updates so far."""
         return [update.rate for update in self.loop.seen.updates if update.rate is not None]
 
     def _warming(self) -> bool:
         """Whether a rate set by hand still rises."""
-        rates = self._rates()
+        rates = self.rates
         by_hand = bool(rates) and not self.loop.first_optimizer._schedulers
         return by_hand and rates[-1] > 1.0001 * rates[0] and rates[-1] >= max(rates) and rates[-1] > rates[-2]
 
@@ -193,7 +197,7 @@ class CapturedScript:
 
     def _optimizer(self) -> Optimizer:
         optimizer = clone(self.loop.first_optimizer)
-        rates = self._rates()
+        rates = self.rates
         if rates and not optimizer._schedulers and not hasattr(optimizer, "optimizers"):
             optimizer.learning_rate = max(rates)  # set by hand, perhaps from a warmup on
         return optimizer

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.findings import ERROR, Finding
+from mlxstories.findings import ERROR, WARNING, Finding
 from mlxstories.ladder.capture.copies import host
 from mlxstories.ladder.capture.places import below
 from mlxstories.ladder.capture.record import Forward
@@ -25,7 +25,8 @@ DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 def findings(script: CapturedScript) -> list[Finding]:
     """Findings from the recording alone, each with its line."""
-    return [*_no_update(script), *_state_not_kept(script), *_dropout(script), *_decoding(script)]
+    found = (_no_update, _state_not_kept, _compiled, _dropout, _decoding)
+    return [finding for look in found for finding in look(script)]
 
 
 def _no_update(script: CapturedScript) -> Iterator[Finding]:
@@ -54,6 +55,48 @@ def _state_not_kept(script: CapturedScript) -> Iterator[Finding]:
             {"fresh": len(fresh), "updates": len(updates)},
             "make the optimiser once, before the loop",
             place(script.loop.made or fresh[0].line),
+        )
+
+
+def _compiled(script: CapturedScript) -> Iterator[Finding]:
+    """Of what a compiled step does not list as its inputs it sees the first value for ever.
+
+    Source: MLX's documentation, Compilation, "Compiling Training Graphs".
+    """
+    step, optimizer = script.loop.seen.compiled, script.loop.first_optimizer
+    if step is None or not step.outputs:  # with no outputs MLX itself raises at the first evaluation
+        return
+    holds_state = optimizer is not None and len(optimizer.state) + len(optimizer._schedulers) > 2
+    if not step.model:
+        yield Finding(
+            "stale-computation",
+            ERROR,
+            _RUNG,
+            "the compiled step's inputs do not list the model's state: each step starts from the first weights",
+            {"inputs_hold_model": False},
+            "compile it with inputs=[model.state, optimizer.state, mx.random.state], and the same as outputs",
+            place(step.line),
+        )
+    elif not step.optimizer and holds_state:
+        yield Finding(
+            "state-not-kept",
+            ERROR,
+            _RUNG,
+            "the compiled step's inputs do not list the optimiser's state: each step starts from the first one",
+            {"inputs_hold_optimizer": False},
+            "compile it with inputs=[model.state, optimizer.state, mx.random.state], and the same as outputs",
+            place(step.line),
+        )
+    drops = [m for m in script.loop.snapshot.modules() if isinstance(m, DROPOUT) and m._p_1 < 1]
+    if drops and not step.random:
+        yield Finding(
+            "stale-computation",
+            WARNING,
+            _RUNG,
+            f"the compiled step lists no mx.random.state: {len(drops)} dropout layers drop the same units for ever",
+            {"dropout_layers": len(drops)},
+            "list mx.random.state among its inputs and outputs",
+            place(step.line),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import mlx.core as mx
@@ -13,10 +14,11 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.optimizers import parts, read_rate
 from mlxstories.ladder.capture.copies import clone, leaves
-from mlxstories.ladder.capture.hooks import GradientCall
+from mlxstories.ladder.capture.expressions import Making, making
+from mlxstories.ladder.capture.hooks import GradientCall, Listed
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
-from mlxstories.ladder.capture.record import Forward, Seen, Update
+from mlxstories.ladder.capture.record import Compiled, Forward, Seen, Update
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.where.places import Line, stack
 
@@ -30,6 +32,7 @@ class Watcher:
         model, optimizer: the script's own objects; ``own`` is an optimiser that is none of MLX's.
         snapshot, first_optimizer: copies from before the first gradient and update.
         made: where the optimiser was made.
+        makings: how modules and optimisers were made, by their ids.
         skipping: updates are passed over, so that the loop runs at the speed of its data.
         handed: the optimiser of the ladder's that stands for the script's own while it steps.
         updated: updates so far.
@@ -43,6 +46,7 @@ class Watcher:
     def __init__(self):
         self.seen = Seen()
         self._making: dict[int, list[Line]] = {}
+        self.makings: dict[int, Making] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -173,8 +177,24 @@ class Watcher:
             fresh = None if self.skipping else all(int(part.step) == 0 for part in parts(optimizer))
         self.seen.updates.append(Update(gradients, rate, line, fresh))
 
-    def on_made(self, optimizer: Optimizer) -> None:
-        self._making.setdefault(id(optimizer), stack(sys._getframe(1)))
+    def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None:
+        if self.handed is None and self.updated == 0:
+            self.makings[id(value)] = making(value, frame)
+        if isinstance(value, Optimizer):
+            self._making.setdefault(id(value), stack(frame))
+
+    def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any:
+        before = self.updated
+        result = run()
+        if self.seen.compiled is None and self.updated > before and self.model is not None:
+            self.seen.compiled = Compiled(
+                model=listed.holds("inputs", self.model, self.model.state),
+                optimizer=listed.holds("inputs", self.optimizer, getattr(self.optimizer, "state", None)),
+                random=listed.holds("inputs", mx.random.state),
+                outputs=listed.outputs is not None,
+                line=listed.line,
+            )
+        return result
 
     def on_note(self, text: str) -> None:
         if text not in self.seen.notes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlxstories.findings import Finding
+from mlxstories.findings import Finding, Place
 from mlxstories.ladder.diagnosis import Diagnosis
-from mlxstories.ladder.where.places import Place, place
+from mlxstories.ladder.where.places import place
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript

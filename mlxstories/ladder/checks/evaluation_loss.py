@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from math import log
 
+from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.averages import MEAN, PADDED, UNEQUAL, averages
-from mlxstories.ladder.bench.evaluation import Reported
+from mlxstories.ladder.bench.evaluation import Reported, own_figures
 from mlxstories.ladder.checks.evaluation import CLOSE, NOISE, near, report, unsettled
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -20,6 +21,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     needs=("evaluate",),
     close=CLOSE,
     noise=NOISE,
+    moved=Limit(0.01, "of the loss of validation's own batches"),
     least=Limit(0.004, "of label smoothing"),
     most=Limit(0.6, "of label smoothing"),
     round=Limit(1e-4, "from a multiple of 0.005"),
@@ -41,8 +43,8 @@ def validation_loss(bench: Bench, limits: Gauges) -> Verdict:
     detail = f"loss {mean.loss:.4f}, accuracy {mean.accuracy:.2%} on our test batches"
     if near(value, mean.loss, limits):
         return passed(detail)
-    if (remark := _unequal(value, found, limits)) is not None:
-        return passed(detail, remark)
+    if (remark := _unequal(bench, value, found, limits)) is not None:
+        return (failed if remark.severity == ERROR else passed)(detail, remark)
     return failed(
         detail,
         _padded(value, found, limits) or _smoothed(value, found, limits) or _other(value, found, limits),
@@ -53,15 +55,19 @@ def _evidence(value: float, found: Reported) -> dict[str, float]:
     return {"reported": value, "recomputed": found.averages[MEAN].loss}
 
 
-def _unequal(value: float, found: Reported, limits: Gauges) -> Draft | None:
+def _unequal(bench: Bench, value: float, found: Reported, limits: Gauges) -> Draft | None:
     ways = found.averages
     name = next((name for name in UNEQUAL if near(value, ways[name].loss, limits)), None)
     if name is None:
         return None
-    return warning(
+    own = own_figures(bench)
+    moved = own is not None and limits.moved.above(abs(own[0] - own[1]) / max(abs(own[1]), 1e-9))
+    reported, right = own if own is not None and moved else (value, ways[MEAN].loss)
+    batches = "its own batches" if moved else "our test batches"
+    return (error if moved else warning)(
         "metric-mismatch",
-        f"the validation loss is the {name}, which weighs tokens unequally: {value:.4f}, per token "
-        f"{ways[MEAN].loss:.4f}",
+        f"the validation loss is the {name}, which weighs tokens unequally: {reported:.4f} on {batches}, per token "
+        f"{right:.4f}",
         fix="sum the nats of all real tokens and divide once by their number",
         where="evaluate",
         **_evidence(value, found),

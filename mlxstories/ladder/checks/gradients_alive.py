@@ -7,6 +7,8 @@ from mlxstories.ladder.bench.gradients import (
     STEPS,
     Followed,
     constant_matrices,
+    dead,
+    faint,
     followed,
     silent_units,
     woken,
@@ -25,6 +27,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     heavy=Limit(0.01, "of the weights"),
     silent=Limit(0.5, "of the units of a layer"),
     silent_layer=Limit(0.9, "of the units of a layer"),
+    rounding=Limit(1e-6, "of the matrices' median gradient"),
 )
 def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
     """Looks, over a few steps, for parameters and units whose gradient is exactly 0 every time.
@@ -38,52 +41,67 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
     found = followed(bench)
     if not found.shapes:
         return skipped("no trainable parameters")
-    count, dead = len(found.shapes), found.dead
-    detail = f"{count - len(dead)} of {count} parameters"
-    if dead:
+    count, names = len(found.shapes), dead(bench)
+    detail = f"{count - len(names)} of {count} parameters"
+    if names:
         asleep = woken(bench)
-        if asleep and not limits.woken.below(len(asleep) / len(dead)):
-            return failed(detail, _cancelled(bench, found))
-        return failed(detail, _dead(found, limits))
+        if asleep and not limits.woken.below(len(asleep) / len(names)):
+            return failed(detail, _cancelled(bench, found, names))
+        return failed(detail, _dead(found, names, limits))
+    rounded = {n: share for n, share in faint(bench).items() if limits.rounding.below(share)}
+    if rounded:
+        return passed(detail, _rounded(rounded))
     silent = silent_units(bench)
     if not silent or limits.silent.below(max(silent.values())):
         return passed(detail)
     return failed(detail, _silent(silent, limits))
 
 
-def _share(found: Followed) -> float:
-    return sum(found.sizes[n] for n in found.dead) / sum(found.sizes.values())
+def _share(found: Followed, names: list[str]) -> float:
+    return sum(found.sizes[n] for n in names) / sum(found.sizes.values())
 
 
-def _cancelled(bench: Bench, found: Followed) -> Draft:
-    zero, dead, count = constant_matrices(bench).zero, found.dead, len(found.shapes)
+def _cancelled(bench: Bench, found: Followed, names: list[str]) -> Draft:
+    zero, count = constant_matrices(bench).zero, len(found.shapes)
     return error(
         "bad-initialization",
-        f"{len(dead)} of {count} parameters ({dead[0]}, ...) have a gradient of exactly 0 for {STEPS} "
+        f"{len(names)} of {count} parameters ({names[0]}, ...) have a gradient of exactly 0 for {STEPS} "
         "steps, yet a little noise on the weights wakes them: initial values cancel each other"
         + (f" ({len(zero)} matrices start at 0)" if zero else ""),
         fix="start at most one of two factors at zero, the other at random",
-        where=dead[0],
-        dead=len(dead),
+        where=names[0],
+        dead=len(names),
         parameters=count,
-        share_of_weights=_share(found),
+        share_of_weights=_share(found, names),
     )
 
 
-def _dead(found: Followed, limits: Gauges) -> Draft:
-    dead, count, share = found.dead, len(found.shapes), _share(found)
-    matrices = [n for n in dead if n in found.matrices]
+def _dead(found: Followed, names: list[str], limits: Gauges) -> Draft:
+    count, share = len(found.shapes), _share(found, names)
+    matrices = [n for n in names if n in found.matrices]
     heavy = not limits.heavy.below(share) or bool(matrices)
     return (error if heavy else warning)(
         "dead-parameters",
-        f"{len(dead)} of {count} trainable parameters, {share:.1%} of the weights, never receive a "
-        f"gradient: {', '.join(dead[:3])}" + (" ..." if dead[3:] else ""),
+        f"{len(names)} of {count} trainable parameters, {share:.1%} of the weights, never receive a "
+        f"gradient: {', '.join(names[:3])}" + (" ..." if names[3:] else ""),
         fix="look for stop_gradient, an output that is not used, argmax or rounding on the way, or units that "
         "never fire",
-        where=dead[0],
-        dead=len(dead),
+        where=names[0],
+        dead=len(names),
         parameters=count,
         share_of_weights=share,
+    )
+
+
+def _rounded(rounded: dict[str, float]) -> Draft:
+    names = list(rounded)
+    return warning(
+        "dead-parameters",
+        f"what {', '.join(names[:3])}{' ...' if names[3:] else ''} receive{'s' * (len(names) == 1)} is no more than "
+        f"rounding: {min(rounded.values()):.0e} of the usual gradient",
+        fix="look for a value that does not depend on them, as a weight divided by itself is always 1",
+        where=names[0],
+        share_of_the_usual=rounded,
     )
 
 

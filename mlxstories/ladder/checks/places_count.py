@@ -12,7 +12,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
 @check(
     "every place counts in the loss",
     rung="init",
-    causes=("rows-ignored",),
+    causes=("wrong-loss",),
     needs=("loss",),
     unless=("not-finite", "targets-mismatched", "token-out-of-range"),
     share=Limit(0.1, "of the real cells"),
@@ -41,7 +41,7 @@ def places(bench: Bench, limits: Gauges) -> Verdict:
 
 def _draft(severity, found: Counted) -> Draft:
     return severity(
-        "rows-ignored",
+        "wrong-loss",
         f"the loss depends on {found.counted} of {found.real} real cells of a batch: the targets of the others teach "
         "nothing",
         fix="let the loss count every place of a row; where only some are meant to count, say so in the mask",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.objective import loss_formula
 from mlxstories.ladder.bench.step_loss import step_loss
 from mlxstories.ladder.checks.loss_formula import judge_objective
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, failed, passed, skipped
+from mlxstories.ladder.verdict import Draft, Verdict, failed, passed, skipped, warning
 
 
 @check(
@@ -21,6 +22,7 @@ from mlxstories.ladder.verdict import Verdict, failed, passed, skipped
         "targets-mismatched",
         "padding-in-loss",
         "smoothed-validation-loss",
+        "wrong-normalisation",
     ),
     needs=("train_step",),
     unless=(
@@ -49,5 +51,22 @@ def returned_loss(bench: Bench, limits: Gauges) -> Verdict:
         return skipped("its formula was not recognised")
     pads = train_epoch(bench).padded
     drafts = judge_objective(found.objective, "train_step", pads=pads, size=bench.subject.vocab_size)
+    if found.objective.reduction == "mean of rows" and pads and _mean_of_tokens(bench):
+        drafts.append(_micro_batches())
     detail = f"{found.objective.reduction}, smoothing {found.objective.smoothing:.2g}"
     return (failed if any(d.severity == ERROR for d in drafts) else passed)(detail, *drafts)
+
+
+def _mean_of_tokens(bench: Bench) -> bool:
+    formula = loss_formula(bench)
+    return bench.subject.loss is None or (formula is not None and formula.reduction == "mean")
+
+
+def _micro_batches() -> Draft:
+    return warning(
+        "wrong-normalisation",
+        "the loss is a mean over tokens, and the step's a mean of its micro-batches' means: tokens of short rows weigh "
+        "more, and the step's loss is not that of the whole batch",
+        fix="add up the micro-batches' sums of losses and gradients, and divide once by the tokens of the whole batch",
+        where="train_step",
+    )

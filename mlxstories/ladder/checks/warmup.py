@@ -6,9 +6,10 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.bench.memorising import memorising
 from mlxstories.ladder.bench.optimizers import RateCurve
+from mlxstories.ladder.bench.steps import watched_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
-from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
 
 _EPOCHS, _STEPS = 20, 1000  # of a usual run
 _OVER = 0.01  # of the peak: the schedule has ended
@@ -69,3 +70,73 @@ def _draft(schedule: RateCurve, climbs: int, total: int, epoch: int | None) -> D
         peak=schedule.peak,
         rate_after_100=after_100,
     )
+
+
+@check(
+    "the schedule lasts",
+    rung="sweep",
+    causes=("schedule-out-of-step",),
+    unless=ANY,
+    early=Limit(0.5, "of an epoch"),
+    epoch=Limit(1.0, "epochs"),
+    calls=Limit(1, "calls an update"),
+    whole=Limit(0.02, "from a whole number of epochs"),
+)
+def lasts(bench: Bench, limits: Gauges) -> Verdict:
+    """Compares the update at which the schedule has ended, at 1 % of its peak or less, with the batches of an epoch,
+    and with the calls of the step that an update takes.
+
+    After its end training changes nothing. A schedule that counts calls of a step that collects several before it
+    updates is at a fraction of its way when training ends.
+
+    Example: a line over 40 steps, left from a trial, in a run of epochs of 125; `cosine_decay(rate, epochs * batches)`
+    with an optimiser that is called at every fourth batch.
+
+    Fix: count optimiser updates: batches of all epochs over the batches that an update collects.
+    """
+    schedule, epoch = bench.schedule, _epoch_steps(bench)
+    end = _end(schedule)
+    if not schedule.scheduled or schedule.peak <= 0 or not epoch or end is None:
+        return passed("it does not end, or epochs were not read to the end")
+    watched = watched_steps(bench)
+    calls = round(watched.calls / watched.updates) if watched.updates else 1
+    epochs = end * calls / epoch
+    detail = f"{epochs:.2g} epochs"
+    if limits.epoch.below(epochs):
+        bad = limits.early.below(epochs)
+        draft = (error if bad else warning)(
+            "schedule-out-of-step",
+            f"the learning rate is 0 from update {end} on, {epochs:.0%} of the first epoch of {epoch} batches: all "
+            "training after it changes nothing",
+            fix="let the schedule last for the updates of the whole run: epochs times batches",
+            where="optimizer",
+            end=end,
+            epoch=epoch,
+        )
+        return failed(detail, draft) if bad else passed(detail, draft)
+    if limits.calls.above(calls) and limits.whole.below(abs(end / epoch - round(end / epoch))):
+        return passed(detail, _in_calls(end, epoch, calls))
+    return passed(detail)
+
+
+def _in_calls(end: int, epoch: int, calls: int) -> Draft:
+    return warning(
+        "schedule-out-of-step",
+        f"the schedule ends after {end} updates, as many as {round(end / epoch)} epochs have batches, but the step "
+        f"updates at every {calls}th call alone: those epochs reach 1/{calls} of it",
+        fix="count updates, not batches, in the schedule",
+        where="optimizer",
+        end=end,
+        calls=calls,
+    )
+
+
+def _end(schedule: RateCurve) -> int | None:
+    """The update from which the rate stays at 1 % of its peak or less."""
+    low = None
+    for step, rate in zip(schedule.steps, schedule.rates, strict=True):
+        if rate > _OVER * schedule.peak or step <= schedule.peak_step:
+            low = None
+        elif low is None:
+            low = step
+    return low

@@ -1,6 +1,6 @@
 """Where in the user's code a finding lies: file, line and module."""
 
 from mlxstories.ladder.where.locate import located
-from mlxstories.ladder.where.places import Line, Place, place
+from mlxstories.ladder.where.places import Line, place
 
-__all__ = ["Line", "Place", "located", "place"]
+__all__ = ["Line", "located", "place"]

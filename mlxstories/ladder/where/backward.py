@@ -10,9 +10,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.findings import Place
 from mlxstories.ladder.where.calls import Call, calls
 from mlxstories.ladder.where.forward import name_of, place_of
-from mlxstories.ladder.where.places import Place, assigned_in, class_line, place
+from mlxstories.ladder.where.places import assigned_in, class_line, place
 
 _NOTHING = 1e-30
 

@@ -14,12 +14,13 @@ import mlx.nn as nn
 from mlxstories.ladder.where.places import Line, of_model, stack
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One call of a module.
 
     Attributes:
         before, after: the arrays that it was given and that it returned.
+        args, kwargs: all that it was given.
         lines: of the examined code on the way to it, the call itself last.
         parent: the call within which it was made.
     """
@@ -28,6 +29,8 @@ class Call:
     before: list[mx.array]
     lines: list[Line]
     parent: Call | None
+    args: tuple = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
     after: list[mx.array] = field(default_factory=list)
 
     def within(self) -> Iterator[Call]:
@@ -60,7 +63,8 @@ def calls(
     def watched(real: Callable) -> Callable:
         def call(module, *args, **kwargs):
             lines = stack(sys._getframe(1), of_model)
-            inner = Call(module, arrays([*args, *kwargs.values()]), lines, open_[-1] if open_ else None)
+            given = arrays([*args, *kwargs.values()])
+            inner = Call(module, given, lines, open_[-1] if open_ else None, args, kwargs)
             open_.append(inner)
             try:
                 out = real(module, *args, **kwargs)

@@ -11,8 +11,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxstories.findings import Place
 from mlxstories.ladder.where.calls import Call, Step, calls, steps
-from mlxstories.ladder.where.places import Line, Place, line_of, of_model, place
+from mlxstories.ladder.where.places import Line, line_of, of_model, place
 
 _ROUNDING = 1e-5  # of the largest entry, with weights of 32 bits
 _COARSE = 2e-2  # of 16 bits

@@ -10,13 +10,13 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxstories.findings import NOTE, Finding
+from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.where import backward, forward
 from mlxstories.ladder.where.calls import calls
-from mlxstories.ladder.where.places import Place, class_line, defined, place
+from mlxstories.ladder.where.places import class_line, defined, place
 
 _KINDS = {
     "future-leak": ("future",),

@@ -6,12 +6,13 @@ import ast
 import inspect
 import os
 import sysconfig
-import textwrap
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import NamedTuple
+
+from mlxstories.findings import Place
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OURS = Path(__file__).parents[2]
@@ -24,17 +25,6 @@ class Line(NamedTuple):
     file: str
     line: int
     function: str
-
-
-class Place(dict):
-    """``file`` and ``line``, and ``module`` where it is known; reads like ``train.py:33``."""
-
-    def __str__(self) -> str:
-        place = f"{os.path.relpath(self['file'])}:{self['line']}"
-        return f"{place} ({self['module']})" if self.get("module") else place
-
-    def __hash__(self) -> int:
-        return hash(str(self))
 
 
 def place(line: Line | None, module: str | None = None) -> Place | None:
@@ -83,8 +73,8 @@ def class_line(cls: type) -> Line | None:
     for base in cls.__mro__:
         found = _source(base)
         if found is not None:
-            file, first, _ = found
-            return Line(file, first, base.__name__)
+            file, node = found
+            return Line(file, node.lineno, base.__name__)
     return None
 
 
@@ -94,10 +84,10 @@ def assigned_in(cls: type, name: str) -> Line | None:
         found = _source(base)
         if found is None:
             continue
-        file, first, tree = found
-        lines = [node.lineno for node in ast.walk(tree) if _assigns(node, name)]
+        file, definition = found
+        lines = [node.lineno for node in ast.walk(definition) if _assigns(node, name)]
         if lines:
-            return Line(file, first + lines[-1] - 1, base.__name__)
+            return Line(file, lines[-1], base.__name__)
     return None
 
 
@@ -113,12 +103,21 @@ def _assigns(node: ast.AST, name: str) -> bool:
 
 
 @lru_cache(256)
-def _source(cls: type) -> tuple[str, int, ast.AST] | None:
+def _source(cls: type) -> tuple[str, ast.ClassDef] | None:
+    """The file of a class of the user's, and its definition there."""
+    # From its functions, for a script's ``__main__`` is no module that `inspect` could ask.
+    codes = [c for f in vars(cls).values() if (c := getattr(f, "__code__", None)) and of_model(c.co_filename)]
+    for code in codes:
+        for node in ast.walk(_tree(code.co_filename)):
+            own = isinstance(node, ast.ClassDef) and node.name == cls.__name__
+            if own and node.lineno <= code.co_firstlineno <= (node.end_lineno or 0):
+                return code.co_filename, node
+    return None
+
+
+@lru_cache(64)
+def _tree(file: str) -> ast.AST:
     try:
-        file = inspect.getfile(cls)
-        if not of_model(file):
-            return None
-        lines, first = inspect.getsourcelines(cls)
-        return file, first, ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):  # made in a terminal, or with its source lost
-        return None
+        return ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):  # its source is lost
+        return ast.Module([], [])

@@ -1,0 +1,108 @@
+"""`mlxstories sample` at a terminal: type a beginning, and the model tells on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from mlxstories.cli.words import wrapped
+
+HELP = (
+    "Type how a story begins and press Enter; Enter alone lets the model begin. Other words: again (the same "
+    "beginning, another story), temperature 0.6, save FILE, help, quit."
+)
+
+
+class Conversation:
+    """What was typed, and the story told last.
+
+    Args:
+        tell: (beginning, temperature, seed) to the story and notes on the beginning.
+        seed: of the first story; each further one has the next.
+    """
+
+    def __init__(self, tell, temperature: float, seed: int):
+        self._tell, self._temperature, self._seed = tell, temperature, seed
+        self._beginning, self._story = "", ""
+
+    def run(self) -> None:
+        """Until the end of input, or quit."""
+        click.echo(wrapped(HELP) + "\n")
+        while True:
+            try:
+                line = input("> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                click.echo()
+                return
+            if line in ("quit", "exit", "q"):
+                return
+            self.answer(line)
+
+    def answer(self, line: str) -> None:
+        """Do what a line asks for."""
+        from mlxstories.errors import StoriesError
+
+        word, _, rest = line.partition(" ")
+        try:
+            if line == "help":
+                click.echo(wrapped(HELP))
+            elif word == "temperature" and _number(rest) is not None:
+                self._temperature = _number(rest)
+                click.echo(f"temperature {self._temperature:g} from now on")
+            elif word == "save" and rest:
+                self._save(Path(rest).expanduser())
+            else:
+                self._beginning = self._beginning if line == "again" else line
+                self._next()
+        except StoriesError as error:
+            click.echo(f"error: {error}", err=True)
+
+    def _next(self) -> None:
+        self._story, notes = self._tell(self._beginning, self._temperature, self._seed)
+        for note in notes:
+            click.echo(wrapped(f"note: {note}"))
+        click.echo(
+            f"\n{wrapped(self._story, '  ')}\n\n(seed {self._seed}, temperature {self._temperature:g})\n"
+        )
+        self._seed += 1
+
+    def _save(self, path: Path) -> None:
+        from mlxstories.storage.files import writing
+
+        if not self._story:
+            click.echo("nothing is told yet")
+            return
+        with writing(path), open(path, "a", encoding="utf-8") as file:
+            file.write(self._story + "\n\n")
+        click.echo(f"added to {path}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value >= 0 else None
+
+
+def converse(model, tokenizer, *, max_tokens: int, sampling, seed: int) -> None:
+    """Talk at the terminal with a model."""
+    from mlxstories.generation.decoding import generate
+    from mlxstories.generation.telling import encode, told
+
+    def tell(beginning: str, temperature: float, seed: int) -> tuple[str, list[str]]:
+        tokens, notes = encode(tokenizer, beginning)
+        (story,) = generate(
+            model,
+            [tokens],
+            max_tokens=max_tokens,
+            sampling=dataclasses.replace(sampling, temperature=temperature),
+            seed=seed,
+            end=tokenizer.end,
+        )
+        text = told(tokenizer, beginning, tokens, story.tokens, finished=story.finished)
+        return text, notes
+
+    Conversation(tell, sampling.temperature, seed).run()

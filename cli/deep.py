@@ -1,0 +1,61 @@
+"""The deep part of `mlxstories debug`: a line that says which training is running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlxstories.cli.debug import Ladder
+    from mlxstories.ladder.diagnosis import Diagnosis
+    from mlxstories.ladder.subject import Subject
+
+_RESERVE = 0.1  # of the time limit, left for the training that is running and the report
+
+
+def after_climb(
+    diagnosis: Diagnosis,
+    subject: Subject,
+    ladder: Ladder,
+    deep: bool,
+    seed: int,
+    timeout: float,
+    offered: bool,
+) -> tuple[Diagnosis, str]:
+    """The diagnosis, with `--deep` deepened; and, where no error was found without it, a line that offers it."""
+    if deep:
+        return _deepened(diagnosis, subject, ladder, seed, timeout), ""
+    seconds = _estimated(subject, seed) if offered and diagnosis.healthy else 0.0
+    if not seconds:
+        return diagnosis, ""
+    return (
+        diagnosis,
+        f"--deep exchanges model, loss and step for plain ones and trains: about {seconds:.0f} s",
+    )
+
+
+def _deepened(diagnosis: Diagnosis, subject: Subject, ladder: Ladder, seed: int, timeout: float) -> Diagnosis:
+    """The diagnosis with what the exchange of the subject's parts adds, inside the time limit of the command."""
+    from mlxstories.ladder import exchange
+
+    left = (1 - _RESERVE) * timeout - diagnosis.seconds
+    with ladder.console.status("the parts exchanged") as status:
+        deep = exchange.deepened(
+            diagnosis,
+            subject,
+            seed=seed,
+            seconds=max(left, 0),
+            tell=lambda name: status.update(f"training: {name}  (Ctrl-C: what is known so far)"),
+        )
+    ladder.event("done", deep.rungs[-1])
+    return deep
+
+
+def _estimated(subject: Subject, seed: int) -> float:
+    """About how many seconds `--deep` takes; 0 where it cannot be told."""
+    from mlxstories.ladder.bench import SubjectFault
+    from mlxstories.ladder.exchange import estimate
+
+    try:
+        return estimate(subject, seed)
+    except SubjectFault:
+        return 0.0

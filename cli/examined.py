@@ -1,0 +1,146 @@
+"""What `mlxstories debug` is asked to examine: a subject's file, a script, an architecture, a run or the recipe."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlxstories.cli.screen import Ladder
+
+if TYPE_CHECKING:
+    from mlxstories.ladder import Subject
+    from mlxstories.ladder.capture import CapturedScript
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The arguments of the command that say what is examined.
+
+    Attributes:
+        file: as it was given, or the module's name; None for the built-in recipe.
+        arguments, settings: what follows ``--``, and each ``--set``; for scripts.
+        module: whether ``file`` names a module.
+        steps: updates that a script makes before the climb.
+        fault: planted in the built-in recipe.
+    """
+
+    file: str | None
+    arguments: tuple[str, ...]
+    module: bool
+    steps: int
+    settings: tuple[str, ...]
+    fault: str | None
+
+    @property
+    def name(self) -> str:
+        return self.file or "the built-in recipe"
+
+    @property
+    def is_script(self) -> bool:
+        """Whether it is a training script, to be run under watch."""
+        from mlxstories.ladder.capture import defines
+
+        file = self.file or ""
+        named = file.endswith(".py") and Path(file).is_file()
+        return self.module or (named and not defines(Path(file), "subject"))
+
+    def refuse_what_makes_no_sense(self) -> None:
+        """Raises:
+        click.UsageError: options that do not go together.
+        """
+        if self.file and self.fault:
+            raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
+        if (self.arguments or self.settings) and not self.is_script:
+            raise click.UsageError(
+                f"{self.file}: takes no arguments and no --set, since it is no training script"
+            )
+
+    def load(self, stack: ExitStack, ladder: Ladder, seed: int) -> tuple[Subject, CapturedScript | None]:
+        """The subject, and the script that it was captured from, which is ended when ``stack`` is left."""
+        from mlxstories.faults.recipe import built_in
+
+        if not self.is_script:
+            return (_subject(self.file, seed) if self.file else built_in(seed=seed, fault=self.fault)), None
+        captured = stack.enter_context(self._captured())
+        ladder.say(
+            f"{self.file}: captured after {len(captured.losses)} gradients; its output is in {captured.log}"
+        )
+        for note in captured.notes:
+            ladder.say(f"  {note}")
+        return captured.subject, captured
+
+    def _captured(self) -> CapturedScript:
+        from mlxstories.ladder.capture import CapturedScript
+
+        options = {"module": self.module, "steps": self.steps, "settings": self.settings}
+        return CapturedScript(self.file, self.arguments, **options)
+
+    def write_subject(self, path: Path) -> None:
+        """Write ``path``, a file with ``subject()``, from what was captured of a script; or with all to fill in.
+
+        Raises:
+            click.UsageError: nothing to run under watch.
+        """
+        from mlxstories.errors import StoriesError
+        from mlxstories.ladder.capture import write_subject, write_template
+        from mlxstories.ladder.capture.loop import INSTEAD
+
+        if not self.is_script:
+            raise click.UsageError("--write-subject wants a training script")
+        try:
+            with self._captured() as captured:
+                gaps = write_subject(captured, path, self.arguments, module=self.module)
+        except StoriesError as error:
+            reason = str(error).replace(INSTEAD, "")
+            write_template(self.file, path, self.arguments, module=self.module, reason=reason)
+            click.echo(f"{reason}\n{path}: all is yet to be filled in")
+            return
+        for gap in gaps:
+            click.echo(f"to be filled in: {gap}")
+        click.echo(f"{path} and {path.with_suffix('.safetensors')}: try `mlxstories debug {path.name}`")
+
+    def follow(self, report: Path | None) -> int:
+        """Run a script to its end under watch; returns the exit code, its own unless that is 0 and an error was found.
+
+        Raises:
+            click.UsageError: nothing to run.
+            StoriesError: the script raised.
+        """
+        from mlxstories.errors import StoriesError
+        from mlxstories.findings import ERROR
+        from mlxstories.ladder.subject import describe_error
+        from mlxstories.ladder.watching import watch
+        from mlxstories.ladder.watching.following import run
+
+        if not self.is_script:
+            raise click.UsageError("--follow wants a training script")
+        with watch(path=report or "findings.json") as session:
+            try:
+                run(self.file, self.arguments, self.module)
+            except SystemExit as ended:
+                if ended.code:
+                    raise
+            except Exception as error:
+                raise StoriesError(f"{self.file}: raised {describe_error(error)}") from error
+        count = f"{session.updates} updates, {session.looks} looked at closely"
+        names = ", ".join(finding.code for finding in session.findings) or "nothing found"
+        click.echo(f"{self.file}: {count}: {names}", err=True)
+        return int(any(finding.severity == ERROR for finding in session.findings))
+
+
+def _subject(spec: str, seed: int) -> Subject:
+    from mlxstories.faults.architecture import architecture
+    from mlxstories.ladder import load_subject
+    from mlxstories.ladder.own import subject_of
+    from mlxstories.model.mlx_lm import PREFIX
+    from mlxstories.runs.directory import RUNS, find_run
+
+    if spec.startswith(PREFIX):
+        return architecture(spec.removeprefix(PREFIX), seed)
+    if any((place / "config.json").is_file() for place in (Path(spec), RUNS / spec)):
+        return subject_of(find_run(spec))
+    return load_subject(spec)

@@ -1,0 +1,133 @@
+"""What is in a folder of texts: which files are stories, which are not read and why, and what they share."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from mlxstories.data.documents import EXTRA, READERS, readable
+from mlxstories.data.encodings import encoding_of, lines
+from mlxstories.errors import StoriesError, listed
+
+TEXT = {".txt", ".text", ".md"}
+LINES = {".jsonl", ".ndjson", ".json"}
+TABLE = {".parquet"}
+_LOOKED_AT = 2000  # files
+_LONG_ENOUGH = 20  # characters of a line that is no accident where it stands in many files
+_OFTEN = 0.5  # share of the files in which boilerplate stands
+_FEWEST = 4  # files among which lines are compared
+
+
+@dataclass
+class Contents:
+    """The files of a folder, in sorted order.
+
+    Attributes:
+        read: those that stories are read from.
+        hidden: how many begin with a dot, or lie in a folder that does.
+        unread: by suffix those that are not read.
+    """
+
+    read: list[Path] = field(default_factory=list)
+    hidden: int = 0
+    unread: dict[str, list[Path]] = field(default_factory=dict)
+
+
+def contents(folder: Path) -> Contents:
+    """What there is in ``folder`` and the folders in it."""
+    found = Contents()
+    for file in sorted(folder.rglob("*")):
+        suffix = file.suffix.lower()
+        if not file.is_file():
+            continue
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            found.hidden += 1
+        elif suffix in TEXT | LINES | TABLE or readable(suffix):
+            found.read.append(file)
+        else:
+            found.unread.setdefault(suffix, []).append(file)
+    return found
+
+
+def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The files that stories are read from, those of a folder in sorted order.
+
+    Raises:
+        StoriesError: one does not exist, or a folder holds none.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if os.path.isdir(path):  # which, unlike Path, take a name too long for one that is not there
+            inside = contents(path)
+            if not inside.read:
+                hint = "".join(f"; {sentence}" for sentence in _unread(inside))
+                raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files{hint}")
+            found += inside.read
+        elif os.path.isfile(path):
+            found.append(path)
+        else:
+            wrong = "is no regular file" if os.path.exists(path) else "does not exist"
+            raise StoriesError(f"{path} {wrong}; give a file or a directory of stories")
+    if not found:
+        raise StoriesError("no files were named; give at least one file or directory of stories")
+    return found
+
+
+def remarks(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    """Sentences on what a user would want to know of these sources before they are trained on."""
+    paths = [Path(path) for path in paths]
+    for path in paths:
+        if os.path.isdir(path):
+            inside = contents(path)
+            count = len(inside.read)
+            yield f"{path}: {count:,} file{'s' if count != 1 else ''} read"
+            yield from _unread(inside)
+    plain = [
+        path for path in source_files(paths) if os.path.isfile(path) and path.suffix.lower() not in READERS
+    ]
+    plain = [path for path in plain if path.suffix.lower() not in TABLE][:_LOOKED_AT]
+    converted: dict[str, list[Path]] = {}
+    for path in plain:
+        if (encoding := encoding_of(path)) != "utf-8":
+            converted.setdefault(encoding, []).append(path)
+    for encoding, files in converted.items():
+        yield f"{_counted(files)} in {encoding} and not UTF-8: converted"
+    yield from _boilerplate([path for path in plain if path.suffix.lower() in TEXT])
+
+
+def _unread(inside: Contents) -> Iterator[str]:
+    for suffix, files in sorted(inside.unread.items()):
+        how = f": {EXTRA} reads {suffix}, or save as .txt" if suffix in READERS else ""
+        yield f"not read: {_counted(files)}{how}"
+    if inside.hidden:
+        yield f"not read: {inside.hidden} hidden file{'s' if inside.hidden > 1 else ''}, such as .DS_Store"
+
+
+def _counted(files: list[Path]) -> str:
+    """a.docx; or 12 .docx files (a.docx, b.docx and 10 more)."""
+    if len(files) == 1:
+        return files[0].name
+    kind = f"{files[0].suffix} " if files[0].suffix else ""
+    return f"{len(files)} {kind}files ({listed((file.name for file in files), 3)})"
+
+
+def _boilerplate(files: list[Path]) -> Iterator[str]:
+    """Lines that stand in most files, as licences and headers do."""
+    if len(files) < _FEWEST:
+        return
+    places: Counter[str] = Counter()
+    for path in files:
+        long = (line.strip() for line in islice(lines(path), 10_000))
+        places.update({line for line in long if len(line) >= _LONG_ENOUGH})
+    repeated = [(line, count) for line, count in places.most_common() if count > _OFTEN * len(files)]
+    if repeated:
+        line, count = repeated[0]
+        more = f" and {len(repeated) - 1} more lines like it" if len(repeated) > 1 else ""
+        yield (
+            f"{line[:60]!r} stands in {count} of {len(files)} files{more}: the model will tell it too, so take "
+            "out what is no story"
+        )

@@ -1,0 +1,69 @@
+"""Limits that verdicts depend on, as data; and the readings held against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A value that a measurement is held against.
+
+    Attributes:
+        value: the limit.
+        unit: of the value and of what is measured.
+    """
+
+    value: float
+    unit: str = ""
+
+    def above(self, reading: float) -> bool:
+        """Whether a reading exceeds the limit; where readings are remembered, `Gauge` does."""
+        return reading > self.value
+
+    def below(self, reading: float) -> bool:
+        """Whether a reading falls short of the limit."""
+        return reading < self.value
+
+
+@dataclass
+class Gauge:
+    """A limit in use by one check: it compares, and remembers what was read.
+
+    ``benchmarks/faults.py`` gathers the readings of healthy and of faulty subjects: the margins of the limit.
+    """
+
+    limit: Limit
+    readings: list[float] = field(default_factory=list)
+
+    @property
+    def value(self) -> float:
+        return self.limit.value
+
+    def above(self, reading: float) -> bool:
+        """Whether a reading exceeds the limit."""
+        self.readings.append(float(reading))
+        return reading > self.limit.value
+
+    def below(self, reading: float) -> bool:
+        """Whether a reading falls short of the limit."""
+        self.readings.append(float(reading))
+        return reading < self.limit.value
+
+
+class Gauges:
+    """The limits of one check by name, as attributes."""
+
+    def __init__(self, limits: Mapping[str, Limit]):
+        self._gauges = {name: Gauge(limit) for name, limit in limits.items()}
+
+    def __getattr__(self, name: str) -> Gauge:
+        try:
+            return self._gauges[name]
+        except KeyError:
+            raise AttributeError(f"this check has no limit {name!r}") from None
+
+    def read(self) -> dict[str, Gauge]:
+        """The gauges that were consulted."""
+        return {name: gauge for name, gauge in self._gauges.items() if gauge.readings}

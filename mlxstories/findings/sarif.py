@@ -1,0 +1,55 @@
+"""Findings as SARIF 2.1.0, which code scanning and editors read.
+
+Source: https://docs.oasis-open.org/sarif/sarif/v2.1.0/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mlxstories.findings.causes import cause_of
+from mlxstories.findings.finding import Finding
+from mlxstories.findings.place import Place
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+
+
+def sarif(findings: Iterable[Finding]) -> dict[str, Any]:
+    """A log of one run: a rule for each code that is named, and a result for each finding."""
+    findings = list(findings)
+    codes = sorted({finding.code for finding in findings})
+    rules = [{"id": code, "shortDescription": {"text": cause_of(code).meaning}} for code in codes]
+    driver = {"name": "mlxstories", "version": version("mlxstories"), "rules": rules}
+    results = [_result(finding, codes.index(finding.code)) for finding in findings]
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+
+
+def _result(finding: Finding, rule: int) -> dict[str, Any]:
+    text = finding.message + (f". Fix: {finding.fix}" if finding.fix else "")
+    result: dict[str, Any] = {
+        "ruleId": finding.code,
+        "ruleIndex": rule,
+        "level": finding.severity,  # error, warning and note are its words too
+        "message": {"text": text},
+        "properties": {"rung": finding.rung, "evidence": finding.evidence},
+    }
+    location: dict[str, Any] = {}
+    where = finding.where
+    name = where.get("module") if isinstance(where, Place) else where and str(where)
+    if isinstance(where, Place):
+        artifact = {"uri": _uri(where.path)}
+        location["physicalLocation"] = {"artifactLocation": artifact, "region": {"startLine": where["line"]}}
+    if name:
+        location["logicalLocations"] = [{"fullyQualifiedName": name}]
+    if location:
+        result["locations"] = [location]
+    return result
+
+
+def _uri(path: str) -> str:
+    """Relative to the working directory, or of scheme ``file``."""
+    return Path(path).as_uri() if Path(path).is_absolute() else quote(Path(path).as_posix())

@@ -1,0 +1,106 @@
+"""What the loss asks of logits: which id, how loudly, and how much in all where every id is as likely."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mlxstories.ladder.bench.arrays import Answers
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.convention import gradient_at
+from mlxstories.ladder.bench.material import sample, train_epoch
+
+_ROWS, _LENGTH = 4, 64
+_SURE = 14.0  # by which the logit of a wrong id leads
+_CELLS = 16_000_000  # logits of a batch, at most
+
+
+@dataclass(frozen=True)
+class Demands:
+    """The gradient at the logits of the cells that count.
+
+    Attributes:
+        right: share of these whose largest push upwards goes to the target.
+        beside: the commonest distance from the target's id to the one that is pushed, and its share.
+        wrong: norm of the gradient where the model is sure of a wrong id, relative to that where it is half sure of the
+            right one.
+    """
+
+    right: float
+    beside: tuple[int, float]
+    wrong: float
+
+
+@measurement
+def demands(bench: Bench) -> Demands | None:
+    """Ask the loss, or the step, on a few of the subject's rows; None where it needs more of a model than logits."""
+    if bench.subject.loss is None and bench.subject.train_step is None:
+        return None
+    rows = sample(bench)
+    batch = rows.rows(slice(0, min(_ROWS, rows.shape[0]))).cut(_LENGTH)
+    plain = gradient_at(bench, batch)
+    if plain is None:
+        return None
+    cells = (batch.mask > 0) & (np.abs(plain).max(-1) > 0)
+    if not cells.any():
+        return None
+    targets, pushed = batch.targets[cells], plain.argmin(-1)[cells]
+    away, counts = np.unique(pushed - targets, return_counts=True)
+    most = int(counts.argmax())
+    return Demands(
+        float((pushed == targets).mean()),
+        (int(away[most]), float(counts[most] / counts.sum())),
+        _where_wrong(bench, batch, cells),
+    )
+
+
+def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> float:
+    """Norm of the gradient where a wrong id leads by far, relative to that where the target leads a little."""
+    size = bench.subject.vocab_size
+    rng = np.random.default_rng((bench.seed, 79))
+    right = np.maximum(batch.targets, 0)
+    wrong = (right + rng.integers(1, size, right.shape)) % size
+    norms = []
+    for leading, lead in ((wrong, _SURE), (right, math.log(size))):
+        logits = rng.standard_normal((*batch.shape, size)).astype(np.float32)
+        np.put_along_axis(logits, leading[..., None], np.float32(lead), -1)
+        gradient = gradient_at(bench, batch, logits)
+        if gradient is None:
+            return math.inf
+        norms.append(float(np.linalg.norm(gradient[cells])))
+    return norms[0] / norms[1] if norms[1] else math.inf
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The loss of logits that are all 0, over ln V, of batches of the subject's own; beside the shares of their cells
+    that are real, and their numbers of real cells."""
+
+    losses: list[float]
+    shares: list[float]
+    counts: list[int]
+
+
+@measurement
+def uniform(bench: Bench) -> Uniform | None:
+    """Ask the loss about the batches of most and of fewest real cells, and the first; None where it cannot be asked."""
+    if bench.subject.loss is None:
+        return None
+    batches = sorted(train_epoch(bench).batches, key=lambda batch: float((batch.mask > 0).mean()))
+    found = Uniform([], [], [])
+    for batch in (batches[0], batches[len(batches) // 2], batches[-1]):
+        size = (*batch.shape, bench.subject.vocab_size)
+        if math.prod(size) > _CELLS:
+            return None
+        try:
+            value = float(bench.subject.loss(Answers(mx.zeros(size)), batch.user()))
+        except Exception:  # it needs more of a model than logits
+            return None
+        found.losses.append(value / math.log(bench.subject.vocab_size))
+        found.shares.append(float((batch.mask > 0).mean()))
+        found.counts.append(int((batch.mask > 0).sum()))
+    return found

@@ -1,0 +1,78 @@
+"""What stands at the end of a text in a row, and whether it is a target that counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import train_epoch
+
+_NAMES = ("eos_token_id", "eos_id", "eot_id", "end_id")
+_BATCHES = 64
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The masked tails of the rows of the first epoch.
+
+    Attributes:
+        rows: with a masked tail after real cells.
+        share: of all rows.
+        first: the commonest target right after the last real one.
+        first_share: of those rows.
+        fill: the commonest target of the rest of the tails, None where tails are one cell long.
+        last_share: share of those rows whose last real target is the commonest one.
+        real: ids among the real targets.
+        eos: the end token that the tokenizer names, if any.
+    """
+
+    rows: int
+    share: float
+    first: int
+    first_share: float
+    fill: int | None
+    last_share: float
+    real: frozenset[int]
+    eos: int | None
+
+
+@measurement
+def ends(bench: Bench) -> Ends | None:
+    """Look at the rows whose mask ends before they do; None where there are none."""
+    first: Counter[int] = Counter()
+    last: Counter[int] = Counter()
+    rest: Counter[int] = Counter()
+    real: set[int] = set()
+    every = 0
+    for batch in train_epoch(bench).batches[:_BATCHES]:
+        every += batch.shape[0]
+        real |= set(np.unique(batch.targets[batch.mask > 0]).tolist())
+        for targets, mask in zip(batch.targets, batch.mask > 0, strict=True):
+            places = np.flatnonzero(mask)
+            if len(places) and places[-1] + 1 < len(targets):
+                last[int(targets[places[-1]])] += 1
+                first[int(targets[places[-1] + 1])] += 1
+                rest.update(targets[places[-1] + 2 :].tolist())
+    rows = sum(first.values())
+    if not rows:
+        return None
+    token, count = first.most_common(1)[0]
+    fill = rest.most_common(1)[0][0] if rest else None
+    return Ends(
+        rows,
+        rows / every,
+        token,
+        count / rows,
+        fill,
+        last.most_common(1)[0][1] / rows,
+        frozenset(real),
+        _eos(bench),
+    )
+
+
+def _eos(bench: Bench) -> int | None:
+    found = (getattr(bench.subject.tokenizer, name, None) for name in _NAMES)
+    return next((int(value) for value in found if isinstance(value, (int, np.integer))), None)

@@ -1,0 +1,236 @@
+"""One forward pass of the untrained model, watched from inside: what its modules take and give, and its attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import sample
+
+_ROWS, _LENGTH = 8, 48
+_HIDDEN = -1e4  # scores below are masked
+_LOUDER = 4.0  # times the input of a norm
+_HALF = (mx.bfloat16, mx.float16)
+
+
+@dataclass
+class Seen:
+    """What a module was called with for the first time, one array in and one out."""
+
+    module: nn.Module
+    given: mx.array
+    made: mx.array
+
+
+@dataclass
+class Inside:
+    """The pass.
+
+    Attributes:
+        calls: the first call of each module by its path.
+        scores: mean standard deviation, over rows of the batch, of attention scores at one place of the score matrix,
+            largest over the softmaxes; what positions alone add is the same in every row.
+        promoted: paths of modules with weights of 16 bits that were handed float32.
+        halves: modules with weights of 16 bits that were called.
+    """
+
+    calls: dict[str, Seen] = field(default_factory=dict)
+    scores: float = 0.0
+    promoted: list[str] = field(default_factory=list)
+    halves: int = 0
+
+
+@measurement
+def inside(bench: Bench) -> Inside:
+    """Show the fresh model a few rows in evaluation mode."""
+    rows = sample(bench)
+    tokens = rows.rows(np.arange(_ROWS) % rows.shape[0]).cut(_LENGTH).inputs
+    model, found = bench.model(), Inside()
+    model.eval()
+    with ExitStack() as watching:
+        watching.enter_context(_watched_modules(model, found))
+        watching.enter_context(_watched_attention(found))
+        bench.logits(model, np.maximum(tokens, 0))
+    return found
+
+
+@contextmanager
+def _watched_modules(model: nn.Module, found: Inside) -> Iterator[None]:
+    """Every module below the model notes its first call."""
+    kinds: dict[type, type] = {}
+    watched: list[tuple[nn.Module, type]] = []
+    for path, module in model.named_modules():
+        if not path:
+            continue
+        kind = type(module)
+        kinds.setdefault(kind, _noting(kind, found))
+        watched.append((module, kind))
+        object.__setattr__(module, "_path_on_the_bench", path)
+        module.__class__ = kinds[kind]
+    try:
+        yield
+    finally:
+        for module, kind in watched:
+            module.__class__ = kind
+            object.__delattr__(module, "_path_on_the_bench")
+
+
+def _noting(kind: type, found: Inside) -> type:
+    class Noting(kind):
+        def __call__(self, *args, **kwargs):
+            made = super().__call__(*args, **kwargs)
+            path = object.__getattribute__(self, "_path_on_the_bench")
+            alone = len(args) == 1 and not kwargs and isinstance(made, mx.array)
+            if alone and isinstance(args[0], mx.array) and path not in found.calls:
+                found.calls[path] = Seen(self, args[0], made)
+                _note_precision(self, path, args[0], found)
+            return made
+
+    Noting.__name__ = kind.__name__
+    return Noting
+
+
+def _note_precision(module: nn.Module, path: str, given: mx.array, found: Inside) -> None:
+    weight = module.get("weight")
+    if not isinstance(weight, mx.array) or weight.ndim < 2 or weight.dtype not in _HALF:
+        return
+    if mx.issubdtype(given.dtype, mx.floating):
+        found.halves += 1
+        found.promoted += [path] * (given.dtype == mx.float32)
+
+
+@contextmanager
+def _watched_attention(found: Inside) -> Iterator[None]:
+    """Scores on their way into a softmax over keys, or into MLX's own attention."""
+    softmax, attend = mx.softmax, mx.fast.scaled_dot_product_attention
+
+    def watched_softmax(scores, *args, **kwargs):
+        if isinstance(scores, mx.array) and scores.ndim >= 3 and scores.shape[-1] == scores.shape[-2] > 2:
+            found.scores = max(found.scores, _spread(scores))
+        return softmax(scores, *args, **kwargs)
+
+    def watched_attend(q, k, v, *args, **kwargs):
+        if q.ndim == 4 and q.shape[2] == k.shape[2] > 2:
+            times = q.shape[1] // k.shape[1]
+            keys = mx.repeat(k, times, axis=1) if times > 1 else k
+            scores = q.astype(mx.float32) @ keys.astype(mx.float32).swapaxes(-1, -2)
+            found.scores = max(found.scores, _spread(scores * kwargs.get("scale", 1.0)))
+        return attend(q, k, v, *args, **kwargs)
+
+    mx.softmax, mx.fast.scaled_dot_product_attention = watched_softmax, watched_attend
+    try:
+        yield
+    finally:
+        mx.softmax, mx.fast.scaled_dot_product_attention = softmax, attend
+
+
+def _spread(scores: mx.array) -> float:
+    """Standard deviation over the batch at each place on and below the diagonal, mean over those that are seen."""
+    values = np.array(scores.astype(mx.float32))
+    values = values.reshape(values.shape[0], -1, *values.shape[-2:])
+    seen = np.tril(np.ones(values.shape[-2:], bool)) & (values > _HIDDEN).all((0, 1))
+    if values.shape[0] < 2 or not seen.any():
+        return 0.0
+    spread = float(values.std(0)[:, seen].mean())
+    return spread if np.isfinite(spread) else 0.0
+
+
+def rms(array: mx.array) -> float:
+    """Root mean square."""
+    return float(mx.sqrt(array.astype(mx.float32).square().mean()))
+
+
+@measurement
+def degrees(bench: Bench) -> dict[str, float]:
+    """Of each module with vectors for parameters alone, as norms have them: the power with which its output grows
+    with its input: 0 for a norm, 1 for a scale, 2 for one that squares."""
+    found = {}
+    for path, call in inside(bench).calls.items():
+        weights = tree_flatten(call.module.parameters())
+        vectors = bool(weights) and all(a.ndim == 1 and a.size == call.given.shape[-1] for _, a in weights)
+        if vectors and call.given.shape == call.made.shape and rms(call.given) > 0:
+            quiet, loud = (_answer(call.module, call.given * scale) for scale in (1.0, _LOUDER))
+            if quiet is not None and loud is not None and rms(quiet) > 0:
+                found[path] = float(np.log(max(rms(loud), 1e-30) / rms(quiet)) / np.log(_LOUDER))
+    return found
+
+
+@measurement
+def linear_pairs(bench: Bench) -> list[str]:
+    """Paths of modules with two or more matrices, none narrower than what goes in and out, that are linear all the
+    same: the sum of two inputs gives the sum of their outputs."""
+    found: list[str] = []
+    for path, call in inside(bench).calls.items():
+        shapes = [a.shape for _, a in tree_flatten(call.module.parameters()) if a.ndim >= 2]
+        given, made = call.given, call.made
+        if len(shapes) < 2 or not mx.issubdtype(given.dtype, mx.floating) or given.ndim != 3:
+            continue
+        ends = min(given.shape[-1], made.shape[-1])
+        if any(len(shape) > 2 or min(shape) < ends for shape in shapes):
+            continue
+        if _is_affine(lambda x, module=call.module: _answer(module, x), given):
+            found = [p for p in found if not p.startswith(path + ".")] + [path]
+    return found
+
+
+def _answer(module: nn.Module, x: mx.array) -> mx.array | None:
+    try:
+        out = module(x)
+        mx.eval(out)
+    except Exception:
+        return None
+    return out if isinstance(out, mx.array) else None
+
+
+def _is_affine(function: Callable[[mx.array], mx.array | None], x: mx.array) -> bool:
+    x = (3 / max(rms(x), 1e-30)) * x  # loud enough for an activation to bend
+    other = 2 * mx.roll(x, 1, axis=0) - mx.roll(x, 3, axis=-1)
+    whole, one, two, none = (function(a) for a in (x + other, x, other, mx.zeros_like(x)))
+    if whole is None or one is None or two is None or none is None:
+        return False
+    size = rms(whole - none)
+    return size > 0 and rms(whole + none - one - two) < 1e-3 * size
+
+
+@dataclass(frozen=True)
+class Start:
+    """How large what enters the first block is, beside what the largest of the blocks adds to it.
+
+    Attributes:
+        stream: root mean square of what enters the first block.
+        added: largest root mean square of what a block adds, relative to that.
+        where: path of the first block.
+    """
+
+    stream: float
+    added: float
+    where: str
+
+
+@measurement
+def stream_start(bench: Bench) -> Start | None:
+    """Blocks are modules of a list that take and give the same shape; None where there are none."""
+    blocks = {
+        path: call
+        for path, call in inside(bench).calls.items()
+        if path.rpartition(".")[2].isdigit()
+        and path.count(".") == 1
+        and call.given.shape == call.made.shape
+        and call.given.ndim == 3
+        and mx.issubdtype(call.given.dtype, mx.floating)
+    }
+    if not blocks:
+        return None
+    first = min(blocks, key=lambda path: int(path.rpartition(".")[2]))
+    stream = rms(blocks[first].given)
+    if not stream:
+        return None
+    added = max(rms(call.made - call.given) for call in blocks.values())
+    return Start(stream, added / stream, first)

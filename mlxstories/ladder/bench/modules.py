@@ -1,0 +1,99 @@
+"""What can be read from a fresh model without calling it: dropout, adapters, matrices that start equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+
+_RANK = 64  # of a low-rank pair, at most
+_ADAPTERS = ("lora_a", "lora_b")
+
+
+@measurement
+def dropouts(bench: Bench) -> dict[str, float]:
+    """The share that each dropout layer takes away, by path."""
+    return {
+        path: 1 - float(module._p_1)
+        for path, module in bench.model().named_modules()
+        if isinstance(module, nn.Dropout) and hasattr(module, "_p_1")
+    }
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Low-rank pairs beside a layer.
+
+    Attributes:
+        pairs: how many there are.
+        adapted: trainable weights in the pairs.
+        base: trainable weights of the layers that they adapt, and of all else.
+        where: the first trainable matrix that a pair adapts; empty where there is none.
+    """
+
+    pairs: int
+    adapted: int
+    base: int
+    where: str
+
+
+@measurement
+def adapters(bench: Bench) -> Adapters | None:
+    """Pairs called lora_a and lora_b, as mlx-lm's, or a pair of which one factor starts at 0; None without any."""
+    trained = dict(tree_flatten(bench.model().trainable_parameters()))
+    pairs = {name: other for name, array in trained.items() if (other := _partner(name, array, trained))}
+    if not pairs:
+        return None
+    adapting = {*pairs, *pairs.values()}
+    parents = {name.rpartition(".")[0] for name in adapting}
+    full = [
+        n
+        for n, a in trained.items()
+        if n not in adapting
+        and a.ndim == 2
+        and min(a.shape) > _RANK // 4
+        and any(n.startswith(f"{p}.") for p in parents)
+    ]
+    sizes = {name: array.size for name, array in trained.items()}
+    adapted = sum(sizes[name] for name in adapting)
+    return Adapters(len(pairs), adapted, sum(sizes.values()) - adapted, full[0] if full else "")
+
+
+def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | None:
+    """The other factor, where this array is the one of a pair that starts at 0."""
+    parent, _, leaf = name.rpartition(".")
+    if array.ndim != 2 or min(array.shape) > _RANK or float(mx.abs(array.astype(mx.float32)).max()) > 0:
+        return None
+    if leaf == _ADAPTERS[1]:
+        other = f"{parent}.{_ADAPTERS[0]}"
+        return other if other in trained else None
+    rank, holder = min(array.shape), parent if leaf != "weight" else parent.rpartition(".")[0]
+    return next(
+        (
+            n
+            for n, a in trained.items()
+            if n != name
+            and a.ndim == 2
+            and n.startswith(f"{holder}.")
+            and min(a.shape) == rank < max(a.shape)
+        ),
+        None,
+    )
+
+
+@measurement
+def second_tables(bench: Bench) -> list[tuple[str, str]]:
+    """Pairs of trainable matrices of a row for each id that start with the very same numbers, not all of them one."""
+    found, known = [], []
+    for name, array in tree_flatten(bench.model().trainable_parameters()):
+        if array.ndim != 2 or len(array) < bench.subject.vocab_size or bool(array.max() == array.min()):
+            continue
+        same = next((n for n, a in known if a.shape == array.shape and bool(mx.array_equal(a, array))), None)
+        if same is not None:
+            found.append((same, name))
+        known.append((name, array))
+    return found

@@ -1,0 +1,96 @@
+"""What a script defines, without its training: run to its first gradient, or to its end where it has a guard."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mlxstories.errors import StoriesError
+from mlxstories.ladder.capture import hooks
+from mlxstories.ladder.capture.running import Stop, World
+from mlxstories.ladder.subject import describe_error
+
+
+def definitions(target: str | Path, argv: Sequence[str] = (), *, module: bool = False) -> Any:
+    """The names that a script defines at its top level, as attributes.
+
+    Its training does not run: a script with ``if __name__ == "__main__"`` is imported, any other one is stopped at its
+    first gradient.
+
+    Args:
+        target: a file, or a module's name where ``module`` is true.
+        argv: the script's own arguments.
+
+    Raises:
+        StoriesError: it cannot be run so far.
+    """
+    folder = os.getcwd() if module else str(Path(target).resolve().parent)
+    with open(os.devnull, "w", encoding="utf-8") as log:
+        world = World([str(target), *argv], folder, log)
+        hooks.install(world.patches, _Until())
+        try:
+            with world:
+                return SimpleNamespace(**_run(str(target), module))
+        finally:
+            world.close()
+
+
+def _run(target: str, module: bool) -> dict[str, Any]:
+    spec = importlib.util.find_spec(target) if module else None
+    file = spec.origin if spec else target
+    try:
+        source = Path(file or target).read_bytes()
+        code = compile(source, str(Path(file or target).resolve()), "exec")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise StoriesError(f"{target}: cannot be read: {error}") from error
+    main = sys.modules["__main__"]
+    name = "__script__" if _guarded(source) else "__main__"
+    main.__dict__.update(__file__=file, __name__=name, __package__=spec.parent if spec else None)
+    sys.modules[name] = main  # dataclasses look their module up
+    try:
+        exec(code, main.__dict__)
+    except (Stop, SystemExit):
+        pass
+    except Exception as error:
+        raise StoriesError(f"{target}: raised {describe_error(error)}") from error
+    return {key: value for key, value in vars(main).items() if not key.startswith("__")}
+
+
+def _guarded(source: bytes) -> bool:
+    """Whether what runs the script stands under ``if __name__ == "__main__"``."""
+    tests = [node.test for node in ast.parse(source).body if isinstance(node, ast.If)]
+    return any("__name__" in ast.dump(test) for test in tests)
+
+
+class _Until:
+    """Stops a script at its first gradient."""
+
+    listening = True
+
+    def on_gradient(self, call):
+        raise Stop
+
+    def on_update(self, optimizer, apply, gradients, nothing):
+        self.listening = False
+        try:
+            return apply(optimizer, gradients)
+        finally:
+            self.listening = True
+
+    def on_assignment(self, model, assign):
+        return assign()
+
+    def on_made(self, value, frame):
+        """Not of interest."""
+
+    def on_compiled(self, listed, run):
+        return run()
+
+    def on_note(self, text):
+        """Not of interest."""

@@ -1,0 +1,134 @@
+"""Whether the loss asks for the targets, and divides by what counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.demands import Demands, demands, uniform
+from mlxstories.ladder.bench.objective import loss_formula
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
+
+
+@check(
+    "the loss asks for the target",
+    rung="init",
+    causes=("wrong-loss",),
+    unless=("token-out-of-range", "not-finite", "loss-sign", "targets-mismatched", "targets-not-shifted"),
+    right=Limit(0.5, "of the cells that count"),
+    beside=Limit(0.8, "of the cells, the same distance beside the target"),
+    wrong=Limit(0.1, "of the gradient where half sure of the target"),
+)
+def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
+    """Takes the gradient of the loss with respect to logits: which id does it push upwards at each place that counts,
+    and how loudly where the model is sure of a wrong one?
+
+    A loss that asks for another id trains another text; one whose gradient dies where the model is wrong, as that of
+    squared errors of probabilities, never corrects it.
+    Example: `cross_entropy(logits, targets - 1)`; `((mx.softmax(logits) - one_hot) ** 2).mean()`.
+    Fix: `nn.losses.cross_entropy(logits, targets)`.
+    """
+    found = demands(bench)
+    if found is None:
+        return skipped("the loss needs more of a model than its logits, or is the default")
+    detail = f"at {found.right:.0%} of the cells that count"
+    away, share = found.beside
+    if limits.right.below(found.right) and limits.beside.above(share):
+        return failed(detail, _beside(bench, found, away, share))
+    if limits.wrong.below(found.wrong):
+        return failed(detail, _deaf(bench, found))
+    return passed(detail)
+
+
+def _where(bench: Bench) -> str:
+    return "loss" if bench.subject.loss is not None else "train_step"
+
+
+def _beside(bench: Bench, found: Demands, away: int, share: float) -> Draft:
+    return error(
+        "wrong-loss",
+        f"at {share:.0%} of the places that count the loss asks for the id {abs(away)} "
+        f"{'above' if away > 0 else 'below'} the target's: the model learns another text than the one it is shown",
+        fix="hand the targets to the cross-entropy as they are",
+        where=_where(bench),
+        away=away,
+        share=share,
+    )
+
+
+def _deaf(bench: Bench, found: Demands) -> Draft:
+    return error(
+        "wrong-loss",
+        f"where the model is sure of a wrong token the loss's gradient is {found.wrong:.1e} of that where it is half "
+        "sure of the right one; a cross-entropy's is twice as large: mistakes are hardly corrected",
+        fix="take nn.losses.cross_entropy of the raw logits; squared errors of probabilities are for other tasks",
+        where=_where(bench),
+        gradient_where_wrong=found.wrong,
+    )
+
+
+@check(
+    "the loss counts tokens alike",
+    rung="init",
+    causes=("wrong-normalisation",),
+    needs=("loss",),
+    unless=(
+        "token-out-of-range",
+        "not-finite",
+        "loss-sign",
+        "double-softmax",
+        "padding-in-loss",
+        "wrong-loss",
+    ),
+    apart=Limit(0.02, "of ln V, between the subject's own batches"),
+    share=Limit(0.01, "from the share of real cells"),
+)
+def normalised(bench: Bench, limits: Gauges) -> Verdict:
+    """Gives the loss logits that are all 0 on batches of many and of few real cells. A mean is ln V on each of them; a
+    sum grows with their number.
+
+    A loss divided by all cells, padding too, is lower the more padding there is: what it says of two batches cannot
+    be compared, and the longest rows set the size of the steps.
+    Example: `(losses * mask).mean()`; `cross_entropy(logits, targets, weights=mask, reduction="mean")`, which in MLX
+    divides by the number of cells.
+    Fix: `(losses * mask).sum() / mask.sum()`.
+    """
+    found = uniform(bench)
+    if found is None:
+        return skipped("the loss needs more of a model than its logits")
+    losses, shares = np.array(found.losses), np.array(found.shares)
+    detail = "ln V times " + ", ".join(f"{value:.3g}" for value in losses)
+    if not np.isfinite(losses).all() or not limits.apart.above(float(np.ptp(losses))):
+        formula = loss_formula(bench)
+        unequal = (
+            formula is not None
+            and formula.reduction == "mean of rows"
+            and limits.apart.above(float(np.ptp(shares)))
+        )
+        return passed(detail, _by_rows()) if unequal else passed(detail)
+    if limits.share.above(float(np.abs(losses - shares).max())):
+        return passed(detail)  # a sum, or something of its own
+    return failed(
+        detail,
+        error(
+            "wrong-normalisation",
+            f"logits that are all 0 cost ln V a token, and the loss says {losses.min():.0%} to "
+            f"{losses.max():.0%} of it, the share of real cells in the batch: it is divided by all cells, padding too",
+            fix="divide the sum of the real tokens' losses by mask.sum(); MLX's cross_entropy with weights and "
+            'reduction="mean" divides by the number of cells',
+            where="loss",
+            lowest=float(losses.min()),
+            highest=float(losses.max()),
+        ),
+    )
+
+
+def _by_rows() -> Draft:
+    return warning(
+        "wrong-normalisation",
+        "the loss is a mean of each row's mean: tokens of short rows weigh more than those of long ones",
+        fix="divide the sum of the real tokens' losses by their number, once",
+        where="loss",
+    )

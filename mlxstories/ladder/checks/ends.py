@@ -1,0 +1,68 @@
+"""Whether a model is ever taught to end a text."""
+
+from __future__ import annotations
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.ends import Ends, ends
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+
+
+@check(
+    "the end is trained",
+    rung="data",
+    causes=("end-never-trained",),
+    unless=(
+        "token-out-of-range",
+        "targets-mismatched",
+        "targets-not-shifted",
+        "tokenizer-mismatch",
+        "padding-in-loss",
+    ),
+    rows=Limit(16, "rows with a masked tail"),
+    share=Limit(0.5, "of all rows"),
+    same=Limit(0.95, "of the rows with a masked tail"),
+    alike=Limit(0.6, "of the rows with a masked tail, whose last real target is the same"),
+)
+def end_trained(bench: Bench, limits: Gauges) -> Verdict:
+    """**What it does.** Looks at the first masked target after each text, and at the last that counts.
+
+    **Why it matters.** A model that was never told where texts end goes on for ever.
+
+    **Example.** Padding with the end token, and a mask of everything that is not padding; a mask one cell short.
+
+    **Fix.** Let the mask reach as far as the end token, the one after the text.
+    """
+    found = ends(bench)
+    if found is None or limits.rows.below(found.rows) or limits.share.below(found.share):
+        return skipped("hardly any row has a masked tail")
+    told = _untold(found, limits)
+    if told is None:
+        return passed(f"{found.last_share:.0%} of the texts end with one token")
+    token, words = told
+    return failed(
+        f"id {token} never counts",
+        error(
+            "end-never-trained",
+            f"{words}, and id {token} is the target of no real cell: the model is never taught to end a text",
+            fix="let the mask reach as far as the end token, and pad with another id, or mask by length",
+            where="train_batches",
+            end=token,
+            rows=found.rows,
+        ),
+    )
+
+
+def _untold(found: Ends, limits: Gauges) -> tuple[int, str] | None:
+    """The end token that never counts, and how that was seen."""
+    same = limits.same.below(found.first_share)
+    if not same and found.first not in found.real:
+        where = f"in {found.first_share:.0%} of the rows the first masked target is id {found.first}"
+        if found.fill is not None and found.fill != found.first:
+            return found.first, f"{where}, other ids fill the rest"
+        if found.first == found.eos:
+            return found.first, f"{where}, the tokenizer's end token, which fills the rest as well"
+    if found.eos is not None and found.eos not in found.real and limits.alike.below(found.last_share):
+        return found.eos, f"the tokenizer's end token is id {found.eos}, rows are padded texts"
+    return None

@@ -1,0 +1,77 @@
+"""Whether what else validation reports goes with its loss: perplexities, and the targets among the k best."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.averages import MEAN
+from mlxstories.ladder.bench.evaluation import Reported
+from mlxstories.ladder.checks.evaluation import CLOSE, NOISE, report, unsettled
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, failed, passed, skipped, warning
+
+_PERPLEXITY = re.compile(r"perplexity|ppl", re.I)
+_TOP = re.compile(r"(?:top|acc|hits)\D{0,10}?(\d+)", re.I)
+
+
+@check(
+    "other figures of validation",
+    rung="trained",
+    causes=("metric-mismatch",),
+    needs=("evaluate",),
+    unless=("metric-mismatch", "stale-computation", "evaluation-changes-state"),
+    close=CLOSE,
+    noise=NOISE,
+    apart=Limit(0.01, "of the figure"),
+)
+def figures(bench: Bench, limits: Gauges) -> Verdict:
+    """Recomputes what ``evaluate`` reports under the names of perplexity (exp of the loss) and of top-k accuracy.
+
+    A mean of the batches' perplexities is larger than the perplexity of all, and grows as batches get smaller.
+
+    Example: `sum(exp(loss) for loss in losses) / len(losses)`.
+
+    Fix: exp of the mean loss, taken once.
+    """
+    found = report(bench, limits)
+    if found is None:
+        return skipped(unsettled(bench, found, "figure"))
+    for name, value, right in _recomputed(found):
+        if limits.apart.above(abs(value - right) / max(abs(right), 1e-9)):
+            draft = warning(
+                "metric-mismatch",
+                f"the validation reports {name} {value:.4g}, recomputed it is {right:.4g}",
+                fix="take exp of the mean loss, once"
+                if _PERPLEXITY.search(name)
+                else "count each real token once",
+                where="evaluate",
+                reported=value,
+                recomputed=right,
+            )
+            return failed(f"{name} differs", draft)
+    return passed(", ".join(name for name, *_ in _recomputed(found)))
+
+
+def _recomputed(found: Reported) -> Iterator[tuple[str, float, float]]:
+    loss = found.averages[MEAN].loss
+    for name, value in found.values.items():
+        if _PERPLEXITY.search(name):
+            yield name, value, float(np.exp(loss))
+        elif top := _TOP.search(name):
+            yield name, value, _among(found, int(top[1]))
+
+
+def _among(found: Reported, k: int) -> float:
+    """Share of real targets among the k largest logits."""
+    hits = total = 0
+    for logits, batch in zip(found.logits, found.batches, strict=True):
+        real = batch.mask > 0
+        own = np.take_along_axis(logits, batch.targets[..., None], -1)
+        hits += int(((logits > own).sum(-1) < k)[real].sum())
+        total += int(real.sum())
+    return hits / max(total, 1)

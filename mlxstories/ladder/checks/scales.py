@@ -1,0 +1,83 @@
+"""Whether attention, norms and the residual stream start at a scale that can learn."""
+
+from __future__ import annotations
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.inside import degrees, inside, stream_start
+from mlxstories.ladder.bench.untrained import first_answer
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, warning
+
+
+@check(
+    "scales inside the model",
+    rung="init",
+    causes=("extreme-scale",),
+    unless=("token-out-of-range", "not-finite"),
+    scores=Limit(3.0, "standard deviation of attention scores over rows"),
+    knows=Limit(0.5, "nats below guessing"),
+    degree=Limit(1.5, "power of a norm's input"),
+    stream=Limit(4.0, "root mean square of what enters the first block"),
+    added=Limit(0.1, "of it, added by a block"),
+)
+def scales(bench: Bench, limits: Gauges) -> Verdict:
+    """Watches a forward pass of the untrained model from inside: how far attention scores spread, with which power
+    the output of each norm grows with its input, and how large the stream is that the blocks add to.
+
+    A softmax over scores that spread by five attends to one token, chosen at random, and hands on next to no
+    gradient. A norm takes the scale out of what it is given; one that squares it makes large what is large.
+    Example: scores multiplied by `sqrt(d)` instead of divided; `x / mx.rsqrt(...)`; an embedding of N(0, 1) that is
+    multiplied by `sqrt(width)` besides.
+    Fix: divide scores by the root of the head's width; multiply by `rsqrt`; start embeddings at 1 / sqrt(width) where
+    they are multiplied.
+    """
+    spread, powers, start = inside(bench).scores, degrees(bench), stream_start(bench)
+    detail = f"scores spread by {spread:.2g}"
+    answer = first_answer(bench)
+    pretrained = limits.knows.above(answer.expected - answer.loss)
+    if limits.scores.above(spread) and not pretrained:
+        return failed(detail, _saturated(spread))
+    squaring = {path: power for path, power in powers.items() if limits.degree.above(power)}
+    if squaring:
+        return failed(detail, _squaring(squaring))
+    if start and limits.stream.above(start.stream) and limits.added.below(start.added):
+        return passed(detail, _drowned(start))
+    return passed(detail)
+
+
+def _saturated(spread: float):
+    return error(
+        "extreme-scale",
+        f"attention scores of the untrained model spread by {spread:.1f} from row to row, where about 0.3 to 1 is "
+        "usual: the softmax attends to single tokens, chosen at random, and hands on next to no gradient",
+        fix="divide the scores by the root of the head's width, once, and look for a scale that is the inverse of the "
+        "one meant",
+        where="model",
+        spread=spread,
+    )
+
+
+def _squaring(squaring: dict[str, float]):
+    path, power = next(iter(squaring.items()))
+    return error(
+        "extreme-scale",
+        f"what {path} gives grows with the power {power:.1f} of what it is given, where a norm takes the scale out: "
+        "large activations grow from layer to layer and small ones vanish",
+        fix="multiply by mx.rsqrt(mean square), or divide by its root; not both",
+        where=path,
+        power=power,
+        modules=list(squaring),
+    )
+
+
+def _drowned(start):
+    return warning(
+        "extreme-scale",
+        f"what enters {start.where} has a root mean square of {start.stream:.1f}, and no block adds more than "
+        f"{start.added:.1%} of that: what the blocks compute is lost beside the embedding",
+        fix="start the embedding at 1 / sqrt(width) where it is multiplied by sqrt(width), or leave the factor out",
+        where=start.where,
+        stream=start.stream,
+        added=start.added,
+    )

@@ -1,0 +1,98 @@
+"""`mlxstories debug --deep`: the exchange after the climb, and what it adds to the diagnosis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from mlxstories.findings import ERROR, Finding, Place, fold
+from mlxstories.ladder.bench import Bench, SubjectFault
+from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
+from mlxstories.ladder.exchange.exchange import Exchange
+from mlxstories.ladder.exchange.judging import judge, known
+from mlxstories.ladder.exchange.material import material
+from mlxstories.ladder.exchange.run import Clock, OutOfTime
+from mlxstories.ladder.subject import Subject
+from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft
+
+RUNG = "exchange"
+_MEANINGLESS = ("subject-error", "token-out-of-range")
+_TRAININGS = 3.5  # that a sound setup takes, in whole ones
+_TIMED = 3  # updates
+
+
+def deepened(
+    diagnosis: Diagnosis,
+    subject: Subject,
+    *,
+    seed: int = 0,
+    seconds: float | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Diagnosis:
+    """A diagnosis with what the exchange of the subject's parts adds.
+
+    Args:
+        seed: of everything drawn.
+        seconds: after which it says what is known so far; Ctrl-C does the same.
+        tell: called with the name of each training that begins.
+    """
+    rung, begun = Rung(RUNG), time.perf_counter()
+    first = next((f.code for f in diagnosis.findings if f.severity == ERROR and f.code in _MEANINGLESS), None)
+    if first is not None:
+        rung.checks.append(Line("the parts exchanged", SKIPPED, f"meaningless after {first}"))
+        return replace(diagnosis, rungs=[*diagnosis.rungs, rung])
+    bench = Bench(subject, seed)
+    exchange = Exchange(bench, Clock(seconds), tell)
+    with bench.protected():
+        drafts, ended = _found(exchange)
+    findings = [
+        Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)) for d in drafts
+    ]
+    kept, folded = fold([*diagnosis.findings, *diagnosis.consequences, *findings])
+    rung.seconds = time.perf_counter() - begun
+    failed = any(f.severity == ERROR for f in findings)
+    rung.status = FAILED if failed else PASSED if exchange.runs else SKIPPED
+    losses = ", ".join(f"{name} {run.loss:.3f}" for name, run in exchange.runs.items())
+    rung.checks.append(Line("the parts exchanged", rung.status, "; ".join(p for p in (losses, ended) if p)))
+    rung.figures["exchange"] = {name: run.curve for name, run in exchange.runs.items() if run.curve}
+    for finding in findings:
+        rung.figures["exchange"] |= finding.evidence["curves"]
+    return replace(
+        diagnosis,
+        findings=kept,
+        consequences=folded,
+        rungs=[*diagnosis.rungs, rung],
+        seconds=diagnosis.seconds + rung.seconds,
+    )
+
+
+def _placed(where):
+    """A site as a line of the user's code, where that is known."""
+    return Place(where) if where and "file" in where else where
+
+
+def _found(exchange: Exchange) -> tuple[list[Draft], str]:
+    """What the exchange found, and why it ended early, if it did."""
+    try:
+        exchange.go()
+        return judge(exchange), ""
+    except KeyboardInterrupt:
+        return known(exchange), "interrupted"
+    except OutOfTime:
+        return known(exchange), "out of time"
+    except SubjectFault as fault:
+        return known(exchange), fault.draft.message
+
+
+def estimate(subject: Subject, seed: int = 0) -> float:
+    """About how many seconds the exchange of a sound subject takes, from a few updates of its own."""
+    bench = Bench(subject, seed)
+    with bench.protected():
+        found = material(bench)
+        model, optimizer = bench.model(), bench.optimizer()
+        bench.step(model, optimizer, found.batches[0])
+        begun = time.perf_counter()
+        for batch in found.batches[1 : 1 + _TIMED]:
+            bench.step(model, optimizer, batch)
+    return (time.perf_counter() - begun) / _TIMED * found.updates * _TRAININGS

@@ -1,0 +1,173 @@
+"""Train a setup with its parts exchanged for known-good ones, on the same batches: which exchange closes the gap?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.exchange.material import material, plain_loss
+from mlxstories.ladder.exchange.reference import PlainDecoder, Shape, shape_of
+from mlxstories.ladder.exchange.run import (
+    Clock,
+    Loss,
+    Run,
+    own_step,
+    plain_optimizer,
+    plain_step,
+)
+
+AS_IS, STEP, LOSS, ALL = "as it is", "plain step", "plain step and loss", "all plain"
+
+_RATES = (
+    1e-3,
+    3e-3,
+)  # that a reference may have at a width of 64, and inversely for others (Yang et al. 2022)
+_USUAL_WIDTH = 64
+_RACED = 0.25  # of the updates, after which the better rate goes on alone
+_NEAR = 0.02  # a gap of less says that both parts between are sound
+_SEED_NOISE = 0.006  # of the loss: what another seed of the first weights moves it, measured on sound setups
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How much less loss an exchange leaves, as a share of the loss it leaves.
+
+    Attributes:
+        share: (loss before - loss after) / loss after.
+        error: its standard error, of rows and of seeds.
+    """
+
+    share: float
+    error: float
+
+    @property
+    def low(self) -> float:
+        """The lower end of the 95 % interval."""
+        return self.share - 2 * self.error
+
+    @property
+    def high(self) -> float:
+        return self.share + 2 * self.error
+
+
+def gap(before: Run, after: Run, *, other_weights: bool = False) -> Gap:
+    """Between two trainings; with ``other_weights`` they do not start from the same ones."""
+    if not np.isfinite(after.loss):
+        return Gap(0.0, float("inf"))
+    if not np.isfinite(before.loss):
+        return Gap(float("inf"), 0.0)
+    rows = before.measured.error_beside(after.measured) / after.loss
+    seeds = _SEED_NOISE * np.sqrt(2) if other_weights else 0.0
+    return Gap(before.loss / after.loss - 1, float(np.hypot(rows, seeds)))
+
+
+@dataclass
+class Exchange:
+    """The trainings made so far, and what they say.
+
+    Attributes:
+        runs: by `AS_IS`, `STEP`, `LOSS` and `ALL`; each exchanges one part more than the one before.
+        shape: of the plain decoder.
+    """
+
+    bench: Bench
+    clock: Clock = field(default_factory=Clock)
+    tell: Progress = lambda _: None
+    runs: dict[str, Run] = field(default_factory=dict)
+    shape: Shape | None = None
+    rate: float = 0.0
+
+    @property
+    def updates(self) -> int:
+        return material(self.bench).updates
+
+    @property
+    def start(self) -> float:
+        """The held-out loss before any training."""
+        return self.runs[AS_IS].curve[0][1]
+
+    @property
+    def own(self) -> Run:
+        """The better of the trainings of the subject's own model: a step of its own may suit it best."""
+        return min((self.runs[AS_IS], self.runs[LOSS]), key=lambda run: run.loss)
+
+    @property
+    def model_gap(self) -> Gap:
+        """Between the subject's model, as well as it was trained, and the plain decoder."""
+        return gap(self.own, self.runs[ALL], other_weights=True)
+
+    def between(self, one: str, two: str) -> Gap | None:
+        """The gap between two trainings of the subject's own model, where both were made."""
+        if one not in self.runs or two not in self.runs:
+            return None
+        return gap(self.runs[one], self.runs[two])
+
+    def go(self) -> Exchange:
+        """Make the trainings, as many as are needed to tell the parts apart."""
+        self._run(AS_IS, self.own_setup)
+        self._raced(LOSS, self.own_model_by)
+        own = self.between(AS_IS, LOSS)
+        if own.share > _NEAR:
+            if self._same_loss():
+                self.runs[STEP] = self.runs[LOSS]
+            else:
+                self._run(STEP, partial(self.own_model_by, self.rate, self.bench.loss))
+        self.shape = shape_of(self.bench.model(), self.bench.subject.vocab_size, self._length())
+        self._raced(ALL, self.plain_model_by)
+        return self
+
+    def _length(self) -> int:
+        return max(batch.shape[1] for batch in material(self.bench).batches)
+
+    def own_setup(self, scale: float = 1.0):
+        """Model, optimiser and step of the subject."""
+        return self.bench.model(), self.bench.optimizer(), own_step(self.bench, scale)
+
+    def own_model_by(self, rate: float, loss: Loss | None = None):
+        """The subject's model, by the plain step and, unless another is given, the plain loss."""
+        loss = loss or plain_loss
+        return self.bench.model(), plain_optimizer(rate), plain_step(self.bench, loss)
+
+    def plain_model_by(self, rate: float):
+        """The plain decoder by plain step and plain loss."""
+        return PlainDecoder(self.shape), plain_optimizer(rate), plain_step(self.bench, plain_loss)
+
+    def _run(self, name: str, make: Callable) -> None:
+        self.tell(name)
+        self.runs[name] = Run(self.bench, name, make, self.clock).advance()
+
+    def _raced(self, name: str, make: Callable[[float], tuple]) -> None:
+        """At several rates for a while, then on with the best of them."""
+        self.tell(name)
+        width = shape_of(self.bench.model(), self.bench.subject.vocab_size, self._length()).width
+        rates = [rate * _USUAL_WIDTH / width for rate in _RATES]
+        runs = {r: Run(self.bench, name, partial(make, r), self.clock).advance(_RACED) for r in rates}
+        best = min(runs, key=lambda rate: runs[rate].loss)
+        if name == LOSS:
+            self.rate = best
+        self.runs[name] = runs[best].advance()
+
+    def _same_loss(self) -> bool:
+        """Whether the subject's own loss has the gradient of the plain one, so that no training need tell."""
+        found = material(self.bench).batches
+        return all(self._same_gradient(found[i]) for i in (0, len(found) // 2))
+
+    def _same_gradient(self, batch: HostBatch) -> bool:
+        model = self.bench.model()
+        model.eval()
+        slopes = []
+        for loss in (self.bench.loss, plain_loss):
+            with self.bench.calling("loss"):
+                _, slope = nn.value_and_grad(model, lambda m, loss=loss: loss(m, batch))(model)
+            slopes.append(np.concatenate([np.array(g).ravel() for _, g in tree_flatten(slope)]))
+        own, plain = slopes
+        return bool(np.linalg.norm(own - plain) < 1e-3 * np.linalg.norm(plain))

@@ -1,0 +1,228 @@
+"""Small reversible changes inside any model, one thing each; none needs to know its code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.arrays import is_pattern, put
+from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.exchange.inside_attention import for_attention
+from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+from mlxstories.ladder.exchange.reference import table_of
+
+_OFF = 2.0  # factor on a first scale from which it is no standard one
+
+
+def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
+    """Those that change anything in this model of ``vocab`` ids."""
+    return [
+        *for_attention(),
+        *_first_scales(model),
+        *_norms(model),
+        *_blocks(model),
+        *_positions(model, vocab),
+        _stops(),
+        *_precision(model),
+        Intervention("dropout off", "model", model=_train_mode_off),
+    ]
+
+
+# --- first weights -----------------------------------------------------------------------------------
+
+
+def _first_scales(model: nn.Module) -> list[Intervention]:
+    """The standard deviation of a group's matrices set to that of the library's layers."""
+    groups: dict[str, dict[str, float]] = {}
+    tables = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
+    for name, array in tree_flatten(model.trainable_parameters()):
+        if array.ndim != 2 or not mx.issubdtype(array.dtype, mx.floating) or is_pattern(array):
+            continue
+        wanted = (array.shape[1] * (1 if name in tables else 3)) ** -0.5
+        deviation = float(array.astype(mx.float32).std())
+        if deviation > 0 and max(deviation / wanted, wanted / deviation) > _OFF:
+            group = name.removesuffix(".weight").rpartition(".")[2]
+            groups.setdefault(group, {})[name] = wanted / deviation
+
+    def rescaled(factors: dict[str, float]) -> Callable[[nn.Module], None]:
+        def change(fresh: nn.Module) -> None:
+            arrays = dict(tree_flatten(fresh.parameters()))
+            put(fresh, {n: (arrays[n] * factor).astype(arrays[n].dtype) for n, factor in factors.items()})
+
+        return change
+
+    return [
+        Intervention(
+            f"first scale of {group} set to the library's",
+            "model",
+            model=rescaled(factors),
+            site=Site(part="model", module=next(iter(factors))),
+        )
+        for group, factors in groups.items()
+    ]
+
+
+# --- modules exchanged -------------------------------------------------------------------------------
+
+
+def _changed_class(module: nn.Module, call: Callable[[Callable, nn.Module, tuple, dict], Any]) -> None:
+    """Have one object's calls go through ``call``: they are looked up on the class, so it gets one of its own."""
+    own = type(module)
+
+    def changed(self, *args, **kwargs):
+        return call(lambda *a, **k: own.__call__(self, *a, **k), self, args, kwargs)
+
+    module.__class__ = type(own.__name__, (own,), {"__call__": changed})
+
+
+def _first(out: Any, change: Callable[[mx.array], mx.array]) -> Any:
+    """Change an output, or the first of several."""
+    return type(out)([change(out[0]), *out[1:]]) if isinstance(out, (tuple, list)) else change(out)
+
+
+def _norms(model: nn.Module) -> list[Intervention]:
+    """Modules of vectors alone that keep the shape and scale of what they are given become the library's norm."""
+    names = [n for n, m in model.named_modules() if n and _is_own_norm(m)]
+    if not names:
+        return []
+
+    def change(fresh: nn.Module) -> None:
+        for name, module in fresh.named_modules():
+            if name in names:
+                centred = any("bias" in key for key in module)
+
+                def call(_own, self, args, _kwargs, centred=centred):
+                    vectors = [v for v in self.values() if isinstance(v, mx.array) and v.ndim == 1]
+                    weight, rest = vectors[0], vectors[1:]
+                    if centred and rest:
+                        return mx.fast.layer_norm(args[0], weight, rest[0], 1e-5)
+                    return mx.fast.rms_norm(args[0], weight, 1e-5)
+
+                _changed_class(module, call)
+
+    kind = next(m for n, m in model.named_modules() if n == names[0])
+    return [
+        Intervention(
+            "norms replaced by the library's",
+            "model",
+            model=change,
+            site=site_of("model", type(kind).__call__, names[0]),
+        )
+    ]
+
+
+def _is_own_norm(module: nn.Module) -> bool:
+    values = [v for v in module.values() if isinstance(v, mx.array)]
+    library = type(module).__module__.startswith("mlx.")
+    vectors = bool(values) and all(v.ndim == 1 and v.size == values[0].size > 1 for v in values)
+    return not library and vectors and not module.children()
+
+
+def _blocks(model: nn.Module) -> list[Intervention]:
+    names = [n for n, m in model.named_modules() if n.rpartition(".")[2].isdigit() and m.children()]
+    names = [n for n in names if not any(n.startswith(f"{other}.") for other in names)]
+    found = []
+    if names:
+        first = next(m for n, m in model.named_modules() if n == names[0])
+        site = site_of("model", type(first).__call__, names[0])
+
+        def each(change: Callable[[mx.array, mx.array], mx.array]) -> Callable[[nn.Module], None]:
+            def call(own, _self, args, kwargs):
+                came = args[0]
+                return _first(
+                    own(*args, **kwargs), lambda out: change(came, out) if out.shape == came.shape else out
+                )
+
+            def apply(fresh: nn.Module) -> None:
+                for name, module in fresh.named_modules():
+                    if name in names:
+                        _changed_class(module, call)
+
+            return apply
+
+        for words, change in (
+            ("what comes into each block added to what comes out", lambda x, out: x + out),
+            ("what each block adds multiplied by 4", lambda x, out: x + 4 * (out - x)),
+            ("what each block adds divided by 4", lambda x, out: x + (out - x) / 4),
+        ):
+            found.append(Intervention(words, "model", model=each(change), site=site))
+    narrowing = [
+        n for n, m in model.named_modules() if isinstance(m, nn.Linear) and _wide(m) and m.weight.shape[0] > 1
+    ]
+    if narrowing:
+
+        def activated(fresh: nn.Module) -> None:
+            for name, module in fresh.named_modules():
+                if name in narrowing:
+                    _changed_class(module, lambda own, _s, args, kwargs: own(nn.gelu(args[0]), **kwargs))
+
+        site = Site(part="model", module=narrowing[0])
+        found.append(
+            Intervention("a GELU before each layer that narrows", "model", model=activated, site=site)
+        )
+    return found
+
+
+def _wide(layer: nn.Linear) -> bool:
+    out, into = layer.weight.shape
+    return into >= 2 * out
+
+
+# --- positions, gradients, precision -----------------------------------------------------------------
+
+
+def _positions(model: nn.Module, vocab: int) -> list[Intervention]:
+    path = table_of(model, vocab)
+
+    def added(fresh: nn.Module) -> None:
+        table = next(m for n, m in fresh.named_modules() if n == path)
+        deviation = float(table.weight.astype(mx.float32).std()) or 1.0
+        waves = nn.SinusoidalPositionalEncoding(table.weight.shape[1] // 2 * 2, scale=2**0.5 * deviation)
+
+        def call(own, _self, args, kwargs):
+            out = own(*args, **kwargs)
+            places = mx.stop_gradient(waves(mx.arange(out.shape[-2])))
+            return out + places if places.shape[-1] == out.shape[-1] else out
+
+        _changed_class(table, call)
+
+    @contextmanager
+    def unrotated() -> Iterator[None]:
+        with Patches() as patches:
+            patches.replace(mx.fast, "rope", lambda x, *_, **__: x)
+            patches.replace(nn.RoPE, "__call__", lambda self, x, offset=0: x)
+            yield
+
+    found = [Intervention("rotations of queries and keys removed", "model", around=unrotated)]
+    if path is not None:
+        site = Site(part="model", module=path)
+        found.append(Intervention("positions added to the embedding", "model", model=added, site=site))
+    return found
+
+
+def _stops() -> Intervention:
+    @contextmanager
+    def flowing() -> Iterator[None]:
+        with Patches() as patches:
+            patches.replace(mx, "stop_gradient", lambda x, *_, **__: x)
+            yield
+
+    return Intervention("mx.stop_gradient without effect", "model", around=flowing)
+
+
+def _precision(model: nn.Module) -> list[Intervention]:
+    half = any(a.dtype in (mx.float16, mx.bfloat16) for _, a in tree_flatten(model.parameters()))
+    whole = Intervention("weights in float32", "model", model=lambda m: m.set_dtype(mx.float32))
+    return [whole] if half else []
+
+
+def _train_mode_off(model: nn.Module) -> None:
+    """Evaluation mode throughout: whatever heeds the mode leaves nothing out."""
+    for module in model.modules():
+        module.train = lambda mode=True, module=module: module
+        module._training = False

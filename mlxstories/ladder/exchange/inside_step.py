@@ -1,0 +1,84 @@
+"""Small reversible changes of a subject's own training step, one thing each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.optimizers as optim
+from mlx.optimizers import Optimizer
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.optimizers import parts, read_schedule
+from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.exchange.intervention import Intervention
+
+_BETAS, _EPSILON = [0.9, 0.999], 1e-8
+_MOMENTUM = 0.9
+
+
+def for_step(bench: Bench) -> list[Intervention]:
+    """Those that change anything in this subject's step."""
+    found = [
+        Intervention("the optimiser given the gradient of the loss", "step", own_gradient=True),
+        Intervention("gradients not clipped", "step", around=_unclipped),
+    ]
+    each = parts(bench.optimizer())
+    if bench.schedule.scheduled:
+        found.append(Intervention("the rate constant at its peak", "step", optimizer=_constant))
+    if any(getattr(o, "weight_decay", 0) for o in each):
+        found.append(Intervention("no weight decay", "step", optimizer=_setting(weight_decay=0.0)))
+    if any(list(getattr(o, "betas", _BETAS)) != _BETAS or getattr(o, "eps", _EPSILON) > 1e-6 for o in each):
+        change = _setting(betas=_BETAS, eps=_EPSILON)
+        found.append(
+            Intervention("the optimiser's moments and epsilon at their standard", "step", optimizer=change)
+        )
+    if any(getattr(o, "bias_correction", True) is False for o in each):
+        found.append(Intervention("Adam's bias corrected", "step", optimizer=_setting(bias_correction=True)))
+    if any(getattr(o, "momentum", 0) > _MOMENTUM for o in each):
+        found.append(Intervention("momentum at 0.9", "step", optimizer=_setting(momentum=_MOMENTUM)))
+    return found
+
+
+def for_rate() -> list[Intervention]:
+    """Other sizes of the update."""
+    return [
+        Intervention("updates multiplied by 10", "step", scale=10.0),
+        Intervention("updates multiplied by 3", "step", scale=3.0),
+        Intervention("updates divided by 10", "step", scale=0.1),
+    ]
+
+
+def _setting(**wanted):
+    def change(optimizer: Optimizer) -> None:
+        for part in parts(optimizer):
+            for name, value in wanted.items():
+                if hasattr(part, name):
+                    setattr(part, name, value)
+
+    return change
+
+
+def _constant(optimizer: Optimizer) -> None:
+    for part in parts(optimizer):
+        peak = read_schedule(part).peak
+        part._schedulers.pop("learning_rate", None)
+        part.learning_rate = peak
+
+
+@contextmanager
+def _unclipped() -> Iterator[None]:
+    """``clip_grad_norm`` passes gradients on, also where a module holds it under its own name."""
+    clip = optim.clip_grad_norm
+
+    def measure(gradients, max_norm):
+        return gradients, clip(gradients, max_norm)[1]
+
+    with Patches() as patches:
+        for module in list(sys.modules.values()):
+            # The exchange's own plain step keeps its limit.
+            if module is not None and not getattr(module, "__name__", "").startswith("mlxstories.ladder."):
+                for name in [n for n, v in list(vars(module).items()) if v is clip]:
+                    patches.replace(module, name, measure)
+        yield

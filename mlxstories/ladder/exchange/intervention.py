@@ -1,0 +1,57 @@
+"""A small reversible change of a setup, and where in it a fault lies."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+
+from mlxstories.ladder.where.places import own_file
+
+
+class Site(dict):
+    """``part`` of the setup and, where known, ``module``, ``file`` and ``line``."""
+
+    def __str__(self) -> str:
+        return f"the {self['part']}" + (f", {self['module']}" if "module" in self else "")
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def site_of(part: str, function: Callable | None, module: str = "") -> Site:
+    """A part with the line at which a function of the user's begins, where that is known."""
+    known = Site(part=part, module=module) if module else Site(part=part)
+    code = getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+    if code is None or not own_file(code.co_filename):
+        return known
+    return Site(**known, file=code.co_filename, line=code.co_firstlineno)
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """One change.
+
+    Attributes:
+        name: what is changed, in words that end a sentence "with ...".
+        part: of the setup.
+        model: changes a fresh model.
+        optimizer: changes a fresh optimiser.
+        around: a context in which the step is made and the held-out rows are measured.
+        scale: factor on each update.
+        own_gradient: whether the optimiser gets the gradient of the subject's own loss, taken by us.
+        site: where the change is made, if it is in one place.
+    """
+
+    name: str
+    part: str
+    model: Callable[[nn.Module], object] = lambda model: None
+    optimizer: Callable[[Optimizer], object] = lambda optimizer: None
+    around: Callable[[], AbstractContextManager] = nullcontext
+    scale: float = 1.0
+    own_gradient: bool = False
+    site: Site | None = None

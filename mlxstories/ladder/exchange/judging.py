@@ -1,0 +1,196 @@
+"""What an exchange says is wrong, with the proof in figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from mlxstories.ladder.bench.short import baselines
+from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, STEP, Exchange, Gap
+from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
+from mlxstories.ladder.exchange.influence import influence
+from mlxstories.ladder.exchange.intervention import Site, site_of
+from mlxstories.ladder.exchange.run import Run
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.verdict import Draft, error, warning
+
+LIMITS = {
+    "far": Limit(0.12, "of the loss, behind the exchange of step or loss"),
+    "far_for_sure": Limit(0.08, "of the loss, lower end of that gap"),
+    "near": Limit(
+        0.03, "of the loss, behind the exchange of step or loss, with a change inside that closes it"
+    ),
+    "model": Limit(0.035, "of the loss, behind a plain model, from which its inside is searched"),
+    "thin": Limit(0.05, "of the loss, behind a plain model, without a change inside that closes it"),
+    "helps": Limit(0.03, "of the loss, lower end of what a change inside takes away"),
+    "closes": Limit(0.5, "of the gap that a change inside closes"),
+    "ahead": Limit(0.15, "of the loss, ahead of a plain model"),
+    "far_ahead": Limit(0.30, "of the loss, ahead of a plain model"),
+    "trained": Limit(0.9, "of the loss of word frequencies, before any training"),
+    "asked": Limit(0.9, "of the real places that a loss depends on"),
+}
+
+
+def judge(exchange: Exchange) -> list[Draft]:
+    """The findings of a finished exchange; makes the trainings inside the part at fault."""
+    limits = Gauges(LIMITS)
+    for judged in _larger_first(exchange):
+        if found := judged(exchange, limits):
+            return found
+    return _model(exchange, limits)
+
+
+def _larger_first(exchange: Exchange) -> list[Callable[[Exchange, Gauges], list[Draft]]]:
+    """Step and loss by the gaps that they leave: two steps with a wrong loss differ for no good reason."""
+    step, loss = exchange.between(AS_IS, STEP), exchange.between(STEP, LOSS)
+    return [_loss, _step] if step and loss and loss.share > step.share else [_step, _loss]
+
+
+def known(exchange: Exchange) -> list[Draft]:
+    """The findings of an exchange that was broken off: what the trainings made so far prove by themselves."""
+    limits, found = Gauges(LIMITS), []
+    for part, one, two in (("step", AS_IS, STEP), ("loss", STEP, LOSS)):
+        between = exchange.between(one, two)
+        if between is not None and _clear(between, limits):
+            found.append((between.share, part, exchange.runs[one], exchange.runs[two], between))
+    found.sort(key=lambda row: -row[0])
+    return [_behind(exchange, *row[1:], None) for row in found[:1]]
+
+
+def _clear(between: Gap, limits: Gauges) -> bool:
+    return limits.far.above(between.share) and limits.far_for_sure.above(between.low)
+
+
+def _proves(proof: Proof | None, between: Gap, limits: Gauges) -> bool:
+    """Whether a change inside a part takes away a good part of the gap, for sure."""
+    if proof is None or not limits.helps.above(proof.gap.low):
+        return False
+    return math.isinf(between.share) or limits.closes.above(proof.gap.share / between.share)
+
+
+def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
+    between = exchange.between(AS_IS, STEP)
+    if between is None or not limits.near.above(between.share):
+        return []
+    runs = exchange.runs[AS_IS], exchange.runs[STEP]
+    proof = best_in_step(exchange)
+    if _proves(proof, between, limits):
+        return [_behind(exchange, "step", *runs, between, proof)]
+    if not _clear(between, limits):
+        return []
+    proof = best_in_step(exchange, rate=True)
+    if not _proves(proof, between, limits):
+        return [_behind(exchange, "step", *runs, between, None)]
+    # Larger updates only save time, and more of them do the same.
+    slow = proof.intervention.scale > 1
+    return [_behind(exchange, "step", *runs, between, proof, make=warning if slow else error)]
+
+
+def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
+    between = exchange.between(STEP, LOSS)
+    if between is None or not limits.near.above(between.share):
+        return []
+    reached = influence(exchange.bench)
+    offset, often = reached.offset if reached is not None else (0, 0.0)
+    words = ""
+    if reached is not None and limits.asked.below(reached.share):
+        words = f"; it depends on {reached.share:.0%} of the real places alone"
+    elif offset and limits.asked.above(often):
+        words = f"; it asks for the target's id {offset:+d}"
+    if not words and not _clear(between, limits):
+        return []
+    return [_behind(exchange, "loss", exchange.runs[STEP], exchange.runs[LOSS], between, None, words)]
+
+
+def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
+    if not math.isfinite(exchange.own.loss):
+        return []  # the climb says why
+    between = exchange.model_gap
+    if limits.model.above(between.share):
+        return _model_behind(exchange, between, limits)
+    if limits.trained.below(exchange.start / baselines(exchange.bench).unigram):
+        return []  # it brought what it knows
+    ahead = -between.share
+    return [_ahead(exchange, ahead, limits)] if limits.ahead.above(ahead) else []
+
+
+def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
+    proof = best_in_model(exchange)
+    if _proves(proof, between, limits):
+        return [_behind(exchange, "model", exchange.own, exchange.runs[ALL], between, proof)]
+    if not limits.thin.above(between.share):
+        return []
+    plain, own = exchange.runs[ALL], exchange.own
+    return [
+        warning(
+            "behind-reference",
+            f"a plain decoder of this size reaches a held-out loss of {plain.loss:.3f} where this model reaches "
+            f"{own.loss:.3f} after {own.updates} updates on the same batches",
+            fix="compare the model's code with a plain decoder's, block by block, unless it is meant to be thinner",
+            where=Site(part="model"),
+            **_evidence(exchange, own, plain, between),
+        )
+    ]
+
+
+def _behind(
+    exchange: Exchange,
+    part: str,
+    before: Run,
+    after: Run,
+    between: Gap,
+    proof: Proof | None,
+    words: str = "",
+    make=error,
+) -> Draft:
+    """An error: the exchange, or a change inside the part, takes the loss away."""
+    plain = {"step": "a plain step", "loss": "a plain loss", "model": "a plain decoder of this size"}[part]
+    evidence = {"part": part, **_evidence(exchange, before, after, between)}
+    subject = exchange.bench.subject
+    site = site_of(part, {"step": subject.train_step, "loss": subject.loss}.get(part))
+    if proof is None:
+        message = (
+            f"with {plain} the held-out loss is {after.loss:.3f} instead of {_said(before)} "
+            f"after {after.updates} updates on the same batches{words}"
+        )
+        fix = f"exchange the {part} for a plain one piece by piece and see which piece does it"
+        return make("behind-reference", message, fix=fix, where=site, **evidence)
+    change, helped = proof.intervention, proof.run
+    message = (
+        f"with {change.name} the held-out loss is {helped.loss:.3f} instead of {_said(proof.beside)} "
+        f"after {helped.updates} updates on the same batches ({plain}: {after.loss:.3f})"
+    )
+    evidence["changed"] = change.name
+    evidence["helped"] = proof.gap.share
+    evidence["curves"][f"with {change.name}"] = helped.curve
+    fix = f"look at what this change undoes in the {part}"
+    return make("behind-reference", message, fix=fix, where=change.site or site, **evidence)
+
+
+def _ahead(exchange: Exchange, ahead: float, limits: Gauges) -> Draft:
+    own, plain = exchange.own, exchange.runs[ALL]
+    make = error if limits.far_ahead.above(ahead) else warning
+    return make(
+        "ahead-of-reference",
+        f"this model reaches a held-out loss of {own.loss:.3f} after {own.updates} updates where a plain decoder of "
+        f"this size reaches {plain.loss:.3f} on the same batches",
+        fix="look for a way by which later tokens reach earlier places; an honest model seldom gains so much",
+        where=Site(part="model"),
+        **_evidence(exchange, own, plain, exchange.model_gap),
+    )
+
+
+def _said(run: Run) -> str:
+    return f"{run.loss:.3f}" if math.isfinite(run.loss) else f"none ({run.broke})"
+
+
+def _evidence(exchange: Exchange, one: Run, two: Run, between: Gap) -> dict[str, Any]:
+    return {
+        "updates": exchange.updates,
+        "seed": exchange.bench.seed,
+        "gap": between.share,
+        "interval": [between.low, between.high],
+        "losses": {name: run.loss for name, run in exchange.runs.items()},
+        "curves": {run.name: run.curve for run in (one, two)},
+    }

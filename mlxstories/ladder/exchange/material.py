@@ -1,0 +1,133 @@
+"""What every training of an exchange shares: the same batches in the same order, and held-out rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench import Bench, measurement
+from mlxstories.ladder.bench.arrays import token_losses
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
+from mlxstories.ladder.bench.short import rows
+
+_UPDATES, _FEWEST = 160, 60
+_WORK = (
+    1.6e8  # weights times tokens of an update, plus what its logits cost, up to which all updates are made
+)
+_LOGIT = 600  # what a logit costs, in weights times tokens
+_HEAVY = 3_000_000  # logits of a batch from which it is cut
+_HELD = 48  # rows
+_SPENT = 0.02  # of the peak, at which a schedule has ended
+_EVALUATED = 1_000_000  # logits held at once
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained on, and what is measured on.
+
+    Attributes:
+        batches: in the order of training, as many as there are updates.
+        held: rows that are measured; validation rows where there are any.
+    """
+
+    batches: list[HostBatch]
+    held: HostBatch
+
+    @property
+    def updates(self) -> int:
+        return len(self.batches)
+
+
+@measurement
+def material(bench: Bench) -> Material:
+    """The subject's batches and rows held out of them, as many as the budget of updates allows."""
+    epoch, val = train_epoch(bench), val_epoch(bench)
+    found = list(epoch.batches)
+    if found[0].inputs.size * bench.subject.vocab_size > _HEAVY:
+        short = rows(bench)
+        found, held = short.batches, short.held
+    elif val is not None:
+        held = pool(val, _HELD)
+    else:
+        kept = max(1, len(found) // 10) if len(found) >= 8 else 0
+        held = pool(epoch, 10**6)
+        held = held.rows(slice(max(0, held.shape[0] - max(kept * found[0].shape[0], 8)), None))
+        held = held.rows(slice(0, _HELD))
+        found = found[: len(found) - kept]
+    updates = _updates(bench, found[0].inputs.size)
+    if len(found) < updates and epoch.complete:
+        found = found + second_epoch(bench).batches if val is not None else found
+    return Material([found[i % len(found)] for i in range(updates)], held)
+
+
+def _updates(bench: Bench, tokens: int) -> int:
+    """How many, by sizes alone: so the machine's load changes no verdict; no more than a schedule lasts."""
+    weights = sum(a.size for _, a in tree_flatten(bench.model().parameters()))
+    work = tokens * (weights + _LOGIT * bench.subject.vocab_size)
+    updates = int(min(_UPDATES, max(_FEWEST, _UPDATES * _WORK / work)))
+    schedule, epoch = bench.schedule, epoch_steps(bench)
+    if schedule.scheduled and epoch is not None:
+        over = [s for s, r in zip(schedule.steps, schedule.rates, strict=True) if r < _SPENT * schedule.peak]
+        end = next((s for s in over if s > schedule.peak_step), updates)
+        # A schedule that ends before all data were seen once is taken as it is.
+        updates = min(updates, end) if end >= epoch else updates
+    return updates
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model on the held-out rows.
+
+    Attributes:
+        nats: summed over the tokens of each row, [B].
+        tokens: of each row, [B].
+    """
+
+    nats: np.ndarray
+    tokens: np.ndarray
+
+    @property
+    def loss(self) -> float:
+        """In nats per token."""
+        return float(self.nats.sum() / max(self.tokens.sum(), 1))
+
+    def error_beside(self, other: Measured) -> float:
+        """Standard error of the difference of both losses, rows being independent."""
+        difference = (self.nats - other.nats) / max(self.tokens.mean(), 1e-9)
+        return float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+
+
+def held_out(bench: Bench, model: nn.Module) -> Measured:
+    """Our own measure of a model, in evaluation mode; the mode is put back."""
+    held, training = material(bench).held, model.training
+    nats, tokens = [], []
+    model.eval()
+    rows = max(1, _EVALUATED // (held.shape[1] * bench.subject.vocab_size))
+    for start in range(0, held.shape[0], rows):
+        part = held.rows(slice(start, start + rows))
+        logits = bench.logits(model, np.maximum(part.inputs, 0))
+        losses, weights = _losses(logits, part)
+        nats.append(np.array((losses * weights).sum(1)))
+        tokens.append(np.array(weights.sum(1)))
+    model.train(training)
+    return Measured(np.concatenate(nats), np.concatenate(tokens))
+
+
+def plain_loss(model: nn.Module, batch: HostBatch) -> mx.array:
+    """Mean cross-entropy of what is to be predicted, with the mask alone: the loss known to be sound."""
+    out = model(mx.array(np.maximum(batch.inputs, 0).astype(np.int32)))
+    out = (out[0] if isinstance(out, (tuple, list)) else out).astype(mx.float32)
+    losses, weights = _losses(out, batch)
+    return (losses * weights).sum() / mx.maximum(weights.sum(), 1)
+
+
+def _losses(logits: mx.array, batch: HostBatch) -> tuple[mx.array, mx.array]:
+    """Cross-entropies in nats, and weights of 1 where there is something to predict; [B, T] each."""
+    weights = (batch.mask > 0) & (batch.targets >= 0)
+    losses, _ = token_losses(logits, mx.array(np.where(weights, batch.targets, 0).astype(np.int32)))
+    return losses, mx.array(weights.astype(np.float32))

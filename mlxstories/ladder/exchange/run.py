@@ -1,0 +1,182 @@
+"""One training of an exchange, which can be continued, compared and given up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.optimizers import AdamW, Optimizer, clip_grad_norm, join_schedules, linear_schedule
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench import Bench, SubjectFault
+from mlxstories.ladder.bench.arrays import put
+from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.optimizers import copied, intercepted, parts, put_back, read_rate
+from mlxstories.ladder.exchange.material import Measured, held_out, material
+
+_POINTS = 8  # measurements of a curve
+_WARMUP = 20  # updates
+_CLIP = 1.0
+
+Loss = Callable[[nn.Module, HostBatch], mx.array]
+Step = Callable[[nn.Module, Optimizer, HostBatch], None]
+
+
+class OutOfTime(Exception):
+    """The time given to the exchange is over."""
+
+
+@dataclass
+class Clock:
+    """Says when to stop; asked before each update."""
+
+    seconds: float | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+    def check(self) -> None:
+        if self.seconds is not None and time.monotonic() - self.begun > self.seconds:
+            raise OutOfTime
+
+
+@dataclass
+class Run:
+    """A training on the shared batches.
+
+    Attributes:
+        name: what is exchanged.
+        make: () -> model, optimiser and step, fresh.
+        around: a context for every step and measurement.
+        curve: (updates, held-out loss in nats per token), from 0 updates on.
+        broke: why it could not go on, or None.
+    """
+
+    bench: Bench
+    name: str
+    make: Callable[[], tuple[nn.Module, Optimizer, Step]]
+    clock: Clock
+    around: Callable[[], AbstractContextManager] = nullcontext
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    measured: Measured | None = None
+    broke: str | None = None
+    _kept: tuple | None = None
+
+    @property
+    def updates(self) -> int:
+        return self.curve[-1][0] if self.curve else 0
+
+    @property
+    def loss(self) -> float:
+        """The last held-out loss; infinite where the training broke down."""
+        last = self.curve[-1][1] if self.curve else np.inf
+        return float(last) if self.broke is None and np.isfinite(last) else float("inf")
+
+    def advance(self, share: float = 1.0) -> Run:
+        """Go on to this share of the updates, measuring on the way."""
+        found = material(self.bench)
+        goal = round(share * found.updates)
+        marks = sorted({round(found.updates * (i + 1) / _POINTS) for i in range(_POINTS)} | {goal})
+        try:
+            with self.around():
+                if self._kept is None:
+                    self._begin()
+                for mark in marks:
+                    if self.updates < mark <= goal and self.broke is None:
+                        self._segment(found.batches[self.updates : mark], mark)
+        except SubjectFault as fault:
+            self.broke = fault.draft.message
+        return self
+
+    def _begin(self) -> None:
+        self.bench.seed_all(self.bench.seed)
+        with self.bench.calling(f"building the setup {self.name!r}"):
+            model, optimizer, step = self.make()
+        self._keep(model, optimizer, step)
+        self._measure(model, 0)
+
+    def _keep(self, model: nn.Module, optimizer: Optimizer, step: Step) -> None:
+        # Some subjects hand out one model, so each training keeps what is its own.
+        parameters = dict(tree_flatten(model.parameters()))
+        self._kept = model, parameters, optimizer, [copied(o.state) for o in parts(optimizer)], step
+
+    def _segment(self, batches: list[HostBatch], mark: int) -> None:
+        model, parameters, optimizer, states, step = self._kept
+        put(model, parameters)
+        for part, state in zip(parts(optimizer), states, strict=True):
+            put_back(part.state, state)
+        model.train()
+        self.bench.seed_all(self.bench.seed + 1 + self.updates)
+        for batch in batches:
+            self.clock.check()
+            step(model, optimizer, batch)
+        self._keep(model, optimizer, step)
+        self._measure(model, mark)
+
+    def _measure(self, model: nn.Module, at: int) -> None:
+        self.measured = held_out(self.bench, model)
+        self.curve.append((at, self.measured.loss))
+        if not np.isfinite(self.measured.loss):
+            self.broke = "the held-out loss is not finite"
+
+
+def own_step(bench: Bench, scale: float = 1.0, *, own_gradient: bool = False) -> Step:
+    """The subject's own training step; a warmup that would outlast the exchange is cut short.
+
+    Args:
+        scale: times its update.
+        own_gradient: give the optimiser our gradient of the subject's loss, whatever the step passes on.
+    """
+    schedule, done = bench.schedule, [0]
+    long = schedule.scheduled and schedule.peak_step > material(bench).updates // 10
+
+    def factor(optimizer: Optimizer, update: int) -> float:
+        rate = read_rate(optimizer)
+        due = np.interp(update, schedule.steps, schedule.rates) if schedule.rates else 0
+        if not long or update >= schedule.peak_step or not rate or abs(rate / max(due, 1e-30) - 1) > 0.05:
+            return 1.0
+        return schedule.peak / rate * min(1.0, (update + 1) / _WARMUP)
+
+    def gradient(model: nn.Module, batch: HostBatch):
+        return nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)[1]
+
+    def step(model: nn.Module, optimizer: Optimizer, batch: HostBatch) -> None:
+        before = dict(tree_flatten(model.parameters())) if long or scale != 1 else {}
+        with intercepted(optimizer, (lambda _: gradient(model, batch)) if own_gradient else None):
+            bench.step(model, optimizer, batch)
+        times = scale * factor(optimizer, done[0])
+        done[0] += 1
+        if before and abs(times - 1) > 1e-3:
+            after = dict(tree_flatten(model.parameters()))
+            put(model, {n: _between(before[n], a, times) for n, a in after.items() if n in before})
+
+    return step
+
+
+def _between(old: mx.array, new: mx.array, times: float) -> mx.array:
+    if not mx.issubdtype(new.dtype, mx.floating):
+        return new
+    return (old + times * (new - old)).astype(new.dtype)
+
+
+def plain_step(bench: Bench, loss: Loss) -> Step:
+    """The step known to be sound: the gradient of ``loss``, its norm limited to 1, then the optimiser."""
+
+    def step(model: nn.Module, optimizer: Optimizer, batch: HostBatch) -> None:
+        with bench.calling("the gradient of the loss"):
+            _, slope = nn.value_and_grad(model, lambda m: loss(m, batch))(model)
+            slope, _ = clip_grad_norm(slope, _CLIP)
+            optimizer.update(model, slope)
+            mx.eval(model.parameters(), optimizer.state)
+
+    return step
+
+
+def plain_optimizer(rate: float) -> Optimizer:
+    """AdamW with a short warmup to a constant rate."""
+    warmup = linear_schedule(rate / 10, rate, _WARMUP)
+    constant = join_schedules([warmup, lambda _: mx.array(rate)], [_WARMUP])
+    return AdamW(constant, weight_decay=0.01, bias_correction=True)

@@ -1,0 +1,139 @@
+"""`mlxstories train` on a folder of one's own: what is chosen, what is overridden, and going on from a model."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from mlxstories.cli import main
+from mlxstories.data import source
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "tales").mkdir()
+    for number, text in enumerate(source.texts(12, 3)):
+        (folder / "tales" / f"{number}.txt").write_text(text)
+    (folder / "tales" / "cover.jpg").write_bytes(b"\0")
+    return folder
+
+
+def train(place, name, *options):
+    where = ["--data", str(place / "tales"), "--runs", str(place / "runs"), "--name", name, "--no-check"]
+    return CliRunner().invoke(main, ["train", *where, "--steps", "2", *options])
+
+
+@pytest.fixture(scope="module")
+def first(place):
+    result = train(place, "first")
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def config(place, name):
+    return json.loads((place / "runs" / name / "config.json").read_text())
+
+
+def test_what_suits_is_chosen_and_said(place, first):
+    found = config(place, "first")
+    assert (found["data"]["tokenizer"], found["data"]["vocab_size"]) == ("bpe", 512)
+    assert found["model"]["layers"] == 2 and found["model"]["dropout"] == 0.3
+    assert found["phase"]["name"] == "phase 3" and found["phase"]["optimizer"]["weight_decay"] == 0.1
+    assert found["training"]["batch_size"] == 1 and found["training"]["stop_after"] == 4
+    assert "very little text, so size debug, bpe tokens, vocabulary 512" in first.stderr
+    assert "12 files read." in first.stderr and "not read: cover.jpg." in first.stderr
+
+
+def test_a_given_option_goes_before_what_suits(place, first):
+    result = train(
+        place,
+        "given",
+        "--phase",
+        "1",
+        "--lr",
+        "0.001",
+        "--tokenizer",
+        "char",
+        "--dropout",
+        "0",
+        "--stop-after",
+        "0",
+    )
+    assert result.exit_code == 0, result.output
+    found = config(place, "given")
+    assert found["data"]["tokenizer"] == "char" and found["model"]["dropout"] == 0
+    assert found["phase"]["name"] == "phase 1" and found["phase"]["optimizer"]["learning_rate"] == 0.001
+    assert found["phase"]["optimizer"]["weight_decay"] == 0 and found["training"]["stop_after"] is None
+
+
+def test_changes_of_a_phase_that_is_not_given_are_made_to_the_one_that_suits(place, first):
+    assert train(place, "rate", "--lr", "0.001").exit_code == 0
+    found = config(place, "rate")["phase"]
+    assert found["name"] == "phase 3" and found["optimizer"]["learning_rate"] == 0.001
+
+
+def test_going_on_from_a_run_keeps_its_model_and_tokenizer(place, first):
+    result = train(place, "further", "--from", "first")
+    assert result.exit_code == 0, result.output
+    old, new = config(place, "first"), config(place, "further")
+    assert new["model"] == old["model"]
+    rates = [c["phase"]["optimizer"]["learning_rate"] for c in (old, new)]
+    assert rates[1] == pytest.approx(0.3 * rates[0])
+    tokenizers = [(place / "runs" / name / "tokenizer.json").read_text() for name in ("first", "further")]
+    assert tokenizers[0] == tokenizers[1]
+    losses = [
+        [
+            json.loads(line)["loss"]
+            for line in (place / "runs" / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("first", "further")
+    ]
+    assert losses[1][0] < losses[0][0]  # before its first update it knows something already
+    assert new["begun"] == {"directory": str(place / "runs" / "first"), "step": 2}
+
+
+def test_going_on_from_an_exported_model(place, first):
+    runs = ["--runs", str(place / "runs")]
+    exported = CliRunner().invoke(main, ["export", "first", "--to", str(place / "exported"), *runs])
+    assert exported.exit_code == 0, exported.output
+    result = train(place, "imported", "--from", str(place / "exported"))
+    assert result.exit_code == 0, result.output
+    assert config(place, "imported")["model"] == config(place, "first")["model"]
+
+
+def test_a_model_of_another_size_is_no_way_to_go_on(place, first):
+    result = train(place, "larger", "--from", "first", "--size", "base")
+    assert result.exit_code == 2 and "--size belongs to the model of --from first" in result.stderr
+    assert not (place / "runs" / "larger").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "there is no command 'trian'. Did you mean 'train'?"),
+        (["train", "--learning-rate", "1"], "Did you mean '--lr'?"),
+        (["train", "--epoch", "1"], "Did you mean '--epochs'?"),
+        (["debug", "--break", "no-casual-mask"], "Did you mean 'no-causal-mask'?"),
+    ],
+)
+def test_what_was_mistyped_is_guessed(arguments, words):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["debug", "--break", "no-causal"], "no-causal-mask"),
+        (["train", "--optimizer", "mu"], "muon"),
+        (["train", "--schedule", "ws"], "wsd"),
+        (["train", "--set", "optimizer.learn"], "optimizer.learning_rate="),
+        (["train", "--data", "tiny"], "tinystories"),
+    ],
+)
+def test_the_shell_completes_names(words, completed):
+    from click.shell_completion import BashComplete
+
+    complete = BashComplete(main, {}, "mlxstories", "_MLXSTORIES_COMPLETE")
+    assert completed in [item.value for item in complete.get_completions(words[:-1], words[-1])]

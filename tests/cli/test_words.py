@@ -1,0 +1,55 @@
+"""How commands write durations, wrap texts and say what is left of a training."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from mlxstories.cli.display import Display
+from mlxstories.cli.words import between, duration, styled, wrapped
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (99, "99 s"), (100, "1.7 min"), (600, "10 min"), (9000, "2.5 h")]
+)
+def test_durations(seconds, words):
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("shortest", "longest", "words"),
+    [(40, 55, "40 to 55 s"), (90, 150, "1.5 to 2.5 min"), (40, 40.2, "40 s")],
+)
+def test_a_range_has_one_unit(shortest, longest, words):
+    assert between(shortest, longest) == words
+
+
+def test_without_a_terminal_nothing_is_wrapped():
+    assert wrapped("word " * 100) == "word " * 100
+
+
+def test_at_a_terminal_lines_fit():
+    leader, follower = pty.openpty()
+    os.set_blocking(leader, True)
+    code = "from mlxstories.cli.words import wrapped; print(wrapped('word ' * 100, '  '))"
+    subprocess.run(
+        [sys.executable, "-c", code], stdout=follower, env={**os.environ, "COLUMNS": "60"}, check=True
+    )
+    os.close(follower)
+    lines = os.read(leader, 10_000).decode().splitlines()
+    assert len(lines) > 5 and max(map(len, lines)) <= 60 and all(line.startswith("  word") for line in lines)
+
+
+def test_fix_stands_out():
+    styles = {str(span.style) for span in styled("error: no-update: it is. Fix: do it.").spans}
+    assert styles == {"bold red", "bold green"}
+    assert not styled("no errors here").spans
+
+
+def test_the_time_left_follows_the_pace(monkeypatch):
+    show, now = Display(quiet=True), iter([100.0, 110.0, 140.0])
+    show.total = 100
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    assert [show._left(step) for step in (10, 20, 30)] == ["", "  80 s left", "  2.3 min left"]

@@ -1,0 +1,122 @@
+"""What is in a folder: encodings, documents, files that are not read, and lines that most of them share."""
+
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+
+from mlxstories.data import documents
+from mlxstories.data.encodings import encoding_of
+from mlxstories.data.folder import contents, remarks
+from mlxstories.data.readers import read_documents
+from mlxstories.errors import StoriesError
+
+FRENCH = "Il était une fois une forêt où vivait un garçon très âgé déjà; où est-il passé? À l’école.\n"
+POLISH = "Był sobie król, który miał trzy córki i każda z nich była piękna jak słońce.\n"
+RUSSIAN = "Жили-были старик со старухой у самого синего моря. Старик ловил неводом рыбу.\n"
+JAPANESE = "むかしむかし、あるところに、おじいさんとおばあさんがいました。\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (FRENCH, "cp1252"),
+        (POLISH, "cp1250"),
+        (RUSSIAN, "cp1251"),
+        (RUSSIAN, "koi8_r"),
+        (JAPANESE, "shift_jis"),
+        (FRENCH, "utf-16"),
+        (FRENCH, "utf-8"),
+    ],
+)
+def test_an_encoding_is_recognised_and_the_text_comes_out_as_it_was(tmp_path, text, encoding):
+    path = tmp_path / "a.txt"
+    path.write_bytes(("Once upon a time.\r\n" + text).encode(encoding))
+    assert encoding_of(path) == encoding
+    assert list(read_documents([path], separator="file")) == ["Once upon a time.\n" + text.strip("\n")]
+
+
+def test_a_damaged_byte_in_utf_8_is_no_other_encoding(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(FRENCH.encode() + b"caf\xe9\n")
+    with pytest.raises(StoriesError, match=rf"not UTF-8 \(at byte {len(FRENCH.encode()) + 3}\)"):
+        list(read_documents([path]))
+
+
+def test_what_is_not_read_is_counted_and_named(tmp_path):
+    (tmp_path / "a.txt").write_text("One.")
+    (tmp_path / "b.txt").write_bytes(FRENCH.encode("cp1252"))
+    for name in ("c.jpg", "d.jpg", "e.odt", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"\0")
+    inside = contents(tmp_path)
+    assert [path.name for path in inside.read] == ["a.txt", "b.txt"]
+    assert list(remarks([tmp_path])) == [
+        f"{tmp_path}: 2 files read",
+        "not read: 2 .jpg files (c.jpg, d.jpg)",
+        "not read: e.odt",
+        "not read: 1 hidden file, such as .DS_Store",
+        "b.txt in cp1252 and not UTF-8: converted",
+    ]
+
+
+def test_documents_are_not_read_without_their_library(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("One.")
+    (tmp_path / "b.docx").write_bytes(b"")
+    monkeypatch.setitem(documents.READERS, ".docx", "no_such_library")
+    assert [path.name for path in contents(tmp_path).read] == ["a.txt"]
+    assert any("b.docx: pip install 'mlxstories[documents]'" in line for line in remarks([tmp_path]))
+    with pytest.raises(StoriesError, match="needs a library"):
+        list(read_documents([tmp_path / "b.docx"]))
+
+
+def test_lines_that_most_files_share_are_pointed_out(tmp_path):
+    for number in range(6):
+        licence = "This work is licensed to all.\nYou may copy it as you like.\n" if number < 4 else ""
+        (tmp_path / f"{number}.txt").write_text(f"{licence}Tom saw {number} birds in the tree.\n")
+    last = list(remarks([tmp_path]))[-1]
+    assert "stands in 4 of 6 files and 1 more lines like it" in last and "licensed" in last
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text(f"Tom saw {number} birds in the tree.\n")
+    assert len(list(remarks([tmp_path]))) == 1
+
+
+def test_a_page_of_the_web(tmp_path):
+    pytest.importorskip("bs4")
+    page = """<html><head><title>No</title><style>p {}</style></head><body><nav>Menu</nav><h1>The <i>Frog</i></h1>
+    <p>Once upon\n a time.</p><script>no()</script><p>He said &ldquo;No&rdquo;.<br>And left.</p></body></html>"""
+    (tmp_path / "a.html").write_text(page, encoding="utf-8")
+    assert list(read_documents([tmp_path])) == ["The Frog\n\nOnce upon a time.\n\nHe said “No”.\n\nAnd left."]
+
+
+def test_a_word_processor_file(tmp_path):
+    docx = pytest.importorskip("docx")
+    file = docx.Document()
+    for paragraph in ("Once upon a time.", "", "The end."):
+        file.add_paragraph(paragraph)
+    file.save(tmp_path / "a.docx")
+    assert list(read_documents([tmp_path])) == ["Once upon a time.\n\nThe end."]
+
+
+def test_a_book_is_read_part_by_part_in_its_order(tmp_path):
+    pytest.importorskip("bs4")
+    with zipfile.ZipFile(tmp_path / "a.epub", "w") as book:
+        book.writestr("META-INF/container.xml", '<container><rootfile full-path="in/book.opf"/></container>')
+        book.writestr(
+            "in/book.opf",
+            '<package><manifest><item id="b" href="z.xhtml"/><item id="a" href="y.xhtml"/></manifest>'
+            '<spine><itemref idref="b"/><itemref idref="a"/></spine></package>',
+        )
+        book.writestr("in/y.xhtml", "<body><p>Two.</p></body>")
+        book.writestr("in/z.xhtml", "<body><p>One.</p></body>")
+    assert list(read_documents([tmp_path / "a.epub"])) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("suffix", [".docx", ".epub", ".pdf"])
+def test_a_damaged_document_is_one_line(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"not what it says")
+    if not documents.readable(suffix):
+        pytest.skip("its library is not installed")
+    with pytest.raises(StoriesError, match=rf"cannot be read as {suffix}"):
+        list(read_documents([path]))

@@ -1,0 +1,45 @@
+"""Stories in words: they begin as they were asked to, and end at a sentence."""
+
+import pytest
+
+from mlxstories.data.tokenizer import UNKNOWN, Tokenizer
+from mlxstories.generation.telling import encode, ended, told
+
+TEXT = "Tom lost a red ball. Mia found the ball, and Tom was happy."
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Tom ran. He fell. And th", "Tom ran. He fell."),
+        ('Tom ran. "Stop!" said', 'Tom ran. "Stop!"'),
+        (
+            "He paid 3.50 for it, which",
+            "He paid 3.50 for it, which",
+        ),
+        (
+            "Hm. and a long sentence that never ends",
+            "Hm. and a long sentence that never ends",
+        ),
+        ("", ""),
+    ],
+)
+def test_a_story_ends_at_a_sentence(text, shown):
+    assert ended(text) == shown
+
+
+def test_the_nearest_spelling_stands_for_a_word_never_seen():
+    tokenizer = Tokenizer.train("word", [TEXT], 100)
+    tokens, notes = encode(tokenizer, "Tom fond a zebra")
+    assert tokens[1] == tokenizer.encode("found")[0] and tokens[3] == UNKNOWN
+    assert len(notes) == 2
+    text = told(tokenizer, "Tom fond a zebra", tokens, tokenizer.encode("ball"), finished=True)
+    assert text == "Tom fond a zebra ball"
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_what_is_told_begins_with_the_prompt(kind):
+    tokenizer = Tokenizer.train(kind, [TEXT], 300)
+    tokens, notes = encode(tokenizer, "Tom was")
+    assert not notes
+    assert told(tokenizer, "Tom was", tokens, tokenizer.encode(" happy."), finished=True) == "Tom was happy."

@@ -1,0 +1,313 @@
+"""Parts exchanged for plain ones: which exchange helps names the part, a change inside it is the proof."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from mlx.utils import tree_flatten
+from tiny import T, Tiny, V, batches, subject
+
+from mlxstories.batch import Batch
+from mlxstories.cli import main
+from mlxstories.ladder import diagnose
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.exchange import deepened, estimate
+from mlxstories.ladder.exchange.influence import influence
+from mlxstories.ladder.exchange.inside_model import for_model
+from mlxstories.ladder.exchange.material import held_out, material
+from mlxstories.ladder.exchange.reference import PlainDecoder, Shape, shape_of
+from mlxstories.plots.ladder import figures
+
+
+def weights(model: nn.Module) -> int:
+    return sum(array.size for _, array in tree_flatten(model.parameters()))
+
+
+def deep(**fields):
+    """The exchange after no more than a look at the data."""
+    fields.setdefault("optimizer", lambda: optim.AdamW(1e-2, bias_correction=True))
+    given = subject(val_batches=lambda: batches(99, 4), **fields)
+    return deepened(diagnose(given, rungs=["data"]), given)
+
+
+def errors(diagnosis):
+    return [f for f in diagnosis.findings if f.severity == "error"]
+
+
+class Attending(nn.Module):
+    """One head of causal attention, written out; scores are multiplied by ``times``."""
+
+    def __init__(self, times: float = 1.0, size: int = 16):
+        super().__init__()
+        self.embed, self.places = nn.Embedding(V, size), nn.Embedding(T, size)
+        self.query, self.key, self.value = (nn.Linear(size, size, bias=False) for _ in range(3))
+        self.head, self.times = nn.Linear(size, V), times
+
+    def __call__(self, tokens):
+        x = self.embed(tokens) + self.places(mx.arange(tokens.shape[1]))
+        scores = self.query(x) @ self.key(x).swapaxes(-1, -2) / x.shape[-1] ** 0.5
+        past = mx.tri(x.shape[1], dtype=mx.bool_)
+        shares = mx.softmax(mx.where(past, scores * self.times, -mx.inf), axis=-1)
+        return self.head(x + shares @ self.value(x))
+
+
+# --- the reference -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("positions", [0, 32])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_reference_of_a_plain_decoder_is_of_its_kind_and_size(positions, tied):
+    shape = Shape(vocab=50, width=32, depth=3, hidden=96, positions=positions, tied=tied)
+    model = PlainDecoder(shape)
+    found = shape_of(model, 50, 24)
+    assert (found.width, found.depth, found.positions, found.tied) == (32, 3, positions, tied)
+    assert abs(weights(PlainDecoder(found)) / weights(model) - 1) < 0.02
+
+
+def test_a_reference_sees_no_later_token():
+    model = PlainDecoder(Shape(vocab=11, width=16, depth=2, hidden=32, positions=0, tied=True))
+    tokens = np.arange(12)[None] % 11
+    changed = tokens.copy()
+    changed[:, 7:] = 3
+    one, two = model(mx.array(tokens)), model(mx.array(changed))
+    assert mx.allclose(one[:, :7], two[:, :7], atol=1e-5)
+    assert not mx.allclose(one[:, 7:], two[:, 7:], atol=1e-3)
+
+
+# --- what the loss asks for --------------------------------------------------------------------------
+
+
+def nats(model, batch):
+    return nn.losses.cross_entropy(model(batch.inputs), batch.targets)
+
+
+def last_place(model, batch):
+    return nats(model, batch)[:, -1].mean()
+
+
+def one_higher(model, batch):
+    return nats(model, batch._replace(targets=(batch.targets + 1) % V)).mean()
+
+
+def test_the_places_that_a_loss_depends_on_are_counted():
+    assert influence(Bench(subject(loss=last_place))).share == pytest.approx(1 / T)
+    assert influence(Bench(subject(loss=lambda m, b: nats(m, b).mean()))).share == 1
+
+
+def test_the_ids_that_a_loss_asks_for_are_known():
+    value, often = influence(Bench(subject(loss=one_higher))).offset
+    assert value in (1, 1 - V) and often > 0.85
+
+
+def test_an_id_that_the_loss_leaves_out_at_the_ends_of_rows_is_padding():
+    def padded(seed):
+        for batch in batches(seed):
+            late = mx.arange(T) >= 12
+            yield batch.inputs, mx.where(late, 0, mx.maximum(batch.targets, 1))
+
+    def loss(model, batch):
+        inputs, targets = batch
+        real = targets != 0
+        return (nn.losses.cross_entropy(model(inputs), targets) * real).sum() / real.sum()
+
+    bench = Bench(subject(train_batches=padded, loss=loss))
+    assert held_out(bench, bench.model()).tokens.max() == 12
+
+
+def test_targets_that_are_the_inputs_are_shifted_as_the_loss_does():
+    def same(seed):
+        return [Batch(b.inputs, b.inputs, b.mask) for b in batches(seed)]
+
+    def shifting(model, batch):
+        return nn.losses.cross_entropy(model(batch.inputs)[:, :-1], batch.targets[:, 1:]).mean()
+
+    bench = Bench(subject(train_batches=same, loss=shifting))
+    model = bench.model()
+    held = material(bench).held
+    logs = np.array(nn.log_softmax(model(mx.array(held.inputs))[:, :-1], axis=-1))
+    by_hand = -np.take_along_axis(logs, held.inputs[:, 1:, None], -1).mean()
+    assert held_out(bench, model).loss == pytest.approx(by_hand, abs=1e-5)
+
+
+# --- changes inside a model --------------------------------------------------------------------------
+
+
+def change(model, words):
+    return next(c for c in for_model(model, V) if words in c.name)
+
+
+def test_scores_multiplied_from_outside_are_those_of_a_model_that_multiplies_them():
+    own, other = Attending(), Attending(times=8.0)
+    other.update(own.parameters())
+    tokens = mx.array(np.arange(2 * T).reshape(2, T) % V)
+    found = change(own, "scores multiplied by 8")
+    before, softmax, wanted = own(tokens), mx.softmax, other(tokens)
+    with found.around():
+        assert mx.allclose(own(tokens), wanted, atol=1e-5)
+    assert mx.softmax is softmax
+    assert mx.array_equal(own(tokens), before)
+    assert found.site["file"] == __file__
+
+
+def test_stopped_gradients_flow_again():
+    stopped = mx.grad(lambda x: (mx.stop_gradient(x) * x).sum())(mx.array([3.0]))
+    with change(Tiny(), "stop_gradient").around():
+        flowing = mx.grad(lambda x: (mx.stop_gradient(x) * x).sum())(mx.array([3.0]))
+    assert (stopped.item(), flowing.item()) == (3.0, 6.0)
+
+
+def test_a_first_scale_far_from_the_librarys_is_set_to_it_and_no_other():
+    names = [c.name for c in for_model(Tiny(), V)]
+    assert not any("first scale" in name for name in names)
+    model = Tiny()
+    model.mix.weight = 20 * model.mix.weight
+    change(model, "first scale of mix").model(model)
+    assert float(model.mix.weight.std()) == pytest.approx((3 * 16) ** -0.5, rel=1e-3)
+
+
+def test_a_change_of_a_module_leaves_others_of_its_class_alone():
+    model, other = Attending(), Attending()
+    change(model, "positions added").model(model)
+    assert type(other.embed) is nn.Embedding
+    assert type(model.embed) is not nn.Embedding
+
+
+# --- the exchange ------------------------------------------------------------------------------------
+
+
+def test_a_sound_setup_is_not_accused_and_its_curves_are_kept():
+    diagnosis = deep()
+    assert errors(diagnosis) == []
+    curves = diagnosis.rungs[-1].figures["exchange"]
+    assert set(curves) >= {"as it is", "plain step and loss", "all plain"}
+    assert min(loss for _, loss in curves["all plain"]) < 0.95  # ln 2 is the entropy of the rows
+    assert "exchange" in figures(diagnosis)
+
+
+def test_a_rate_that_is_only_slow_is_a_warning():
+    diagnosis = deep(optimizer=lambda: optim.AdamW(3e-4, bias_correction=True))
+    assert errors(diagnosis) == []
+    assert "updates multiplied by" in diagnosis.findings[0].message
+
+
+def test_a_rate_that_ends_inside_the_epoch_is_the_steps_fault_and_holding_it_is_the_proof():
+    spent = lambda: optim.AdamW(optim.linear_schedule(3e-3, 0.0, 12), bias_correction=True)  # noqa: E731
+    (found,) = errors(deep(optimizer=spent, train_batches=lambda seed: batches(seed, 40)))
+    assert (found.code, found.where["part"]) == ("behind-reference", "step")
+    assert found.evidence["changed"] == "the rate constant at its peak"
+    assert found.evidence["gap"] > 0.1
+    assert found.evidence["interval"][0] <= found.evidence["gap"] <= found.evidence["interval"][1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"), [(one_higher, "asks for the target's id +1"), (last_place, "6% of the real places")]
+)
+def test_a_loss_that_asks_for_something_else_is_named_with_what_it_asks_for(loss, words):
+    (found,) = errors(deep(loss=loss))
+    assert (found.code, found.where["part"]) == ("behind-reference", "loss")
+    assert words in found.message
+    assert found.where["file"] == __file__
+
+
+def test_a_model_that_sees_the_future_is_ahead():
+    (found,) = errors(deep(model=lambda: Tiny(1.0)))
+    assert (found.code, found.where["part"]) == ("ahead-of-reference", "model")
+
+
+def test_broken_off_it_says_what_is_known():
+    given = subject(loss=one_higher, val_batches=lambda: batches(99, 4))
+    asked = []
+
+    def tell(name):
+        asked.append(name)
+        if name == "all plain":
+            raise KeyboardInterrupt
+
+    diagnosis = deepened(diagnose(given, rungs=["data"]), given, tell=tell)
+    assert [f.where["part"] for f in errors(diagnosis)] == ["loss"]
+    assert diagnosis.rungs[-1].checks[0].detail.endswith("interrupted")
+
+
+def test_out_of_time_before_it_begins_it_accuses_nobody():
+    given = subject()
+    diagnosis = deepened(diagnose(given, rungs=["data"]), given, seconds=0)
+    assert errors(diagnosis) == []
+    assert "out of time" in diagnosis.rungs[-1].checks[0].detail
+
+
+def test_a_subject_that_fails_is_not_exchanged():
+    given = subject(train_batches=lambda seed: [])
+    line = deepened(diagnose(given, rungs=["data"]), given).rungs[-1].checks[0]
+    assert (line.status, line.detail) == ("skipped", "meaningless after subject-error")
+
+
+def test_the_estimate_is_some_seconds():
+    assert 0 < estimate(subject()) < 300 and math.isfinite(estimate(subject()))
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {here!r})
+import mlx.nn as nn
+from tiny import batches, subject as sound, V
+
+def loss(model, batch):
+    return nn.losses.cross_entropy(model(batch.inputs), (batch.targets + 1) % V).mean()
+
+def subject():
+    return sound(loss=loss, val_batches=lambda: batches(99, 4))
+"""
+
+
+def test_the_command_writes_the_finding_and_draws_the_curves(tmp_path):
+    file = tmp_path / "setup.py"
+    file.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
+    told = ["--rung", "data", "--deep", "--json", str(tmp_path / "out.json"), "--export", str(tmp_path / "f")]
+    result = CliRunner().invoke(main, ["debug", str(file), *told])
+    assert result.exit_code == 1, result.output
+    report = json.loads((tmp_path / "out.json").read_text())
+    found = next(f for f in report["findings"] if f["severity"] == "error")
+    assert (found["code"], found["where"]["part"], found["where"]["line"]) == ("behind-reference", "loss", 7)
+    assert report["rungs"][-1]["name"] == "exchange"
+    assert (tmp_path / "f" / "exchange.png").is_file()
+
+
+LOOP = """
+import sys
+sys.path.insert(0, {here!r})
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from tiny import Tiny, batches
+
+model, optimizer = Tiny(), optim.AdamW(optim.linear_schedule(3e-3, 0.0, 12), bias_correction=True)
+
+def loss(model, inputs, targets):
+    return nn.losses.cross_entropy(model(inputs), targets).mean()
+
+step = nn.value_and_grad(model, loss)
+for epoch in range(50):
+    for batch in batches(epoch, 40):
+        value, slope = step(model, batch.inputs, batch.targets)
+        optimizer.update(model, slope)
+        mx.eval(model.parameters(), optimizer.state)
+"""
+
+
+def test_a_training_script_is_exchanged_as_it_is(tmp_path):
+    file = tmp_path / "train.py"
+    file.write_text(LOOP.format(here=str(Path(__file__).parent)))
+    told = ["--rung", "data", "--deep", "--json", str(tmp_path / "out.json")]
+    result = CliRunner().invoke(main, ["debug", str(file), *told])
+    assert result.exit_code == 1, result.output
+    report = json.loads((tmp_path / "out.json").read_text())
+    found = next(f for f in report["findings"] if f["severity"] == "error")
+    assert (found["code"], found["evidence"]["part"]) == ("behind-reference", "step")
