@@ -21,6 +21,7 @@ _OF_THE_MODEL = (
     "context",
     "tied",
     "qk_norm",
+    "mixing",
     "across_stories",
     "tokenizer",
     "vocab_size",
@@ -84,20 +85,23 @@ def parts(
         return Parts(dataset, shape, phase, config, known.weights, known.origin)
     tokens = {name: chosen[name] for name in ("tokenizer", "vocab_size") if name in chosen}
     dataset = load_dataset(dataclasses.replace(data, **tokens), texts=texts)
-    model |= {name: chosen[name] for name in ("size", "context", "dropout") if name in chosen}
+    model |= {name: chosen[name] for name in ("size", "layers", "context", "dropout") if name in chosen}
     separator = None if model.pop("across_stories") else END
-    ours = {"qk_norm": phase.qk_norm, "separator": separator}
+    ours = {**phase.parts(model.get("arch", "decoder")), "separator": separator}
     shape = shaped(model.pop("size"), dataset.tokenizer.vocab_size, model, ours)
     return Parts(dataset, shape, phase, config)
 
 
 def _chosen(say: Callable[[str], None], given: set[str], data):
-    """The texts of one's own, read, and by option what suits them of what was not given; else None and nothing."""
+    """The texts of one's own, read, or None; and by option, of what was not given, what suits them or, on the built-in
+    stories, holds the record."""
     from mlxstories.data.dataset import is_prepared
     from mlxstories.data.folder import remarks
     from mlxstories.data.texts import read_texts
     from mlxstories.training.suited import suited
 
+    if data.source == "stories" and "phase" not in given:
+        return None, _record(say, given)
     if isinstance(data.source, str) or is_prepared(data):
         return None, {}
     for remark in remarks(data.source):
@@ -108,6 +112,21 @@ def _chosen(say: Callable[[str], None], given: set[str], data):
     if chosen:
         say(in_a_line(found, chosen))
     return texts, chosen
+
+
+def _record(say: Callable[[str], None], given: set[str]) -> dict[str, Any]:
+    """What holds the record on the built-in stories, but for what was given."""
+    from mlxstories.training.phases import RECORD
+
+    left_out = (
+        given | ({"layers"} if "size" in given else set()) | ({"epochs"} if "steps" in given else set())
+    )
+    chosen = {name: value for name, value in RECORD.items() if name not in left_out}
+    told = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    say(
+        f"The recipe of the record on the built-in stories (docs/speedrun.md): {told}. --phase 1 is the plain one."
+    )
+    return chosen
 
 
 def _recipe(phase, chosen: Mapping[str, Any], changes: Mapping[str, Any], *, slower: bool):

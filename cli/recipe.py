@@ -118,6 +118,10 @@ _SHAPE = {
     "dropout": (float, "Share of activations dropped."),
     "tied/--untied": (None, "Output matrix tied to the embedding."),
     "qk-norm/--no-qk-norm": (None, "Normalise queries and keys.  [default: the phase's]"),
+    "mixing": (
+        Whole(),
+        "Tokens that each takes in before attention, itself included.  [default: the phase's]",
+    ),
 }
 
 

@@ -62,7 +62,8 @@ class Setting:
         ]
 
     def shape(self, arm: Arm, dataset: Dataset) -> ModelConfig:
-        parts = {"separator": END, "qk_norm": arm.phase.qk_norm, **dict(self.model), **arm.model}
+        given = {**dict(self.model), **arm.model}
+        parts = {"separator": END, **arm.phase.parts(given.get("arch", "decoder")), **given}
         return size_config(self.size, dataset.tokenizer.vocab_size, **parts)
 
     def microbatches(self, accumulations: list[int]) -> int:

@@ -129,6 +129,7 @@ GPT2 = Shape(
         "positions": "learned",
         "feed_forward": "gelu",
         "qk_norm": False,
+        "mixing": 1,
         "tied": True,
     },
     refuses=_refuses,

@@ -105,6 +105,7 @@ def _shape(model_type: str, architecture: str, qk_norm: bool) -> Shape:
         "positions": "rope",
         "feed_forward": "swiglu",
         "qk_norm": qk_norm,
+        "mixing": 1,
     }
     return Shape(
         model_type,

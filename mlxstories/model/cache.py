@@ -17,6 +17,7 @@ class KVCache:
         keys, values: one float32 [B, H, context, D / H] a layer.
         offset: int32 scalar, tokens held.
         starts: int32 [B, 1], position of the first token of the row's current story.
+        recent: float32 [B, mixing - 1, D] a layer, what the next tokens take in; none without mixing.
     """
 
     def __init__(self, config: ModelConfig, batch_size: int):
@@ -25,6 +26,8 @@ class KVCache:
         self.values = [mx.zeros(shape) for _ in range(config.layers)]
         self.offset = mx.array(0, dtype=mx.int32)
         self.starts = mx.zeros((batch_size, 1), dtype=mx.int32)
+        recent = (batch_size, config.mixing - 1, config.dim)
+        self.recent = [mx.zeros(recent) for _ in range(config.layers)] if config.mixing > 1 else []
 
     def update(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write [B, H, T, D / H] keys and values at the offset; returns the whole buffers."""
@@ -35,11 +38,11 @@ class KVCache:
     @property
     def state(self):
         """The arrays as a tree, to pass through a compiled function."""
-        return self.keys, self.values, self.offset, self.starts
+        return self.keys, self.values, self.offset, self.starts, self.recent
 
     @classmethod
     def from_state(cls, state) -> KVCache:
         cache = cls.__new__(cls)
-        keys, values, cache.offset, cache.starts = state
-        cache.keys, cache.values = list(keys), list(values)
+        keys, values, cache.offset, cache.starts, recent = state
+        cache.keys, cache.values, cache.recent = list(keys), list(values), list(recent)
         return cache

@@ -9,6 +9,7 @@ from mlxstories.errors import StoriesError
 
 MOST = 10_000_000  # of any number that shapes a model
 MOST_CONTEXT = 1_000_000  # tokens, for which weights need not be as long
+MOST_MIXING = 16  # tokens, each of which is a pass over the stream
 MOST_LAYERS = 1000  # each of which is an object, before a weight is drawn
 CHOICES = {
     "arch": ("decoder", "encoder"),
@@ -39,6 +40,7 @@ class ModelConfig:
         dropout: share of activations dropped on the embedding and on every residual branch, [0, 1).
         qk_norm: parameter-free RMS norm of queries and keys (Henry et al. 2020). It stands before the
             rotation, which keeps lengths, so the order makes no difference.
+        mixing: tokens, itself included, that each takes in before attention (see `mixing.Mixing`); 1: only itself.
         separator: id of the token that starts a story; attention and absolute positions stay within a
             story. None: a row is one text.
     """
@@ -56,6 +58,7 @@ class ModelConfig:
     tied: bool = True
     dropout: float = 0.0
     qk_norm: bool = False
+    mixing: int = 1
     separator: int | None = None
 
     def __post_init__(self):
@@ -68,6 +71,11 @@ class ModelConfig:
         if self.hidden is None:
             object.__setattr__(self, "hidden", _default_hidden(self.dim, self.feed_forward))
         check_size("hidden", self.hidden)
+        check_mixing(self.mixing)
+        if self.mixing > 1 and self.arch == "encoder":
+            raise StoriesError(
+                "mixing takes in earlier tokens alone, and an encoder sees both sides; take mixing 1"
+            )
         if self.dim % self.heads:
             raise StoriesError(
                 f"heads must divide dim; got {self.heads} heads for a width of {self.dim}. "
@@ -92,6 +100,11 @@ def check_size(name: str, value: object) -> None:
     """Raises StoriesError unless ``value`` can be the number called ``name`` of a model."""
     most = MOST_LAYERS if "layer" in name else MOST_CONTEXT if name == "context" else MOST
     check_number(name, value, at_least=1, at_most=most, whole=True)
+
+
+def check_mixing(value: object) -> None:
+    """Raises StoriesError unless so many tokens can be mixed."""
+    check_number("mixing", value, at_least=1, at_most=MOST_MIXING, whole=True)
 
 
 def _default_hidden(dim: int, feed_forward: str) -> int:

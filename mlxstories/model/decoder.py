@@ -41,13 +41,15 @@ class Decoder:
         index = cache.offset[None, None]
         starts = model.story_starts(tokens, index, cache)
         mask = model.attention_mask(index, starts, cache)
-        x = model.embedded(tokens, index if starts is None else index - starts)[:, 0]
+        places = None if starts is None else index - starts
+        x = model.embedded(tokens, index if places is None else places)[:, 0]
         turn = None
         if model.config.positions == "rope":
             turn = _angles(cache.offset, model.config.dim // model.config.heads)
         for layer, block in enumerate(model.blocks):
             out, down = self.back_of[layer]
-            x = mx.addmm(x, self._attention(block.attention_norm(x), mask, turn, layer, cache), out)
+            read = block.mixed(x[:, None], places, layer, cache)[:, 0]
+            x = mx.addmm(x, self._attention(read, mask, turn, layer, cache), out)
             widened = block.feed_forward_norm(x) @ self.hidden_of[layer]
             parts = mx.split(widened, widened.shape[1] // model.config.hidden, axis=1)
             x = mx.addmm(x, block.feed_forward.activated(*parts), down)

@@ -11,6 +11,7 @@ from mlxstories.backend import kernels
 from mlxstories.backend.embedding import repeatable
 from mlxstories.model.cache import KVCache
 from mlxstories.model.config import ModelConfig
+from mlxstories.model.mixing import Mixing
 
 EPS = 1e-5
 ROPE_BASE = 10000.0
@@ -97,12 +98,26 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.attention_norm = build_norm(config)
+        if config.mixing > 1:
+            self.mixing = Mixing(config)
         self.attention = Attention(config)
         self.feed_forward_norm = build_norm(config)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def __call__(self, x, mask, layer: int, cache: KVCache | None) -> mx.array:
-        """x [B, T, D] -> [B, T, D]."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), mask, layer, cache))
+    def __call__(
+        self, x, mask, layer: int, cache: KVCache | None, places: mx.array | None = None
+    ) -> mx.array:
+        """x [B, T, D] -> [B, T, D]; ``places`` are those in the story, which mixing alone asks for."""
+        x = x + self.dropout(self.attention(self.mixed(x, places, layer, cache), mask, layer, cache))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def mixed(self, x: mx.array, places: mx.array | None, layer: int, cache: KVCache | None) -> mx.array:
+        """What attention reads of the stream [B, T, D]."""
+        x = self.attention_norm(x)
+        if "mixing" not in self:
+            return x
+        x, recent = self.mixing(x, places, None if cache is None else cache.recent[layer])
+        if cache is not None:
+            cache.recent[layer] = recent
+        return x

@@ -82,9 +82,11 @@ class Transformer(nn.Module):
             index = index + cache.offset
         starts = self.story_starts(tokens, index, cache)
         mask = self.attention_mask(index, starts, cache)
-        x = self.dropout(self.embedded(tokens, index if starts is None else index - starts))
+        places = None if starts is None else index - starts
+        x = self.dropout(self.embedded(tokens, index if places is None else places))
+        more = (places,) if config.mixing > 1 else ()  # blocks of other makes need not know of it
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, layer, cache)
+            x = block(x, mask, layer, cache, *more)
         if cache is not None:
             cache.offset = cache.offset + tokens.shape[1]
             if starts is not None:
@@ -135,14 +137,14 @@ class Transformer(nn.Module):
         for name, value in tree_flatten(self.parameters()):
             if name in ("embed.weight", "position.weight"):
                 std = embedding
-            elif value.ndim == 2:
+            elif value.ndim == 2 and not name.endswith("taps"):
                 std = 1 / math.sqrt(value.shape[1])
                 if name == "head_projection.weight":
                     std = EMBEDDING_STD
                 elif name.endswith(("out.weight", "down.weight")):
                     std *= residual
             else:
-                continue  # norms start as the identity
+                continue  # norms start as the identity, and so does mixing
             weights.append((name, std * mx.random.normal(value.shape)))
         self.load_weights(weights, strict=False)
 

@@ -20,6 +20,7 @@ DECAYS = ("matrices", "all")
 _EMBEDDINGS = {"embed", "position", "embed_tokens", "embedding", "embeddings", "tok_embeddings", "embed_in",
                "word_embeddings", "wte", "wpe", "embed_tokens_per_layer", "token_embeddings",
                "position_embedding_table"}  # fmt: skip
+_TAPS = {"taps"}  # of a convolution: each feature's own numbers, so no matrix
 _HEADS = {"head_projection", "lm_head", "embed_out", "output"}
 
 
@@ -107,13 +108,13 @@ def build_optimizer(config: OptimizerConfig, schedule: Schedule | None = None) -
 
 
 def is_decayed(path: str, array: mx.array) -> bool:
-    """Whether weight decay of "matrices" applies: a matrix that is not an embedding."""
-    return array.ndim >= 2 and not _EMBEDDINGS & set(path.split("."))
+    """Whether weight decay of "matrices" applies: a matrix that is not an embedding, nor a convolution's taps."""
+    return array.ndim >= 2 and not (_EMBEDDINGS | _TAPS) & set(path.split("."))
 
 
 def is_hidden_matrix(path: str, array: mx.array) -> bool:
-    """Whether Muon applies: a matrix that is neither an embedding nor the output head."""
-    return array.ndim == 2 and not (_EMBEDDINGS | _HEADS) & set(path.split("."))
+    """Whether Muon applies: a matrix that is neither an embedding, a convolution's taps nor the output head."""
+    return array.ndim == 2 and not (_EMBEDDINGS | _HEADS | _TAPS) & set(path.split("."))
 
 
 def _decay_groups(rule, config: OptimizerConfig) -> Optimizer:

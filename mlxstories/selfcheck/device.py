@@ -242,7 +242,7 @@ def _model(phase: Phase) -> Transformer:
 
 
 def _with(phase: Phase) -> ModelConfig:
-    return ModelConfig(**{**vars(SHAPE), "qk_norm": phase.qk_norm})
+    return ModelConfig(**{**vars(SHAPE), **phase.parts()})
 
 
 def _product() -> float:

@@ -112,7 +112,11 @@ def slow_on_metal(config: ModelConfig) -> Iterator[str]:
 
 
 def _step(config: ModelConfig, phase: Phase) -> TrainStep:
-    model = planned_model(dataclasses.replace(config, qk_norm=config.qk_norm or phase.qk_norm), 0)
+    own = phase.parts(config.arch)
+    parts = {
+        name: getattr(config, name) for name in own if getattr(config, name) != getattr(ModelConfig, name)
+    }
+    model = planned_model(dataclasses.replace(config, **{**own, **parts}), 0)
     rate = build_schedule(phase.schedule, phase.optimizer.learning_rate, 1000)
     return TrainStep(
         model, build_optimizer(phase.optimizer, rate), objective(config), clip_norm=phase.clip_norm

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlxstories.checks import check_flag, check_number
 from mlxstories.errors import StoriesError
+from mlxstories.model.config import check_mixing
 from mlxstories.optim.build import OptimizerConfig
 from mlxstories.optim.schedules import ScheduleConfig
 
@@ -29,6 +30,7 @@ class Phase:
         accumulation: microbatches to an update, at most MOST_MICROBATCHES.
         clip_norm: highest global gradient norm, or None.
         qk_norm: normalise queries and keys (a part of the model that belongs to the recipe).
+        mixing: tokens that each takes in before attention, itself included (likewise).
     """
 
     name: str
@@ -38,6 +40,7 @@ class Phase:
     accumulation: int = 1
     clip_norm: float | None = 1.0
     qk_norm: bool = False
+    mixing: int = 1
 
     def __post_init__(self):
         if not (isinstance(self.name, str) and self.name.isprintable() and len(self.name) <= LONGEST_NAME):
@@ -49,6 +52,11 @@ class Phase:
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0)
         check_flag("qk_norm", self.qk_norm)
+        check_mixing(self.mixing)
+
+    def parts(self, arch: str = "decoder") -> dict[str, Any]:
+        """The fields of `ModelConfig` that belong to the recipe; an encoder has no earlier tokens to mix in."""
+        return {"qk_norm": self.qk_norm, "mixing": self.mixing if arch == "decoder" else 1}
 
 
 PHASE_1 = Phase(
@@ -69,11 +77,23 @@ PHASE_2 = dataclasses.replace(
 PHASE_3 = Phase(
     "phase 3",
     OptimizerConfig("muon", learning_rate=0.02, betas=(0.9, 0.95), weight_decay=0.01),
-    ScheduleConfig("wsd", warmup=0.02, cooldown=0.3),
+    ScheduleConfig("wsd", warmup=0.02, cooldown=0.8),
     qk_norm=True,
+    mixing=4,
+)
+
+# What docs/speedrun.md holds the record with, on two layers of 128.
+SPEEDRUN = dataclasses.replace(
+    PHASE_3,
+    name="speedrun",
+    schedule=ScheduleConfig("wsd", warmup=0.02, cooldown=0.8),
+    mixing=4,
 )
 
 PHASES = {1: PHASE_1, 2: PHASE_2, 3: PHASE_3}
+
+RECORD: dict[str, Any] = {"phase": 3, "size": "small", "layers": 2, "epochs": 1}
+"""What reaches the built-in stories' ceiling in least time (docs/speedrun.md), by the names of options of ``train``."""
 
 
 def override(phase: Phase, changes: Mapping[str, Any]) -> Phase:
