@@ -123,19 +123,18 @@ def _record(say: Callable[[str], None], given: set[str]) -> dict[str, Any]:
     )
     chosen = {name: value for name, value in RECORD.items() if name not in left_out}
     told = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    say(
-        f"The recipe of the record on the built-in stories (docs/speedrun.md): {told}. --phase 1 is the plain one."
-    )
+    say(f"What knows the built-in stories soonest (docs/speedrun.md): {told}. --phase 1 is the plain recipe.")
     return chosen
 
 
 def _recipe(phase, chosen: Mapping[str, Any], changes: Mapping[str, Any], *, slower: bool):
     """The phase that was given, or the chosen one with the changes that were."""
-    from mlxstories.training.phases import PHASES, override
+    from mlxstories.training.phases import PHASES, SPEEDRUN, override
 
     if "phase" in chosen:
         decay = {"optimizer.weight_decay": chosen["weight_decay"]} if "weight_decay" in chosen else {}
-        phase = override(PHASES[chosen["phase"]], {**decay, **changes})
+        named = {SPEEDRUN.name: SPEEDRUN, **PHASES}
+        phase = override(named[chosen["phase"]], {**decay, **changes})
     if slower and "optimizer.learning_rate" not in changes:
         phase = override(phase, {"optimizer.learning_rate": SLOWER * phase.optimizer.learning_rate})
     return phase

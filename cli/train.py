@@ -96,7 +96,7 @@ def command(context, patience, **options):
     """Train a model on stories.
 
     Without options: the built-in stories, whose best reachable loss and accuracy are known, by the recipe that gets
-    there in least time (phase 3, a small model); --phase 1 is the plain one. With --data and files of your own, size,
+    there in least time (a small model); --phase 1 is the plain one. With --data and files of your own, size,
     tokens, epochs and recipe are chosen from how much text there is, and shown. Under
     mlx.launch, all processes train one model together.
     """
