@@ -82,14 +82,6 @@ PHASE_3 = Phase(
     mixing=4,
 )
 
-# What docs/speedrun.md holds the record with, on two layers of 128.
-SPEEDRUN = dataclasses.replace(
-    PHASE_3,
-    name="speedrun",
-    schedule=ScheduleConfig("wsd", warmup=0.02, cooldown=0.8),
-    mixing=4,
-)
-
 PHASES = {1: PHASE_1, 2: PHASE_2, 3: PHASE_3}
 
 RECORD: dict[str, Any] = {"phase": 3, "size": "small", "layers": 2, "epochs": 1}
