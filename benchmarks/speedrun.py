@@ -23,12 +23,12 @@ from mlxstories.data.tokenizer import END
 from mlxstories.model import size_config
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.experiment import train
-from mlxstories.training.phases import PHASE_3, SPEEDRUN
+from mlxstories.training.phases import RECORD, SPEEDRUN
 
 CEILING, FLOOR = 0.99, 1.03  # shares of the source's own accuracy and entropy
 WITHOUT = {
     "mixing": {"mixing": 1},
-    "cooldown": {"schedule": PHASE_3.schedule},
+    "cooldown": {"schedule": dataclasses.replace(SPEEDRUN.schedule, cooldown=0.3)},
     "qk_norm": {"qk_norm": False},
 }
 
@@ -36,8 +36,10 @@ WITHOUT = {
 @click.command()
 @click.option("--seeds", default=3, show_default=True, help="Runs, of seeds --first and on.")
 @click.option("--first", default=0, show_default=True)
-@click.option("--epochs", default=1, show_default=True, help="Times through the 10,000 stories.")
-@click.option("--layers", default=2, show_default=True)
+@click.option(
+    "--epochs", default=RECORD["epochs"], show_default=True, help="Times through the 10,000 stories."
+)
+@click.option("--layers", default=RECORD["layers"], show_default=True)
 @click.option("--batch-size", default=4, show_default=True)
 @click.option("--without", type=click.Choice(sorted(WITHOUT)), help="Leave an ingredient out.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the result there.")
@@ -63,7 +65,9 @@ def run(phase, layers: int, training: TrainingConfig) -> dict:
     """A training from nothing, and whether it got there."""
     began, worked = time.perf_counter(), time.process_time()
     dataset = load_dataset(DataConfig())
-    shape = size_config("small", dataset.tokenizer.vocab_size, layers=layers, separator=END, **phase.parts())
+    shape = size_config(
+        RECORD["size"], dataset.tokenizer.vocab_size, layers=layers, separator=END, **phase.parts()
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = train(Path(folder) / "run", dataset, shape, phase, training)
     over, of = found["loss"] / found["floor"], found["accuracy"] / found["ceiling"]

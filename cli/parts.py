@@ -71,6 +71,8 @@ def parts(
     from mlxstories.training.config import TrainingConfig
 
     known = starting_point(start, runs, given) if start else None
+    if changes and isinstance(data.source, str):
+        given = given | {"phase"}  # fields of the plain recipe are meant
     texts, chosen = _chosen(say, given if known is None else given | set(_OF_THE_MODEL), data)
     phase = _recipe(phase, chosen, changes, slower=known is not None)
     training["epochs"] = chosen.get("epochs", training["epochs"])

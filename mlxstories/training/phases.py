@@ -81,15 +81,11 @@ PHASE_3 = Phase(
     qk_norm=True,
 )
 
-# What docs/speedrun.md holds the record with
-SPEEDRUN = dataclasses.replace(
-    PHASE_3,
-    name="speedrun",
-    schedule=ScheduleConfig("wsd", warmup=0.02, cooldown=0.8),
-    mixing=4,
-)
-
 PHASES = {1: PHASE_1, 2: PHASE_2, 3: PHASE_3}
+
+SPEEDRUN = dataclasses.replace(
+    PHASE_3, name="speedrun", schedule=ScheduleConfig("wsd", warmup=0.02, cooldown=0.8), mixing=4
+)
 
 RECORD: dict[str, Any] = {"phase": SPEEDRUN.name, "size": "small", "layers": 2, "epochs": 1}
 """What reaches the built-in stories' ceiling in least time (docs/speedrun.md), by the names of options of ``train``."""
