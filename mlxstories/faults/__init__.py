@@ -13,12 +13,26 @@ from mlxstories.faults import (
     numerics,
     optimisation,
     rows,
+    updates,
     vocabulary,
     wiring,
 )
 from mlxstories.faults.fault import Fault as Fault
 
-_PARTS = (data, epochs, vocabulary, leaks, rows, consistency, model, numerics, optimisation, wiring, judging)
+_PARTS = (
+    data,
+    epochs,
+    vocabulary,
+    leaks,
+    rows,
+    consistency,
+    model,
+    numerics,
+    optimisation,
+    wiring,
+    updates,
+    judging,
+)
 
 FAULTS: dict[str, Fault] = {fault.name: fault for part in _PARTS for fault in part.FAULTS}
 

@@ -11,14 +11,8 @@ from mlxstories.faults.leaks import ByHand, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import mean_nats
 from mlxstories.faults.twins.twin import Twins
-from mlxstories.faults.wiring import (
-    compiled_step,
-    half_at,
-    in_bfloat16,
-    line_over,
-    masked_softmax,
-    on_two_ranks,
-)
+from mlxstories.faults.updates import compiled_step, half_at, line_over, on_two_ranks
+from mlxstories.faults.wiring import in_bfloat16, masked_softmax
 from mlxstories.model import ModelConfig, Transformer
 
 TWINS = Twins()

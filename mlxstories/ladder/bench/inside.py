@@ -138,7 +138,7 @@ def _spread(scores: mx.array) -> float:
     seen = np.tril(np.ones(values.shape[-2:], bool)) & (values > _HIDDEN).all((0, 1))
     if values.shape[0] < 2 or not seen.any():
         return 0.0
-    spread = float(values.std(0)[:, seen].mean())
+    spread = float(values[..., seen].std(0).mean())
     return spread if np.isfinite(spread) else 0.0
 
 

@@ -10,6 +10,7 @@ from mlxstories.ladder.bench.hashing import rolling
 
 _WINDOW = 32  # tokens that two different stories practically never share
 _TRIED = 8  # rows that a row may continue, at most
+_SLIDING = 0.7  # of the rows continue others: they slide; fewer do where texts repeat
 
 
 def window_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:
@@ -55,11 +56,12 @@ class _Windows:
         return float((counts[which] > 1).mean())
 
     def _texts(self) -> tuple[np.ndarray, np.ndarray]:
-        """The text that each row is a piece of, by the number of one of its rows, and where in it the row begins."""
+        """The text that each row is a piece of, by the number of one of its rows, and where in it the row begins; rows
+        that hardly ever continue each other are texts of their own."""
         text, begins = np.arange(len(self.ids)), np.zeros(len(self.ids), np.int64)
         members = {row: [row] for row in range(len(self.ids))}
         order = np.argsort(self.hashes, kind="stable")
-        hashes = self.hashes[order]
+        hashes, joined = self.hashes[order], 0
         for first in np.flatnonzero(self.places == 0):
             row = int(self.rows[first])
             left, right = (np.searchsorted(hashes, self.hashes[first], side) for side in ("left", "right"))
@@ -70,6 +72,9 @@ class _Windows:
                     begins[moved] += shift
                     members[text[before]] += moved
                     text[moved] = text[before]
+                    joined += 1
+        if joined < _SLIDING * len(text):
+            return np.arange(len(self.ids)), np.zeros(len(self.ids), np.int64)
         return text, begins
 
     def _continues(self, before: int, at: int, row: int) -> bool:

@@ -1,0 +1,177 @@
+"""Re-creations of public bug reports through the ladder: the table of docs/public_bugs.md, misses included.
+
+    python benchmarks/public_bugs.py CASES --docs
+
+CASES is a folder with subjects in Python files and an ``expected.json`` of
+``{"file.py:function": {"want": [codes], "severity": "error" or "warning", "why": text, "source": url}}``; an empty
+``want`` is a sound setup, on which any error is a false alarm. A fault is found when its first error is one of the
+codes; where a warning is wanted, when a warning is. A source that is not given is read from the function's docstring.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+# Threads that wait for each other cost tenfold where processes share cores, and small matrices gain nothing.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+PAGE = Path(__file__).parent.parent / "docs" / "public_bugs.md"
+_URL = re.compile(r"https?://[^\s,;)]+")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the ladder said of a case.
+
+    Attributes:
+        case: file and function.
+        why: what is wrong with it, or odd.
+        sources: where it was reported.
+        want: codes that name it; none for a sound setup.
+        warned: whether a warning is enough.
+        errors, warnings: codes found, most likely cause first.
+        seconds: CPU time of the climb.
+    """
+
+    case: str
+    why: str
+    sources: list[str]
+    want: list[str]
+    warned: bool
+    errors: list[str]
+    warnings: list[str]
+    seconds: float
+
+    @property
+    def right(self) -> bool:
+        if not self.want:
+            return not self.errors
+        told = self.errors[:1] + (self.warnings if self.warned else [])
+        return bool({*told} & {*self.want})
+
+
+def load(path: Path, modules: dict[Path, ModuleType]) -> ModuleType:
+    """The module of a file, imported once."""
+    if path not in modules:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        modules[path] = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = modules[path]
+        spec.loader.exec_module(modules[path])
+    return modules[path]
+
+
+def examine(folder: Path, name: str, expected: dict, modules: dict[Path, ModuleType], seed: int) -> Outcome:
+    """Climb one case; an exception of the ladder counts as an error of the name "crash"."""
+    from mlxstories.ladder import diagnose
+
+    file, _, function = name.partition(":")
+    make = getattr(load(folder / file, modules), function)
+    given = expected.get("source") or make.__doc__ or ""
+    begun = time.process_time()
+    try:
+        found = [(f.severity, f.code) for f in diagnose(make(), seed=seed).findings]
+    except Exception as error:
+        click.echo(f"{name}: {type(error).__name__}: {error}", err=True)
+        found = [("error", "crash")]
+    return Outcome(
+        case=name,
+        why=expected.get("why") or "",
+        sources=_URL.findall(given if isinstance(given, str) else " ".join(given)),
+        want=expected["want"],
+        warned=expected.get("severity") == "warning",
+        errors=[code for severity, code in found if severity == "error"],
+        warnings=[code for severity, code in found if severity == "warning"],
+        seconds=time.process_time() - begun,
+    )
+
+
+def in_words(outcomes: list[Outcome], seed: int) -> str:
+    faults, sound = [o for o in outcomes if o.want], [o for o in outcomes if not o.want]
+    accused = [o for o in outcomes if o.errors]
+    right = sum(o.right for o in faults)
+    precise = sum(o.right for o in faults if o.errors)
+    seconds = [o.seconds for o in outcomes]
+    precision = f"{precise / len(accused):.0%}" if accused else "–"
+    return (
+        f"{right} of {len(faults)} faults are named by their first finding; {len(sound)} sound setups, "
+        f"{sum(not o.right for o in sound)} false alarms; precision {precision}; seed {seed}, median "
+        f"{statistics.median(seconds):.1f} and at most {max(seconds):.0f} CPU seconds a case."
+    )
+
+
+def page(outcomes: list[Outcome], seed: int) -> str:
+    """The page: figures, the faults, and the sound setups that were accused."""
+    lines = [
+        "# Public bugs",
+        "",
+        "Mistakes that somebody reported in public, each written anew as a small setup, and what the ladder says of "
+        "it. The cases were known while the ladder was built, so this is what it has learnt, and no measure of what it "
+        "will find in yours. The mended setup of most cases is among the sound ones. Written by "
+        "`benchmarks/public_bugs.py`.",
+        "",
+        in_words(outcomes, seed),
+        "",
+        "| case | reported | wanted | found | right | CPU s |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for outcome in (o for o in outcomes if o.want):
+        sources = " ".join(f"[{i}]({url})" for i, url in enumerate(outcome.sources, start=1))
+        wanted = ", ".join(f"`{code}`" for code in outcome.want) + (" (warning)" if outcome.warned else "")
+        lines.append(
+            f"| {(outcome.why or outcome.case).replace('|', '/')} | {sources} | {wanted} | {_told(outcome)} | "
+            f"{'yes' if outcome.right else '**no**'} | {outcome.seconds:.1f} |"
+        )
+    wrong = [f"- {o.why or o.case}: {_told(o)}" for o in outcomes if not o.want and not o.right]
+    return "\n".join([*lines, "", "## False alarms", "", *(wrong or ["None."]), ""])
+
+
+def _told(outcome: Outcome) -> str:
+    errors = [f"`{code}`" for code in outcome.errors[:1]]
+    warnings = [f"`{code}` (warning)" for code in dict.fromkeys(outcome.warnings) if code in outcome.want]
+    return ", ".join(errors + warnings) or "nothing"
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--only", default="", help="Cases whose name holds this.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn.")
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all outcomes here."
+)
+@click.option("--docs", is_flag=True, help=f"Write docs/{PAGE.name}.")
+def main(folder, only, seed, path, docs):
+    """Examine the cases of FOLDER."""
+    manifest = folder / "expected.json"
+    if not manifest.is_file():
+        raise click.UsageError(f"{folder} holds no expected.json")
+    cases = {name: given for name, given in json.loads(manifest.read_text()).items() if only in name}
+    if not cases:
+        raise click.UsageError(f"no case of {manifest} holds {only!r}")
+    sys.path.insert(0, str(folder))
+    modules: dict[Path, ModuleType] = {}
+    outcomes = []
+    for name, given in cases.items():
+        outcome = examine(folder, name, given, modules, seed)
+        outcomes.append(outcome)
+        mark = "ok  " if outcome.right else "MISS" if outcome.want else "FALSE ALARM"
+        click.echo(f"{mark} {name}: {', '.join(outcome.errors) or 'no error'}, {outcome.seconds:.1f} s")
+    click.echo(in_words(outcomes, seed))
+    if path:
+        path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+    if docs:
+        PAGE.write_text(page(outcomes, seed), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
