@@ -59,7 +59,11 @@ def phase_options(function: Callable) -> Callable:
         names = _NAMES.get(option)
         wrapper = click.option(f"--{option}", type=kind, help=described, shell_complete=names)(wrapper)
     return click.option(
-        "--phase", type=click.Choice(["1", "2", "3"]), default="1", show_default=True, help="Training recipe."
+        "--phase",
+        type=click.Choice(["1", "2", "3"]),
+        default="1",
+        show_default="1; on the built-in stories the record's, on files 3",
+        help="Training recipe.",
     )(wrapper)
 
 

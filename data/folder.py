@@ -122,7 +122,7 @@ def _boilerplate(files: list[Path]) -> Iterator[str]:
     places: Counter[str] = Counter()
     for path in files:
         long = (line.strip() for line in islice(lines(path), 10_000))
-        places.update({line for line in long if len(line) >= _LONG_ENOUGH})
+        places.update(list(dict.fromkeys(line for line in long if len(line) >= _LONG_ENOUGH)))
     repeated = [(line, count) for line, count in places.most_common() if count > _OFTEN * len(files)]
     if repeated:
         line, count = repeated[0]

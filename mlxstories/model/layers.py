@@ -99,7 +99,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm = build_norm(config)
         if config.mixing > 1:
-            self.mixing = Mixing(config)
+            self.neighbours = Mixing(config)
         self.attention = Attention(config)
         self.feed_forward_norm = build_norm(config)
         self.feed_forward = FeedForward(config)
@@ -115,9 +115,9 @@ class Block(nn.Module):
     def mixed(self, x: mx.array, places: mx.array | None, layer: int, cache: KVCache | None) -> mx.array:
         """What attention reads of the stream [B, T, D]."""
         x = self.attention_norm(x)
-        if "mixing" not in self:
+        if "neighbours" not in self:
             return x
-        x, recent = self.mixing(x, places, None if cache is None else cache.recent[layer])
+        x, recent = self.neighbours(x, places, None if cache is None else cache.recent[layer])
         if cache is not None:
             cache.recent[layer] = recent
         return x

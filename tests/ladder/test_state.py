@@ -156,7 +156,7 @@ def sgd():
         (GRADIENT, {"train_step": stepping(lambda g: tree_map(mx.zeros_like, g))}, "gradient-mismatch"),
         (GRADIENT, {"train_step": accumulating(int, 1.0), "optimizer": sgd}, "gradient-mismatch"),
         (ROWS, {"train_step": accumulating(lambda index: 0)}, "rows-ignored"),
-        (PLACES, {"loss": last_place}, "rows-ignored"),
+        (PLACES, {"loss": last_place}, "wrong-loss"),
         (STEP, {"train_step": compiled(False)}, "stale-computation"),
         (
             STATE,

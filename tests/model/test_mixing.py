@@ -21,7 +21,7 @@ def build(separator=0, mixing=4) -> Transformer:
     draw = np.random.default_rng(0)
     for block in model.blocks:
         if mixing > 1:
-            block.mixing.taps = mx.array(draw.standard_normal((mixing - 1, 16)), mx.float32)
+            block.neighbours.taps = mx.array(draw.standard_normal((mixing - 1, 16)), mx.float32)
     return model
 
 
@@ -80,9 +80,9 @@ def test_decoding_gives_the_logits_of_the_full_forward(separator):
 
 
 def test_taps_are_no_matrix():
-    taps = build().blocks[0].mixing.taps
-    assert not is_hidden_matrix("blocks.0.mixing.taps", taps)
-    assert not is_decayed("blocks.0.mixing.taps", taps)
+    taps = build().blocks[0].neighbours.taps
+    assert not is_hidden_matrix("blocks.0.neighbours.taps", taps)
+    assert not is_decayed("blocks.0.neighbours.taps", taps)
 
 
 @pytest.mark.parametrize(("changes", "word"), [({"mixing": 0}, "mixing"), ({"mixing": 99}, "mixing")])

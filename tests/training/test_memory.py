@@ -69,8 +69,8 @@ def test_nothing_grows_over_a_thousand_updates(phase):
     for update in range(1000):
         mx.eval(step([batch] * phase.accumulation, update))
         held.append(mx.get_active_memory())
-    # what is still under way differs by a few bytes; a single number kept an update would be 2,000
-    assert max(held[500:]) < max(held[:500]) + 500
+    # at its least, since what is still under way differs; a single number kept an update would be 2,000 bytes
+    assert min(held[500:]) < min(held[10:500]) + 500
 
 
 @pytest.mark.parametrize("phase", [PHASE_1, PHASE_2, PHASE_3])
