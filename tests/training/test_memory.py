@@ -73,6 +73,14 @@ def test_nothing_grows_over_a_thousand_updates(phase):
     assert min(held[500:]) < min(held[10:500]) + 500
 
 
+@pytest.fixture
+def traced():
+    """A step seeds the random state, which tracing would leave as an array that was never computed."""
+    yield
+    mx.random.seed(0)
+
+
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("phase", [PHASE_1, PHASE_2, PHASE_3])
 def test_no_update_waits_for_the_host(phase):
     """What reads a value while an update is described raises inside of a traced function."""
@@ -80,6 +88,7 @@ def test_no_update_waits_for_the_host(phase):
     mx.compile(lambda: tuple(step.prepare([batch] * phase.accumulation, 0)))()
 
 
+@pytest.mark.usefixtures("traced")
 def test_an_update_that_waits_for_the_host_would_be_seen():
     def reads(model, batch, key, label_smoothing):
         sums = objective(model.config)(model, batch, key, label_smoothing)
