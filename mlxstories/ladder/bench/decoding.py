@@ -150,8 +150,9 @@ def _behind(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int]
     model.eval()
     logits = np.array(bench.logits(model, np.array([prompt + tokens[:-1]])))[0, len(prompt) - 1 :]
     model.train(training)
-    spread = max(float(logits.std()), 1e-30)
-    return [float(row.max() - row[token]) / spread for row, token in zip(logits, tokens, strict=True)]
+    with np.errstate(invalid="ignore"):  # logits that are not finite are another check's finding
+        spread = max(float(logits.std()), 1e-30)
+        return [float(row.max() - row[token]) / spread for row, token in zip(logits, tokens, strict=True)]
 
 
 def _repeats(bench: Bench, model: nn.Module) -> bool:
