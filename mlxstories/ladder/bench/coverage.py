@@ -11,7 +11,7 @@ from mlxstories.ladder.bench.hashing import rolling
 from mlxstories.ladder.bench.material import Epoch, second_epoch, train_epoch
 
 _LENGTH = 12  # tokens of a stretch that is looked for
-_ROOM = 3  # stretches that a row holds, at the least
+_ROOM, _REAL = 3, 0.5  # stretches that a row holds, and the share of its cells that are real, at the least
 _TEXTS, _STRETCHES = 256, 16  # texts that are looked at, spread over all, and stretches of each
 
 
@@ -36,13 +36,15 @@ class Coverage:
 @measurement
 def coverage(bench: Bench) -> Coverage | None:
     """Look for stretches of the texts in two epochs; None where these were not read to the end, hold none, or have rows
-    so short that most stretches cross the end of one."""
+    that are mostly padding and so short that most stretches cross the end of one."""
     epochs = [train_epoch(bench), second_epoch(bench)]
     if not all(epoch.batches and epoch.complete for epoch in epochs):
         return None
     lengths = np.concatenate([(batch.mask > 0).sum(1) for batch in epochs[0].batches])
     stretches, owners = _stretches(bench)
-    if not len(stretches) or np.median(lengths) < _ROOM * _LENGTH:
+    cells = sum(batch.inputs.size for batch in epochs[0].batches)
+    cut_short = np.median(lengths) < _ROOM * _LENGTH and lengths.sum() < _REAL * cells
+    if not len(stretches) or cut_short:
         return None
     found = [np.isin(stretches, _held(epoch)) for epoch in epochs]
     both = found[0] | found[1]
