@@ -14,6 +14,7 @@ from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample, whole_sample
 from mlxstories.ladder.bench.trained import memorised_model
 from mlxstories.ladder.bench.untrained import table_reads, watched_tables
+from mlxstories.ladder.patches import rerouted
 
 _NEW, _LONG = 16, 160  # tokens continued, and once as far as the row reaches
 _LEFT = 4  # of a row, that a long prompt leaves
@@ -101,18 +102,14 @@ def _over_the_edge(bench: Bench, model: nn.Module) -> Edge | None:
 @contextmanager
 def _longest_call(model: nn.Module) -> Iterator[list[int]]:
     """Collects how many tokens the model is called with."""
-    kind, lengths = type(model), []
+    lengths: list[int] = []
 
-    class Counting(kind):
-        def __call__(self, tokens, *args, **kwargs):
-            lengths.append(tokens.shape[-1])
-            return super().__call__(tokens, *args, **kwargs)
+    def counted(own, tokens, *args, **kwargs):
+        lengths.append(tokens.shape[-1])
+        return own(tokens, *args, **kwargs)
 
-    model.__class__ = Counting
-    try:
+    with rerouted(model, counted):
         yield lengths
-    finally:
-        model.__class__ = kind
 
 
 def _prompts(bench: Bench) -> list[list[int]]:

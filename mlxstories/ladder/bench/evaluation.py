@@ -15,6 +15,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import train_epoch, val_epoch
 from mlxstories.ladder.bench.trained import trained_model
+from mlxstories.ladder.patches import rerouted
 
 _BATCHES = 3
 _OWN = 24  # of validation's own batches
@@ -121,36 +122,36 @@ def evaluated_twice(bench: Bench) -> Twice:
     with _heard(model) as said:
         first = _evaluate(bench, model, batches, 1)
     second = _evaluate(bench, model, batches, 2)
+    return Twice(Reported(first, _logits_behind(bench, model, batches, said), batches), second)
+
+
+def _logits_behind(
+    bench: Bench, model: nn.Module, batches: list[HostBatch], said: dict[bytes, np.ndarray]
+) -> list[np.ndarray]:
+    """What the model said to ``evaluate``, which may have put other weights in for it; else what it says to us."""
     model.eval()
-    # What the model said to ``evaluate``, which may have put other weights in for it; else what it says to us.
-    logits = [
+    return [
         np.array(bench.logits(model, batch.inputs))
         if (told := said.get(_key(batch.inputs))) is None
         else told
         for batch in batches
     ]
-    return Twice(Reported(first, logits, batches), second)
 
 
 @contextmanager
 def _heard(model: nn.Module) -> Iterator[dict[bytes, np.ndarray]]:
     """Collects the logits that the model returns by the tokens that it is called with; none inside of mx.compile."""
     said: dict[bytes, np.ndarray] = {}
-    kind = type(model)
 
-    class Heard(kind):
-        def __call__(self, tokens, *args, **kwargs):
-            out = super().__call__(tokens, *args, **kwargs)
-            logits = out[0] if isinstance(out, (tuple, list)) else out
-            with suppress(Exception):
-                said[_key(tokens)] = np.array(logits.astype(mx.float32))
-            return out
+    def heard(own, tokens, *args, **kwargs):
+        out = own(tokens, *args, **kwargs)
+        logits = out[0] if isinstance(out, (tuple, list)) else out
+        with suppress(Exception):
+            said[_key(tokens)] = np.array(logits.astype(mx.float32))
+        return out
 
-    model.__class__ = Heard
-    try:
+    with rerouted(model, heard):
         yield said
-    finally:
-        model.__class__ = kind
 
 
 def _key(tokens) -> bytes:
@@ -170,14 +171,7 @@ def own_figures(bench: Bench) -> tuple[float, float] | None:
         reported = _evaluate(bench, model, batches, 1)
     if "loss" not in reported:
         return None
-    model.eval()
-    logits = [
-        np.array(bench.logits(model, batch.inputs))
-        if (told := said.get(_key(batch.inputs))) is None
-        else told
-        for batch in batches
-    ]
-    return reported["loss"], averages(logits, batches)[MEAN].loss
+    return reported["loss"], averages(_logits_behind(bench, model, batches, said), batches)[MEAN].loss
 
 
 def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: int) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,6 +14,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.patches import Patches, rerouted
 
 _ROWS, _LENGTH = 8, 48
 _HIDDEN = -1e4  # scores below are masked
@@ -64,37 +66,23 @@ def inside(bench: Bench) -> Inside:
 @contextmanager
 def _watched_modules(model: nn.Module, found: Inside) -> Iterator[None]:
     """Every module below the model notes its first call."""
-    kinds: dict[type, type] = {}
-    watched: list[tuple[nn.Module, type]] = []
-    for path, module in model.named_modules():
-        if not path:
-            continue
-        kind = type(module)
-        kinds.setdefault(kind, _noting(kind, found))
-        watched.append((module, kind))
-        object.__setattr__(module, "_path_on_the_bench", path)
-        module.__class__ = kinds[kind]
-    try:
+    paths = {id(module): (path, module) for path, module in model.named_modules() if path}
+    with ExitStack() as watching:
+        for path, module in paths.values():
+            watching.enter_context(rerouted(module, _noting(path, module, found)))
         yield
-    finally:
-        for module, kind in watched:
-            module.__class__ = kind
-            object.__delattr__(module, "_path_on_the_bench")
 
 
-def _noting(kind: type, found: Inside) -> type:
-    class Noting(kind):
-        def __call__(self, *args, **kwargs):
-            made = super().__call__(*args, **kwargs)
-            path = object.__getattribute__(self, "_path_on_the_bench")
-            alone = len(args) == 1 and not kwargs and isinstance(made, mx.array)
-            if alone and isinstance(args[0], mx.array) and path not in found.calls:
-                found.calls[path] = Seen(self, args[0], made)
-                _note_precision(self, path, args[0], found)
-            return made
+def _noting(path: str, module: nn.Module, found: Inside) -> Callable[..., Any]:
+    def call(own, *args, **kwargs):
+        made = own(*args, **kwargs)
+        alone = len(args) == 1 and not kwargs and isinstance(made, mx.array)
+        if alone and isinstance(args[0], mx.array) and path not in found.calls:
+            found.calls[path] = Seen(module, args[0], made)
+            _note_precision(module, path, args[0], found)
+        return made
 
-    Noting.__name__ = kind.__name__
-    return Noting
+    return call
 
 
 def _note_precision(module: nn.Module, path: str, given: mx.array, found: Inside) -> None:
@@ -124,11 +112,10 @@ def _watched_attention(found: Inside) -> Iterator[None]:
             found.scores = max(found.scores, _spread(scores * kwargs.get("scale", 1.0)))
         return attend(q, k, v, *args, **kwargs)
 
-    mx.softmax, mx.fast.scaled_dot_product_attention = watched_softmax, watched_attend
-    try:
+    with Patches() as patches:
+        patches.replace(mx, "softmax", watched_softmax)
+        patches.replace(mx.fast, "scaled_dot_product_attention", watched_attend)
         yield
-    finally:
-        mx.softmax, mx.fast.scaled_dot_product_attention = softmax, attend
 
 
 def _spread(scores: mx.array) -> float:

@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.patches import Patches
 
 # Downloads may fill their caches.
 _FREE = ("/dev/", "/proc/", str(Path.home() / ".cache"), os.environ.get("HF_HOME") or "/dev/")

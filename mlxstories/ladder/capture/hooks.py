@@ -13,7 +13,7 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.capture.copies import module_of, scalar
-from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import Line, stack
 
 _SAVING = ("save", "savez", "savez_compressed", "save_safetensors", "save_gguf", "export_function")

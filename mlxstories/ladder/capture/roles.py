@@ -25,7 +25,7 @@ from mlxstories.ladder.capture.copies import (
     with_leaf,
 )
 from mlxstories.ladder.capture.hooks import GradientCall
-from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import Line, stack
 
 _COUNTED = 1e-3  # of the largest gradient at a cell: less does not count

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlxstories.errors import StoriesError
 from mlxstories.ladder.capture.files import Overlay
-from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.subject import describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.where.places import own_file

@@ -8,7 +8,7 @@ from importlib.machinery import SourceFileLoader
 from typing import Any
 
 from mlxstories.errors import StoriesError
-from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import own_file
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,6 +13,7 @@ import numpy as np
 from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.patches import rerouted
 
 _ALIVE = 1e-9  # of the largest derivative
 _ROWS = 16
@@ -57,14 +58,8 @@ def influence(bench: Bench) -> Influence | None:
     model.eval()
     logits = bench.logits(model, np.maximum(batch.inputs, 0))
     try:
-        with answering(model, lambda out, added: out + added[:, : out.shape[1]]) as give:
-
-            def loss(added: mx.array) -> mx.array:
-                give(added)
-                return bench.loss(model, batch)
-
-            slope = mx.grad(loss)(mx.zeros_like(logits))
-            mx.eval(slope)
+        slope = mx.grad(partial(_loss_beside, bench, model, batch))(mx.zeros_like(logits))
+        mx.eval(slope)
     except Exception:  # a loss of another kind than a function of the logits
         return None
     slope = np.array(slope.astype(mx.float32))
@@ -74,26 +69,14 @@ def influence(bench: Bench) -> Influence | None:
     return Influence(batch, size > _ALIVE * size.max(), slope.argmin(-1))
 
 
-class answering:
-    """Inside, the model's logits are passed through ``change`` with the array last given; models of one call only."""
+def _loss_beside(bench: Bench, model: nn.Module, batch: HostBatch, added: mx.array) -> mx.array:
+    """The subject's loss with an array added to the logits of its model, which it calls once."""
 
-    def __init__(self, model: nn.Module, change: Callable[[mx.array, mx.array], mx.array]):
-        self.model, self.change, self.own = model, change, type(model)
-        self.array: mx.array | None = None
+    def answer(own, *args, **kwargs):
+        out = own(*args, **kwargs)
+        if isinstance(out, (tuple, list)):
+            return type(out)([out[0] + added[:, : out[0].shape[1]], *out[1:]])
+        return out + added[:, : out.shape[1]]
 
-    def give(self, array: mx.array) -> None:
-        self.array = array
-
-    def __enter__(self) -> Callable[[mx.array], None]:
-        def call(model, *args, **kwargs):
-            out = self.own.__call__(model, *args, **kwargs)
-            if isinstance(out, (tuple, list)):
-                return type(out)([self.change(out[0], self.array), *out[1:]])
-            return self.change(out, self.array)
-
-        # Calls are looked up on the class, so the object takes another one for a while.
-        self.model.__class__ = type(self.own.__name__, (self.own,), {"__call__": call})
-        return self.give
-
-    def __exit__(self, *_) -> None:
-        self.model.__class__ = self.own
+    with rerouted(model, answer):
+        return bench.loss(model, batch)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
-from mlxstories.ladder.capture.patches import Patches
 from mlxstories.ladder.exchange.intervention import Intervention, Site
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import stack
 
 _TIMES = 8.0

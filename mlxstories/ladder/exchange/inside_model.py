@@ -11,10 +11,10 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import is_pattern, put
-from mlxstories.ladder.capture.patches import Patches
 from mlxstories.ladder.exchange.inside_attention import for_attention
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
 from mlxstories.ladder.exchange.reference import table_of
+from mlxstories.ladder.patches import Patches, reroute
 
 _OFF = 2.0  # factor on a first scale from which it is no standard one
 
@@ -70,16 +70,6 @@ def _first_scales(model: nn.Module) -> list[Intervention]:
 # --- modules exchanged -------------------------------------------------------------------------------
 
 
-def _changed_class(module: nn.Module, call: Callable[[Callable, nn.Module, tuple, dict], Any]) -> None:
-    """Have one object's calls go through ``call``: they are looked up on the class, so it gets one of its own."""
-    own = type(module)
-
-    def changed(self, *args, **kwargs):
-        return call(lambda *a, **k: own.__call__(self, *a, **k), self, args, kwargs)
-
-    module.__class__ = type(own.__name__, (own,), {"__call__": changed})
-
-
 def _first(out: Any, change: Callable[[mx.array], mx.array]) -> Any:
     """Change an output, or the first of several."""
     return type(out)([change(out[0]), *out[1:]]) if isinstance(out, (tuple, list)) else change(out)
@@ -96,14 +86,14 @@ def _norms(model: nn.Module) -> list[Intervention]:
             if name in names:
                 centred = any("bias" in key for key in module)
 
-                def call(_own, self, args, _kwargs, centred=centred):
-                    vectors = [v for v in self.values() if isinstance(v, mx.array) and v.ndim == 1]
+                def call(_own, x, *_, module=module, centred=centred):
+                    vectors = [v for v in module.values() if isinstance(v, mx.array) and v.ndim == 1]
                     weight, rest = vectors[0], vectors[1:]
                     if centred and rest:
-                        return mx.fast.layer_norm(args[0], weight, rest[0], 1e-5)
-                    return mx.fast.rms_norm(args[0], weight, 1e-5)
+                        return mx.fast.layer_norm(x, weight, rest[0], 1e-5)
+                    return mx.fast.rms_norm(x, weight, 1e-5)
 
-                _changed_class(module, call)
+                reroute(module, call)
 
     kind = next(m for n, m in model.named_modules() if n == names[0])
     return [
@@ -132,16 +122,16 @@ def _blocks(model: nn.Module) -> list[Intervention]:
         site = site_of("model", type(first).__call__, names[0])
 
         def each(change: Callable[[mx.array, mx.array], mx.array]) -> Callable[[nn.Module], None]:
-            def call(own, _self, args, kwargs):
-                came = args[0]
+            def call(own, came, *args, **kwargs):
                 return _first(
-                    own(*args, **kwargs), lambda out: change(came, out) if out.shape == came.shape else out
+                    own(came, *args, **kwargs),
+                    lambda out: change(came, out) if out.shape == came.shape else out,
                 )
 
             def apply(fresh: nn.Module) -> None:
                 for name, module in fresh.named_modules():
                     if name in names:
-                        _changed_class(module, call)
+                        reroute(module, call)
 
             return apply
 
@@ -159,7 +149,7 @@ def _blocks(model: nn.Module) -> list[Intervention]:
         def activated(fresh: nn.Module) -> None:
             for name, module in fresh.named_modules():
                 if name in narrowing:
-                    _changed_class(module, lambda own, _s, args, kwargs: own(nn.gelu(args[0]), **kwargs))
+                    reroute(module, lambda own, x, **kwargs: own(nn.gelu(x), **kwargs))
 
         site = Site(part="model", module=narrowing[0])
         found.append(
@@ -184,12 +174,12 @@ def _positions(model: nn.Module, vocab: int) -> list[Intervention]:
         deviation = float(table.weight.astype(mx.float32).std()) or 1.0
         waves = nn.SinusoidalPositionalEncoding(table.weight.shape[1] // 2 * 2, scale=2**0.5 * deviation)
 
-        def call(own, _self, args, kwargs):
+        def call(own, *args, **kwargs):
             out = own(*args, **kwargs)
             places = mx.stop_gradient(waves(mx.arange(out.shape[-2])))
             return out + places if places.shape[-1] == out.shape[-1] else out
 
-        _changed_class(table, call)
+        reroute(table, call)
 
     @contextmanager
     def unrotated() -> Iterator[None]:

@@ -11,8 +11,8 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.optimizers import parts, read_schedule
-from mlxstories.ladder.capture.patches import Patches
 from mlxstories.ladder.exchange.intervention import Intervention
+from mlxstories.ladder.patches import Patches
 
 _BETAS, _EPSILON = [0.9, 0.999], 1e-8
 _MOMENTUM = 0.9

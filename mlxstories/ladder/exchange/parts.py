@@ -16,6 +16,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.exchange.intervention import Intervention, site_of
 from mlxstories.ladder.exchange.reference import PlainAttention, PlainBlock, PlainFeedForward, Shape
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.calls import Call, calls
 
 _SAME = 1e-4  # relative difference by rounding
@@ -101,13 +102,13 @@ def _apart(one: mx.array, other: mx.array) -> float:
 def _attends(model: nn.Module, ids: mx.array) -> bool:
     """Whether a forward pass takes a softmax before its logits."""
     taken: list[int] = []
-    kept = mx.softmax, mx.fast.scaled_dot_product_attention
-    try:
-        mx.softmax = lambda *a, **k: taken.append(1) or kept[0](*a, **k)
-        mx.fast.scaled_dot_product_attention = lambda *a, **k: taken.append(1) or kept[1](*a, **k)
+    softmax, attend = mx.softmax, mx.fast.scaled_dot_product_attention
+    with Patches() as patches:
+        patches.replace(mx, "softmax", lambda *a, **k: taken.append(1) or softmax(*a, **k))
+        patches.replace(
+            mx.fast, "scaled_dot_product_attention", lambda *a, **k: taken.append(1) or attend(*a, **k)
+        )
         model(ids)
-    finally:
-        mx.softmax, mx.fast.scaled_dot_product_attention = kept
     return bool(taken)
 
 

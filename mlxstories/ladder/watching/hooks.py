@@ -10,7 +10,7 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.capture.copies import module_of, scalar
-from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.patches import Patches
 
 
 class Watcher(Protocol):

@@ -18,7 +18,7 @@ from mlx.optimizers import Optimizer
 from mlxstories.findings import Finding, Place
 from mlxstories.ladder.bench.optimizers import read_rate
 from mlxstories.ladder.capture.copies import host, leaves
-from mlxstories.ladder.capture.patches import Patches
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.watching import hooks
 from mlxstories.ladder.watching.figures import Figures, entries, squares
 from mlxstories.ladder.watching.judge import Judge

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import Line, of_model, stack
 
 
@@ -77,17 +78,11 @@ def calls(
 
         return call
 
-    kept: list[tuple[type, Callable]] = []
-    for cls in {base for module in model.modules() for base in type(module).__mro__}:
-        if "__call__" in vars(cls) and issubclass(cls, nn.Module):
-            kept.append((cls, vars(cls)["__call__"]))
-    try:
-        for cls, real in kept:
-            setattr(cls, "__call__", watched(real))  # noqa: B010  (mypy knows the method)
+    with Patches() as patches:
+        for cls in {base for module in model.modules() for base in type(module).__mro__}:
+            if "__call__" in vars(cls) and issubclass(cls, nn.Module):
+                patches.replace(cls, "__call__", watched(vars(cls)["__call__"]))
         model(ids)
-    finally:
-        for cls, real in kept:
-            setattr(cls, "__call__", real)  # noqa: B010
     return done
 
 

@@ -1,8 +1,13 @@
-"""Functions replaced for a while, and put back whatever happens."""
+"""Functions, and the calls of one module, replaced for a while and put back whatever happens."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
+
+import mlx.nn as nn
 
 _MISSING = object()
 
@@ -40,3 +45,25 @@ class Patches:
                 delattr(owner, name)
             else:
                 setattr(owner, name, value)
+
+
+def reroute(module: nn.Module, call: Callable[..., Any]) -> None:
+    """Have one object's calls go through ``call(own, *args, **kwargs)``, where ``own`` is what it did before: calls are
+    looked up on the class, so it gets one of its own."""
+    kind = type(module)
+
+    def rerouted_call(self, *args, **kwargs):
+        return call(partial(kind.__call__, self), *args, **kwargs)
+
+    module.__class__ = type(kind.__name__, (kind,), {"__call__": rerouted_call})
+
+
+@contextmanager
+def rerouted(module: nn.Module, call: Callable[..., Any]) -> Iterator[None]:
+    """`reroute`, for a while."""
+    kind = type(module)
+    reroute(module, call)
+    try:
+        yield
+    finally:
+        module.__class__ = kind
