@@ -39,6 +39,14 @@ def put(model: nn.Module, arrays: dict[str, mx.array]) -> None:
     mx.eval(model.parameters())
 
 
+def between(before: mx.array, after: mx.array, factor: float) -> mx.array:
+    """``before`` moved by ``factor`` times its way to ``after``, in float32; what is no number is ``after``."""
+    if not mx.issubdtype(before.dtype, mx.floating):
+        return after
+    old, new = before.astype(mx.float32), after.astype(mx.float32)
+    return (old + factor * (new - old)).astype(before.dtype)
+
+
 def is_pattern(array: mx.array) -> bool:
     """Whether a matrix is a mask or the like, not weights: of two values, or one value on one side of the diagonal.
 

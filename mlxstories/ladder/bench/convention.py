@@ -79,13 +79,21 @@ def _shifts(bench: Bench, batch: HostBatch) -> bool:
 
 
 def gradient_at(bench: Bench, batch: HostBatch, given: np.ndarray | None = None) -> np.ndarray | None:
-    """Gradient of the loss with respect to logits [B, T, V], random ones unless given; where only a step is given, from
-    what it does to a model of nothing else. None where the loss needs more of a model than logits."""
+    """Gradient of the loss with respect to logits [B, T, V], random ones unless given; None where they are too many, or
+    the loss needs more of a model than logits."""
     size = (*batch.shape, bench.subject.vocab_size)
     if np.prod(size) > _CELLS:
         return None
     rng = np.random.default_rng((bench.seed, 73))
-    logits = mx.array(rng.standard_normal(size).astype(np.float32) if given is None else given)
+    return logit_gradient(
+        bench, batch, rng.standard_normal(size).astype(np.float32) if given is None else given
+    )
+
+
+def logit_gradient(bench: Bench, batch: HostBatch, given: np.ndarray) -> np.ndarray | None:
+    """Gradient of the loss with respect to these logits [B, T, V]; where only a step is given, from what it does to a
+    model of nothing else. None where the loss needs more of a model than logits, or it is not finite."""
+    logits = mx.array(given)
     model, subject = Answers(logits), bench.subject
     try:
         if subject.loss is not None or subject.train_step is None:

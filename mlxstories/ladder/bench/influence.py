@@ -9,9 +9,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.convention import logit_gradient
 from mlxstories.ladder.bench.material import minimal_batch, sample, train_epoch
 
 _ROWS = 6  # of a full batch that are changed
@@ -123,16 +123,10 @@ def counted_places(bench: Bench) -> Counted | None:
     rows = sample(bench)
     batch = rows.rows(slice(0, min(4, rows.shape[0])))
     rng = np.random.default_rng((bench.seed, 71))
-    logits = mx.array(rng.standard_normal((*batch.shape, bench.subject.vocab_size)).astype(np.float32))
-    model = Answers(logits)
-    try:
-        gradient = nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)[1]["logits"]
-        touched = np.array(mx.abs(gradient).max(-1)) > 0
-    except Exception:
+    logits = rng.standard_normal((*batch.shape, bench.subject.vocab_size)).astype(np.float32)
+    gradient, real = logit_gradient(bench, batch, logits), batch.mask > 0
+    if gradient is None or not real.any():
         return None
-    real = batch.mask > 0
-    if not np.isfinite(np.array(gradient)).all() or not real.any():
-        return None
-    counted = touched & real
+    counted = (np.abs(gradient).max(-1) > 0) & real
     places = sorted(int(p) for p in np.flatnonzero(counted.any(0)))
     return Counted(int(real.sum()), int(counted.sum()), float(real.sum(1).mean()), places)

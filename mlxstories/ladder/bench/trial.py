@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import put, token_losses
+from mlxstories.ladder.bench.arrays import between, put, token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench
 from mlxstories.ladder.bench.optimizers import intercepted, read_rate
@@ -87,7 +86,7 @@ def train(
             if transform is not None or abs(factor - 1) >= _SAME:
                 after = dict(tree_flatten(model.parameters()))
                 moved = transform(before, after, step) if transform else after
-                put(model, {name: _between(before[name], moved[name], factor) for name in moved})
+                put(model, {name: between(before[name], moved[name], factor) for name in moved})
             if step + 1 in at and measure is not None:
                 trial.points.append((step + 1, *score(bench, model, measure)))
             if patience and not np.isfinite(trial.losses[-1]):
@@ -98,13 +97,6 @@ def train(
 def _to_the_peak(bench: Bench, rate: float | None) -> float:
     schedule = bench.schedule
     return schedule.peak / rate if schedule.scheduled and schedule.peak and rate else 1.0
-
-
-def _between(before: mx.array, after: mx.array, factor: float) -> mx.array:
-    if not mx.issubdtype(before.dtype, mx.floating):
-        return after
-    old, new = before.astype(mx.float32), after.astype(mx.float32)
-    return (old + factor * (new - old)).astype(before.dtype)
 
 
 def score(bench: Bench, model: nn.Module, batch: HostBatch) -> tuple[float, float]:

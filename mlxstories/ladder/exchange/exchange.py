@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import mlx.nn as nn
 import numpy as np
@@ -76,15 +76,19 @@ class Exchange:
 
     Attributes:
         runs: by `AS_IS`, `STEP`, `LOSS` and `ALL`; each exchanges one part more than the one before.
-        shape: of the plain decoder.
     """
 
     bench: Bench
     clock: Clock = field(default_factory=Clock)
     tell: Progress = lambda _: None
     runs: dict[str, Run] = field(default_factory=dict)
-    shape: Shape | None = None
     rate: float = 0.0
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Of the plain decoder."""
+        longest = max(batch.shape[1] for batch in material(self.bench).batches)
+        return shape_of(self.bench.model(), self.bench.subject.vocab_size, longest)
 
     @property
     def updates(self) -> int:
@@ -121,16 +125,12 @@ class Exchange:
                 self.runs[STEP] = self.runs[LOSS]
             else:
                 self._run(STEP, partial(self.own_model_by, self.rate, self.bench.loss))
-        self.shape = shape_of(self.bench.model(), self.bench.subject.vocab_size, self._length())
         self._raced(ALL, self.plain_model_by)
         return self
 
-    def _length(self) -> int:
-        return max(batch.shape[1] for batch in material(self.bench).batches)
-
-    def own_setup(self, scale: float = 1.0):
+    def own_setup(self):
         """Model, optimiser and step of the subject."""
-        return self.bench.model(), self.bench.optimizer(), own_step(self.bench, scale)
+        return self.bench.model(), self.bench.optimizer(), own_step(self.bench)
 
     def own_model_by(self, rate: float, loss: Loss | None = None):
         """The subject's model, by the plain step and, unless another is given, the plain loss."""
@@ -148,8 +148,7 @@ class Exchange:
     def _raced(self, name: str, make: Callable[[float], tuple]) -> None:
         """At several rates for a while, then on with the best of them."""
         self.tell(name)
-        width = shape_of(self.bench.model(), self.bench.subject.vocab_size, self._length()).width
-        rates = [rate * _USUAL_WIDTH / width for rate in _RATES]
+        rates = [rate * _USUAL_WIDTH / self.shape.width for rate in _RATES]
         runs = {r: Run(self.bench, name, partial(make, r), self.clock).advance(_RACED) for r in rates}
         best = min(runs, key=lambda rate: runs[rate].loss)
         if name == LOSS:

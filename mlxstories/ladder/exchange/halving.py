@@ -59,7 +59,7 @@ def best_in_model(exchange: Exchange) -> Proof | None:
     model = exchange.bench.model()
     with exchange.bench.calling("looking for changes inside the model"):
         changes = for_model(model, exchange.bench.subject.vocab_size)
-        changes += for_parts(exchange.bench, exchange.shape) if exchange.shape else []
+        changes += for_parts(exchange.bench, exchange.shape)
     return _race(exchange, changes, make, exchange.own)
 
 

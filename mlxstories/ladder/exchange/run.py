@@ -14,7 +14,7 @@ from mlx.optimizers import AdamW, Optimizer, clip_grad_norm, join_schedules, lin
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench, SubjectFault
-from mlxstories.ladder.bench.arrays import put
+from mlxstories.ladder.bench.arrays import between, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.optimizers import copied, intercepted, parts, put_back, read_rate
 from mlxstories.ladder.exchange.material import Measured, held_out, material
@@ -151,15 +151,9 @@ def own_step(bench: Bench, scale: float = 1.0, *, own_gradient: bool = False) ->
         done[0] += 1
         if before and abs(times - 1) > 1e-3:
             after = dict(tree_flatten(model.parameters()))
-            put(model, {n: _between(before[n], a, times) for n, a in after.items() if n in before})
+            put(model, {n: between(before[n], a, times) for n, a in after.items() if n in before})
 
     return step
-
-
-def _between(old: mx.array, new: mx.array, times: float) -> mx.array:
-    if not mx.issubdtype(new.dtype, mx.floating):
-        return new
-    return (old + times * (new - old)).astype(new.dtype)
 
 
 def plain_step(bench: Bench, loss: Loss) -> Step:

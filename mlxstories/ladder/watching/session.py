@@ -76,9 +76,7 @@ class Session:
         self.model = self.model if self.model is not None else model
         if model is not None and model is not self.model:
             return
-        self._batch = [
-            a for _, a in leaves(arguments) if mx.issubdtype(_dtype(a), mx.integer) and a.ndim == 2
-        ]
+        self._batch = _ids(arguments)
         if isinstance(loss, mx.array) and loss.size == 1:
             self._losses.append((self.updates + 1, loss))
 
@@ -95,9 +93,7 @@ class Session:
     def compiled(self, arguments: Any, result: Any) -> None:
         """A compiled step with an update in it was called."""
         self.look()
-        self._batch = [
-            a for _, a in leaves(arguments) if mx.issubdtype(_dtype(a), mx.integer) and a.ndim == 2
-        ]
+        self._batch = _ids(arguments)
         outcome = [a for _, a in leaves([result]) if a.size == 1]
         if outcome:
             self._losses.append((self.updates + 1, outcome[0]))
@@ -174,6 +170,11 @@ class Session:
     @property
     def _first_rank(self) -> bool:
         return self.group is None or self.group.rank() == 0
+
+
+def _ids(arguments: Any) -> list[Any]:
+    """Tables of whole numbers among the arguments: token ids."""
+    return [a for _, a in leaves(arguments) if mx.issubdtype(_dtype(a), mx.integer) and a.ndim == 2]
 
 
 def _dtype(array: Any) -> mx.Dtype:
