@@ -48,9 +48,36 @@ class SquaringNorm(nn.Module):
         return self.weight * x / mx.rsqrt(x.square().mean(-1, keepdims=True) + 1e-5)
 
 
-def squaring_norms(model: Transformer, config: ModelConfig) -> None:
+class DifferentiatedByHand(nn.Module):
+    """An RMS norm with its own backward pass, which is ``whole`` or takes the mean square for a constant."""
+
+    whole = False
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = mx.ones((dim,))
+
+    def __call__(self, x):
+        @mx.custom_function
+        def normalised(x):
+            return x * mx.rsqrt(x.square().mean(-1, keepdims=True) + 1e-5)
+
+        @normalised.vjp
+        def slope(x, cotangent, y):
+            inverse = mx.rsqrt(x.square().mean(-1, keepdims=True) + 1e-5)
+            through_mean = y * (cotangent * y).mean(-1, keepdims=True) if self.whole else 0
+            return inverse * (cotangent - through_mean)
+
+        return self.weight * normalised(x)
+
+
+class DifferentiatedWhole(DifferentiatedByHand):
+    whole = True
+
+
+def each_norm(model: Transformer, norm: type[nn.Module], dim: int) -> None:
     for block in model.blocks:
-        block.attention_norm, block.feed_forward_norm = SquaringNorm(config.dim), SquaringNorm(config.dim)
+        block.attention_norm, block.feed_forward_norm = norm(dim), norm(dim)
 
 
 class Linear(nn.Module):
@@ -121,7 +148,18 @@ FAULTS.add(
     "attention scores are multiplied where they should be divided, and far too wide",
     rebuilt(lambda model, config: each_attention(model, config, ScaleInverted)),
 )
-FAULTS.add("norms-squaring", "extreme-scale", "norms divide by a reciprocal", rebuilt(squaring_norms))
+FAULTS.add(
+    "norms-squaring",
+    "extreme-scale",
+    "norms divide by a reciprocal",
+    rebuilt(lambda model, config: each_norm(model, SquaringNorm, config.dim)),
+)
+FAULTS.add(
+    "norms-mean-constant",
+    "backward-mismatch",
+    "norms with a backward pass of their own that takes the mean square for a constant",
+    rebuilt(lambda model, config: each_norm(model, DifferentiatedByHand, config.dim)),
+)
 FAULTS.add(
     "head-of-the-embedding",
     "tie-broken",

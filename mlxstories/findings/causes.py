@@ -114,6 +114,8 @@ CAUSES: tuple[Cause, ...] = (
           DYNAMICS | DECODING),
     Cause("dead-parameters", "weights", "model", "trainable parameters never receive a gradient",
           DYNAMICS | {"frozen-parameters", "no-update"}),
+    Cause("backward-mismatch", "weights", "model", "the backward pass is not the derivative of the forward pass",
+          DYNAMICS | {"gradient-mismatch"}),
     Cause("without-effect", "weights", "model", "weights that receive a gradient move no logit",
           DYNAMICS | {"frozen-parameters"}),
     Cause("tie-broken", "weights", "model", "weights meant to be one are two parameters that part at once"),

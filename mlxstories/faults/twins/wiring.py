@@ -12,7 +12,7 @@ from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import mean_nats
 from mlxstories.faults.twins.twin import Twins
 from mlxstories.faults.updates import compiled_step, half_at, line_over, on_two_ranks
-from mlxstories.faults.wiring import in_bfloat16, masked_softmax
+from mlxstories.faults.wiring import DifferentiatedWhole, each_norm, in_bfloat16, masked_softmax
 from mlxstories.model import ModelConfig, Transformer
 
 TWINS = Twins()
@@ -75,6 +75,12 @@ TWINS.add(
     "cosine-attention",
     "attention by cosines, times four",
     rebuilt(lambda model, config: each_attention(model, config, Cosines)),
+)
+TWINS.add(
+    "backward-mismatch",
+    "norms-by-hand",
+    "norms with a backward pass of their own, whole",
+    rebuilt(lambda model, config: each_norm(model, DifferentiatedWhole, config.dim)),
 )
 TWINS.add("tie-broken", "own-head", "an output matrix of its own", shape(tied=False))
 TWINS.add("dropout-too-high", "dropout-of-0.3", "dropout of 0.3", shape(dropout=0.3))

@@ -38,6 +38,7 @@ from mlxstories.ladder.checks import (
     gradient_sizes,
     frozen,
     without_effect,
+    backward_pass,
     # minimal
     finite_step,
     movement,

@@ -14,7 +14,7 @@ from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.where import backward, forward
+from mlxstories.ladder.where import backward, forward, gradcheck
 from mlxstories.ladder.where.calls import calls
 from mlxstories.ladder.where.places import class_line, defined, place
 
@@ -69,6 +69,8 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
         return backward.cut_off(model, _ids(bench), part)
     if code == "not-finite":
         return backward.broken(model, _ids(bench), part)
+    if code == "backward-mismatch" and (found := gradcheck.differs(bench.noisy(), _ids(bench))):
+        return found
     found = _without_effect(bench, part) if code == "without-effect" else None
     return found or backward.assigned(model, part)
 
