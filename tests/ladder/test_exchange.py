@@ -23,6 +23,7 @@ from mlxstories.ladder.exchange import deepened, estimate
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.inside_model import for_model
 from mlxstories.ladder.exchange.material import held_out, material
+from mlxstories.ladder.exchange.order import shuffled
 from mlxstories.ladder.exchange.reference import PlainDecoder, Shape, shape_of
 from mlxstories.plots.ladder import figures
 
@@ -135,6 +136,51 @@ def test_targets_that_are_the_inputs_are_shifted_as_the_loss_does():
     logs = np.array(nn.log_softmax(model(mx.array(held.inputs))[:, :-1], axis=-1))
     by_hand = -np.take_along_axis(logs, held.inputs[:, 1:, None], -1).mean()
     assert held_out(bench, model).loss == pytest.approx(by_hand, abs=1e-5)
+
+
+# --- the order of the data ---------------------------------------------------------------------------
+
+
+def two_halves(sort: bool):
+    """Rows that count up by 1 or 2, and rows that count down; all of one kind first, or mixed."""
+
+    def epoch(seed):
+        rng = np.random.default_rng(seed)
+        kinds = np.arange(256) < 128 if sort else rng.permutation(256) % 2 == 0
+        for at in range(0, 256, 4):
+            steps = rng.integers(1, 3, (4, T + 1)) * np.where(kinds[at : at + 4], 1, -1)[:, None]
+            rows = np.cumsum(steps, axis=1) % V
+            # Each kind in an alphabet of its own, so that a batch's content tells it.
+            rows = np.where(kinds[at : at + 4, None], rows // 2, V // 2 + rows // 2)
+            yield Batch(mx.array(rows[:, :-1]), mx.array(rows[:, 1:]), mx.ones((4, T)))
+
+    return epoch
+
+
+def test_rows_in_random_order_are_not_shuffled_again():
+    assert shuffled(Bench(subject(train_batches=two_halves(False)))) is None
+
+
+def test_sorted_rows_are_shuffled_and_none_is_lost():
+    bench = Bench(subject(train_batches=two_halves(True)))
+    epoch = material(bench).epoch
+    new = np.concatenate([b.inputs for b in shuffled(bench)[: len(epoch)]])
+    old = np.concatenate([b.inputs for b in epoch])
+    assert sorted(map(bytes, new)) == sorted(map(bytes, old)) and not np.array_equal(new, old)
+
+
+def test_an_order_that_hurts_is_an_error_of_the_data():
+    mixed = two_halves(False)
+    given = subject(
+        train_batches=two_halves(True),
+        val_batches=lambda: mixed(99),
+        optimizer=lambda: optim.AdamW(1e-2, bias_correction=True),
+    )
+    found = [
+        f for f in deepened(diagnose(given, rungs=["data"]), given).findings if f.code == "behind-reference"
+    ]
+    assert [f.where["part"] for f in found] == ["data"]
+    assert "shuffled anew" in found[0].message and found[0].where["line"]
 
 
 # --- changes inside a model --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.exchange.material import material, plain_loss
+from mlxstories.ladder.exchange.order import shuffled
 from mlxstories.ladder.exchange.reference import PlainDecoder, Shape, shape_of
 from mlxstories.ladder.exchange.run import (
     Clock,
@@ -24,6 +25,7 @@ from mlxstories.ladder.exchange.run import (
 )
 
 AS_IS, STEP, LOSS, ALL = "as it is", "plain step", "plain step and loss", "all plain"
+SHUFFLED = "rows shuffled anew"
 
 _RATES = (
     1e-3,
@@ -75,7 +77,8 @@ class Exchange:
     """The trainings made so far, and what they say.
 
     Attributes:
-        runs: by `AS_IS`, `STEP`, `LOSS` and `ALL`; each exchanges one part more than the one before.
+        runs: by `AS_IS`, `STEP`, `LOSS` and `ALL`; each exchanges one part more than the one before. And by `SHUFFLED`,
+            which is as it is but for the order of the data.
     """
 
     bench: Bench
@@ -118,6 +121,8 @@ class Exchange:
     def go(self) -> Exchange:
         """Make the trainings, as many as are needed to tell the parts apart."""
         self._run(AS_IS, self.own_setup)
+        if (batches := shuffled(self.bench)) is not None:
+            self._run(SHUFFLED, self.own_setup, batches)
         self._raced(LOSS, self.own_model_by)
         own = self.between(AS_IS, LOSS)
         if own.share > _NEAR:
@@ -141,9 +146,9 @@ class Exchange:
         """The plain decoder by plain step and plain loss."""
         return PlainDecoder(self.shape), plain_optimizer(rate), plain_step(self.bench, plain_loss)
 
-    def _run(self, name: str, make: Callable) -> None:
+    def _run(self, name: str, make: Callable, batches: list[HostBatch] | None = None) -> None:
         self.tell(name)
-        self.runs[name] = Run(self.bench, name, make, self.clock).advance()
+        self.runs[name] = Run(self.bench, name, make, self.clock, batches=batches).advance()
 
     def _raced(self, name: str, make: Callable[[float], tuple]) -> None:
         """At several rates for a while, then on with the best of them."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxstories.ladder.bench.short import baselines
-from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, STEP, Exchange, Gap
+from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, SHUFFLED, STEP, Exchange, Gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Site, site_of
@@ -44,13 +44,13 @@ def judge(exchange: Exchange) -> list[Draft]:
 def _larger_first(exchange: Exchange) -> list[Callable[[Exchange, Gauges], list[Draft]]]:
     """Step and loss by the gaps that they leave: two steps with a wrong loss differ for no good reason."""
     step, loss = exchange.between(AS_IS, STEP), exchange.between(STEP, LOSS)
-    return [_loss, _step] if step and loss and loss.share > step.share else [_step, _loss]
+    return [_order, *([_loss, _step] if step and loss and loss.share > step.share else [_step, _loss])]
 
 
 def known(exchange: Exchange) -> list[Draft]:
     """The findings of an exchange that was broken off: what the trainings made so far prove by themselves."""
     limits, found = Gauges(LIMITS), []
-    for part, one, two in (("step", AS_IS, STEP), ("loss", STEP, LOSS)):
+    for part, one, two in (("data", AS_IS, SHUFFLED), ("step", AS_IS, STEP), ("loss", STEP, LOSS)):
         between = exchange.between(one, two)
         if between is not None and _clear(between, limits):
             found.append((between.share, part, exchange.runs[one], exchange.runs[two], between))
@@ -67,6 +67,24 @@ def _proves(proof: Proof | None, between: Gap, limits: Gauges) -> bool:
     if proof is None or not limits.helps.above(proof.gap.low):
         return False
     return math.isinf(between.share) or limits.closes.above(proof.gap.share / between.share)
+
+
+def _order(exchange: Exchange, limits: Gauges) -> list[Draft]:
+    between = exchange.between(AS_IS, SHUFFLED)
+    if between is None or not limits.helps.above(between.low):
+        return []
+    before, after = exchange.runs[AS_IS], exchange.runs[SHUFFLED]
+    return [
+        (error if _clear(between, limits) else warning)(
+            "behind-reference",
+            f"with the epoch's rows shuffled anew the held-out loss is {after.loss:.3f} instead of {_said(before)} "
+            f"after {after.updates} updates: batches are not drawn at random",
+            fix="shuffle the rows of the whole epoch before they are made into batches",
+            where=site_of("data", exchange.bench.subject.train_batches),
+            part="data",
+            **_evidence(exchange, before, after, between),
+        )
+    ]
 
 
 def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:

@@ -32,10 +32,12 @@ class Material:
 
     Attributes:
         batches: in the order of training, as many as there are updates.
+        epoch: all that one pass over the data holds, without the held-out rows.
         held: rows that are measured; validation rows where there are any.
     """
 
     batches: list[HostBatch]
+    epoch: list[HostBatch]
     held: HostBatch
 
     @property
@@ -59,10 +61,10 @@ def material(bench: Bench) -> Material:
         held = held.rows(slice(max(0, held.shape[0] - max(kept * found[0].shape[0], 8)), None))
         held = held.rows(slice(0, _HELD))
         found = found[: len(found) - kept]
-    updates = _updates(bench, found[0].inputs.size)
+    updates, whole = _updates(bench, found[0].inputs.size), found
     if len(found) < updates and epoch.complete:
         found = found + second_epoch(bench).batches if val is not None else found
-    return Material([found[i % len(found)] for i in range(updates)], held)
+    return Material([found[i % len(found)] for i in range(updates)], whole, held)
 
 
 def _updates(bench: Bench, tokens: int) -> int:

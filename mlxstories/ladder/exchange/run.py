@@ -51,6 +51,7 @@ class Run:
         name: what is exchanged.
         make: () -> model, optimiser and step, fresh.
         around: a context for every step and measurement.
+        batches: to train on, where they are not the shared ones.
         curve: (updates, held-out loss in nats per token), from 0 updates on.
         broke: why it could not go on, or None.
     """
@@ -60,6 +61,7 @@ class Run:
     make: Callable[[], tuple[nn.Module, Optimizer, Step]]
     clock: Clock
     around: Callable[[], AbstractContextManager] = nullcontext
+    batches: list[HostBatch] | None = None
     curve: list[tuple[int, float]] = field(default_factory=list)
     measured: Measured | None = None
     broke: str | None = None
@@ -77,16 +79,16 @@ class Run:
 
     def advance(self, share: float = 1.0) -> Run:
         """Go on to this share of the updates, measuring on the way."""
-        found = material(self.bench)
-        goal = round(share * found.updates)
-        marks = sorted({round(found.updates * (i + 1) / _POINTS) for i in range(_POINTS)} | {goal})
+        batches = self.batches or material(self.bench).batches
+        goal = round(share * len(batches))
+        marks = sorted({round(len(batches) * (i + 1) / _POINTS) for i in range(_POINTS)} | {goal})
         try:
             with self.around():
                 if self._kept is None:
                     self._begin()
                 for mark in marks:
                     if self.updates < mark <= goal and self.broke is None:
-                        self._segment(found.batches[self.updates : mark], mark)
+                        self._segment(batches[self.updates : mark], mark)
         except SubjectFault as fault:
             self.broke = fault.draft.message
         return self
