@@ -183,6 +183,17 @@ def test_an_order_that_hurts_is_an_error_of_the_data():
     assert "shuffled anew" in found[0].message and found[0].where["line"]
 
 
+# --- errors of the climb, proved ---------------------------------------------------------------------
+
+
+def test_an_error_of_the_climb_is_told_what_its_mend_brings():
+    given = subject(loss=one_higher, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
+    found = errors(deepened(diagnose(given, rungs=["init"]), given))
+    assert [f.code for f in found] == ["wrong-loss"]
+    before, after = (curve[-1][1] for curve in found[0].evidence["curves"].values())
+    assert f"A plain loss leaves a held-out loss of {after:.3f} instead of {before:.3f}" in found[0].message
+
+
 # --- changes inside a model --------------------------------------------------------------------------
 
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from mlxstories.findings import ERROR, Finding, Place, fold
+from mlxstories.findings import ERROR, Finding, Place, cause_of, fold
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
-from mlxstories.ladder.exchange.exchange import Exchange
-from mlxstories.ladder.exchange.judging import judge, known
+from mlxstories.ladder.exchange.exchange import Exchange, gap
+from mlxstories.ladder.exchange.judging import judge, known, said
 from mlxstories.ladder.exchange.material import material
 from mlxstories.ladder.exchange.run import Clock, OutOfTime
 from mlxstories.ladder.subject import Subject
@@ -50,6 +50,7 @@ def deepened(
         Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)) for d in drafts
     ]
     kept, folded = fold([*diagnosis.findings, *diagnosis.consequences, *findings])
+    kept = [_proved(exchange, finding) if finding.severity == ERROR else finding for finding in kept]
     rung.seconds = time.perf_counter() - begun
     failed = any(f.severity == ERROR for f in findings)
     rung.status = FAILED if failed else PASSED if exchange.runs else SKIPPED
@@ -70,6 +71,24 @@ def deepened(
 def _placed(where):
     """A site as a line of the user's code, where that is known."""
     return Place(where) if where and "file" in where else where
+
+
+def _proved(exchange: Exchange, finding: Finding) -> Finding:
+    """An error of the climb with what the exchange of the part that it accuses brings."""
+    if finding.rung == RUNG:
+        return finding
+    part = cause_of(finding.code).part
+    made = exchange.of_part(part)
+    if made is None:
+        return finding
+    before, after = made
+    brings = "leaves" if gap(before, after).low > 0 else "brings nothing:"
+    told = (
+        f"{finding.message}. A plain {part} {brings} a held-out loss of {after.loss:.3f} instead of {said(before)} "
+        f"after {after.updates} updates on the same batches"
+    )
+    evidence = {**finding.evidence, "curves": {run.name: run.curve for run in made}}
+    return replace(finding, message=told, evidence=evidence)
 
 
 def _found(exchange: Exchange) -> tuple[list[Draft], str]:

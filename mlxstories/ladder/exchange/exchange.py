@@ -118,6 +118,15 @@ class Exchange:
             return None
         return gap(self.runs[one], self.runs[two])
 
+    def of_part(self, part: str) -> tuple[Run, Run] | None:
+        """The trainings before and after the exchange of a part, where both were made."""
+        if part == "model":
+            return (self.own, self.runs[ALL]) if ALL in self.runs else None
+        one, two = {"data": (AS_IS, SHUFFLED), "step": (AS_IS, STEP), "loss": (STEP, LOSS)}.get(
+            part, ("", "")
+        )
+        return (self.runs[one], self.runs[two]) if one in self.runs and two in self.runs else None
+
     def go(self) -> Exchange:
         """Make the trainings, as many as are needed to tell the parts apart."""
         self._run(AS_IS, self.own_setup)

@@ -77,7 +77,7 @@ def _order(exchange: Exchange, limits: Gauges) -> list[Draft]:
     return [
         (error if _clear(between, limits) else warning)(
             "behind-reference",
-            f"with the epoch's rows shuffled anew the held-out loss is {after.loss:.3f} instead of {_said(before)} "
+            f"with the epoch's rows shuffled anew the held-out loss is {after.loss:.3f} instead of {said(before)} "
             f"after {after.updates} updates: batches are not drawn at random",
             fix="shuffle the rows of the whole epoch before they are made into batches",
             where=site_of("data", exchange.bench.subject.train_batches),
@@ -169,14 +169,14 @@ def _behind(
     site = site_of(part, {"step": subject.train_step, "loss": subject.loss}.get(part))
     if proof is None:
         message = (
-            f"with {plain} the held-out loss is {after.loss:.3f} instead of {_said(before)} "
+            f"with {plain} the held-out loss is {after.loss:.3f} instead of {said(before)} "
             f"after {after.updates} updates on the same batches{words}"
         )
         fix = f"exchange the {part} for a plain one piece by piece and see which piece does it"
         return make("behind-reference", message, fix=fix, where=site, **evidence)
     change, helped = proof.intervention, proof.run
     message = (
-        f"with {change.name} the held-out loss is {helped.loss:.3f} instead of {_said(proof.beside)} "
+        f"with {change.name} the held-out loss is {helped.loss:.3f} instead of {said(proof.beside)} "
         f"after {helped.updates} updates on the same batches ({plain}: {after.loss:.3f})"
     )
     evidence["changed"] = change.name
@@ -199,7 +199,8 @@ def _ahead(exchange: Exchange, ahead: float, limits: Gauges) -> Draft:
     )
 
 
-def _said(run: Run) -> str:
+def said(run: Run) -> str:
+    """The last held-out loss, or why there is none."""
     return f"{run.loss:.3f}" if math.isfinite(run.loss) else f"none ({run.broke})"
 
 
