@@ -197,6 +197,17 @@ def test_tokens_that_are_not_the_argmax(behind, repeats, found):
     assert ask("greedy text does not loop", on).status == "passed"
 
 
+def test_decoding_that_tells_nothing_is_an_error_unless_all_choices_are_one_that_may_end_a_text():
+    assert codes(ask("generation is the argmax", bench())) == [("generation-mismatch", "error")]
+
+    class Ended(Plain):
+        def __call__(self, tokens):
+            return super().__call__(tokens) + 1e3 * (mx.arange(V) == 2)
+
+    verdict = ask("generation is the argmax", bench(model=Ended))
+    assert verdict.status == "skipped" and not verdict.drafts
+
+
 def test_one_token_for_ever_is_noted():
     on = bench()
     on.taken[decoding] = Decoding([Continuation("untrained", [1], [2] + 8 * [3], 9 * [0.0])], True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
@@ -61,11 +62,17 @@ class Edge:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Continuations by models whose choices vary, and whether the same prompt continues the same way again."""
+    """Continuations by models whose choices vary.
+
+    Attributes:
+        repeats: whether the same prompt continues the same way again.
+        silent: whether no prompt is continued at all, though the models would go on with different tokens.
+    """
 
     continuations: list[Continuation]
     repeats: bool
     edge: Edge | None = None
+    silent: bool = False
 
 
 @measurement
@@ -81,7 +88,14 @@ def decoding(bench: Bench) -> Decoding:
         for index, prompt in enumerate(_prompts(bench))
         if (tokens := _continue(bench, model, prompt, _LONG if model is noisy and not index else _NEW))
     ]
-    return Decoding(found, _repeats(bench, noisy), _over_the_edge(bench, noisy))
+    silent = not found and len({_choice(bench, model, p) for _, model in models for p in _prompts(bench)}) > 1
+    return Decoding(found, _repeats(bench, noisy), _over_the_edge(bench, noisy), silent)
+
+
+def _choice(bench: Bench, model: nn.Module, prompt: list[int]) -> int:
+    """The model's own next token."""
+    model.eval()
+    return int(mx.argmax(bench.logits(model, np.array([prompt]))[0, -1]))
 
 
 def _over_the_edge(bench: Bench, model: nn.Module) -> Edge | None:

@@ -29,6 +29,8 @@ def greedy(bench: Bench, limits: Gauges) -> Verdict:
     Fix: offset = tokens already cached; the argmax of ``logits[:, -1]`` in evaluation mode.
     """
     found = decoding(bench)
+    if found.silent:
+        return failed("no token", _silent())
     if not found.continuations:
         return skipped("generate returned no token")
     tally = _count(found.continuations, limits)
@@ -36,6 +38,15 @@ def greedy(bench: Bench, limits: Gauges) -> Verdict:
     if found.repeats and not tally.wrong:
         return passed(detail)
     return failed(detail, _blame(tally, found.repeats))
+
+
+def _silent() -> Draft:
+    return error(
+        "generation-mismatch",
+        "generate returns no token for any prompt, where the model's own choices are different tokens",
+        fix="return the new tokens, as many as are asked for; the token that ends a text may be the last",
+        where="generate",
+    )
 
 
 @dataclass(frozen=True)
