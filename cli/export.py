@@ -36,7 +36,10 @@ def command(run, to, dtype, bits, which, runs):
     found = find_run(run, runs)
     to = to or Path("exports") / found.path.resolve().name
     done = export(found, to, which=which, dtype=dtype, bits=bits and int(bits))
+    trust = " --trust-remote-code" if done["code"] else ""
     click.echo(
         f"{to}: {done['model_type']}, step {done['step']:,} of {found.path}, {done['bytes'] / 1e6:.1f} MB. Next:\n"
-        f'  python -m mlx_lm generate --model {to} --prompt "Once upon a time"'
+        f'  python -m mlx_lm generate --model {to}{trust} --prompt "Once upon a time"'
     )
+    if done["code"]:
+        click.echo(f"mlx-lm has no such model of its own and builds it from {to / done['code']}.")

@@ -1,7 +1,9 @@
-"""The shapes of llama (RMSNorm, RoPE, SwiGLU) and of qwen3, which also normalises queries and keys."""
+"""The shapes of llama (RMSNorm, RoPE, SwiGLU), of qwen3, which also normalises queries and keys, and of a llama that
+mixes neighbouring tokens, which mlx-lm has not and builds from the file llama_mixing.py."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +36,8 @@ def _names(config: ModelConfig) -> dict[str, str]:
     for layer in range(config.layers):
         for ours, theirs in _BLOCK.items():
             names[f"blocks.{layer}.{ours}.weight"] = f"model.layers.{layer}.{theirs}.weight"
+        if config.mixing > 1:
+            names[f"blocks.{layer}.neighbours.taps"] = f"model.layers.{layer}.mixing.taps"
     return names
 
 
@@ -57,12 +61,13 @@ def _describe(config: ModelConfig) -> dict[str, Any]:
 
 
 def _export(arrays: Arrays, config: ModelConfig) -> Arrays:
-    written = {theirs: arrays[ours] for ours, theirs in _names(config).items()}
-    if config.qk_norm:
-        ones = mx.ones((config.dim // config.heads,))
-        for layer in range(config.layers):
-            written |= {f"model.layers.{layer}.self_attn.{name}.weight": ones for name in _NORMS}
-    return written
+    return {theirs: arrays[ours] for ours, theirs in _names(config).items()}
+
+
+def _export_qwen3(arrays: Arrays, config: ModelConfig) -> Arrays:
+    ones = mx.ones((config.dim // config.heads,))
+    norms = (f"model.layers.{layer}.self_attn.{name}" for layer in range(config.layers) for name in _NORMS)
+    return _export(arrays, config) | {f"{norm}.weight": ones for norm in norms}
 
 
 def _restore(arrays: Arrays, config: ModelConfig) -> Arrays:
@@ -93,32 +98,40 @@ def _read(values: Mapping[str, Any]) -> ModelConfig:
         hidden=values["intermediate_size"],
         context=values["max_position_embeddings"],
         tied=values.get("tie_word_embeddings", True),
-        qk_norm=values["model_type"] == "qwen3",
+        qk_norm=values["model_type"] == "qwen3" or values.get("qk_norm", False),
+        mixing=values.get("mixing", 1),
         separator=END,
     )
 
 
-def _shape(model_type: str, architecture: str, qk_norm: bool) -> Shape:
-    parts = {
-        "arch": "decoder",
-        "norm": "rms",
-        "positions": "rope",
-        "feed_forward": "swiglu",
-        "qk_norm": qk_norm,
-        "mixing": 1,
-    }
-    return Shape(
-        model_type,
-        architecture,
-        parts,
-        refuses=lambda config: None,
-        describe=_describe,
-        export=_export,
-        native=lambda arrays: arrays,
-        restore=_restore,
-        read=_read,
-    )
+def _describe_mixing(config: ModelConfig) -> dict[str, Any]:
+    return {**_describe(config), "qk_norm": config.qk_norm, "mixing": config.mixing}
 
 
-LLAMA = _shape("llama", "LlamaForCausalLM", qk_norm=False)
-QWEN3 = _shape("qwen3", "Qwen3ForCausalLM", qk_norm=True)
+_PARTS = {"arch": "decoder", "norm": "rms", "positions": "rope", "feed_forward": "swiglu"}
+LLAMA = Shape(
+    "llama",
+    "LlamaForCausalLM",
+    {**_PARTS, "qk_norm": False, "mixing": 1},
+    refuses=lambda config: None,
+    describe=_describe,
+    export=_export,
+    native=lambda arrays: arrays,
+    restore=_restore,
+    read=_read,
+)
+QWEN3 = dataclasses.replace(
+    LLAMA,
+    model_type="qwen3",
+    architecture="Qwen3ForCausalLM",
+    parts={**_PARTS, "qk_norm": True, "mixing": 1},
+    export=_export_qwen3,
+)
+LLAMA_MIXING = dataclasses.replace(
+    LLAMA,
+    model_type="llama_mixing",
+    architecture="LlamaMixingForCausalLM",
+    parts=_PARTS,
+    describe=_describe_mixing,
+    code="llama_mixing.py",
+)

@@ -12,7 +12,7 @@ GROUPS = (64, 32)  # weights that share a scale
 
 
 def quantize(arrays: Arrays, bits: int) -> tuple[Arrays, dict[str, int]]:
-    """Matrices whose rows divide into groups, quantised; positions and other arrays as they are.
+    """Matrices whose rows divide into groups, quantised; other arrays as they are.
 
     Returns:
         the arrays, where ``name.weight`` is joined by ``name.scales`` and ``name.biases``, and the entry
@@ -21,7 +21,7 @@ def quantize(arrays: Arrays, bits: int) -> tuple[Arrays, dict[str, int]]:
     Raises:
         StoriesError: no matrix has rows of a multiple of 32.
     """
-    matrices = [name for name, array in arrays.items() if array.ndim == 2 and ".wpe." not in name]
+    matrices = [name for name, array in arrays.items() if _is_matrix(name, array)]
     fitting = {size: [name for name in matrices if arrays[name].shape[1] % size == 0] for size in GROUPS}
     size = max(GROUPS, key=lambda size: len(fitting[size]))  # of two equal ones the first, which costs less
     if not fitting[size]:
@@ -34,6 +34,11 @@ def quantize(arrays: Arrays, bits: int) -> tuple[Arrays, dict[str, int]]:
         quantized = mx.quantize(arrays[name], group_size=size, bits=bits)
         written |= zip((name, f"{stem}.scales", f"{stem}.biases"), quantized, strict=True)
     return written, {"group_size": size, "bits": bits}
+
+
+def _is_matrix(name: str, array: mx.array) -> bool:
+    """Whether an array is one that mlx-lm looks for in fewer bits: no position, and no convolution's taps."""
+    return array.ndim == 2 and name.endswith(".weight") and ".wpe." not in name
 
 
 def dequantize(arrays: Arrays, quantization: dict[str, int]) -> Arrays:

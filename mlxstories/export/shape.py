@@ -27,6 +27,8 @@ class Shape:
         native: theirs as mlx-lm holds them, matrices [out, in]; quantised weights are written so.
         restore: from theirs, in either form, to ours.
         read: their ``config.json`` to our configuration.
+        code: the file of this folder that mlx-lm builds the model from, if it has no module for it; transformers
+            cannot load such a model.
     """
 
     model_type: str
@@ -38,6 +40,7 @@ class Shape:
     native: Callable[[Arrays], Arrays]
     restore: Callable[[Arrays, ModelConfig], Arrays]
     read: Callable[[Mapping[str, Any]], ModelConfig]
+    code: str | None = None
 
     def differences(self, config: ModelConfig) -> dict[str, Any]:
         """The fields in which a model differs from the shape, with the value that the shape has."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mlxstories.errors import StoriesError
 from mlxstories.export.gpt2 import GPT2
-from mlxstories.export.llama import LLAMA, QWEN3
+from mlxstories.export.llama import LLAMA, LLAMA_MIXING, QWEN3
 from mlxstories.export.shape import Shape
 from mlxstories.model import MlxLmConfig, ModelConfig
 
-SHAPES = {shape.model_type: shape for shape in (LLAMA, QWEN3, GPT2)}
+SHAPES = {shape.model_type: shape for shape in (LLAMA, QWEN3, GPT2, LLAMA_MIXING)}
 
 
 def shape_of(config: ModelConfig | MlxLmConfig) -> Shape:

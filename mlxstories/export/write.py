@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def export(
         bits: 4 or 8 quantises the matrices, in a form that of the two mlx-lm alone reads.
 
     Returns:
-        what was written: ``model_type``, ``step``, ``bytes`` of the weights.
+        what was written: ``model_type``, ``step``, ``bytes`` of the weights, and ``code``, the file that mlx-lm is
+        to trust, if any.
 
     Raises:
         StoriesError: no shape of mlx-lm fits the model, ``to`` holds something, or the run is damaged.
@@ -54,11 +56,15 @@ def export(
         "torch_dtype": dtype,
         "mlxstories": {**config, "checkpoint": {"step": step, **scores(run, step)}},
     }
+    if shape.code:
+        described["model_file"] = shape.code
     if bits is not None:
         arrays, described["quantization"] = quantize(shape.native(arrays), bits)
     with new_directory(to) as staging:
         save_arrays(staging / "model.safetensors", arrays)
         write_json(staging / "config.json", described)
+        if shape.code:
+            write_text(staging / shape.code, files(__package__).joinpath(shape.code).read_text("utf-8"))
         write_json(staging / "generation_config.json", _special_ids())
         write_json(staging / "tokenizer.json", tokenizer_json(tokenizer))
         write_json(staging / "tokenizer_config.json", tokenizer_config(model.config.context))
@@ -67,6 +73,7 @@ def export(
         "model_type": shape.model_type,
         "step": step,
         "bytes": sum(array.nbytes for array in arrays.values()),
+        "code": shape.code,
     }
 
 

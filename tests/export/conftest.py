@@ -18,6 +18,8 @@ SHAPES = {
     "llama": {},
     "llama untied": {"tied": False},
     "qwen3": {"qk_norm": True},
+    "llama_mixing": {"qk_norm": True, "mixing": 4},
+    "llama_mixing untied": {"tied": False, "mixing": 3},
     "gpt2": {"norm": "layer", "positions": "learned", "feed_forward": "gelu"},
 }
 

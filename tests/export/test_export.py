@@ -15,7 +15,7 @@ from mlxstories.runs.checkpoints import load_model
 
 PROMPT = "Tom was"
 PAIRS = [("llama", "word"), ("llama untied", "char"), ("qwen3", "word"), ("gpt2", "bpe"), ("gpt2", "char"),
-         ("llama", "bpe"), ("gpt2", "word")]  # fmt: skip
+         ("llama", "bpe"), ("gpt2", "word"), ("llama_mixing", "word"), ("llama_mixing untied", "bpe")]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: " ".join(pair))
@@ -38,7 +38,7 @@ def test_mlx_lm_says_the_same(exported):
     from mlx_lm import load, stream_generate
 
     to, tokenizer, prompt, logits, told = exported
-    model, theirs = load(str(to))
+    model, theirs = load(str(to), trust_remote_code=True)
     assert theirs.encode(PROMPT) == [tokenizer.end, *prompt]
     assert set(theirs.eos_token_ids) == {tokenizer.end}
     np.testing.assert_allclose(np.array(model(mx.array([[tokenizer.end, *prompt]]))), logits, atol=1e-4)
@@ -53,6 +53,8 @@ def test_transformers_says_the_same(exported):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     to, tokenizer, prompt, logits, told = exported
+    if (to / "llama_mixing.py").exists():
+        pytest.skip("transformers cannot build it")
     theirs = transformers.AutoTokenizer.from_pretrained(to)
     model = transformers.AutoModelForCausalLM.from_pretrained(to).eval()
     inputs = theirs(PROMPT, return_tensors="pt")
@@ -67,14 +69,14 @@ def test_transformers_says_the_same(exported):
     )
 
 
-@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "llama_mixing"])
 @pytest.mark.parametrize(("dtype", "bits", "tolerance"), [("bfloat16", None, 0.05), ("float16", 8, 0.05)])
 def test_fewer_bits(make_run, tmp_path, shape, dtype, bits, tolerance):
     from mlx_lm import load
 
     run = make_run(shape, "char", dim=64, hidden=96)
     export(run, tmp_path / "tale", dtype=dtype, bits=bits)
-    model, _ = load(str(tmp_path / "tale"))
+    model, _ = load(str(tmp_path / "tale"), trust_remote_code=True)
     kinds = {array.dtype for _, array in tree_flatten(model.parameters())}
     assert kinds == {getattr(mx, dtype)} | ({mx.uint32} if bits else set())
     ours, _, _ = load_model(run)
@@ -101,6 +103,7 @@ def test_a_narrow_gpt2_is_filled_up(make_run, tmp_path):
         ({"norm": "layer", "positions": "learned", "feed_forward": "gelu", "tied": False}, "train with --tied"),
         ({"norm": "layer", "positions": "learned", "feed_forward": "gelu", "hidden": 129}, "--hidden 128"),
         ({"norm": "layer", "positions": "learned", "feed_forward": "gelu", "qk_norm": True}, "--no-qk-norm"),
+        ({"mixing": 4, "feed_forward": "relu2"}, "llama_mixing: train with --feed-forward swiglu"),
         ({"arch": "encoder"}, "arch encoder; the nearest is llama: train with --arch decoder"),
     ],
 )  # fmt: skip

@@ -23,8 +23,9 @@ from mlxstories.training.phases import PHASE_1
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"), [("llama", "word"), ("llama untied", "bpe"), ("qwen3", "char"), ("gpt2", "word")]
-)
+    ("shape", "kind"), [("llama", "word"), ("llama untied", "bpe"), ("qwen3", "char"), ("gpt2", "word"),
+     ("llama_mixing", "word"), ("llama_mixing untied", "bpe")]
+)  # fmt: skip
 def test_there_and_back_bit_for_bit(make_run, tmp_path, shape, kind):
     run = make_run(shape, kind, hidden=40)
     export(run, tmp_path / "there")
@@ -36,14 +37,14 @@ def test_there_and_back_bit_for_bit(make_run, tmp_path, shape, kind):
     assert all(mx.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("shape", ["llama", "qwen3", "gpt2"])
+@pytest.mark.parametrize("shape", ["llama", "qwen3", "gpt2", "llama_mixing"])
 def test_what_mlx_lm_saved_comes_back(make_run, tmp_path, shape):
     """Saved by mlx-lm itself, with its own names, and without our part of config.json."""
     from mlx_lm.utils import load, save
 
     run = make_run(shape, "word", hidden=128)
     export(run, tmp_path / "there")
-    model, tokenizer = load(str(tmp_path / "there"))
+    model, tokenizer = load(str(tmp_path / "there"), trust_remote_code=True)
     config = json.loads((tmp_path / "there" / "config.json").read_text())
     del config["mlxstories"]
     save(tmp_path / "saved", tmp_path / "there", model, tokenizer, config)
