@@ -14,6 +14,8 @@ from mlxstories.errors import StoriesError
 from mlxstories.generation.sampling import Sampler, SamplingConfig, make_sampler
 from mlxstories.model import Transformer, decoder_of
 
+BLOCK = 64  # tokens by which the room in a cache grows
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -119,7 +121,8 @@ def _decode(model, prompts, max_tokens, sampling, seed, end, first_row=0) -> Ite
             for share, stream in zip(shares, streams, strict=True)
         ]
         for position in range(shortest, last + 1):
-            yield position, np.concatenate([rows.advance(position < last) for rows in parts])
+            ahead = position if position < last else None
+            yield position, np.concatenate([rows.advance(ahead) for rows in parts])
     finally:
         model.train(was_training)
 
@@ -130,7 +133,8 @@ class _Rows:
     def __init__(self, decoder, sample: Sampler, forced: np.ndarray, keys, shortest: int, end: int, stream):
         self.stream = stream
         model = decoder.model
-        cache = model.new_cache(len(forced))
+        self.context = model.config.context
+        cache = model.new_cache(len(forced), self._room(shortest))
         kind = type(cache)  # the step must not hold the cache itself
 
         def choose(logits, position, history, keys, forced):
@@ -157,14 +161,19 @@ class _Rows:
             self.token, self.history = choose(logits, position, history, keys, self.forced)
             self.state = cache.state
             mx.async_eval(self.token, self.history, self.state)
-        self._step = step
+        self._step, self._kind = step, kind
 
-    def advance(self, further: bool) -> np.ndarray:
-        """The tokens int32 [rows] chosen last; the next position is under way then, if there is one."""
+    def _room(self, tokens: int) -> int:
+        """How many tokens the cache has room for when it holds so many, whatever is still to come."""
+        return min(-(-tokens // BLOCK) * BLOCK, self.context)
+
+    def advance(self, held: int | None) -> np.ndarray:
+        """The tokens int32 [rows] chosen last; with ``held`` tokens in the cache, the next position is under way then,
+        and with None there is none."""
         chosen = kernels.before_next_step(self.token)
-        if further:
+        if held is not None:
             with mx.stream(self.stream):
-                token, history, state = self.token, self.history, self.state
+                token, history, state = self.token, self.history, self._wide_enough(self.state, held + 1)
                 del self.history, self.state  # so that the cache can be updated in place
                 self.token, self.history, self.state = self._step(
                     token, history, state, self.keys, self.forced
@@ -172,6 +181,14 @@ class _Rows:
                 del token, history, state
                 mx.async_eval(self.token, self.history, self.state)
         return np.array(chosen)
+
+    def _wide_enough(self, state, tokens: int):
+        """The state of a cache that has room for so many tokens."""
+        cache, room = self._kind.from_state(state), self._room(tokens)
+        if cache.room == room:
+            return state
+        cache.widen(room)
+        return cache.state
 
 
 def _check(model: Transformer, prompts, max_tokens: int, seed: int) -> None:

@@ -86,8 +86,8 @@ class MlxLmModel(nn.Module):
             return logits_of(self.model(tokens))
         return cache.follow(tokens, lambda row: logits_of(self.model(row)))
 
-    def new_cache(self, batch_size: int) -> TokenCache:
-        """An empty cache for ``batch_size`` rows."""
+    def new_cache(self, batch_size: int, room: int | None = None) -> TokenCache:
+        """An empty cache for ``batch_size`` rows of ``room`` tokens at first (None: of the context)."""
         config = self.config
         memory.require(  # every step computes the logits of whole rows
             4 * batch_size * config.context * config.vocab_size,
@@ -95,7 +95,7 @@ class MlxLmModel(nn.Module):
             "take fewer, or a model of a smaller context",
         )
         return TokenCache(
-            mx.zeros((batch_size, self.config.context), dtype=mx.int32), mx.array(0, dtype=mx.int32)
+            mx.zeros((batch_size, room or config.context), dtype=mx.int32), mx.array(0, dtype=mx.int32)
         )
 
 
@@ -111,12 +111,21 @@ class TokenCache:
     is causal, at the cost of a whole row for each token.
 
     Attributes:
-        tokens: int32 [B, context], zeros after the last.
+        tokens: int32 [B, room], zeros after the last.
         offset: int32 scalar, tokens held.
     """
 
     def __init__(self, tokens: mx.array, offset: mx.array):
         self.tokens, self.offset = tokens, offset
+
+    @property
+    def room(self) -> int:
+        """Tokens that a row has places for."""
+        return self.tokens.shape[1]
+
+    def widen(self, room: int) -> None:
+        """Make room for so many tokens in all."""
+        self.tokens = mx.pad(self.tokens, ((0, 0), (0, room - self.room)))
 
     def follow(self, tokens: mx.array, logits) -> mx.array:
         """Add int tokens [B, T]; returns the part [B, T, V] of ``logits`` of the whole row that is theirs."""

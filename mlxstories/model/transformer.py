@@ -53,13 +53,13 @@ class Transformer(nn.Module):
         """
         return self.head(self.features(tokens, cache))
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        """An empty cache for ``batch_size`` rows.
+    def new_cache(self, batch_size: int, room: int | None = None) -> KVCache:
+        """An empty cache for ``batch_size`` rows, with buffers for ``room`` tokens at first (None: for the context).
 
         Raises:
             StoriesError: it does not fit into memory.
         """
-        cache, context = KVCache(self.config, batch_size), self.config.context
+        cache, context = KVCache(self.config, batch_size, room), self.config.context
         memory.require(
             sum(array.nbytes for _, array in tree_flatten(cache.state)),  # not there yet
             f"continuing {batch_size:,} rows of up to {context:,} tokens",
@@ -115,7 +115,7 @@ class Transformer(nn.Module):
             return None if starts is None else (starts[:, :, None] == starts[:, None, :])[:, None]
         if cache is None and starts is None:
             return "causal"
-        keys = index if cache is None else mx.arange(self.config.context, dtype=mx.int32)[None]
+        keys = index if cache is None else mx.arange(cache.room, dtype=mx.int32)[None]
         seen = keys[:, None, :] <= index[:, :, None]
         if starts is not None:
             seen = seen & (keys[:, None, :] >= starts[:, :, None])

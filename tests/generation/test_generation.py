@@ -8,9 +8,10 @@ import pytest
 
 from mlxstories.backend import kernels
 from mlxstories.errors import StoriesError
+from mlxstories.generation import decoding
 from mlxstories.generation.decoding import generate, stream, text_statistics
 from mlxstories.generation.sampling import SamplingConfig
-from mlxstories.model import Decoder, ModelConfig, Transformer
+from mlxstories.model import Decoder, MlxLmConfig, ModelConfig, Transformer, build_model
 
 GREEDY = SamplingConfig(temperature=0)
 WILD = SamplingConfig(
@@ -135,6 +136,34 @@ def test_statistics_by_hand():
     empty = text_statistics([[], [1]])
     assert (empty.distinct_1, empty.distinct_2, empty.repeated_4) == (1.0, 0.0, 0.0)
     assert np.isfinite(text_statistics([]).distinct_1)
+
+
+@pytest.mark.parametrize("kind", ["mixing", "mlx-lm"])
+def test_the_cache_grows_unseen(kind, monkeypatch):
+    """Room for a few tokens more, or for the whole context from the start: the same stories."""
+    mx.random.seed(4)
+    if kind == "mixing":
+        model = Transformer(ModelConfig(29, dim=32, layers=2, heads=2, context=30, separator=0, mixing=3))
+        model.blocks[1].neighbours.taps = mx.random.normal((2, 32))
+    else:
+        model = build_model(MlxLmConfig.of_size("llama", "debug", 29, context=30))
+    widened, widen = [], type(model.new_cache(1)).widen
+
+    def seen(cache, room):
+        widened.append(room)
+        widen(cache, room)
+
+    monkeypatch.setattr(type(model.new_cache(1)), "widen", seen)
+    monkeypatch.setattr(kernels, "streams", lambda: [mx.default_stream(mx.cpu)])
+    told = {}
+    for block in (4, 64):
+        monkeypatch.setattr(decoding, "BLOCK", block)
+        told[block] = generate(
+            model, PROMPTS, max_tokens=12, sampling=SamplingConfig(temperature=1.5), seed=2
+        )
+        assert widened == ([8, 12, 16, 20] if block == 4 else []), block
+        widened.clear()
+    assert told[4] == told[64]
 
 
 def test_one_step_is_traced_for_prompts_of_every_length(model, monkeypatch):
