@@ -10,8 +10,8 @@ from mlxstories.model.config import ModelConfig
 class KVCache:
     """Keys and values of every layer in buffers that have room for more, so that shapes seldom change.
 
-    Attention reads the whole buffer, so one that is wide before it is needed costs time. All B rows stand at the same position: rows with
-    longer prompts are fed their prompt while the others already generate.
+    Attention reads the whole buffer, so one that is wide before it is needed costs time. All B rows stand at the same
+    position: rows with longer prompts are fed their prompt while the others already generate.
 
     Args:
         room: tokens that the buffers hold; None: the context.
