@@ -2,7 +2,7 @@
 
     python benchmarks/speedrun.py [--seeds 3] [--without mixing] [--json result.json]
 
-Telling and tokenising the stories, compiling and the evaluation count; Python's imports do not. One epoch of 10,000
+Telling and tokenising the stories, compiling and the evaluation count; Python's imports do not. One epoch of the
 built-in stories, each seen once; the 500 held-out stories are looked at once, at the end. A run that ends outside of
 either threshold has not reached it and says so.
 """
@@ -27,6 +27,7 @@ from mlxstories.training.phases import RECORD, SPEEDRUN
 
 CEILING, FLOOR = 0.99, 1.03  # shares of the source's own accuracy and entropy
 WITHOUT = {
+    "rest_rate": {"optimizer": dataclasses.replace(SPEEDRUN.optimizer, rest_learning_rate=None)},
     "mixing": {"mixing": 1},
     "cooldown": {"schedule": dataclasses.replace(SPEEDRUN.schedule, cooldown=0.3)},
     "qk_norm": {"qk_norm": False},
@@ -36,23 +37,22 @@ WITHOUT = {
 @click.command()
 @click.option("--seeds", default=3, show_default=True, help="Runs, of seeds --first and on.")
 @click.option("--first", default=0, show_default=True)
-@click.option(
-    "--epochs", default=RECORD["epochs"], show_default=True, help="Times through the 10,000 stories."
-)
+@click.option("--stories", default=RECORD["stories"], show_default=True, help="To train on.")
+@click.option("--epochs", default=RECORD["epochs"], show_default=True, help="Times through the stories.")
 @click.option("--layers", default=RECORD["layers"], show_default=True)
 @click.option("--batch-size", default=4, show_default=True)
 @click.option("--without", type=click.Choice(sorted(WITHOUT)), help="Leave an ingredient out.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the result there.")
-def main(seeds, first, epochs, layers, batch_size, without, path):
+def main(seeds, first, stories, epochs, layers, batch_size, without, path):
     phase = dataclasses.replace(SPEEDRUN, **WITHOUT[without]) if without else SPEEDRUN
     training = TrainingConfig(epochs=epochs, batch_size=batch_size, evaluations=1)
     runs = []
     for seed in range(first, first + seeds):
-        runs.append(run(phase, layers, dataclasses.replace(training, seed=seed)))
+        runs.append(run(phase, stories, layers, dataclasses.replace(training, seed=seed)))
         print("{seed}: {seconds:.1f} s, {cpu:.1f} s of CPU time, {tokens:,} tokens, {updates:,} updates, "
               "loss {loss:.4f} (x {over_floor:.4f}), accuracy x {of_ceiling:.4f}, reached: {reached}"
               .format(**runs[-1]), flush=True)  # fmt: skip
-    result = {"without": without, "layers": layers, "epochs": epochs, "runs": runs}
+    result = {"without": without, "layers": layers, "stories": stories, "epochs": epochs, "runs": runs}
     for name in ("seconds", "cpu"):
         result[name] = statistics.median(one[name] for one in runs)
     print(f"median {result['seconds']:.1f} s, {result['cpu']:.1f} s of CPU time; "
@@ -61,10 +61,10 @@ def main(seeds, first, epochs, layers, batch_size, without, path):
         path.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def run(phase, layers: int, training: TrainingConfig) -> dict:
+def run(phase, stories: int, layers: int, training: TrainingConfig) -> dict:
     """A training from nothing, and whether it got there."""
     began, worked = time.perf_counter(), time.process_time()
-    dataset = load_dataset(DataConfig())
+    dataset = load_dataset(DataConfig(stories=stories))
     shape = size_config(
         RECORD["size"], dataset.tokenizer.vocab_size, layers=layers, separator=END, **phase.parts()
     )

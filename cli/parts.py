@@ -80,13 +80,14 @@ def parts(
         training["batch_size"] = -(-chosen["batch_size"] // processes) * processes
     stop_after = chosen.get("stop_after", stop_after) or None
     config = TrainingConfig(**training, stop_after=stop_after, max_repairs=max_repairs if repair else 0)
+    of_data = {name: chosen[name] for name in ("tokenizer", "vocab_size", "stories") if name in chosen}
+    data = dataclasses.replace(data, **of_data)
     if known:
         dataset = load_dataset(known.described(data), known.tokenizer, texts)
         dropout = chosen.get("dropout", model.get("dropout", known.shape.dropout))
         shape = dataclasses.replace(known.shape, dropout=dropout)
         return Parts(dataset, shape, phase, config, known.weights, known.origin)
-    tokens = {name: chosen[name] for name in ("tokenizer", "vocab_size") if name in chosen}
-    dataset = load_dataset(dataclasses.replace(data, **tokens), texts=texts)
+    dataset = load_dataset(data, texts=texts)
     model |= {name: chosen[name] for name in ("size", "layers", "context", "dropout") if name in chosen}
     separator = None if model.pop("across_stories") else END
     ours = {**phase.parts(model.get("arch", "decoder")), "separator": separator}

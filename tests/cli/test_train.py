@@ -1,13 +1,16 @@
 """`mlxstories train`: options reach the run, and bad input is one line and exit code 2."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
+from mlxstories.training.phases import RECORD
 
 SMALL = ["--stories", "20", "--validation", "4", "--size", "debug", "--steps", "1", "--no-check"]
 
@@ -25,6 +28,22 @@ def test_a_phase_and_its_overrides_reach_the_run(tmp_path):
     assert config["phase"]["optimizer"]["learning_rate"] == 0.002
     assert config["phase"]["optimizer"]["momentum"] == 0.9
     assert "from the floor" in result.output
+
+
+def test_without_options_it_is_the_record_which_the_docs_spell_out(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "speedrun.md").read_text("utf-8")
+    by_hand = re.search(r"^mlxstories train (--phase 3 .*)$", page, re.MULTILINE)[1].split()
+    assert f"--stories {RECORD['stories']} --epochs {RECORD['epochs']}" in " ".join(by_hand)
+    few = ["--stories", "20", "--validation", "4", "--steps", "1", "--no-check", "--runs", str(tmp_path)]
+    recipes = []
+    for name, options in (("record", []), ("hand", by_hand)):
+        result = CliRunner().invoke(main, ["train", *options, *few, "--name", name])
+        assert result.exit_code == 0, result.output
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["model"]["mixing"] == 4 and config["phase"].pop("mixing")  # which --mixing leaves
+        recipes.append((config["phase"].pop("name"), config["model"], config["phase"]))
+    assert [recipe[0] for recipe in recipes] == ["speedrun", "phase 3"]
+    assert recipes[0][1:] == recipes[1][1:]
 
 
 def test_an_encoder_trains_on_masked_tokens(tmp_path):
