@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 
+import numpy as np
+
+from mlxstories.data.cutting import CLOSES, ENDS
 from mlxstories.data.tokenizer import UNKNOWN, Tokenizer, words
 
 _ENDS = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)")
@@ -39,6 +42,14 @@ def ended(text: str) -> str:
     """A story that the context cut off, up to its last whole sentence; a short one without any as it is."""
     ends = [match.end() for match in _ENDS.finditer(text)]
     return text[: ends[-1]] if ends and ends[-1] >= _LEAST * len(text) else text
+
+
+def ended_tokens(tokenizer: Tokenizer, tokens: list[int]) -> list[int]:
+    """As `ended`, of tokens."""
+    marks = tokenizer.marks[tokens]
+    closed = (marks == CLOSES) & (np.concatenate([[0], marks[:-1]]) == ENDS)
+    ends = np.flatnonzero((marks == ENDS) | closed) + 1
+    return tokens[: ends[-1]] if len(ends) and ends[-1] >= _LEAST * len(tokens) else tokens
 
 
 def told(tokenizer: Tokenizer, prompt: str, start: list[int], further: list[int], *, finished: bool) -> str:

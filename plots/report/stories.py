@@ -12,6 +12,7 @@ from mlxstories.data.texts import validation_seed
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.data.verbatim import Passage
 from mlxstories.generation.reading import Reading, read
+from mlxstories.generation.telling import ended_tokens
 from mlxstories.plots.report.own import own_text
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.runs.directory import Run
@@ -75,7 +76,8 @@ def stories(run: Run, count: int, which: str = "best") -> list[Story]:
 
     Of a text of one's own, stories are held against what they were trained on, where that still lies where it did.
 
-    The same seed and temperature as at the end of training, so a finished run tells what ``samples.txt`` holds.
+    The same seed and temperature as at the end of training, so a finished run tells what ``samples.txt`` holds, what
+    the context cut off ended at a sentence.
 
     Raises:
         StoriesError: no checkpoint, a damaged one, or a model that tells no stories.
@@ -83,7 +85,9 @@ def stories(run: Run, count: int, which: str = "best") -> list[Story]:
     model, tokenizer, config = load_model(run, which)
     end = tokenizer.end
     told = experiment.tell(model, count, seed=config.get("seed") or 0, end=end)
-    texts = [story.tokens + [end] * story.finished for story in told]
+    texts = [
+        [*story.tokens, end] if story.finished else ended_tokens(tokenizer, story.tokens) for story in told
+    ]
     titles = [f"Story {number} it tells" for number in range(1, count + 1)]
     data = config.get("data") or {}
     built_in = data.get("source") == "stories" and tokenizer.kind == "word"
@@ -93,7 +97,8 @@ def stories(run: Run, count: int, which: str = "best") -> list[Story]:
         titles.append("A held-out story, read by it")
     own = own_text(config)
     if own:
-        texts.append([*tokenizer.encode(own.held_out), end][: model.config.context])
+        held_out, context = [*tokenizer.encode(own.held_out), end], model.config.context
+        texts.append(held_out if len(held_out) <= context else ended_tokens(tokenizer, held_out[:context]))
         titles.append("A held-out story, read by it")
     told = [(title, text) for title, text in zip(titles, texts, strict=True) if text]
     readings = read(model, [text for _, text in told], end=end)

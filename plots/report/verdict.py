@@ -33,7 +33,7 @@ def verdict(account: Account) -> Verdict:
     """Errors first, then warnings, then how far the run came; nothing is called healthy before it has ended."""
     reached = _reached(account.scores)
     if "pairs" in account.baselines:
-        reached += f"; pairs of tokens alone have a loss of {account.baselines['pairs']:.3f}"
+        reached += f"; counts of token pairs alone reach {account.baselines['pairs']:.3f}"
     elif account.scores is not None and account.scores.floor is None:
         reached += "; no floor is known for these stories"
     if not account.finished:
@@ -47,6 +47,8 @@ def verdict(account: Account) -> Verdict:
         return Verdict("warning", "Repaired", f"{_cause(account.repaired)}; {fix}. {capital(reached)}.")
     if account.warnings:
         return Verdict("warning", "A warning", f"{_cause(account.warnings)}. {capital(reached)}.")
+    if behind := _behind_counts(account):
+        return Verdict("warning", "Not trained enough", f"{behind}. {capital(reached)}.")
     if not account.finished:
         return Verdict("open", "Unfinished", f"{reached}, and nothing wrong so far.")
     return Verdict("good", "Healthy", f"{reached}.")
@@ -66,6 +68,14 @@ def _impossible(account: Account) -> str | None:
         return "the loss is below the floor, which no honest model can reach"
     if account.finished and account.first is not None and scores.loss >= account.first:
         return f"training made nothing better than the untrained model's {account.first:.3f} nats"
+    return None
+
+
+def _behind_counts(account: Account) -> str | None:
+    """Where a finished model of a text of one's own predicts worse than counting pairs of tokens."""
+    pairs = account.baselines.get("pairs")
+    if account.finished and account.scores is not None and pairs is not None and account.scores.loss > pairs:
+        return "counting which token follows which predicts better: more epochs or more text would help"
     return None
 
 

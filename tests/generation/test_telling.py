@@ -3,7 +3,7 @@
 import pytest
 
 from mlxstories.data.tokenizer import UNKNOWN, Tokenizer
-from mlxstories.generation.telling import encode, ended, told
+from mlxstories.generation.telling import encode, ended, ended_tokens, told
 
 TEXT = "Tom lost a red ball. Mia found the ball, and Tom was happy."
 
@@ -26,6 +26,9 @@ TEXT = "Tom lost a red ball. Mia found the ball, and Tom was happy."
 )
 def test_a_story_ends_at_a_sentence(text, shown):
     assert ended(text) == shown
+    tokenizer = Tokenizer.train("char", [TEXT, '"!?,5304SHhm'], 100)
+    if UNKNOWN not in (tokens := tokenizer.encode(text)):
+        assert tokenizer.decode(ended_tokens(tokenizer, tokens)) == shown
 
 
 def test_the_nearest_spelling_stands_for_a_word_never_seen():
