@@ -177,7 +177,11 @@ _SUMMARIES = {
 }
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="New here: mlxstories tour. Texts of your own: mlxstories train --data FOLDER, then mlxstories sample.",
+)
 @click.version_option(package_name="mlxstories")
 def main():
     """Train small story models from scratch with MLX, and find out why one is not learning."""

@@ -17,6 +17,7 @@ from mlxstories.cli.options import (
     whole_option,
 )
 from mlxstories.cli.types import MOST_SEED, Name, Place
+from mlxstories.cli.words import wrapped
 
 
 @click.group("data")
@@ -106,9 +107,9 @@ def show(paths, stories, seed, field, separator, floor):
 
     if paths == ("stories",):
         for number, story in enumerate(source.stories(stories, seed)):
-            click.echo(("\n" if number else "") + story.text)
+            click.echo(("\n" if number else "") + wrapped(story.text))
             if floor:
-                click.echo(f"  [{_known(story)}]")
+                click.echo(wrapped(f"[{_known(story)}]", "  "))
         return
     if floor:
         raise StoriesError("--floor is known for the built-in stories alone; leave out --data")
@@ -120,7 +121,7 @@ def show(paths, stories, seed, field, separator, floor):
     else:
         documents = read_documents(paths, field=field, separator=separator)
     for number, text in enumerate(islice(documents, stories)):
-        click.echo(("\n" if number else "") + text)
+        click.echo(("\n" if number else "") + wrapped(text))
 
 
 def _known(story) -> str:

@@ -75,7 +75,11 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     help="Write a figure for each rung that has one.",
 )
 @click.option(
-    "--checks", "every", is_flag=True, help="List every check; of those skipped, what lets them be asked."
+    "-v",
+    "--checks",
+    "every",
+    is_flag=True,
+    help="List every check; of those skipped, what lets them be asked.",
 )
 @click.option(
     "--deep",

@@ -104,6 +104,8 @@ class Display:
         if step <= first:  # a repair went back
             self.began = (now, step)
             return ""
+        if step == self.total:
+            return ""
         return f"  {duration((self.total - step) * (now - since) / (step - first))} left"
 
     def _print(self, text: str) -> None:
@@ -145,7 +147,8 @@ class Display:
         out.soft_wrap = not out.is_terminal
         out.print(_held_out(result))
         if result["floor"] is not None:
-            line = f"The loss is {result['loss'] / result['floor'] - 1:+.1%} from the floor"
+            above = result["loss"] / result["floor"] - 1
+            line = f"The loss is {abs(above):.1%} {'above' if above >= 0 else 'below'} the floor"
             if result["ceiling"] is not None:
                 line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
             out.print(line + ".")

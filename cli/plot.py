@@ -45,4 +45,6 @@ def command(names, export, suffix, against, runs):
     export = export or (found[0].path if len(found) == 1 else Path()) / "figures"
     curves = read_curves(found)
     for name, figure in figures(curves, against).items():
-        click.echo(save(figure, export / f"{name}.{suffix}"))
+        path = export / f"{name}.{suffix}"
+        replaced = " (replaced)" if path.exists() else ""
+        click.echo(f"{save(figure, path)}{replaced}")

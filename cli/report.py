@@ -8,6 +8,7 @@ import click
 
 from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
 from mlxstories.cli.types import Place
+from mlxstories.cli.words import wrapped
 
 
 @click.command("report")
@@ -50,7 +51,7 @@ def command(names, to, show, num, which, runs):
         to.parent.mkdir(parents=True, exist_ok=True)
     write_text(to, html)
     for account in accounts:
-        click.echo(f"{account.label}: {verdict(account).text}")
+        click.echo(wrapped(f"{account.label}: {verdict(account).text}"))
     click.echo(to)
     if show:
         click.launch(str(to))

@@ -13,6 +13,7 @@ class Ladder:
         from rich.live import Live
 
         self.console = Console(file=stream, highlight=False, emoji=False)
+        self.marks = dict(zip(("passed", "failed", "skipped"), _marks(stream), strict=True))
         self.rungs: list = []
         self.running = None
         self.live = Live(console=self.console, refresh_per_second=8) if self.console.is_terminal else None
@@ -50,13 +51,14 @@ class Ladder:
             self.live.update(self._table())
 
     def _line(self, rung) -> str:
-        return f"{_MARKS[rung.status]} {rung.name:<8} {rung.seconds:5.1f} s  {_summary(rung)}"
+        return f"{self.marks[rung.status]} {rung.name:<8} {rung.seconds:5.1f} s  {_summary(rung)}"
 
     def _table(self):
         from rich.spinner import Spinner
         from rich.table import Table
 
-        marks = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[dim]–[/]"}
+        styles = {"passed": "green", "failed": "red", "skipped": "dim"}
+        marks = {status: f"[{style}]{self.marks[status]}[/]" for status, style in styles.items()}
         table = Table.grid(padding=(0, 1))
         for rung in self.rungs:
             running = rung is self.running
@@ -77,7 +79,8 @@ class Ladder:
                 needs = CHECKS[line.name].needs if line.name in CHECKS else ()
                 missing = [field for field in needs if f"no {field}" in line.detail]
                 hint = f"; Subject({'=, '.join(missing)}=) unlocks it" if missing else ""
-                self.say(f"  {_MARKS[line.status]} {line.name}: {line.detail or line.status}{hint}")
+                detail = f": {line.detail}{hint}" if line.detail else ""
+                self.say(f"  {self.marks[line.status]} {line.name}{detail}")
 
     def verdict(self, diagnosis, *, story: bool) -> None:
         if story:
@@ -88,7 +91,7 @@ class Ladder:
             self._finding(finding)
         if not errors:
             skipped = sum(c.status == "skipped" for r in diagnosis.rungs for c in r.checks)
-            rest = f" ({skipped} checks skipped; --checks lists them)" if skipped else ""
+            rest = f" ({skipped} checks skipped; -v lists them)" if skipped else ""
             failed = [rung.name for rung in diagnosis.rungs if rung.status == "failed"]
             verdict = f"no error, but see {', '.join(failed)}" if failed else "healthy"
             self.say(f"{diagnosis.subject}: {verdict}, in {diagnosis.seconds:.1f} s{rest}")
@@ -101,26 +104,29 @@ class Ladder:
         if finding.fix:
             self.say(f"  Fix: {finding.fix}")
         if consequences := finding.evidence.get("consequences"):
-            self.say(f"  It brings about: {', '.join(consequences)}")
+            self.say(f"  Found too, and perhaps only because of it: {', '.join(consequences)}")
 
     def _beside_the_story(self, diagnosis) -> None:
         data = {name: value for rung in diagnosis.rungs for name, value in rung.figures.items()}
-        steps, accuracy = debugging_story.MINIMAL
+        steps, there = debugging_story.MINIMAL
         here = next((p[2] for p in data.get("overfit", {}).get("points", ()) if p[0] == steps), None)
-        if here is not None:
+        lines = [] if here is None else [f"after {steps} steps: {here:.1%} ({there:.1%})"]
+        for point in data.get("sweep", ()):
+            if point["rate"]:
+                near = (
+                    a for rate, a in debugging_story.SWEEP.items() if abs(rate / point["rate"] - 1) < 0.05
+                )
+                there = next(near, None)
+                beside = "" if there is None else f" ({there:.0%})"
+                steps, rate = point["steps"], point["rate"]
+                lines.append(f"after {steps} steps at a rate of {rate:.0e}: {point['accuracy']:.1%}{beside}")
+        if lines:
             self.say(
-                f"\n4 stories, {steps} steps: {here:.1%} of the tokens; {accuracy:.1%} in the story of a failed "
-                "training that this ladder retells"
+                "\nTokens of 4 stories known by heart; in brackets, in the failed training that this project began "
+                "with:"
             )
-        points = [p for p in data.get("sweep", ()) if p["rate"]]
-        if points:
-            self.say(f"learning rates, {points[0]['steps']} steps on the same stories:")
-        for point in points:
-            told = next(
-                (a for rate, a in debugging_story.SWEEP.items() if abs(rate / point["rate"] - 1) < 0.05), None
-            )
-            beside = f"; the story's {told:.0%}" if told is not None else ""
-            self.say(f"  {point['rate']:.0e}: {point['accuracy']:.1%}{beside}")
+        for line in lines:
+            self.say(f"  {line}")
 
 
 def _summary(rung) -> str:
@@ -136,5 +142,14 @@ def _summary(rung) -> str:
     return "; ".join([counts, *telling])
 
 
-_MARKS = {"passed": "✓", "failed": "✗", "skipped": "–"}
+def _marks(stream) -> str:
+    """Signs for passed, failed and skipped that the stream's encoding has."""
+    marks = "✓✗–"
+    try:
+        marks.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return "+x-"
+    return marks
+
+
 _TELLING = ("first loss near ln V", "memorises a few stories", "better than word frequencies")

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from mlxstories.cli.types import Place
-from mlxstories.cli.words import wrapped
+from mlxstories.cli.words import continued, wrapped
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ STOPS = (
     Stop(
         "Sample",
         "What the model tells. The same seed tells the same stories.",
-        'sample first --num 2 --prompt "Once upon a time"',
+        'sample first --num 2 --prompt "Once upon a time" --seed 7',
     ),
 )
 
@@ -100,9 +100,8 @@ def command(yes, keep):
                 break
             run(stop, folder)
         else:
-            click.echo(
-                "\nThat was the tour. `mlxstories -h` lists the commands; each explains itself with -h."
-            )
+            end = "That was the tour. `mlxstories -h` lists the commands; each explains itself with -h."
+            click.echo("\n" + wrapped(end))
     click.echo(f"The runs lie in {keep}/runs." if keep else "The tour's folder is removed again.")
 
 
@@ -110,7 +109,7 @@ def show(number: int, stop: Stop) -> None:
     """The stop's title, text and command."""
     click.secho(f"\n{number} of {len(STOPS)}: {stop.title}\n", bold=True)
     click.echo(wrapped(stop.text))
-    click.secho(f"\n$ mlxstories {stop.command}\n", bold=True)
+    click.secho(f"\n{continued(f'$ mlxstories {stop.command}')}\n", bold=True)
 
 
 def run(stop: Stop, folder: str | Path) -> None:

@@ -51,3 +51,12 @@ def wrapped(text: str, indent: str = "") -> str:
         for line in text.split("\n")
     )
     return "\n".join(lines)
+
+
+def continued(command: str) -> str:
+    """A command on as many lines as the terminal's width asks for, as a shell takes it."""
+    if not sys.stdout.isatty():
+        return command
+    width = max(NARROWEST, shutil.get_terminal_size().columns)
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return " \\\n".join(textwrap.wrap(command, width - 2, subsequent_indent="    ", **options))
