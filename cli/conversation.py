@@ -48,9 +48,11 @@ class Conversation:
         try:
             if line == "help":
                 click.echo(wrapped(HELP))
+            elif line in ("save", "temperature"):
+                click.echo("save FILE, such as: save story.txt" if line == "save" else self._now())
             elif word == "temperature" and _number(rest) is not None:
                 self._temperature = _number(rest)
-                click.echo(f"temperature {self._temperature:g} from now on")
+                click.echo(self._now())
             elif word == "save" and rest:
                 self._save(Path(rest).expanduser())
             else:
@@ -58,6 +60,9 @@ class Conversation:
                 self._next()
         except StoriesError as error:
             click.echo(f"error: {error}", err=True)
+
+    def _now(self) -> str:
+        return f"temperature {self._temperature:g} from now on; higher is freer, 0 takes the likeliest word"
 
     def _next(self) -> None:
         self._story, notes = self._tell(self._beginning, self._temperature, self._seed)

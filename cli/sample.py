@@ -75,6 +75,7 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     options = {"max_tokens": _longest(model, max_tokens), "sampling": sampling, "seed": seed}
     asked = prompts or num or streaming or as_json
     if not asked and sys.stdin.isatty() and sys.stdout.isatty():
+        click.secho(f"The model of {found.path}", bold=True)
         converse(model, tokenizer, **options)
         return
     options["end"] = tokenizer.end
@@ -99,7 +100,8 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     click.echo(
         f"seed {seed}, "
         "distinct 1-, 2-, 3-grams {distinct_1:.2f} {distinct_2:.2f} {distinct_3:.2f}, "
-        "repeated 4-grams {repeated_4:.1%}".format(**statistics),
+        "repeated 4-grams {repeated_4:.1%}".format(**statistics)
+        + f"; told by {found.path}",
         err=True,
     )
 

@@ -7,14 +7,15 @@ import time
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.training.stream import Stream
 from mlxstories.training.trainer import Trainer
 
 WORTH_IT = 50  # updates; a shorter training is over before it is measured
-_UPDATES = 4
-_LONG = 3.0  # seconds of an update after which two are enough
+_MOST = 16  # updates that are timed
+_ENOUGH = 1.5  # seconds after which no further one is begun, once there are two
 _FORWARD = 1 / 3  # of an update's time takes the forward pass alone (Kaplan et al. 2020, section 2.1)
 _SPREAD = 0.15  # by which a machine's speed varies at the least, up and down
 
@@ -44,7 +45,7 @@ def estimate(trainer: Trainer) -> Estimate:
     times: list[float] = []
     mx.reset_peak_memory()
     try:
-        while len(times) < 1 + _UPDATES and (len(times) < 3 or times[-1] < _LONG):
+        while len(times) < 3 or (len(times) <= _MOST and sum(times[1:]) < _ENOUGH):
             batches = [next(stream) for _ in range(trainer.phase.accumulation)]
             began = time.perf_counter()
             mx.eval(step(batches, 0), model.state, optimizer.state)
@@ -57,7 +58,8 @@ def estimate(trainer: Trainer) -> Estimate:
     tokens = trainer.dataset.train.targets / trainer.updates_per_epoch
     validations = math.ceil(updates / trainer.evaluate_every) + 1
     scored = validations * trainer.dataset.val.targets / tokens * _FORWARD
-    shortest, longest = ((updates + scored) * seconds for seconds in (min(times[1:]), max(times[1:])))
+    # the first update compiles; of the others the middle half, since a busy machine makes a few far slower
+    shortest, longest = ((updates + scored) * seconds for seconds in np.quantile(times[1:], (0.25, 0.75)))
     saved = sum(array.nbytes for _, array in tree_flatten(kept) if isinstance(array, mx.array))
     return Estimate(
         min(shortest, longest * (1 - _SPREAD)),

@@ -16,7 +16,7 @@ def subject():
 
 def test_every_check_is_listed_and_what_unlocks_it(tmp_path):
     (tmp_path / "setup.py").write_text(SETUP)
-    result = CliRunner().invoke(main, ["debug", str(tmp_path / "setup.py"), "--rung", "data", "--checks"])
+    result = CliRunner().invoke(main, ["debug", str(tmp_path / "setup.py"), "--rung", "data", "-v"])
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     for check in checks_of("data"):

@@ -83,12 +83,26 @@ def test_at_a_terminal_beginnings_are_typed(monkeypatch, capsys, tmp_path):
         told.append((beginning, temperature, seed))
         return f"{beginning} and so on.", ["a note"]
 
-    typed = iter(["Once", "again", "temperature 0.5", "", f"save {tmp_path / 'kept.txt'}", "quit", "never"])
+    typed = iter(
+        [
+            "Once",
+            "again",
+            "temperature 0.5",
+            "temperature",
+            "save",
+            "",
+            f"save {tmp_path / 'kept.txt'}",
+            "quit",
+            "never",
+        ]
+    )
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
     Conversation(tell, 0.8, 7).run()
     assert told == [("Once", 0.8, 7), ("Once", 0.8, 8), ("", 0.5, 9)]
     assert (tmp_path / "kept.txt").read_text() == " and so on.\n\n"
-    assert "(seed 8, temperature 0.8)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "(seed 8, temperature 0.8)" in said and "save FILE" in said
+    assert said.count("temperature 0.5 from now on") == 2
 
 
 def test_json(sample):

@@ -1,5 +1,6 @@
 """How commands write durations, wrap texts and say what is left of a training."""
 
+import io
 import os
 import pty
 import subprocess
@@ -8,7 +9,8 @@ import sys
 import pytest
 
 from mlxstories.cli.display import Display
-from mlxstories.cli.words import between, duration, styled, wrapped
+from mlxstories.cli.screen import Ladder
+from mlxstories.cli.words import between, continued, duration, styled, wrapped
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,27 @@ def test_at_a_terminal_lines_fit():
     os.close(follower)
     lines = os.read(leader, 10_000).decode().splitlines()
     assert len(lines) > 5 and max(map(len, lines)) <= 60 and all(line.startswith("  word") for line in lines)
+
+
+def test_a_long_command_is_continued_as_a_shell_takes_it():
+    leader, follower = pty.openpty()
+    os.set_blocking(leader, True)
+    command = "$ mlxstories train " + " ".join(f"--option-{n} {n}" for n in range(12))
+    code = f"from mlxstories.cli.words import continued; print(continued({command!r}))"
+    subprocess.run(
+        [sys.executable, "-c", code], stdout=follower, env={**os.environ, "COLUMNS": "60"}, check=True
+    )
+    os.close(follower)
+    shown = os.read(leader, 10_000).decode().replace("\r", "")
+    assert max(map(len, shown.splitlines())) <= 60
+    assert " ".join(shown.replace(" \\\n", " ").split()) == command
+    assert continued(command) == command  # where standard output is no terminal
+
+
+def test_signs_are_those_that_the_encoding_has():
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=name) for name in ("utf-8", "ascii")]
+    signs = [set(Ladder(stream).marks.values()) for stream in streams]
+    assert signs == [set("✓✗–"), set("+x-")]
 
 
 def test_fix_stands_out():
