@@ -4,7 +4,7 @@
     python benchmarks/own_text.py table --data DIR
 
 DIR holds books.txt (pieces of children's and adventure books, separated by ``<|endoftext|>``), tinyshakespeare.txt
-and tinystories_excerpt.txt. ``run`` trains every combination of what it is given, one after the other, and appends a
+and tinystories_excerpt.txt, and of any further KIND a file KIND.txt with the same separator. ``run`` trains every combination of what it is given, one after the other, and appends a
 line for each to benchmarks/own_text.jsonl; what is there already is left out, so that a grid can grow. ``table``
 sets the best of each text's grid beside what the rule of `mlxstories.training.suited` chooses, which is a cell like any
 other: ``run --texts ... --rule`` measures it.
@@ -46,7 +46,7 @@ def text(folder: Path, name: str) -> str:
         pieces = source.texts(most // 300, 5)
     else:
         first, last = BOOKS.get(kind, (0, None))
-        pieces = (folder / "books.txt").read_text(encoding="utf-8").split(MARK)[first:last]
+        pieces = (folder / ("books.txt" if kind in BOOKS else f"{kind}.txt")).read_text(encoding="utf-8").split(MARK)[first:last]
     kept, length = [], 0
     for piece in pieces:
         kept.append(piece.strip())

@@ -147,7 +147,11 @@ def _like(error: click.NoSuchOption) -> list[str]:
     """The option of the command that was probably meant."""
     known = [] if error.ctx is None else [name for p in error.ctx.command.params for name in p.opts]
     elsewhere = _ELSEWHERE.get(error.option_name)
-    return [elsewhere] if elsewhere in known else difflib.get_close_matches(error.option_name, known, 1, 0.7)
+    if elsewhere in known:
+        return [elsewhere]
+    near = difflib.get_close_matches(error.option_name, known, 3, 0.7)
+    swapped = [name for name in near if sorted(name) == sorted(error.option_name)]
+    return (swapped or near)[:1]
 
 
 def _show(error: click.UsageError, file=None) -> None:

@@ -21,7 +21,7 @@ class Display:
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.console.soft_wrap = not self.console.is_terminal  # a file or a pipe has no width
         self.live = self.run = self.began = None
-        self.total = 0
+        self.total, self.at_most = 0, ""
 
     def begin(self, trainer) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -41,6 +41,7 @@ class Display:
         if trainer.progress.step == 0 and trainer.group.leads:
             self._before(trainer)
         self.total = trainer.total_steps
+        self.at_most = "up to " if config.stop_after else ""
         if self.console.is_terminal and not self.console.quiet:
             columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total}"))
             self.live = Progress(*columns, TextColumn("{task.description}"), console=self.console)
@@ -106,7 +107,7 @@ class Display:
             return ""
         if step == self.total:
             return ""
-        return f"  {duration((self.total - step) * (now - since) / (step - first))} left"
+        return f"  {self.at_most}{duration((self.total - step) * (now - since) / (step - first))} left"
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal was closed, and a checkpoint is yet to be saved
@@ -151,11 +152,19 @@ class Display:
             line = f"The loss is {abs(above):.1%} {'above' if above >= 0 else 'below'} the floor"
             if result["ceiling"] is not None:
                 line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
-            out.print(line + ".")
+            out.print(line + ". Floor and ceiling are what a perfect model reaches (docs/floor.md).")
         if result["baselines"]:
             out.print(
                 "Without any model, word frequencies reach a loss of {frequencies:.4f} and pairs of tokens "
                 "{pairs:.4f}.".format(**result["baselines"])
+            )
+        start = trainer.progress.best_loss  # the lowest of all, step 0 included
+        if start is not None and result["loss"] > start:
+            out.print(
+                styled(
+                    f"warning: no update has made it better than it was before the first ({start:.4f}): take a smaller "
+                    "--lr, or look for the cause with mlxstories debug."
+                )
             )
         if result["best_step"] != result["steps"]:
             out.print(

@@ -103,6 +103,7 @@ def _chosen(say: Callable[[str], None], given: set[str], data):
     from mlxstories.data.texts import read_texts
     from mlxstories.training.suited import suited
 
+    given = given | ({"epochs"} if "steps" in given else set())  # which go before them
     if data.source == "stories" and "phase" not in given:
         return None, _record(say, given)
     if isinstance(data.source, str) or is_prepared(data):
@@ -121,12 +122,13 @@ def _record(say: Callable[[str], None], given: set[str]) -> dict[str, Any]:
     """What holds the record on the built-in stories, but for what was given."""
     from mlxstories.training.phases import RECORD
 
-    left_out = (
-        given | ({"layers"} if "size" in given else set()) | ({"epochs"} if "steps" in given else set())
-    )
+    left_out = given | ({"layers"} if "size" in given else set())
     chosen = {name: value for name, value in RECORD.items() if name not in left_out}
     told = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    say(f"What knows the built-in stories soonest (docs/speedrun.md): {told}. --phase 1 is the plain recipe.")
+    say(
+        f"The built-in stories, by the recipe that learns them soonest (docs/speedrun.md): {told}. "
+        "--phase 1 is the plain recipe, and --data FOLDER trains on texts of yours."
+    )
     return chosen
 
 

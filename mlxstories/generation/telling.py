@@ -5,9 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 
-import numpy as np
-
-from mlxstories.data.cutting import CLOSES, ENDS
 from mlxstories.data.tokenizer import UNKNOWN, Tokenizer, words
 
 _ENDS = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)")
@@ -46,10 +43,10 @@ def ended(text: str) -> str:
 
 def ended_tokens(tokenizer: Tokenizer, tokens: list[int]) -> list[int]:
     """As `ended`, of tokens."""
-    marks = tokenizer.marks[tokens]
-    closed = (marks == CLOSES) & (np.concatenate([[0], marks[:-1]]) == ENDS)
-    ends = np.flatnonzero((marks == ENDS) | closed) + 1
-    return tokens[: ends[-1]] if len(ends) and ends[-1] >= _LEAST * len(tokens) else tokens
+    length = len(ended(tokenizer.decode(tokens)))
+    while len(tokenizer.decode(tokens)) > length:
+        tokens = tokens[:-1]
+    return tokens
 
 
 def told(tokenizer: Tokenizer, prompt: str, start: list[int], further: list[int], *, finished: bool) -> str:

@@ -55,7 +55,8 @@ def advice(
     if long > _MANY:
         yield (
             f"note: {long:.0%} of the stories are longer than the context of {shape.context} tokens: they are learned "
-            f"in pieces, and told without knowing how they began; --context {2 * shape.context} holds twice as much"
+            f"in pieces, cut anew in each epoch, and what is told is no longer than one; --context {2 * shape.context} "
+            "holds twice as much"
         )
     unknown = dataset.report["validation"]["unknown_rate"]
     if unknown > _UNKNOWN:

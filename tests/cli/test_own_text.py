@@ -114,6 +114,7 @@ def test_a_model_of_another_size_is_no_way_to_go_on(place, first):
         (["trian"], "there is no command 'trian'. Did you mean 'train'?"),
         (["train", "--learning-rate", "1"], "Did you mean '--lr'?"),
         (["train", "--epoch", "1"], "Did you mean '--epochs'?"),
+        (["train", "--form", "first"], "Did you mean '--from'?"),
         (["debug", "--break", "no-casual-mask"], "Did you mean 'no-causal-mask'?"),
     ],
 )
