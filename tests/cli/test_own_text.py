@@ -43,6 +43,7 @@ def test_what_suits_is_chosen_and_said(place, first):
     assert found["training"]["batch_size"] == 1 and found["training"]["stop_after"] == 4
     assert "very little text, so size debug, bpe tokens, vocabulary 512" in first.stderr
     assert "12 files read." in first.stderr and "not read: cover.jpg." in first.stderr
+    assert "epochs" not in first.stderr  # updates were given instead
 
 
 def test_a_given_option_goes_before_what_suits(place, first):
@@ -100,6 +101,12 @@ def test_going_on_from_an_exported_model(place, first):
     result = train(place, "imported", "--from", str(place / "exported"))
     assert result.exit_code == 0, result.output
     assert config(place, "imported")["model"] == config(place, "first")["model"]
+
+
+def test_a_training_that_helped_nothing_says_so(place, first):
+    assert "no update has made it better" not in first.stdout
+    result = train(place, "wild", "--lr", "5")
+    assert result.exit_code == 0 and "no update has made it better" in result.stdout
 
 
 def test_a_model_of_another_size_is_no_way_to_go_on(place, first):
