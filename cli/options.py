@@ -14,9 +14,13 @@ RUN = RunType("dir")
 RUN_OR_FILE = RunType("file")
 
 
+SUITED = "  [default: {}, or what suits]"  # of help: `train` may choose something else
+
+
 def whole_option(*names: str, default: int, least: int = 1, most: int = MOST, help: str) -> Callable:
-    """An option that is a whole number and has a default."""
-    return click.option(*names, type=Whole(least, most), default=default, show_default=True, help=help)
+    """An option that is a whole number and has a default, which is shown unless the help says it."""
+    shown = "[default" not in help
+    return click.option(*names, type=Whole(least, most), default=default, show_default=shown, help=help)
 
 
 runs_option = click.option("--runs", type=Place(), default="runs", show_default=True, help="Folder of runs.")
@@ -119,10 +123,9 @@ _OPTIONS = (
         "--tokenizer",
         type=click.Choice(["word", "char", "bpe"]),
         default="word",
-        show_default=True,
-        help="A token is a word, a character or a piece of a word.",
+        help="A token is a word, a character or a piece of a word." + SUITED.format("word"),
     ),
-    whole_option("--vocab-size", default=8192, help="Largest vocabulary, in tokens."),
+    whole_option("--vocab-size", default=8192, help="Largest vocabulary, in tokens." + SUITED.format("8192")),
     whole_option(
         "--data-seed", default=0, least=0, most=MOST_SEED, help="Seed of the built-in stories and the split."
     ),

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mlxstories.cli import completion
+from mlxstories.cli.options import SUITED
 from mlxstories.cli.types import Whole
 
 # option: (field of Phase, type, help)
@@ -62,8 +63,7 @@ def phase_options(function: Callable) -> Callable:
         "--phase",
         type=click.Choice(["1", "2", "3"]),
         default="1",
-        show_default="1; on the built-in stories the record's, on files 3",
-        help="Training recipe.",
+        help="Training recipe." + SUITED.format("1"),
     )(wrapper)
 
 
@@ -149,6 +149,5 @@ def model_options(function: Callable) -> Callable:
         "--size",
         type=click.Choice(["debug", "small", "base", "large"]),
         default="base",
-        show_default=True,
-        help="Named model size; the options below change its parts.",
+        help="Named model size; the options below change its parts." + SUITED.format("base"),
     )(wrapper)

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from mlxstories.cli.display import Display
-from mlxstories.cli.options import RUN, data_options, runs_option, whole_option
+from mlxstories.cli.options import RUN, SUITED, data_options, runs_option, whole_option
 from mlxstories.cli.parts import parts
 from mlxstories.cli.recipe import model_options, phase_changes, phase_options
 from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
@@ -23,9 +23,9 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 @data_options
 @model_options
 @phase_options
-@whole_option("--epochs", default=4, help="Times through the training stories.")
+@whole_option("--epochs", default=4, help="Times through the training stories." + SUITED.format("4"))
 @click.option("--steps", type=Whole(), help="Updates, instead of --epochs.")
-@whole_option("--batch-size", default=4, help="Rows of a microbatch.")
+@whole_option("--batch-size", default=4, help="Rows of a microbatch." + SUITED.format("4"))
 @click.option(
     "--layout",
     type=click.Choice(["packed", "padded"]),
@@ -96,9 +96,9 @@ def command(context, patience, **options):
     """Train a model on stories.
 
     Without options: the built-in stories, whose best reachable loss and accuracy are known, by the recipe that gets
-    there in least time (a small model); --phase 1 is the plain one. With --data and files of your own, size,
-    tokens, epochs and recipe are chosen from how much text there is, and shown. Under
-    mlx.launch, all processes train one model together.
+    there in least time (a small model); --phase 1 is the plain one. With --data and files of your own, what suits is
+    chosen from how much text there is, and shown: size, tokens, epochs and recipe. Under mlx.launch, all processes
+    train one model together.
     """
     from mlxstories import distributed
 
