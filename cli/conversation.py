@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import sys
 from pathlib import Path
 
 import click
@@ -28,7 +30,9 @@ class Conversation:
         self._beginning, self._story = "", ""
 
     def run(self) -> None:
-        """Until the end of input, or quit."""
+        """Until the end of input, or quit; what is typed is UTF-8 where the locale knows no more than ASCII."""
+        encoding = codecs.lookup(sys.stdin.encoding).name
+        sys.stdin.reconfigure(encoding="utf-8" if encoding == "ascii" else encoding, errors="replace")
         click.echo(wrapped(HELP) + "\n")
         while True:
             try:

@@ -1,7 +1,12 @@
 """`mlxstories sample` on a small run with random weights."""
 
+import io
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 
 import mlx.core as mx
 import pytest
@@ -97,12 +102,31 @@ def test_at_a_terminal_beginnings_are_typed(monkeypatch, capsys, tmp_path):
         ]
     )
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     Conversation(tell, 0.8, 7).run()
     assert told == [("Once", 0.8, 7), ("Once", 0.8, 8), ("", 0.5, 9)]
     assert (tmp_path / "kept.txt").read_text() == " and so on.\n\n"
     said = capsys.readouterr().out
     assert "(seed 8, temperature 0.8)" in said and "save FILE" in said
     assert said.count("temperature 0.5 from now on") == 2
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "Zoë"), ("utf-8", "Zoë"), ("latin-1", "ZoÃ«")])
+def test_what_is_typed_is_read_in_any_encoding(encoding, shown):
+    leader, follower = pty.openpty()
+    os.write(leader, "Zoë\n".encode() + b"\xff\nquit\n")
+    code = (
+        "from mlxstories.cli.conversation import Conversation\n"
+        "told = []\n"
+        "Conversation(lambda beginning, *_: (told.append(beginning), ('', []))[1], 0.8, 1).run()\n"
+        "print(ascii(told[0]), len(told))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], stdin=follower, capture_output=True, env=environment)
+    os.close(leader)
+    os.close(follower)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding).splitlines()[-1].removeprefix("> ") == f"{shown!a} 2"
 
 
 def test_json(sample):
