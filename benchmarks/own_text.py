@@ -46,7 +46,11 @@ def text(folder: Path, name: str) -> str:
         pieces = source.texts(most // 300, 5)
     else:
         first, last = BOOKS.get(kind, (0, None))
-        pieces = (folder / ("books.txt" if kind in BOOKS else f"{kind}.txt")).read_text(encoding="utf-8").split(MARK)[first:last]
+        pieces = (
+            (folder / ("books.txt" if kind in BOOKS else f"{kind}.txt"))
+            .read_text(encoding="utf-8")
+            .split(MARK)[first:last]
+        )
     kept, length = [], 0
     for piece in pieces:
         kept.append(piece.strip())
