@@ -4,10 +4,10 @@
     python benchmarks/own_text.py table --data DIR
 
 DIR holds books.txt (pieces of children's and adventure books, separated by ``<|endoftext|>``), tinyshakespeare.txt
-and tinystories_excerpt.txt, and of any further KIND a file KIND.txt with the same separator. ``run`` trains every combination of what it is given, one after the other, and appends a
-line for each to benchmarks/own_text.jsonl; what is there already is left out, so that a grid can grow. ``table``
-sets the best of each text's grid beside what the rule of `mlxstories.training.suited` chooses, which is a cell like any
-other: ``run --texts ... --rule`` measures it.
+and tinystories_excerpt.txt, and of any further KIND a file KIND.txt with the same separator. ``run`` trains every
+combination of what it is given, one after the other, and appends a line for each to benchmarks/own_text.jsonl; what is
+there already is left out, so that a grid can grow. ``table`` sets the best of each text's grid beside what the rule of
+`mlxstories.training.suited` chooses, which is a cell like any other: ``run --texts ... --rule`` measures it.
 
 Each text is one held-out tenth and nine tenths to train on. The figure is the lowest validation loss of the run, one
 validation an epoch, times the held-out tokens, in bits for each held-out character.
