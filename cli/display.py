@@ -9,6 +9,7 @@ import click
 
 from mlxstories.cli.words import between, duration, styled, wrapped
 
+_SAME = 1e-4  # by which a loss that is measured again may differ
 _HEADINGS = {"bits_per_character": "bits/char"}
 
 
@@ -152,14 +153,14 @@ class Display:
             line = f"The loss is {abs(above):.1%} {'above' if above >= 0 else 'below'} the floor"
             if result["ceiling"] is not None:
                 line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
-            out.print(line + ". Floor and ceiling are what a perfect model reaches (docs/floor.md).")
+            out.print(line + ". The floor is what a perfect model reaches (docs/floor.md).")
         if result["baselines"]:
             out.print(
                 "Without any model, word frequencies reach a loss of {frequencies:.4f} and pairs of tokens "
                 "{pairs:.4f}.".format(**result["baselines"])
             )
         start = trainer.progress.best_loss  # the lowest of all, step 0 included
-        if start is not None and result["loss"] > start:
+        if start is not None and result["loss"] > start * (1 + _SAME):
             out.print(
                 styled(
                     f"warning: no update has made it better than it was before the first ({start:.4f}): take a smaller "
