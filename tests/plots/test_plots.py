@@ -86,6 +86,9 @@ def test_command_writes_every_figure(make_run, tmp_path, suffix, magic):
         str(tmp_path / "out" / f"{name}.{suffix}")
         for name in ("loss", "accuracy", "learning_rate", "gradient_norm")
     ]
+    if suffix == "svg":
+        again = CliRunner().invoke(main, ["plot", *options])
+        assert again.output.count(" (replaced)") == len(files)
     for file in files:
         content = file.read_bytes()
         assert content.startswith(magic)
