@@ -66,7 +66,7 @@ class Conversation:
             click.echo(f"error: {error}", err=True)
 
     def _now(self) -> str:
-        return f"temperature {self._temperature:g} from now on; higher is freer, 0 takes the likeliest word"
+        return f"temperature {self._temperature:g}: higher is freer, 0 takes the likeliest word"
 
     def _next(self) -> None:
         self._story, notes = self._tell(self._beginning, self._temperature, self._seed)

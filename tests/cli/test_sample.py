@@ -108,7 +108,7 @@ def test_at_a_terminal_beginnings_are_typed(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "kept.txt").read_text() == " and so on.\n\n"
     said = capsys.readouterr().out
     assert "(seed 8, temperature 0.8)" in said and "save FILE" in said
-    assert said.count("temperature 0.5 from now on") == 2
+    assert said.count("temperature 0.5: higher is freer") == 2
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "Zoë"), ("utf-8", "Zoë"), ("latin-1", "ZoÃ«")])
