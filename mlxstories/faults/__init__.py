@@ -12,6 +12,7 @@ from mlxstories.faults import (
     model,
     numerics,
     optimisation,
+    reported,
     rows,
     updates,
     vocabulary,
@@ -32,6 +33,7 @@ _PARTS = (
     wiring,
     updates,
     judging,
+    reported,
 )
 
 FAULTS: dict[str, Fault] = {fault.name: fault for part in _PARTS for fault in part.FAULTS}

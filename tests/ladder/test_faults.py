@@ -31,6 +31,8 @@ LATER = {
     "update-dropped": "minimal",
     "rate-0": "minimal",
     "gradients-negated": "minimal",
+    "velocity-backwards": "minimal",
+    "schedule-over-40-updates": "sweep",
     "same-half-accumulated": "minimal",
     "rate-1e-5": "sweep",
     "noam-at-3e-4": "sweep",

@@ -138,6 +138,25 @@ def _logits_behind(
     ]
 
 
+@measurement
+def evaluated_fresh(bench: Bench) -> float | None:
+    """How far what an untrained model says to ``evaluate`` is from what it says when it is asked plainly: the median
+    change of a real place's logits, in units of their spread. Averages of weights are the weights themselves there.
+    None where ``evaluate`` does not hand its batches to the model as they are."""
+    model, batches, changes = bench.model(), evaluation_batches(bench), []
+    with _heard(model) as said:
+        _evaluate(bench, model, batches, 1)
+    model.eval()
+    for batch in batches:
+        if (told := said.get(_key(batch.inputs))) is None or told.shape[:2] != batch.shape:
+            return None
+        own = np.array(bench.logits(model, batch.inputs))
+        size = min(own.shape[-1], told.shape[-1])
+        change = np.abs(told[..., :size] - own[..., :size]).max(-1) / (float(own.std()) or 1.0)
+        changes.append(change[batch.mask > 0])
+    return float(np.median(np.concatenate(changes))) if changes else None
+
+
 @contextmanager
 def _heard(model: nn.Module) -> Iterator[dict[bytes, np.ndarray]]:
     """Collects the logits that the model returns by the tokens that it is called with; none inside of mx.compile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -87,13 +88,19 @@ def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | 
 
 @measurement
 def second_tables(bench: Bench) -> list[tuple[str, str]]:
-    """Pairs of trainable matrices of a row for each id that start with the very same numbers, not all of them one."""
+    """Pairs of trainable matrices of a row for each id that start with the very same numbers, not all of them one.
+    Layers that start alike, as copies of one or from a formula, are no pairs: their names differ in a number alone."""
     found, known = [], []
     for name, array in tree_flatten(bench.model().trainable_parameters()):
         if array.ndim != 2 or len(array) < bench.subject.vocab_size or bool(array.max() == array.min()):
             continue
-        same = next((n for n, a in known if a.shape == array.shape and bool(mx.array_equal(a, array))), None)
+        others = [(n, a) for n, a in known if a.shape == array.shape and _kind(n) != _kind(name)]
+        same = next((n for n, a in others if bool(mx.array_equal(a, array))), None)
         if same is not None:
             found.append((same, name))
         known.append((name, array))
     return found
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "", name)

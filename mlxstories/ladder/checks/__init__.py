@@ -71,6 +71,7 @@ from mlxstories.ladder.checks import (
     floor,
     # trained
     trained_leaks,
+    evaluation_weights,
     evaluation_loss,
     evaluation_accuracy,
     evaluation_figures,

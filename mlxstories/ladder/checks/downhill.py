@@ -1,10 +1,11 @@
-"""Whether the training step descends."""
+"""Whether the training step, and the optimiser by itself, descend."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.onward import onward
 from mlxstories.ladder.bench.steps import watched_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -42,5 +43,44 @@ def downhill(bench: Bench, limits: Gauges) -> Verdict:
             fix="minimise the cross-entropy itself: drop the extra minus in the loss, the gradients or the rate",
             where="train_step" if bench.subject.train_step else "loss",
             cosine=cosine,
+        ),
+    )
+
+
+@check(
+    "the optimiser keeps going downhill",
+    rung="minimal",
+    causes=("loss-sign",),
+    unless=("not-finite", "no-update", "loss-sign", "gradient-mismatch"),
+    uphill=Limit(-0.05, "cosine"),
+)
+def keeps_descending(bench: Bench, limits: Gauges) -> Verdict:
+    """Gives a fresh optimiser one gradient again and again, for the same weights, and compares the direction of its
+    last updates with the gradient's descent.
+
+    The first step shows nothing of what an optimiser remembers: a momentum of the wrong sign outweighs the gradient
+    only after some ten.
+
+    Example: `w - rate * g + rate * momentum * v`, where the velocity v sums up gradients.
+
+    Fix: `w - rate * (g + momentum * v)`.
+    """
+    cosines = onward(bench)
+    if not cosines:
+        return skipped("it moves nothing, or takes no plain gradient")
+    last = float(np.median(cosines[-5:]))
+    detail = f"cosine {cosines[0]:.2f}, later {last:.2f}"
+    if not limits.uphill.below(last):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "loss-sign",
+            f"given one and the same gradient {len(cosines)} times, the optimiser comes to move against its descent: "
+            f"the cosine with it is {cosines[0]:.2f} at the first update and {last:.2f} at the last",
+            fix="look at the sign with which the optimiser's momentum enters its step: w - rate * (g + momentum * v)",
+            where="optimizer",
+            first=cosines[0],
+            last=last,
         ),
     )

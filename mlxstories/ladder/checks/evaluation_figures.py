@@ -10,10 +10,11 @@ import numpy as np
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.averages import MEAN
 from mlxstories.ladder.bench.evaluation import Reported
+from mlxstories.ladder.bench.objective import log_softmax
 from mlxstories.ladder.checks.evaluation import CLOSE, NOISE, report, unsettled
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, failed, passed, skipped, warning
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
 
 _PERPLEXITY = re.compile(r"perplexity|ppl", re.I)
 _TOP = re.compile(r"(?:top|acc|hits)\D{0,10}?(\d+)", re.I)
@@ -32,7 +33,8 @@ _TOP = re.compile(r"(?:top|acc|hits)\D{0,10}?(\d+)", re.I)
 def figures(bench: Bench, limits: Gauges) -> Verdict:
     """Recomputes what ``evaluate`` reports under the names of perplexity (exp of the loss) and of top-k accuracy.
 
-    A mean of the batches' perplexities is larger than the perplexity of all, and grows as batches get smaller.
+    A mean of perplexities, of tokens, rows or batches, is larger than the perplexity of all, as exp curves upwards. The
+    one of tokens is ruled by the few that were least expected.
 
     Example: `sum(exp(loss) for loss in losses) / len(losses)`.
 
@@ -43,9 +45,13 @@ def figures(bench: Bench, limits: Gauges) -> Verdict:
         return skipped(unsettled(bench, found, "figure"))
     for name, value, right in _recomputed(found):
         if limits.apart.above(abs(value - right) / max(abs(right), 1e-9)):
-            draft = warning(
+            of = _mean_of(found, value, limits) if _PERPLEXITY.search(name) else ""
+            # Of words, bytes or documents it is another figure, and may be right; of tokens it never is.
+            bad = of == "tokens"
+            draft = (error if bad else warning)(
                 "metric-mismatch",
-                f"the validation reports {name} {value:.4g}, recomputed it is {right:.4g}",
+                f"the validation reports {name} {value:.4g}, recomputed it is {right:.4g}"
+                + (f": what is reported is the mean of the {of}' perplexities" if of else ""),
                 fix="take exp of the mean loss, once"
                 if _PERPLEXITY.search(name)
                 else "count each real token once",
@@ -64,6 +70,21 @@ def _recomputed(found: Reported) -> Iterator[tuple[str, float, float]]:
             yield name, value, float(np.exp(loss))
         elif top := _TOP.search(name):
             yield name, value, _among(found, int(top[1]))
+
+
+def _mean_of(found: Reported, value: float, limits: Gauges) -> str:
+    """Of which parts' perplexities the value is the mean; empty where of none."""
+    nats, rows, batches = [], [], []
+    for logits, batch in zip(found.logits, found.batches, strict=True):
+        losses = -np.take_along_axis(log_softmax(logits, 1), batch.targets[..., None], -1)[..., 0]
+        real = batch.mask > 0
+        nats.append(losses[real])
+        rows += [row[kept].mean() for row, kept in zip(losses, real, strict=True) if kept.any()]
+        batches += [losses[real].mean()] if real.any() else []
+    for of, parts in (("batches", batches), ("rows", rows), ("tokens", np.concatenate(nats))):
+        if not limits.apart.above(abs(value / np.exp(parts).mean() - 1)):
+            return of
+    return ""
 
 
 def _among(found: Reported, k: int) -> float:

@@ -1,9 +1,10 @@
-"""Whether every matrix that is given a gradient has a say in the logits."""
+"""Whether every matrix that is given a gradient, and every rotation, has a say in the logits."""
 
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.effects import effects
+from mlxstories.ladder.bench.rotations import rotations
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -46,5 +47,39 @@ def has_effect(bench: Bench, limits: Gauges) -> Verdict:
             where=idle[0].name,
             matrices=[e.name for e in idle],
             share_of_gradient=idle[0].gradient,
+        ),
+    )
+
+
+@check(
+    "rotary positions have an effect",
+    rung="init",
+    causes=("without-effect",),
+    unless=("token-out-of-range", "not-finite", "not-repeatable", "batch-leak", "future-leak", "input-blind"),
+    turned=Limit(1e-4, "of the logits' spread"),
+)
+def turns(bench: Bench, limits: Gauges) -> Verdict:
+    """Leaves MLX's rotations out, in evaluation mode with noise on the weights, and looks whether any logit moves.
+
+    Queries and keys turned by the same angle give the scores they would give unturned: the model has no positions but
+    those that the causal mask betrays.
+    Example: `nn.RoPE` called on [B, T, heads, d], where it turns by the number of the head.
+    Fix: transpose to [B, heads, T, d] first: `nn.RoPE` takes the last axis but one for the positions.
+    """
+    moved = rotations(bench)
+    if moved is None:
+        return skipped("no rotation of MLX's is called, or weights are of 16 bits")
+    detail = f"{moved:.1e} of the logits' spread"
+    if not limits.turned.below(moved):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "without-effect",
+            "without its rotary positions the model gives the same logits: queries and keys are turned alike at "
+            "every place",
+            fix="call nn.RoPE on [B, heads, T, d]: it turns by the last axis but one, which must be the places",
+            where="model",
+            change=moved,
         ),
     )

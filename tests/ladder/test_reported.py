@@ -1,0 +1,182 @@
+"""Small measurements that public reports asked for: rotations, the optimiser alone, whom validation asks."""
+
+from __future__ import annotations
+
+import copy
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+
+from mlxstories.faults.reported import Backwards
+from mlxstories.ladder import Subject
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.evaluation import evaluated_fresh
+from mlxstories.ladder.bench.modules import second_tables
+from mlxstories.ladder.bench.onward import counted, onward
+from mlxstories.ladder.bench.rotations import rotations
+from mlxstories.ladder.limits import Gauges
+from mlxstories.ladder.registry import CHECKS
+
+V, T, B, D, H = 17, 12, 4, 16, 2
+
+
+class Turned(nn.Module):
+    """One layer of causal attention whose queries and keys are turned over this axis of [B, T, H, d]."""
+
+    def __init__(self, axis: int | None = 1):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(V, D), nn.Linear(D, V)
+        self.query, self.key = nn.Linear(D, D), nn.Linear(D, D)
+        self.rope, self.axis = nn.RoPE(D // H), axis
+
+    def turned(self, x):
+        if self.axis is None:
+            return x.swapaxes(1, 2)
+        return self.rope(x.swapaxes(1, 2)) if self.axis == 1 else self.rope(x).swapaxes(1, 2)
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        split = (*x.shape[:2], H, D // H)
+        q, k = (self.turned(layer(x).reshape(split)) for layer in (self.query, self.key))
+        mask = nn.MultiHeadAttention.create_additive_causal_mask(x.shape[1])
+        weights = mx.softmax(q @ k.swapaxes(-1, -2) + mask, axis=-1)
+        return self.head((weights @ x.reshape(split).swapaxes(1, 2)).swapaxes(1, 2).reshape(x.shape))
+
+
+def batches(seed):
+    table = np.random.default_rng(seed).integers(1, V, (4 * B, T + 1))
+    return ((mx.array(w[:, :-1]), mx.array(w[:, 1:])) for w in np.split(table, 4))
+
+
+def bench(**fields) -> Bench:
+    given = {"model": Turned, "vocab_size": V, "train_batches": batches, "val_batches": lambda: batches(99)}
+    return Bench(Subject(**{**given, **fields}))
+
+
+def test_rotations_by_place_have_an_effect_and_those_by_head_have_none():
+    assert rotations(bench()) > 1e-2
+    assert rotations(bench(model=lambda: Turned(axis=2))) < 1e-5
+    assert rotations(bench(model=lambda: Turned(axis=None))) is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optim.SGD(0.1, momentum=0.9, nesterov=True, dampening=0.0),
+        lambda: optim.AdamW(1e-3, weight_decay=0.1),
+        lambda: optim.Lion(1e-4),
+        lambda: optim.Adafactor(),
+        lambda: optim.Muon(1e-2),
+        lambda: optim.AdamW(optim.linear_schedule(0.0, 1e-3, 10)),
+        lambda: optim.MultiOptimizer([optim.SGD(0.1), optim.Adam(1e-3)], [lambda path, _: "head" in path]),
+    ],
+)
+def test_sound_optimizers_keep_descending_along_one_gradient(make):
+    cosines = onward(bench(optimizer=make))
+    assert cosines
+    assert min(cosines) > 0.05
+
+
+def test_a_velocity_added_to_the_weights_climbs_after_a_while():
+    cosines = onward(bench(optimizer=Backwards))
+    assert cosines[0] > 0.9
+    assert cosines[-1] < -0.9
+
+
+def stepping(raise_by: int = 0, times: int = 1):
+    def step(model, optimizer, batch):
+        def loss(m):
+            return nn.losses.cross_entropy(m(batch[0]), batch[1]).mean()
+
+        for _ in range(times):
+            value, gradients = nn.value_and_grad(model, loss)(model)
+            optimizer.state["step"] = optimizer.step + raise_by
+            optimizer.update(model, gradients)
+        return value
+
+    return step
+
+
+def test_the_count_of_steps_rises_by_one_an_update_and_by_more_where_it_is_raised():
+    given = {"optimizer": lambda: optim.SGD(optim.linear_schedule(0.1, 0.0, 100))}
+    assert counted(bench(train_step=stepping(), **given)) == 1
+    assert counted(bench(train_step=stepping(times=3), **given)) == 1
+    assert counted(bench(train_step=stepping(raise_by=3), **given)) == 4
+
+
+class Untied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(V, D), nn.Linear(D, V, bias=False)
+
+    def __call__(self, tokens):
+        return self.head(self.embed(tokens))
+
+
+def evaluate(model, given):
+    model.eval()
+    losses = [float(nn.losses.cross_entropy(model(b[0]), b[1]).mean()) for b in given]
+    return {"loss": sum(losses) / len(losses)}
+
+
+def with_another_head(model, given):
+    own, model.head.weight = model.head.weight, model.embed.weight
+    result = evaluate(model, given)
+    model.head.weight = own
+    return result
+
+
+def in_bfloat16(model, given):
+    kept = model.parameters()
+    model.set_dtype(mx.bfloat16)
+    result = evaluate(model, given)
+    model.update(kept)
+    return result
+
+
+def test_validation_with_another_head_does_not_ask_the_model_that_is_trained():
+    assert evaluated_fresh(bench(model=Untied, evaluate=with_another_head)) > 0.5
+    assert evaluated_fresh(bench(model=Untied, evaluate=evaluate)) < 1e-5
+    assert evaluated_fresh(bench(model=Untied, evaluate=in_bfloat16)) < 0.05
+
+
+class Blocks(nn.Module):
+    """Wide layers that start as copies of one, as a state space's tables do."""
+
+    def __init__(self, head_of_embedding: bool):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(V, D), nn.Linear(D, V, bias=False)
+        wide = nn.Sequential(nn.Linear(D, 2 * V), nn.GELU(), nn.Linear(2 * V, D))
+        self.blocks = [copy.deepcopy(wide) for _ in range(3)]
+        if head_of_embedding:
+            self.head.weight = self.embed.weight
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+def test_layers_that_start_as_copies_are_no_tied_weights():
+    assert second_tables(bench(model=lambda: Blocks(False))) == []
+    assert second_tables(bench(model=lambda: Blocks(True))) == [("embed.weight", "head.weight")]
+
+
+@pytest.mark.parametrize("of_tokens", [False, True])
+def test_a_mean_of_the_tokens_perplexities_is_an_error(of_tokens):
+    def figures(model, given):
+        model.eval()
+        nats = mx.concatenate([nn.losses.cross_entropy(model(b[0]), b[1]).reshape(-1) for b in given])
+        mean = nats.mean()
+        return {
+            "loss": mean.item(),
+            "perplexity": (mx.exp(nats).mean() if of_tokens else mx.exp(mean)).item(),
+        }
+
+    asked = CHECKS["other figures of validation"]
+    drafts = asked.ask(bench(model=Untied, evaluate=figures), Gauges(asked.limits)).drafts
+    assert [(draft.code, draft.severity) for draft in drafts] == [("metric-mismatch", "error")] * of_tokens
