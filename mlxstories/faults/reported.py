@@ -6,10 +6,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
-from mlxstories.faults.fault import Faults, change, shape
+from mlxstories.batch import Batch
+from mlxstories.faults.fault import Faults, change, minimising, shape
 from mlxstories.faults.leaks import ByHand, each_attention
 from mlxstories.faults.model import rebuilt
-from mlxstories.faults.optimisation import clipped_gradients, stepping
+from mlxstories.faults.optimisation import clipped_gradients, mean_nats, stepping
 from mlxstories.faults.recipe import evaluate
 from mlxstories.faults.updates import line_over
 
@@ -58,6 +59,25 @@ def step_counting_parts(model, optimizer, batch, recipe):
     return loss
 
 
+def of_channels_first(model: nn.Module, batch: Batch) -> mx.array:
+    """Reshapes logits [B, V, T], where they should be transposed."""
+    logits = model(batch.inputs)
+    return mean_nats(lambda _: logits.swapaxes(1, 2).reshape(logits.shape), batch)
+
+
+def shifted_in_one_line(model: nn.Module, batch: Batch) -> mx.array:
+    """Shifts targets that are shifted already, over the ends of rows."""
+    nats = nn.losses.cross_entropy(
+        model(batch.inputs).reshape(batch.targets.size, -1)[:-1], batch.targets.reshape(-1)[1:]
+    )
+    kept = batch.mask.reshape(-1)[1:]
+    return (nats * kept).sum() / kept.sum()
+
+
+def of_masked_cells(model: nn.Module, batch: Batch) -> mx.array:
+    return mean_nats(model, batch._replace(mask=1 - batch.mask))
+
+
 def with_perplexity_of_tokens(model, batches):
     batches = list(batches)
     model.eval()
@@ -84,6 +104,24 @@ FAULTS.add(
     "without-effect",
     "rotary positions turn by the number of the head, and cancel out",
     rebuilt(lambda model, config: each_attention(model, config, TurnedByHead)),
+)
+FAULTS.add(
+    "logits-reshaped",
+    "wrong-loss",
+    "logits with channels first are reshaped to rows, and not transposed",
+    minimising(of_channels_first),
+)
+FAULTS.add(
+    "mask-turned-round",
+    "wrong-loss",
+    "the loss is that of the cells that do not count",
+    minimising(of_masked_cells),
+)
+FAULTS.add(
+    "shifted-in-one-line",
+    "targets-mismatched",
+    "rows are put in one line and shifted a second time",
+    minimising(shifted_in_one_line),
 )
 FAULTS.add(
     "velocity-backwards",

@@ -19,6 +19,7 @@ from mlxstories.ladder.checks import (
     finite_numbers,
     first_loss,
     loss_formula,
+    pairing,
     consistency,
     places_count,
     demands,

@@ -8,13 +8,15 @@ from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
 
+_UNLESS = ("token-out-of-range", "not-finite", "not-repeatable", "future-leak", "batch-leak")
+
 
 @check(
     "the loss sees no later token",
     rung="init",
     causes=("future-leak",),
     needs=("loss",),
-    unless=("token-out-of-range", "not-finite", "not-repeatable", "future-leak", "batch-leak"),
+    unless=(*_UNLESS, "targets-mismatched", "wrong-loss"),
     quick=True,
     moved=Limit(1e-3, "of the change by the prefix"),
 )
@@ -34,7 +36,7 @@ def loss_leak(bench: Bench, limits: Gauges) -> Verdict:
     rung="minimal",
     causes=("future-leak",),
     needs=("train_step",),
-    unless=("token-out-of-range", "not-finite", "not-repeatable", "future-leak", "batch-leak", "loss-sign"),
+    unless=(*_UNLESS, "targets-mismatched", "wrong-loss", "loss-sign"),
     moved=Limit(1e-3, "of the change by the prefix"),
 )
 def step_leak(bench: Bench, limits: Gauges) -> Verdict:
