@@ -13,6 +13,7 @@ import pytest
 from mlxstories.faults.reported import Backwards
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.ends import ends
 from mlxstories.ladder.bench.evaluation import evaluated_fresh
 from mlxstories.ladder.bench.modules import second_tables
 from mlxstories.ladder.bench.onward import counted, onward
@@ -230,3 +231,57 @@ def test_a_mean_of_the_tokens_perplexities_is_an_error(of_tokens):
     asked = CHECKS["other figures of validation"]
     drafts = asked.ask(bench(model=Untied, evaluate=figures), Gauges(asked.limits)).drafts
     assert [(draft.code, draft.severity) for draft in drafts] == [("metric-mismatch", "error")] * of_tokens
+
+
+class Words:
+    """Ids are numbers; 16 ends a text."""
+
+    eos_id = 16
+
+    def encode(self, text):
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+
+def ended(longer: int, fill: int):
+    """Texts that end with 16, padded with ``fill``; the mask is so many cells too long."""
+
+    def given(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(8):
+            lengths = rng.integers(4, T - 3, (B, 1))
+            places = np.arange(T + 1)
+            table = np.where(places < lengths, rng.integers(1, 15, (B, T + 1)), fill)
+            table = np.where(places == lengths, 16, table)
+            mask = places[1:] <= lengths + longer
+            yield mx.array(table[:, :-1]), mx.array(table[:, 1:]), mx.array(mask.astype(np.float32))
+
+    return given
+
+
+@pytest.mark.parametrize(("longer", "fill", "beyond"), [(0, 0, 0), (1, 0, 1), (0, 16, 0), (1, 16, 0)])
+def test_padding_that_counts_behind_the_end_is_told(longer, fill, beyond):
+    asked = bench(train_batches=ended(longer, fill), tokenizer=Words())
+    assert ends(asked).beyond == beyond
+    checked = CHECKS["nothing is trained after the end"]
+    drafts = checked.ask(asked, Gauges(checked.limits)).drafts
+    assert [(draft.code, draft.severity) for draft in drafts] == [("padding-in-loss", "warning")] * beyond
+
+
+@pytest.mark.parametrize(("kept", "told"), [(12, []), (5, ["warning"]), (1, ["error"])])
+def test_texts_that_no_epoch_holds_are_told(kept, told):
+    rng = np.random.default_rng(7)
+    table = rng.integers(1, 16, (16, 40))
+
+    def given(seed):
+        for rows in np.split(table[:kept], range(4, kept, 4)):
+            yield mx.array(rows[:, :-1]), mx.array(rows[:, 1:])
+
+    texts = [" ".join(map(str, row)) for row in table[:12]]
+    asked = CHECKS["the texts reach a batch"]
+    drafts = asked.ask(
+        bench(train_batches=given, tokenizer=Words(), train_texts=texts), Gauges(asked.limits)
+    ).drafts
+    assert [draft.severity for draft in drafts] == told

@@ -25,6 +25,7 @@ class Ends:
         first_share: of those rows.
         fill: the commonest target of the rest of the tails.
         last_share: share of those rows whose last real target is the commonest one.
+        beyond: share of those rows whose last real target is the fill, behind the end token that the tokenizer names.
         real: ids among the real targets.
         eos: the end token that the tokenizer names, if any.
     """
@@ -35,6 +36,7 @@ class Ends:
     first_share: float
     fill: int
     last_share: float
+    beyond: float
     real: frozenset[int]
     eos: int | None
 
@@ -45,6 +47,7 @@ def ends(bench: Bench) -> Ends | None:
     first: Counter[int] = Counter()
     last: Counter[int] = Counter()
     rest: Counter[int] = Counter()
+    before: Counter[tuple[int, int]] = Counter()
     real: set[int] = set()
     every = 0
     for batch in train_epoch(bench).batches[:_BATCHES]:
@@ -54,13 +57,14 @@ def ends(bench: Bench) -> Ends | None:
             places = np.flatnonzero(mask)
             if len(places) and places[-1] + 2 < len(targets):
                 last[int(targets[places[-1]])] += 1
+                before[int(targets[places[-1] - 1]), int(targets[places[-1]])] += places[-1] > 0
                 first[int(targets[places[-1] + 1])] += 1
                 rest.update(targets[places[-1] + 2 :].tolist())
     rows = sum(first.values())
     if not rows:
         return None
     token, count = first.most_common(1)[0]
-    fill = rest.most_common(1)[0][0]
+    fill, eos = rest.most_common(1)[0][0], _eos(bench)
     return Ends(
         rows,
         rows / every,
@@ -68,8 +72,9 @@ def ends(bench: Bench) -> Ends | None:
         count / rows,
         fill,
         last.most_common(1)[0][1] / rows,
+        0.0 if eos is None or eos == fill else before[eos, fill] / rows,
         frozenset(real),
-        _eos(bench),
+        eos,
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a model is ever taught to end a text."""
+"""Whether a model is taught to end a text, and nothing after that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.ends import Ends, ends
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
 
 
 @check(
@@ -66,3 +66,48 @@ def _untold(found: Ends, limits: Gauges) -> tuple[int, str] | None:
     if found.eos is not None and found.eos not in found.real and limits.alike.below(found.last_share):
         return found.eos, f"the tokenizer's end token is id {found.eos}, rows are padded texts"
     return None
+
+
+@check(
+    "nothing is trained after the end",
+    rung="data",
+    causes=("padding-in-loss",),
+    unless=(
+        "token-out-of-range",
+        "targets-mismatched",
+        "targets-not-shifted",
+        "tokenizer-mismatch",
+        "padding-in-loss",
+    ),
+    rows=Limit(16, "rows with a masked tail"),
+    beyond=Limit(0.5, "of the rows with a masked tail"),
+)
+def ends_with_the_end(bench: Bench, limits: Gauges) -> Verdict:
+    """**What it does.** Looks whether the last target that counts is the padding, behind the tokenizer's end token.
+
+    **Why it matters.** One cell a row teaches to pad; and a mask that is not shifted with the targets leaves out a
+    token at its other end, of an answer the first.
+
+    **Example.** `steps <= lengths` for targets that begin one place later than the row.
+
+    **Fix.** Shift the mask with the targets, or let it end one cell earlier.
+    """
+    found = ends(bench)
+    if found is None or limits.rows.below(found.rows):
+        return skipped("hardly any row has a masked tail")
+    detail = f"{found.beyond:.0%} of the rows"
+    if not limits.beyond.above(found.beyond):
+        return passed(detail)
+    return passed(
+        detail,
+        warning(
+            "padding-in-loss",
+            f"in {found.beyond:.0%} of the rows the mask counts one cell of padding (id {found.fill}) behind the end "
+            f"token (id {found.eos}): it is one place late, or one too long",
+            fix="shift the mask with the targets, so that it ends with the end token; of an answer it must begin with "
+            "the first token",
+            where="train_batches",
+            padding_id=found.fill,
+            rows=found.rows,
+        ),
+    )
