@@ -15,7 +15,7 @@ from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.ends import ends
 from mlxstories.ladder.bench.evaluation import evaluated_fresh
-from mlxstories.ladder.bench.modules import second_tables
+from mlxstories.ladder.bench.modules import repeated_modules, second_tables
 from mlxstories.ladder.bench.onward import counted, onward
 from mlxstories.ladder.bench.pairing import pairing
 from mlxstories.ladder.bench.rotations import rotations
@@ -215,6 +215,21 @@ class Blocks(nn.Module):
 def test_layers_that_start_as_copies_are_no_tied_weights():
     assert second_tables(bench(model=lambda: Blocks(False))) == []
     assert second_tables(bench(model=lambda: Blocks(True))) == [("embed.weight", "head.weight")]
+
+
+def test_a_list_of_one_block_times_three_is_told_as_one_module():
+    class Repeated(Blocks):
+        def __init__(self):
+            super().__init__(False)
+            self.blocks = self.blocks[:1] * 3
+
+    checked = CHECKS["gradients alive"]
+    told = checked.ask(bench(model=Repeated), Gauges(checked.limits))
+    assert told.status == "passed"
+    assert [(d.severity, d.evidence["paths"]) for d in told.drafts] == [
+        ("warning", ["blocks.0", "blocks.1", "blocks.2"])
+    ]
+    assert repeated_modules(bench(model=lambda: Blocks(False))) == {}
 
 
 @pytest.mark.parametrize("of_tokens", [False, True])

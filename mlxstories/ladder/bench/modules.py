@@ -87,6 +87,17 @@ def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | 
 
 
 @measurement
+def repeated_modules(bench: Bench) -> dict[str, list[str]]:
+    """Modules with parameters that are one object on several paths: the first path, and all of them."""
+    paths: dict[int, list[str]] = {}
+    model = bench.model()
+    for path, module in model.named_modules():
+        if tree_flatten(module.parameters()):
+            paths.setdefault(id(module), []).append(path)
+    return {same[0]: sorted(same) for same in paths.values() if len(same) > 1}
+
+
+@measurement
 def second_tables(bench: Bench) -> list[tuple[str, str]]:
     """Pairs of trainable matrices of a row for each id that start with the very same numbers, not all of them one.
     Layers that start alike, as copies of one or from a formula, are no pairs: their names differ in a number alone."""

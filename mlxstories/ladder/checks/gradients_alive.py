@@ -13,6 +13,7 @@ from mlxstories.ladder.bench.gradients import (
     silent_units,
     woken,
 )
+from mlxstories.ladder.bench.modules import repeated_modules
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
@@ -41,13 +42,19 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
     found = followed(bench)
     if not found.shapes:
         return skipped("no trainable parameters")
-    count, names = len(found.shapes), dead(bench)
+    again = repeated_modules(bench)
+    copies = tuple(f"{path}." for paths in again.values() for path in paths)
+    # The gradient of a module on several paths arrives at the last of them.
+    names = [name for name in dead(bench) if not name.startswith(copies)]
+    count = len(found.shapes)
     detail = f"{count - len(names)} of {count} parameters"
     if names:
         asleep = woken(bench)
         if asleep and not limits.woken.below(len(asleep) / len(names)):
             return failed(detail, _cancelled(bench, found, names))
         return failed(detail, _dead(found, names, limits))
+    if again:
+        return passed(detail, _one_object(again))
     rounded = {n: share for n, share in faint(bench).items() if limits.rounding.below(share)}
     if rounded:
         return passed(detail, _rounded(rounded))
@@ -90,6 +97,18 @@ def _dead(found: Followed, names: list[str], limits: Gauges) -> Draft:
         dead=len(names),
         parameters=count,
         share_of_weights=share,
+    )
+
+
+def _one_object(again: dict[str, list[str]]) -> Draft:
+    most = max(again.values(), key=lambda paths: (len(paths), -len(paths[0])))
+    return warning(
+        "dead-parameters",
+        f"{', '.join(most[:-1])} and {most[-1]} are one and the same module: what looks like {len(most)} sets of "
+        "weights is one",
+        fix="where each was to have its own: [Block() for _ in range(n)], for [Block()] * n repeats one object",
+        where=most[0],
+        paths=most,
     )
 
 
