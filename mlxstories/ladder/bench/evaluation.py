@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.averages import MEAN, Average, averages
 from mlxstories.ladder.bench.batches import HostBatch
@@ -138,28 +139,49 @@ def _logits_behind(
     ]
 
 
+@dataclass(frozen=True)
+class Swapped:
+    """An untrained model while ``evaluate`` asks it, against the same model asked plainly.
+
+    Attributes:
+        names: trainable parameters that were others then; averages of weights replace all of them or none.
+        count: of the trainable parameters.
+        change: median change of a real place's logits, in units of their spread.
+    """
+
+    names: list[str]
+    count: int
+    change: float
+
+
 @measurement
-def evaluated_fresh(bench: Bench) -> float | None:
-    """How far what an untrained model says to ``evaluate`` is from what it says when it is asked plainly: the median
-    change of a real place's logits, in units of their spread. Averages of weights are the weights themselves there.
-    None where ``evaluate`` does not hand its batches to the model as they are."""
+def swapped(bench: Bench) -> Swapped | None:
+    """What ``evaluate`` puts in for an untrained model's weights; None where it does not hand its batches to the model
+    as they are."""
     model, batches, changes = bench.model(), evaluation_batches(bench), []
-    with _heard(model) as said:
+    own, names = dict(tree_flatten(model.trainable_parameters())), set()
+
+    def look():
+        during = dict(tree_flatten(model.parameters()))
+        names.update(n for n, a in own.items() if n not in during or not mx.array_equal(a, during[n]))
+
+    with _heard(model, look) as said:
         _evaluate(bench, model, batches, 1)
     model.eval()
     for batch in batches:
         if (told := said.get(_key(batch.inputs))) is None or told.shape[:2] != batch.shape:
             return None
-        own = np.array(bench.logits(model, batch.inputs))
-        size = min(own.shape[-1], told.shape[-1])
-        change = np.abs(told[..., :size] - own[..., :size]).max(-1) / (float(own.std()) or 1.0)
+        plain = np.array(bench.logits(model, batch.inputs))
+        size = min(plain.shape[-1], told.shape[-1])
+        change = np.abs(told[..., :size] - plain[..., :size]).max(-1) / (float(plain.std()) or 1.0)
         changes.append(change[batch.mask > 0])
-    return float(np.median(np.concatenate(changes))) if changes else None
+    return Swapped(sorted(names), len(own), float(np.median(np.concatenate(changes)))) if changes else None
 
 
 @contextmanager
-def _heard(model: nn.Module) -> Iterator[dict[bytes, np.ndarray]]:
-    """Collects the logits that the model returns by the tokens that it is called with; none inside of mx.compile."""
+def _heard(model: nn.Module, look: Callable[[], None] = lambda: None) -> Iterator[dict[bytes, np.ndarray]]:
+    """Collects the logits that the model returns by the tokens that it is called with, and has a look around at each
+    call; nothing inside of mx.compile."""
     said: dict[bytes, np.ndarray] = {}
 
     def heard(own, tokens, *args, **kwargs):
@@ -167,6 +189,7 @@ def _heard(model: nn.Module) -> Iterator[dict[bytes, np.ndarray]]:
         logits = out[0] if isinstance(out, (tuple, list)) else out
         with suppress(Exception):
             said[_key(tokens)] = np.array(logits.astype(mx.float32))
+            look()
         return out
 
     with rerouted(model, heard):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation import evaluated_fresh
+from mlxstories.ladder.bench.evaluation import swapped
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -28,28 +28,34 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
     apart=Limit(0.2, "of the logits' spread"),
 )
 def asks_the_model(bench: Bench, limits: Gauges) -> Verdict:
-    """Compares what an untrained model says to ``evaluate`` with what it says of the same rows when asked plainly.
+    """Compares what an untrained model says to ``evaluate``, and its weights meanwhile, with what it says when asked
+    plainly.
 
-    Averages of weights are the weights themselves before any training, so the two are one; where they are not,
-    validation puts other weights in, or calls the model in another way, and reports on what nobody trains.
+    Validation may put other weights in: averages, of all of them. Where it exchanges some alone, it reports on a model
+    that nobody trains.
     Example: output and embedding, trained as two matrices, tied again by the code that loads them for validation.
-    Fix: evaluate the model as it is, or an average that starts from its weights.
+    Fix: evaluate the model as it is, or an average of all of its weights.
     """
-    change = evaluated_fresh(bench)
-    if change is None:
+    found = swapped(bench)
+    if found is None:
         return skipped("its batches do not reach the model as they are")
-    detail = f"{change:.1e} of the logits' spread"
-    if not limits.apart.above(change):
+    detail = (
+        f"{len(found.names)} of {found.count} weights exchanged, {found.change:.1e} of the logits' spread"
+    )
+    some = found.names and len(found.names) < found.count
+    if not some or not limits.apart.above(found.change):
         return passed(detail)
     return failed(
         detail,
         error(
             "metric-mismatch",
-            f"an untrained model says something else to evaluate than when it is asked plainly: logits differ by "
-            f"{change:.2g} of their spread, so the figures are not those of the model that is trained",
-            fix="evaluate the model with its own weights and called as in training, or with an average that starts "
-            "from its weights",
+            f"while evaluate runs, {', '.join(found.names[:2])}{' ...' * (len(found.names) > 2)} of the model "
+            f"{'is' if len(found.names) == 1 else 'are'} exchanged for other weights, and logits differ by "
+            f"{found.change:.2g} of their spread: the figures are not those of the model that is trained",
+            fix="evaluate the model with its own weights, or with an average of all of them; weights that are to be "
+            "tied must be one in training too",
             where="evaluate",
-            change=change,
+            exchanged=found.names,
+            change=found.change,
         ),
     )
