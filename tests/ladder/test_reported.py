@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import json
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlxstories.faults.reported import Backwards
-from mlxstories.ladder import Subject
+from mlxstories.ladder import CATALOGUE, Subject
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.ends import ends
 from mlxstories.ladder.bench.evaluation import swapped
@@ -289,3 +292,17 @@ def test_padding_that_counts_behind_the_end_is_told(longer, fill, beyond):
     checked = CHECKS["nothing is trained after the end"]
     drafts = checked.ask(asked, Gauges(checked.limits)).drafts
     assert [(draft.code, draft.severity) for draft in drafts] == [("padding-in-loss", "warning")] * beyond
+
+
+def test_every_reported_case_is_expected_and_every_expected_case_is_there():
+    folder = Path(__file__).parents[2] / "benchmarks" / "reported"
+    there = {
+        f"{path.name}:{item.name}"
+        for path in folder.glob("*.py")
+        for item in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(item, ast.FunctionDef) and item.name.startswith(("f_", "ok_"))
+    }
+    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    assert there == set(expected)
+    assert {code for case in expected.values() for code in case["want"]} <= set(CATALOGUE)
+    assert all(case["source"].startswith("https://") for case in expected.values())
