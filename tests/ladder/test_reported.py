@@ -241,6 +241,18 @@ def test_a_list_of_one_block_times_three_is_told_as_one_module():
     assert repeated_modules(bench(model=lambda: Blocks(False))) == {}
 
 
+def test_a_module_by_two_names_is_tied_on_purpose():
+    class Tied(Untied):
+        def __init__(self):
+            super().__init__()
+            self.head = self.embed
+
+        def __call__(self, tokens):
+            return self.head.as_linear(self.embed(tokens))
+
+    assert repeated_modules(bench(model=Tied)) == {}
+
+
 @pytest.mark.parametrize("of_tokens", [False, True])
 def test_a_mean_of_the_tokens_perplexities_is_an_error(of_tokens):
     def figures(model, given):

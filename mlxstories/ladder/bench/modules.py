@@ -88,13 +88,14 @@ def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | 
 
 @measurement
 def repeated_modules(bench: Bench) -> dict[str, list[str]]:
-    """Modules with parameters that are one object on several paths: the first path, and all of them."""
-    paths: dict[int, list[str]] = {}
+    """Modules with parameters that are one object on several paths of a list: the first path, and all of them. On
+    paths of other names they are tied."""
+    paths: dict[tuple[int, str], list[str]] = {}
     model = bench.model()
     for path, module in model.named_modules():
         if tree_flatten(module.parameters()):
-            paths.setdefault(id(module), []).append(path)
-    return {same[0]: sorted(same) for same in paths.values() if len(same) > 1}
+            paths.setdefault((id(module), _kind(path)), []).append(path)
+    return {min(same): sorted(same) for same in paths.values() if len(same) > 1}
 
 
 @measurement

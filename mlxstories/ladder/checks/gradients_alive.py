@@ -43,9 +43,8 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
     if not found.shapes:
         return skipped("no trainable parameters")
     again = repeated_modules(bench)
-    copies = tuple(f"{path}." for paths in again.values() for path in paths)
-    # The gradient of a module on several paths arrives at the last of them.
-    names = [name for name in dead(bench) if not name.startswith(copies)]
+    same = [_one_object(again)] if again else []
+    names = _nowhere_alive(dead(bench), again)
     count = len(found.shapes)
     detail = f"{count - len(names)} of {count} parameters"
     if names:
@@ -53,15 +52,13 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
         if asleep and not limits.woken.below(len(asleep) / len(names)):
             return failed(detail, _cancelled(bench, found, names))
         return failed(detail, _dead(found, names, limits))
-    if again:
-        return passed(detail, _one_object(again))
     rounded = {n: share for n, share in faint(bench).items() if limits.rounding.below(share)}
     if rounded:
-        return passed(detail, _rounded(rounded))
+        return passed(detail, _rounded(rounded), *same)
     silent = silent_units(bench)
     if not silent or limits.silent.below(max(silent.values())):
-        return passed(detail)
-    return failed(detail, _silent(silent, limits))
+        return passed(detail, *same)
+    return failed(detail, _silent(silent, limits), *same)
 
 
 def _share(found: Followed, names: list[str]) -> float:
@@ -98,6 +95,22 @@ def _dead(found: Followed, names: list[str], limits: Gauges) -> Draft:
         parameters=count,
         share_of_weights=share,
     )
+
+
+def _nowhere_alive(names: list[str], again: dict[str, list[str]]) -> list[str]:
+    """Without those that are the same array on another path: a module's gradient arrives at one of its paths alone."""
+    dead_names = set(names)
+    groups = [(path, paths) for paths in again.values() for path in paths]
+
+    def alive_elsewhere(name: str) -> bool:
+        return any(
+            f"{other}{name.removeprefix(path)}" not in dead_names
+            for path, paths in groups
+            if name.startswith(f"{path}.")
+            for other in paths
+        )
+
+    return [name for name in names if not alive_elsewhere(name)]
 
 
 def _one_object(again: dict[str, list[str]]) -> Draft:
