@@ -24,6 +24,7 @@ UNPLANTED = {
 # The rung that names a fault, where an earlier one knows the cause by another sign.
 LATER = {
     "last-position-only": "init",
+    "shifted-in-one-line": "init",
     "widths-disagree": "init",
     "embedding-too-small": "init",
     "loss-forgets-mask": "init",
