@@ -8,7 +8,7 @@ from mlxstories.ladder.bench.memorising import memorised, memorising
 from mlxstories.ladder.checks.explaining import sweep_evidence, without_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
-from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, warning
 
 
 @check(
@@ -17,10 +17,12 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed
     causes=("weight-decay-too-large",),
     unless=ANY,
     share=Limit(1e-3, "of the weights a step"),
+    forgets=Limit(5e-3, "of the weights a step, whatever was memorised"),
     better=Limit(0.2, "of the loss, taken away without it"),
 )
 def decayed(bench: Bench, limits: Gauges) -> Verdict:
-    """Where stories were not memorised: are they once the shrinking part of each update is taken out?
+    """Where stories were not memorised: are they once the shrinking part of each update is taken out? Where they were,
+    decay by which weights are forgotten within some two hundred steps is told as a warning.
 
     Decay pulls every weight towards 0 at each step. With a coefficient far above 0.1 it pulls harder than the
     gradient does.
@@ -33,7 +35,7 @@ def decayed(bench: Bench, limits: Gauges) -> Verdict:
     detail = f"{max(share, 0):.1e} of the weights a step"
     own = memorising(bench)
     if own.learned or not limits.share.above(share):
-        return passed(detail)
+        return passed(detail, *([_forgets(share)] if limits.forgets.above(share) else []))
     trial = undecayed_run(bench)
     if not trial.points or not trial.finite:
         return passed(detail)
@@ -41,6 +43,17 @@ def decayed(bench: Bench, limits: Gauges) -> Verdict:
     if not memorised(bench, trial) and not limits.better.above((last - without) / last):
         return passed(detail)
     return failed(detail, _draft(bench, share, without, last))
+
+
+def _forgets(share: float) -> Draft:
+    return warning(
+        "weight-decay-too-large",
+        f"weight decay takes {share:.2%} of the weights at every step: what was learnt {1 / share:.0f} steps ago has "
+        "faded to a third",
+        fix="multiply the decay by the learning rate, as AdamW does, and keep it at 0.1 or less",
+        where="optimizer",
+        decay_per_step=share,
+    )
 
 
 def _draft(bench: Bench, share: float, without: float, last: float) -> Draft:
