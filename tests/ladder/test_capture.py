@@ -568,6 +568,27 @@ class Config:
         captured(MODEL + LOOP, settings=["T"])
 
 
+def test_constants_inside_functions_and_calls_are_replaced_where_no_other_is_assigned(captured):
+    text = MODEL
+    text += """
+sizes = {"length": 8}
+T = sizes["length"]
+def make(rate=2**-3, *, drop=0.5):
+    inner = 3
+    keep = inner
+    return dict(decay=9, rate=rate, inner=inner, drop=drop, kept=keep)
+made = make()
+assert made == dict(decay=1, rate=0.25, inner=4, drop=0.0, kept=4), made
+"""
+    settings = ["decay=1", "rate=0.25", "inner=4", "drop=0.0", "length=6"]
+    script = captured(text + LOOP, settings=settings)
+    assert script.batches[0][0].shape == (4, 6)
+    # A name of the module's own is what is meant; a call's keyword of that name is left alone.
+    captured(MODEL + "assert dict(B=1) == {'B': 1} and B == 5\n" + LOOP, settings=["B=5"])
+    with pytest.raises(StoriesError, match="assigns no logits"):  # computed: no constant
+        captured(MODEL + "def f():\n    logits = model(1)\n" + LOOP, settings=["logits=3"])
+
+
 def test_load_subject_runs_a_file_that_defines_none(tmp_path):
     (tmp_path / "train.py").write_text(MODEL + LOOP)
     subject = load_subject(str(tmp_path / "train.py"))
