@@ -169,6 +169,34 @@ for i in range(500):
 }
 
 
+INSIDE = {
+    "beside the logits": "return (logits, None) if y is None else (logits, self.nats(logits, y))",
+    "alone": "return logits if y is None else self.nats(logits, y)",
+}
+
+
+@pytest.mark.parametrize("returned", INSIDE)
+def test_a_model_may_take_its_loss_itself(captured, returned):
+    text = MODEL.replace("def __call__(self, ids)", "def __call__(self, ids, y=None)").replace(
+        "return self.out(self.drop(x + mx.tanh(before)))",
+        f"logits = self.out(self.drop(x + mx.tanh(before)))\n        {INSIDE[returned]}\n\n"
+        "    def nats(self, logits, y):\n"
+        "        return nn.losses.cross_entropy(logits.reshape(-1, V), y.reshape(-1)).mean()",
+    )
+    text = text.replace('nn.losses.cross_entropy(model(x), y, reduction="mean")', "out(model(x, y))")
+    text += "def out(got):\n    return got[1] if isinstance(got, tuple) else got\n"
+    script = captured(text + LOOP)
+    rng = np.random.default_rng(0)
+    for batch in script.batches:
+        rows = rng.integers(1, 12, (4, 9))
+        assert (batch[0] == rows[:, :-1]).all() and (batch[1] == rows[:, 1:]).all()
+    model, (x, y) = script.subject.model(), map(mx.array, script.batches[5][:2])
+    logits = model(x)[0] if returned == "beside the logits" else model(x)
+    ours = nn.losses.cross_entropy(logits, y, reduction="mean").item()
+    assert float(script.subject.loss(model, script.batches[5])) == pytest.approx(ours, rel=1e-5)
+    assert script.roles.first.line.line == line_of(text, "nn.losses.cross_entropy(logits.reshape")
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_batches_loss_and_step_are_the_script_s_own(captured, style):
     script = captured(MODEL + STYLES[style])
@@ -358,8 +386,8 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
 NOT_CAPTURED = {
     "raises": ("x = 1\nprint(x)\nraise KeyError('lost')\n", "train.py:3"),
     "raises while it trains": (MODEL + LOOP + "    assert i < 2, 'lost'\n", "train.py:"),
-    "exits": ("import sys\nsys.exit('no data here')\n", "no data here"),
-    "asks": ("name = input('who? ')\n", "asks for input"),
+    "exits": ("import sys\nsys.exit('no data here')\n", "train.py:2: no data here"),
+    "asks": ("name = input('who? ')\n", "asks for input at "),
     "ends": ("print('done')\n", "without taking a gradient"),
     "needs arguments": (
         "import argparse\np = argparse.ArgumentParser()\np.add_argument('text')\np.parse_args()\n",
@@ -369,7 +397,13 @@ NOT_CAPTURED = {
         MODEL
         + "import threading\nstep = nn.value_and_grad(model, loss_fn)\n"
         + "t = threading.Thread(target=lambda: step(model, rows(), rows()))\nt.start()\nt.join()\n",
-        "thread",
+        "train.py:39, which cannot be watched",
+    ),
+    "arrays alone": (
+        MODEL
+        + "w = {'a': mx.ones(3)}\nstep = mx.grad(lambda w, x: (w['a'] * x).sum())\n"
+        + "while True:\n    step(w, mx.ones(3))\n",
+        "no nn.Module holds at ",
     ),
     "no language model": (
         MODEL + "net = nn.Linear(3, 2)\nnn.value_and_grad(net, lambda x: net(x).sum())(mx.ones((4, 3)))\n",
@@ -387,10 +421,19 @@ def test_what_cannot_be_captured_is_said_in_one_line(captured, name):
     assert "train.py" in str(error.value) and reason in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_script_that_exits_while_it_trains_is_examined_on_what_it_did(captured):
+    text = MODEL + LOOP + "    if i == 9:\n        sys.exit(3)\n"
+    script = captured(text)
+    line = line_of(text, "sys.exit")
+    assert len(script.batches) == 10
+    assert [n for n in script.notes if f"exited at {os.getcwd()}/train.py:{line}: SystemExit 3" in n]
+
+
 def test_a_script_that_hangs_ends_in_time(tmp_path):
-    (tmp_path / "train.py").write_text("while True:\n    pass\n")
+    (tmp_path / "train.py").write_text("import time\ntime.sleep(30)\n")
     result = CliRunner().invoke(main, ["debug", str(tmp_path / "train.py"), "--timeout", "0.5"])
-    assert result.exit_code == 2 and "not finished after 0.5 s" in result.output
+    assert result.exit_code == 2 and "not finished after 0.5 s at" in result.output
+    assert "train.py:2; raise --timeout" in result.output
 
 
 def findings(script):
@@ -571,16 +614,20 @@ class Config:
 def test_constants_inside_functions_and_calls_are_replaced_where_no_other_is_assigned(captured):
     text = MODEL
     text += """
+from types import SimpleNamespace as Namespace
 sizes = {"length": 8}
 T = sizes["length"]
 def make(rate=2**-3, *, drop=0.5):
     inner = 3
     keep = inner
+    sizes = Namespace()
+    sizes.width = 5
+    assert sizes.width == 2
     return dict(decay=9, rate=rate, inner=inner, drop=drop, kept=keep)
 made = make()
 assert made == dict(decay=1, rate=0.25, inner=4, drop=0.0, kept=4), made
 """
-    settings = ["decay=1", "rate=0.25", "inner=4", "drop=0.0", "length=6"]
+    settings = ["decay=1", "rate=0.25", "inner=4", "drop=0.0", "length=6", "width=2"]
     script = captured(text + LOOP, settings=settings)
     assert script.batches[0][0].shape == (4, 6)
     # A name of the module's own is what is meant; a call's keyword of that name is left alone.

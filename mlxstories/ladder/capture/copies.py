@@ -128,3 +128,10 @@ def put_random_key(key: np.ndarray) -> None:
     """Have MLX draw from a state of `random_key` on."""
     high, low = (int(part) for part in key)
     mx.random.seed((high << 32) | low)
+
+
+def whole(array: Any) -> bool:
+    """Whether this may be token ids: an array of integers, [T] or [B, T]."""
+    if isinstance(array, mx.array):
+        return mx.issubdtype(array.dtype, mx.integer) and array.ndim in (1, 2)
+    return isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.ndim in (1, 2)

@@ -16,7 +16,7 @@ from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.optimizers import share
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.capture.settings import Settings
-from mlxstories.ladder.capture.watcher import THREAD, Watcher
+from mlxstories.ladder.capture.watcher import Watcher
 
 INSTEAD = "; `--write-subject my_setup.py` writes a setup to fill in instead"
 _MICROBATCHES = 64  # gradients without an update after which a step is over
@@ -83,8 +83,8 @@ class Loop(Watcher):
 
     def _why(self) -> str:
         ended, log = self.script.ended, self.log.name
-        if THREAD in self.seen.notes:
-            return THREAD
+        if self.refused:
+            return self.refused
         if ended == "ended":
             return (
                 f"ended without taking a gradient of a model; defines no subject() either (its output: {log})"

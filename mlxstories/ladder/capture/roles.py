@@ -1,117 +1,19 @@
-"""What is what in a loss, by measurement: the model's input, and the gradient of the loss at its logits."""
+"""Which arguments and captured variables of a loss hold the batch, and the same call on another batch."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.errors import StoriesError
-from mlxstories.ladder.capture.copies import (
-    host,
-    leaves,
-    put_random_key,
-    random_key,
-    refitted,
-    scalar,
-    seen_by,
-    with_leaf,
-)
+from mlxstories.ladder.capture.copies import host, leaves, refitted, seen_by, whole, with_leaf
 from mlxstories.ladder.capture.hooks import GradientCall
-from mlxstories.ladder.patches import Patches
-from mlxstories.ladder.where.places import Line, stack
-
-_COUNTED = 1e-3  # of the largest gradient at a cell: less does not count
-
-
-@dataclass
-class Reading:
-    """One batch as the loss sees it: int64 [B, T] inputs and targets, float32 [B, T] mask, and the loss."""
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    mask: np.ndarray
-    value: float
-    vocab: int
-    line: Line | None = None  # of the cross-entropy, or of the model's call where that is written by hand
-
-
-@contextmanager
-def outputs(model: nn.Module, change: Callable = lambda out: out) -> Iterator[list]:
-    """Inside, collect (token ids, logits, lines) of this module's calls, and pass its logits through ``change``."""
-    calls: list[tuple[Any, mx.array, list[Line]]] = []
-    real = type(model).__call__
-
-    def call(module, *args, **kwargs):
-        out = real(module, *args, **kwargs)
-        ids = next((a for _, a in leaves([*args, *kwargs.values()]) if _whole(a)), None)
-        logits = out[0] if isinstance(out, (tuple, list)) else out
-        if module is not model or ids is None or not isinstance(logits, mx.array):
-            return out
-        calls.append((ids, logits, stack(sys._getframe(1))))
-        logits = change(logits)
-        return type(out)([logits, *out[1:]]) if isinstance(out, (tuple, list)) else logits
-
-    cross_entropy = nn.losses.cross_entropy
-
-    def loss(*args, **kwargs):
-        if calls:
-            calls[0] = (*calls[0][:2], stack(sys._getframe(1)))
-        return cross_entropy(*args, **kwargs)
-
-    with Patches() as patches:
-        patches.replace(nn.losses, "cross_entropy", loss)
-        patches.replace(type(model), "__call__", call)
-        yield calls
-
-
-def read(call: GradientCall) -> Reading:
-    """Read the batch of one gradient.
-
-    Raises:
-        StoriesError: the model is not called on [B, T] ids, does not return [B, T, V], or the loss ignores it.
-    """
-    key = random_key()
-
-    def value(shift=None):
-        put_random_key(key)
-        add = (lambda out: out) if shift is None else (lambda out: out + shift.astype(out.dtype))
-        with outputs(call.model, add) as calls:
-            return scalar(call.function(*call.args, **call.kwargs)).astype(mx.float32), calls
-
-    try:
-        loss, calls = value()
-        if not calls:
-            raise StoriesError("its loss does not call the model on token ids")
-        ids, logits = host(calls[0][0]), calls[0][1]
-        if logits.ndim != 3 or logits.shape[:2] != ids.shape:
-            raise StoriesError(
-                f"its model returns {list(logits.shape)} for ids of shape {list(ids.shape)}, not logits [B, T, V]"
-            )
-        gradient = mx.grad(lambda shift: value(shift)[0])(mx.zeros(logits.shape))
-    finally:
-        put_random_key(key)
-    size = np.array(mx.abs(gradient).max(-1))
-    if not size.max() > 0:
-        raise StoriesError("its loss does not depend on the logits that its model returns")
-    # The gradient of a cross-entropy is p - 1 at the target and p elsewhere, whatever its sign and weight.
-    targets = np.array(mx.argmax(mx.abs(gradient), axis=-1)).astype(np.int64)
-    mask = (size > _COUNTED * size.max()).astype(np.float32)
-    return Reading(
-        ids.astype(np.int64),
-        targets,
-        mask,
-        float(loss),
-        logits.shape[-1],
-        calls[0][2][-1] if calls[0][2] else None,
-    )
+from mlxstories.ladder.capture.reading import Reading, read
 
 
 class Roles:
@@ -141,7 +43,7 @@ class Roles:
         if array.ndim not in (1, 2) or not array.size:
             return None
         m = self.first.mask
-        role = (self._cells(array) or self._rows(array)) if _whole(array) else None
+        role = (self._cells(array) or self._rows(array)) if whole(array) else None
         if role is None and array.size == m.size and set(np.unique(array)) <= {0, 1}:
             role = "mask" if self._mask(array.reshape(m.shape)) else None
         return role
@@ -290,9 +192,3 @@ def _like(old: Any, new: np.ndarray, inputs: np.ndarray) -> Any:
     if old.ndim == 1 and old.shape[0] == inputs.size and new.ndim == 2:
         new = new.reshape(-1)  # a batch that was made flat
     return mx.array(new).astype(old.dtype) if isinstance(old, mx.array) else new.astype(old.dtype)
-
-
-def _whole(array: Any) -> bool:
-    if isinstance(array, mx.array):
-        return mx.issubdtype(array.dtype, mx.integer) and array.ndim in (1, 2)
-    return isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.ndim in (1, 2)

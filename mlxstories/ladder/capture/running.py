@@ -190,10 +190,13 @@ class Script:
         except Stop:
             self.ended = "was stopped"
         except NeedsInput as error:
-            self.ended = f"asks for input ({_line(error)}): hand it over as arguments"
+            self.ended = f"asks for input{_at(error)}: hand it over as arguments"
         except SystemExit as error:
             said = error.code if isinstance(error.code, str) else self.world.last_line() if error.code else ""
-            self.ended = f"exited (SystemExit {error.code})" if not said else f"exited: {said}"
+            self.ended = f"exited{_at(error)}: {said or f'SystemExit {error.code}'}"
+        except TimeLimitError as error:
+            self.error = TimeLimitError(f"{error}{_at(error)}")
+            self.ended = str(self.error)
         except BaseException as error:
             self.error = error
             self.ended = f"raised {describe_error(error)}"
@@ -208,10 +211,11 @@ class Script:
         exec(self._compile(source, str(Path(self.target).resolve())), main.__dict__)
 
 
-def _line(error: BaseException) -> str:
+def _at(error: BaseException) -> str:
+    """The innermost of the user's lines that an exception came through."""
     trace, own = error.__traceback__, ""
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        own = f"{name}:{trace.tb_lineno}" if own_file(name) else own
+        own = f" at {name}:{trace.tb_lineno}" if own_file(name) else own
         trace = trace.tb_next
     return own

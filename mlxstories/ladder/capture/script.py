@@ -19,7 +19,8 @@ from mlxstories.errors import StoriesError
 from mlxstories.findings import fold
 from mlxstories.ladder.capture.copies import clone, host, put_random_key, random_key, scalar
 from mlxstories.ladder.capture.loop import Loop
-from mlxstories.ladder.capture.roles import Roles, read
+from mlxstories.ladder.capture.reading import read
+from mlxstories.ladder.capture.roles import Roles
 from mlxstories.ladder.capture.seen import DROPOUT, findings
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.where import located
@@ -140,6 +141,8 @@ class CapturedScript:
             loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
             loop.advance(own)
         loop.skipping = False
+        if loop.waiting is None and loop.script.ended.startswith("exited"):
+            loop.on_note(f"its loop ended after {len(self.losses)} gradients: it {loop.script.ended}")
         rates = self.rates
         if rates and not loop.first_optimizer._schedulers:
             loop.lead = rates.index(max(rates)) * max(update.gradients for update in loop.seen.updates)

@@ -15,8 +15,8 @@ from mlxstories.ladder.where.places import own_file
 class Settings:
     """Values for names that a script assigns at module level or in a class, or as an option's default.
 
-    Where a file does none of these, for the constants of this name inside its functions, in calls, as defaults of
-    parameters and in dictionaries.
+    Where a file does none of these, for the constants of this name inside its functions, in calls, as attributes,
+    as defaults of parameters and in dictionaries.
 
     Raises:
         StoriesError: a setting is not NAME=VALUE.
@@ -96,15 +96,13 @@ class Settings:
 
     def _assignment(self, node: ast.stmt, wanted: Collection[str], literal: bool = False) -> None:
         if isinstance(node, ast.AnnAssign) and node.value is not None:
-            node.value = self._value(getattr(node.target, "id", ""), node.value, wanted, literal)
+            node.value = self._value(_name(node.target, literal), node.value, wanted, literal)
         elif isinstance(node, ast.Assign):
             for target in node.targets:
-                node.value = self._value(getattr(target, "id", ""), node.value, wanted, literal)
+                node.value = self._value(_name(target, literal), node.value, wanted, literal)
                 if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                     pairs = zip(target.elts, node.value.elts, strict=False)
-                    node.value.elts = [
-                        self._value(getattr(t, "id", ""), v, wanted, literal) for t, v in pairs
-                    ]
+                    node.value.elts = [self._value(_name(t, literal), v, wanted, literal) for t, v in pairs]
 
     def _defaults(self, node: ast.arguments, wanted: Collection[str]) -> None:
         """What a function's parameters are where nothing is given."""
@@ -126,6 +124,11 @@ class Settings:
         self.used.add(name)
         new = ast.parse(repr(self.values[name]), mode="eval").body
         return ast.fix_missing_locations(ast.copy_location(new, old))
+
+
+def _name(target: ast.expr, attributes: bool) -> str:
+    """What an assignment's target is called; of ``config.width`` it is ``width``, with ``attributes``."""
+    return getattr(target, "id", "") or (getattr(target, "attr", "") if attributes else "")
 
 
 def _constant(node: ast.expr) -> bool:

@@ -19,10 +19,10 @@ from mlxstories.ladder.capture.hooks import GradientCall, Listed
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
 from mlxstories.ladder.capture.record import Compiled, Forward, Seen, Update
-from mlxstories.ladder.capture.running import Script
+from mlxstories.ladder.capture.running import Script, Stop
 from mlxstories.ladder.where.places import Line, stack
 
-THREAD = "trains in a thread of its own, which cannot be watched"
+_ARRAYS = 8  # gradients of arrays alone after which no model is waited for
 
 
 class Watcher:
@@ -36,15 +36,18 @@ class Watcher:
         skipping: updates are passed over, so that the loop runs at the speed of its data.
         handed: the optimiser of the ladder's that stands for the script's own while it steps.
         updated: updates so far.
+        refused: why the script was ended before its model was met.
     """
 
     script: Script | None = None
     snapshot: nn.Module | None = None
     first_optimizer: Optimizer | None = None
     made: Line | None = None
+    refused: str | None = None
 
     def __init__(self):
         self.seen = Seen()
+        self._arrays = 0
         self._making: dict[int, list[Line]] = {}
         self.makings: dict[int, Making] = {}
         self.reset()
@@ -63,16 +66,16 @@ class Watcher:
 
     def on_gradient(self, call: GradientCall) -> Any:
         if not self.script.running:
-            self.on_note(THREAD)
+            self.refused = f"trains in a thread of its own{_here()}, which cannot be watched"
             raise SystemExit  # ends that thread
         if call.model is None:
-            self.on_note("a gradient without a module was passed over")
-            return self._unwatched(call)
+            return self._of_arrays(call)
         if self.model is None:
             self._met(call)
         if call.model is not self.model:
             self.on_note(
-                f"a second model is trained, a {type(call.model).__name__}: only the first is examined"
+                f"a second model is trained{_here()}, a {type(call.model).__name__}: only the first, "
+                f"a {type(self.model).__name__}, is examined"
             )
             return self._unwatched(call)
         if not self.seen.gradient:
@@ -81,6 +84,15 @@ class Watcher:
                 sys._getframe(), [array for _, array in leaves([call.args, call.kwargs])]
             )
         return self.script.ask(call)(call)
+
+    def _of_arrays(self, call: GradientCall) -> Any:
+        """A gradient in which no module is at hand: passed over, unless the whole training is so."""
+        self._arrays += 1
+        if self.model is None and self._arrays >= _ARRAYS:
+            self.refused = f"takes gradients of arrays that no nn.Module holds{_here()}"
+            raise Stop
+        self.on_note(f"a gradient without a module was passed over{_here()}")
+        return self._unwatched(call)
 
     def _met(self, call: GradientCall) -> None:
         self.model = call.model
@@ -199,3 +211,9 @@ class Watcher:
     def on_note(self, text: str) -> None:
         if text not in self.seen.notes:
             self.seen.notes.append(text)
+
+
+def _here() -> str:
+    """The innermost of the user's lines that are at work."""
+    line = next(iter(stack(sys._getframe(1))[-1:]), None)
+    return f" at {line.file}:{line.line}" if line else ""

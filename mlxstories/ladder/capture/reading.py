@@ -1,0 +1,132 @@
+"""What is what in a loss, by measurement: the model's input, and the gradient of the loss at its logits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxstories.errors import StoriesError
+from mlxstories.ladder.capture.copies import host, leaves, put_random_key, random_key, scalar, whole
+from mlxstories.ladder.capture.hooks import GradientCall
+from mlxstories.ladder.patches import Patches
+from mlxstories.ladder.where.places import Line, stack
+
+_COUNTED = 1e-3  # of the largest gradient at a cell: less does not count
+
+
+@dataclass
+class Reading:
+    """One batch as the loss sees it: int64 [B, T] inputs and targets, float32 [B, T] mask, and the loss."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray
+    value: float
+    vocab: int
+    line: Line | None = None  # of the cross-entropy, or of the model's call where that is written by hand
+
+
+@contextmanager
+def outputs(model: nn.Module, change: Callable = lambda out: out, *, inside: bool = False) -> Iterator[list]:
+    """Inside, collect (token ids, output, lines) of this module's calls, and pass its logits through ``change``: where
+    it returns them, or with ``inside`` where the cross-entropy takes them, for models that return their loss."""
+    calls: list[tuple[Any, mx.array, list[Line]]] = []
+    real, at = type(model).__call__, []
+
+    def call(module, *args, **kwargs):
+        out = real(module, *args, **kwargs)
+        ids = next((a for _, a in leaves([*args, *kwargs.values()]) if whole(a)), None)
+        logits = out[0] if isinstance(out, (tuple, list)) else out
+        if module is not model or ids is None or not isinstance(logits, mx.array):
+            return out
+        calls.append((ids, logits, at or stack(sys._getframe(1))))
+        if inside:
+            return out
+        logits = change(logits)
+        return type(out)([logits, *out[1:]]) if isinstance(out, (tuple, list)) else logits
+
+    cross_entropy = nn.losses.cross_entropy
+
+    def loss(logits, *args, **kwargs):
+        at[:] = stack(sys._getframe(1))
+        if calls:
+            calls[0] = (*calls[0][:2], list(at))
+        return cross_entropy(change(logits) if inside else logits, *args, **kwargs)
+
+    with Patches() as patches:
+        patches.replace(nn.losses, "cross_entropy", loss)
+        patches.replace(type(model), "__call__", call)
+        yield calls
+
+
+def read(call: GradientCall) -> Reading:
+    """Read the batch of one gradient.
+
+    Raises:
+        StoriesError: the model is not called on [B, T] ids, does not return [B, T, V], or the loss ignores it.
+    """
+    key = random_key()
+
+    def value(shift=None, inside=False):
+        put_random_key(key)
+        with outputs(call.model, lambda out: _shifted(out, shift), inside=inside) as calls:
+            return scalar(call.function(*call.args, **call.kwargs)).astype(mx.float32), calls
+
+    def pushed(shape, inside):
+        gradient = mx.grad(lambda shift: value(shift, inside)[0])(mx.zeros(shape))
+        return gradient, np.array(mx.abs(gradient).max(-1))
+
+    try:
+        loss, calls = value()
+        if not calls:
+            raise StoriesError("its loss does not call the model on token ids")
+        ids, logits = host(calls[0][0]), calls[0][1]
+        inside = logits.ndim == 0  # the model returns its loss
+        if inside:
+            logits = _logits_alone(call.model, calls[0][0])
+        if logits.ndim != 3 or logits.shape[:2] != ids.shape:
+            raise StoriesError(
+                f"its model returns {list(logits.shape)} for ids of shape {list(ids.shape)}, not logits [B, T, V]"
+            )
+        gradient, size = pushed(logits.shape, inside)
+        if not size.max() > 0:  # the model returns its loss beside the logits
+            gradient, size = pushed(logits.shape, True)
+    finally:
+        put_random_key(key)
+    if not size.max() > 0:
+        raise StoriesError("its loss does not depend on the logits that its model returns")
+    # The gradient of a cross-entropy is p - 1 at the target and p elsewhere, whatever its sign and weight.
+    targets = np.array(mx.argmax(mx.abs(gradient), axis=-1)).astype(np.int64)
+    mask = (size > _COUNTED * size.max()).astype(np.float32)
+    return Reading(
+        ids.astype(np.int64),
+        targets,
+        mask,
+        float(loss),
+        logits.shape[-1],
+        calls[0][2][-1] if calls[0][2] else None,
+    )
+
+
+def _shifted(logits: mx.array, shift: mx.array | None) -> mx.array:
+    if shift is None or logits.size != shift.size:
+        return logits
+    return logits + shift.reshape(logits.shape).astype(logits.dtype)
+
+
+def _logits_alone(model: nn.Module, ids: Any) -> mx.array:
+    """What a model that returns its loss says of ids alone, as the ladder and decoding call it."""
+    try:
+        out = model(ids)
+    except Exception as error:
+        raise StoriesError(
+            "its model returns its loss, and needs targets: call it on ids alone for logits"
+        ) from error
+    return out[0] if isinstance(out, (tuple, list)) else out
