@@ -172,6 +172,7 @@ for i in range(500):
 INSIDE = {
     "beside the logits": "return (logits, None) if y is None else (logits, self.nats(logits, y))",
     "alone": "return logits if y is None else self.nats(logits, y)",
+    "beside logits in a row": "return (logits, 0) if y is None else (logits.reshape(-1, V), self.nats(logits, y))",
 }
 
 
@@ -191,7 +192,7 @@ def test_a_model_may_take_its_loss_itself(captured, returned):
         rows = rng.integers(1, 12, (4, 9))
         assert (batch[0] == rows[:, :-1]).all() and (batch[1] == rows[:, 1:]).all()
     model, (x, y) = script.subject.model(), map(mx.array, script.batches[5][:2])
-    logits = model(x)[0] if returned == "beside the logits" else model(x)
+    logits = model(x) if returned == "alone" else model(x)[0]
     ours = nn.losses.cross_entropy(logits, y, reduction="mean").item()
     assert float(script.subject.loss(model, script.batches[5])) == pytest.approx(ours, rel=1e-5)
     assert script.roles.first.line.line == line_of(text, "nn.losses.cross_entropy(logits.reshape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -135,3 +136,17 @@ def whole(array: Any) -> bool:
     if isinstance(array, mx.array):
         return mx.issubdtype(array.dtype, mx.integer) and array.ndim in (1, 2)
     return isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.ndim in (1, 2)
+
+
+@contextmanager
+def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
+    """Inside, the script's own module carries the parameters and the mode of ``model``."""
+    parameters, modes = own.parameters(), [(m, m._training) for m in own.modules()]
+    own.update(model.parameters())
+    own.train(model.training)
+    try:
+        yield
+    finally:
+        own.update(parameters)
+        for module, mode in modes:
+            module._training = mode

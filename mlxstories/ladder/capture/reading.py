@@ -88,7 +88,7 @@ def read(call: GradientCall) -> Reading:
         if not calls:
             raise StoriesError("its loss does not call the model on token ids")
         ids, logits = host(calls[0][0]), calls[0][1]
-        inside = logits.ndim == 0  # the model returns its loss
+        inside = logits.ndim != 3  # the model takes its loss itself, and returns that, or logits in a row
         if inside:
             logits = _logits_alone(call.model, calls[0][0])
         if logits.ndim != 3 or logits.shape[:2] != ids.shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlxstories.ladder.capture.sites import Site
 from mlxstories.ladder.where.places import Line
 
 
@@ -50,4 +51,7 @@ class Seen:
     gradient: list[Line] = field(default_factory=list)
     drawn: Line | None = None  # the line that hands over the batch
     compiled: Compiled | None = None
+    sites: dict[tuple[Line, ...], Site] = field(
+        default_factory=dict
+    )  # where the model is called outside of gradients
     notes: list[str] = field(default_factory=list)

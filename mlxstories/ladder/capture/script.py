@@ -17,7 +17,8 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import fold
-from mlxstories.ladder.capture.copies import clone, host, put_random_key, random_key, scalar
+from mlxstories.ladder.capture.again import decoding_of, validation_of
+from mlxstories.ladder.capture.copies import bound, clone, host, put_random_key, random_key, scalar
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.roles import Roles
@@ -67,10 +68,11 @@ class CapturedScript:
         try:
             if values.unused:
                 raise StoriesError(f"assigns no {values.unused[0]}, so --set cannot replace it")
-            with self._inside():
+            with self.inside():
                 self.roles = Roles(self.loop.waiting, read(self.loop.waiting))
                 self._check_loss()
             self.batches = self._record(steps, batches)
+            self.validation, self.decoding = validation_of(self), decoding_of(self)
             self.subject = self._subject()
         except StoriesError as error:
             self.close()
@@ -112,7 +114,7 @@ class CapturedScript:
         self.close()
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def inside(self) -> Iterator[None]:
         """The script's world, for code of its own that we call; nothing of it is recorded."""
         with self.loop.script.world:
             yield
@@ -134,7 +136,7 @@ class CapturedScript:
 
         while loop.waiting is not None and time.monotonic() - start < _SECONDS:
             if len(batches) < most:
-                with self._inside():
+                with self.inside():
                     batches.append(self.roles.take(loop.waiting))
             elif not self._warming():
                 break
@@ -189,13 +191,15 @@ class CapturedScript:
             loss=self._loss,
             optimizer=self._optimizer if self.loop.first_optimizer is not None else None,
             train_step=self._step,
+            evaluate=self.validation,
+            generate=self.decoding,
             name=Path(self.target).name,
         )
 
     def _loss(self, model: nn.Module, batch: Any) -> mx.array:
         if self.loop.waiting is None:
             self.loop.begin_again()
-        with self._inside(), bound(self.loop.model, model):
+        with self.inside(), bound(self.loop.model, model):
             return scalar(self._called(*_whole_batch(batch)))
 
     def _optimizer(self) -> Optimizer:
@@ -208,20 +212,6 @@ class CapturedScript:
     def _step(self, model: nn.Module, optimizer: Optimizer, batch: Any) -> mx.array:
         parts = _whole_batch(batch)
         return self.loop.step(model, optimizer, lambda call: self.roles.give(call, *parts))
-
-
-@contextmanager
-def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
-    """Inside, the script's own module carries the parameters and the mode of ``model``."""
-    parameters, modes = own.parameters(), [(m, m._training) for m in own.modules()]
-    own.update(model.parameters())
-    own.train(model.training)
-    try:
-        yield
-    finally:
-        own.update(parameters)
-        for module, mode in modes:
-            module._training = mode
 
 
 def one_epoch(batches: list[tuple[np.ndarray, ...]]) -> list[tuple[np.ndarray, ...]]:

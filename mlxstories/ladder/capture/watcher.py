@@ -13,15 +13,18 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.optimizers import parts, read_rate
-from mlxstories.ladder.capture.copies import clone, leaves
+from mlxstories.ladder.capture.copies import clone, leaves, whole
 from mlxstories.ladder.capture.expressions import Making, making
 from mlxstories.ladder.capture.hooks import GradientCall, Listed
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
 from mlxstories.ladder.capture.record import Compiled, Forward, Seen, Update
 from mlxstories.ladder.capture.running import Script, Stop
-from mlxstories.ladder.where.places import Line, stack
+from mlxstories.ladder.capture.sites import Site, at_work
+from mlxstories.ladder.where.places import Line, own_file, stack
 
+_FORWARDS = 600  # outside of gradients that are kept
+_SITES = 16  # of calls outside of gradients that are kept
 _ARRAYS = 8  # gradients of arrays alone after which no model is waited for
 
 
@@ -56,6 +59,7 @@ class Watcher:
         """Forget the objects of a run of the script that is over."""
         self.model = self.optimizer = self.own = self.handed = None
         self.skipping = self._busy = False
+        self._watched: set[type] = set()
         self._since = self.updated = 0
 
     @property
@@ -113,28 +117,38 @@ class Watcher:
             self._busy = False
 
     def _watch(self, cls: type) -> None:
+        """Have the calls of a class's own objects be seen."""
+        if cls in self._watched:
+            return
+        self._watched.add(cls)
         real = cls.__call__
 
         def call(module, *args, **kwargs):
             out = real(module, *args, **kwargs)
             if (
-                self.listening
-                and module is self.model
+                type(module) is cls
+                and self.model in (None, module)
+                and self.listening
                 and self.handed is None
-                and len(self.seen.forwards) < 600
             ):
-                self._forward(args, out)
+                self._forward(module, args, out)
             return out
 
         self.script.world.patches.replace(cls, "__call__", call)
 
-    def _forward(self, args: tuple, out: Any) -> None:
+    def _forward(self, module: nn.Module, args: tuple, out: Any) -> None:
         logits = out[0] if isinstance(out, (tuple, list)) else out
-        if not args or not isinstance(args[0], mx.array) or getattr(logits, "ndim", 0) != 3:
+        if not args or not isinstance(args[0], mx.array):
+            return
+        lines = stack(sys._getframe(1))
+        if len(self.seen.sites) < _SITES and tuple(lines) not in self.seen.sites and whole(args[0]):
+            site = Site(module, at_work(sys._getframe(2)), args[0], module.training)
+            self.seen.sites[tuple(lines)] = site
+        if self.model is None or getattr(logits, "ndim", 0) != 3 or len(self.seen.forwards) >= _FORWARDS:
             return
         best = mx.argmax(logits, axis=-1) if len(args[0]) == 1 else None
         mx.eval(best)
-        self.seen.forwards.append(Forward(args[0], best, self.model.training, stack(sys._getframe(1))))
+        self.seen.forwards.append(Forward(args[0], best, module.training, lines))
 
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any:
         if self.model is None:
@@ -194,6 +208,8 @@ class Watcher:
             self.makings[id(value)] = making(value, frame)
         if isinstance(value, Optimizer):
             self._making.setdefault(id(value), stack(frame))
+        elif self.model is None and _of_user(type(value)):
+            self._watch(type(value))  # what is validated before it is trained
 
     def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any:
         before = self.updated
@@ -211,6 +227,10 @@ class Watcher:
     def on_note(self, text: str) -> None:
         if text not in self.seen.notes:
             self.seen.notes.append(text)
+
+
+def _of_user(cls: type) -> bool:
+    return own_file(getattr(sys.modules.get(cls.__module__), "__file__", None) or "<")
 
 
 def _here() -> str:

@@ -41,7 +41,10 @@ def _located(finding: Finding, script: CapturedScript) -> Finding:
     loop, code, found = script.loop, finding.code, None
     if isinstance(finding.where, Place):
         return finding
-    if code in _DATA:
+    replayed = {"evaluate": script.validation, "generate": script.decoding}.get(finding.where)
+    if replayed is not None:
+        found = place(replayed.called.line)
+    elif code in _DATA:
         found = place(loop.seen.drawn)
     elif code in _LOSS:
         found = place(script.roles.first.line)
@@ -51,6 +54,6 @@ def _located(finding: Finding, script: CapturedScript) -> Finding:
         found = place(loop.seen.updates[0].line)
     if found is None:
         return finding
-    if finding.where:
+    if finding.where and replayed is None:
         found["module"] = str(finding.where)
     return replace(finding, where=found)

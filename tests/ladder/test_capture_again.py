@@ -1,0 +1,137 @@
+"""The script's own validation and decoding, called again by the ladder."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_map
+
+from mlxstories.ladder import diagnose
+from tests.ladder.test_capture import LOOP, MODEL, captured, line_of  # noqa: F401
+
+VALIDATION = """
+held = [rows() for _ in range(5)]
+
+
+def estimate_loss():
+    model.eval()
+    total = 0.0
+    for data in held:
+        total += loss_fn(model, data[:, :-1], data[:, 1:]).item()
+    model.train()
+    return {"train": 0.0, "val": total / len(held)}
+
+
+print(estimate_loss())
+"""
+DECODING = """
+def sample(ids, count):
+    model.eval()
+    for _ in range(count):
+        logits = model(ids)[:, -1]
+        ids = mx.concatenate([ids, mx.random.categorical(logits)[:, None]], axis=1)
+    model.train()
+    return ids
+
+
+print(sample(mx.array([[1, 2]]), 6))
+"""
+
+
+def noisy(script):
+    mx.random.seed(3)
+    model = script.subject.model()
+    model.update(tree_map(lambda p: p + 0.3 * mx.random.normal(p.shape), model.parameters()))
+    return model
+
+
+def batches(count):
+    rng = np.random.default_rng(5)
+    return [tuple(rng.integers(0, 12, (2, 3, 6))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])  # fewer than, and not a divisor of, the five of its own loop
+def test_validation_is_the_script_s_on_the_ladder_s_model_and_batches(captured, count):  # noqa: F811
+    script = captured(MODEL.replace("Model()\n", "Model(0.5)\n") + VALIDATION + LOOP)
+    model, ours = noisy(script), []
+    told = script.subject.evaluate(model, batches(count))
+    assert model.training and script.loop.model.training
+    model.eval()
+    for x, y in batches(count):
+        logits = np.array(model(mx.array(x)))
+        logits = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        ours.append(-np.take_along_axis(logits, y[..., None], -1).mean())
+    assert told == {"loss": pytest.approx(np.mean(ours), rel=1e-5)}
+
+
+def test_a_validation_that_sums_instead_of_averaging_is_found_with_its_line(captured):  # noqa: F811
+    text = MODEL + VALIDATION.replace("total / len(held)", "total") + LOOP
+    script = captured(text)
+    found = script.explained(diagnose(script.subject, rungs=["trained"])).findings
+    mismatch = next(f for f in found if f.code == "metric-mismatch")
+    assert mismatch.where["line"] == line_of(text, "total += ")
+
+
+UNCALLABLE = {
+    "another figure": VALIDATION.replace("estimate_loss", "evaluate").replace(
+        "total / len(held)", "np.exp(total / len(held))"
+    ),
+    "one batch": VALIDATION.replace("range(5)", "range(1)"),
+    "nothing told": VALIDATION.replace("return {", "_ = {"),
+}
+
+
+@pytest.mark.parametrize("name", UNCALLABLE)
+def test_what_is_no_validation_loss_is_not_handed_over(captured, name):  # noqa: F811
+    assert captured(MODEL + UNCALLABLE[name] + LOOP).subject.evaluate is None
+
+
+@pytest.mark.parametrize("form", ["array", "list"])
+def test_decoding_is_the_script_s_and_draws_the_likeliest(captured, form):  # noqa: F811
+    text = DECODING
+    if form == "list":
+        text = text.replace("model(ids)[:, -1]", "model(mx.array([ids]))[:, -1]").replace(
+            "mx.concatenate([ids, mx.random.categorical(logits)[:, None]], axis=1)",
+            "ids + [mx.random.categorical(logits).item()]",
+        )
+        text = text.replace("mx.array([[1, 2]])", "[1, 2]")
+    script = captured(MODEL.replace("Model()\n", "Model(0.5)\n") + text + LOOP)
+    model, ids = noisy(script), [3, 1, 4]
+    told = script.subject.generate(
+        model, ids, 9
+    )  # more than the script itself asked for is no more to be had
+    model.eval()
+    for token in told:
+        assert token == int(mx.argmax(model(mx.array([ids]))[0, -1]))
+        ids = [*ids, token]
+    assert len(told) == 5
+
+
+def test_a_decoding_with_penalties_is_not_handed_over(captured):  # noqa: F811
+    text = DECODING.replace("model(ids)[:, -1]", "model(ids)[:, -1]\n        logits[:, ids[0]] -= 5.0")
+    assert captured(MODEL + text + LOOP).subject.generate is None
+
+
+def test_decoding_from_the_last_but_one_position_is_found(captured):  # noqa: F811
+    text = (
+        MODEL + DECODING.replace("[:, -1]\n        ids", "[:, -2]\n        ids").replace("6))", "30))") + LOOP
+    )
+    script = captured(text)
+    assert script.subject.generate is not None
+    found = script.explained(diagnose(script.subject, rungs=["trained"])).findings
+    assert "generation-mismatch" in [f.code for f in found]
+
+
+def test_nothing_of_the_script_changes_when_it_is_called_again(captured):  # noqa: F811
+    script = captured(MODEL + VALIDATION + DECODING + LOOP)
+    own = script.loop.model
+    before, kind = nn.Module.parameters(own), type(own)
+    key, state = np.array(mx.random.state[0]), np.random.get_state()[1].copy()
+    script.subject.evaluate(noisy(script), batches(2)), script.subject.generate(noisy(script), [1, 2], 3)
+    mx.random.seed(3)
+    assert type(own) is kind
+    after = dict(nn.utils.tree_flatten(own.parameters()))
+    assert all((after[n] == a).all().item() for n, a in nn.utils.tree_flatten(before))
+    assert (np.random.get_state()[1] == state).all() and key.shape == (2,)
