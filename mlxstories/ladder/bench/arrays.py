@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_unflatten
 
 
 class Answers(nn.Module):
@@ -34,9 +33,26 @@ def masked_mean(model: nn.Module, batch) -> mx.array:
 
 
 def put(model: nn.Module, arrays: dict[str, mx.array]) -> None:
-    """Replace parameters by path."""
-    model.update(tree_unflatten(list(arrays.items())))
+    """Replace parameters by path.
+
+    Raises:
+        ValueError: the model has no parameter at one of them.
+    """
+    left = dict(arrays)
+    model.update(_filled(model.parameters(), left, ()))
+    if left:
+        raise ValueError(f"the model has no parameter named {next(iter(left))}")
     mx.eval(model.parameters())
+
+
+def _filled(tree, arrays: dict[str, mx.array], path: tuple[str, ...]):
+    """The tree with arrays taken out by path. In its own form, for `tree_unflatten` makes a list of a dictionary whose
+    keys are digits."""
+    if isinstance(tree, dict):
+        return {key: _filled(item, arrays, (*path, key)) for key, item in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_filled(item, arrays, (*path, str(i))) for i, item in enumerate(tree)]
+    return arrays.pop(".".join(path), tree)
 
 
 def between(before: mx.array, after: mx.array, factor: float) -> mx.array:
