@@ -29,5 +29,5 @@ def test_arrays_are_put_where_their_path_says():
 
 
 def test_a_path_that_the_model_does_not_have_is_an_error():
-    with pytest.raises(ValueError, match="tables.2.weight"):
+    with pytest.raises(ValueError, match=r"tables\.2\.weight"):
         put(Model(), {"tables.2.weight": mx.ones((2, 2))})

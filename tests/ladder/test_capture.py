@@ -612,7 +612,7 @@ class Config:
         captured(MODEL + LOOP, settings=["T"])
 
 
-def test_constants_inside_functions_and_calls_are_replaced_where_no_other_is_assigned(captured):
+def test_constants_inside_functions_and_calls_are_replaced(captured):
     text = MODEL
     text += """
 from types import SimpleNamespace as Namespace
@@ -631,8 +631,9 @@ assert made == dict(decay=1, rate=0.25, inner=4, drop=0.0, kept=4), made
     settings = ["decay=1", "rate=0.25", "inner=4", "drop=0.0", "length=6", "width=2"]
     script = captured(text + LOOP, settings=settings)
     assert script.batches[0][0].shape == (4, 6)
-    # A name of the module's own is what is meant; a call's keyword of that name is left alone.
-    captured(MODEL + "assert dict(B=1) == {'B': 1} and B == 5\n" + LOOP, settings=["B=5"])
+    # A default of a class does not stand in the way of what is given for it.
+    text = "class Config:\n    width = 1\nassert dict(width=8) == {'width': 3} and Config.width == 3\n"
+    captured(MODEL + text + LOOP, settings=["width=3"])
     with pytest.raises(StoriesError, match="assigns no logits"):  # computed: no constant
         captured(MODEL + "def f():\n    logits = model(1)\n" + LOOP, settings=["logits=3"])
 

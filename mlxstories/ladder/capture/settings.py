@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
@@ -13,10 +13,8 @@ from mlxstories.ladder.where.places import own_file
 
 
 class Settings:
-    """Values for names that a script assigns at module level or in a class, or as an option's default.
-
-    Where a file does none of these, for the constants of this name inside its functions, in calls, as attributes,
-    as defaults of parameters and in dictionaries.
+    """Values for names that a script assigns at module level or in a class, or as an option's default; and, where they
+    are constants, inside functions, in calls, as attributes, as defaults of parameters and in dictionaries.
 
     Raises:
         StoriesError: a setting is not NAME=VALUE.
@@ -64,62 +62,58 @@ class Settings:
         return compile(tree, path, "exec")
 
     def _replace(self, tree: ast.Module) -> None:
-        before, self.used = self.used, set()
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef)):
                 for statement in node.body:
-                    self._assignment(statement, self.values)
-            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
-                self._option(node)
-        # A function's own constants and the keywords of calls only where the file assigns no such name itself.
-        left = set(self.values) - self.used
-        for node in ast.walk(tree) if left else ():
-            if isinstance(node, (ast.Assign, ast.AnnAssign)):
-                self._assignment(node, left, literal=True)
+                    self._assignment(statement)
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                self._assignment(node, literal=True)
             elif isinstance(node, ast.arguments):
-                self._defaults(node, left)
+                self._defaults(node)
             elif isinstance(node, ast.Call):
+                self._option(node)
                 for keyword in node.keywords:
-                    keyword.value = self._value(keyword.arg, keyword.value, left, literal=True)
+                    keyword.value = self._value(keyword.arg, keyword.value, literal=True)
             elif isinstance(node, ast.Dict):
                 keys = [getattr(key, "value", None) for key in node.keys]
-                node.values = [self._value(k, v, left, True) for k, v in zip(keys, node.values, strict=True)]
-        self.used |= before
+                node.values = [
+                    self._value(k, v, literal=True) for k, v in zip(keys, node.values, strict=True)
+                ]
 
     def _option(self, node: ast.Call) -> None:
         """An option of argparse, by its name."""
+        if getattr(node.func, "attr", "") != "add_argument":
+            return
         names = {str(a.value).lstrip("-").replace("-", "_") for a in node.args if isinstance(a, ast.Constant)}
         for keyword in node.keywords:
             if keyword.arg == "default":
                 name = next(iter(names & set(self.values)), "")
-                keyword.value = self._value(name, keyword.value, self.values)
+                keyword.value = self._value(name, keyword.value)
 
-    def _assignment(self, node: ast.stmt, wanted: Collection[str], literal: bool = False) -> None:
+    def _assignment(self, node: ast.stmt, literal: bool = False) -> None:
         if isinstance(node, ast.AnnAssign) and node.value is not None:
-            node.value = self._value(_name(node.target, literal), node.value, wanted, literal)
+            node.value = self._value(_name(node.target, literal), node.value, literal)
         elif isinstance(node, ast.Assign):
             for target in node.targets:
-                node.value = self._value(_name(target, literal), node.value, wanted, literal)
+                node.value = self._value(_name(target, literal), node.value, literal)
                 if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                     pairs = zip(target.elts, node.value.elts, strict=False)
-                    node.value.elts = [self._value(_name(t, literal), v, wanted, literal) for t, v in pairs]
+                    node.value.elts = [self._value(_name(t, literal), v, literal) for t, v in pairs]
 
-    def _defaults(self, node: ast.arguments, wanted: Collection[str]) -> None:
+    def _defaults(self, node: ast.arguments) -> None:
         """What a function's parameters are where nothing is given."""
         plain = [*node.posonlyargs, *node.args][-len(node.defaults) :] if node.defaults else []
         node.defaults = [
-            self._value(a.arg, v, wanted, True) for a, v in zip(plain, node.defaults, strict=True)
+            self._value(a.arg, v, literal=True) for a, v in zip(plain, node.defaults, strict=True)
         ]
         node.kw_defaults = [
-            value and self._value(a.arg, value, wanted, True)
+            value and self._value(a.arg, value, literal=True)
             for a, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)
         ]
 
-    def _value(
-        self, name: str | None, old: ast.expr, wanted: Collection[str], literal: bool = False
-    ) -> ast.expr:
+    def _value(self, name: str | None, old: ast.expr, literal: bool = False) -> ast.expr:
         """The value set for ``name``, or the old one; with ``literal`` only where that is a constant."""
-        if name not in wanted or (literal and not _constant(old)):
+        if name not in self.values or (literal and not _constant(old)):
             return old
         self.used.add(name)
         new = ast.parse(repr(self.values[name]), mode="eval").body
