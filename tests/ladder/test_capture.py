@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten
 from mlxstories.cli import main
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import load_subject
+from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.capture import CapturedScript, defines
 from mlxstories.ladder.capture.seen import findings as findings_of
 from mlxstories.ladder.where.forward import begins, probe_of
@@ -167,6 +168,19 @@ for i in range(500):
     model.update(tree_map(lambda p, g: p - 0.1 * g, model.trainable_parameters(), grads))
 """,
 }
+
+
+def test_the_script_s_loss_can_be_asked_about_logits_that_are_known(captured):
+    script = captured(MODEL + LOOP)
+    logits, (x, y) = mx.random.normal((4, 8, 12)), map(mx.array, script.batches[3][:2])
+    stub, before = Answers(logits), flat(script.loop.model)
+    loss = script.subject.loss(stub, script.batches[3])
+    assert loss.item() == pytest.approx(nn.losses.cross_entropy(logits, y).mean().item(), rel=1e-6)
+    # And the gradient at them is that of a cross-entropy: p - 1 at the target.
+    gradient = nn.value_and_grad(stub, lambda m: script.subject.loss(m, script.batches[3]))(stub)[1]["logits"]
+    right = (mx.softmax(logits, -1) - (y[..., None] == mx.arange(12))) / 32
+    assert mx.allclose(gradient, right, atol=1e-6)
+    assert all((value == before[name]).all() for name, value in flat(script.loop.model).items())
 
 
 INSIDE = {
@@ -322,6 +336,39 @@ for i in range(20):
     assert losses[-1] < losses[0] - 0.5
 
 
+def test_an_optimizer_that_sets_the_weights_itself_is_seen_to_update(captured):
+    script = captured(
+        MODEL
+        + """
+class Descent:
+    def __init__(self):
+        self.lr = 0.2
+
+    def update(self, model, grads):
+        model.embed.weight = model.embed.weight - self.lr * grads["embed"]["weight"]
+        model.out.weight = model.out.weight - self.lr * grads["out"]["weight"]
+        model.out.bias = model.out.bias - self.lr * grads["out"]["bias"]
+
+
+optimizer = Descent()
+for i in range(500):
+    total = None
+    for part in range(2):
+        data = rows()
+        loss, grads = nn.value_and_grad(model, loss_fn)(model, data[:, :-1], data[:, 1:])
+        total = grads if total is None else tree_map(lambda a, b: (a + b) / 2, total, grads)
+    optimizer.update(model, total)
+"""
+    )
+    assert [update.gradients for update in script.loop.seen.updates[:3]] == [2, 2, 2]
+    assert not findings(script)
+    model, optimizer, batch = script.subject.model(), script.subject.optimizer(), script.batches[0][:2]
+    before = model.out.bias
+    gradient = nn.value_and_grad(model, lambda m: script.subject.loss(m, batch))(model)[1]
+    script.subject.train_step(model, optimizer, batch)
+    assert mx.allclose(model.out.bias, before - 0.2 * gradient["out"]["bias"], atol=1e-6)
+
+
 def test_a_loop_begun_anew_keeps_the_state_and_passes_over_its_warmup(captured):
     text = (
         MODEL
@@ -432,8 +479,8 @@ def test_a_script_that_exits_while_it_trains_is_examined_on_what_it_did(captured
 
 def test_a_script_that_hangs_ends_in_time(tmp_path):
     (tmp_path / "train.py").write_text("import time\ntime.sleep(30)\n")
-    result = CliRunner().invoke(main, ["debug", str(tmp_path / "train.py"), "--timeout", "0.5"])
-    assert result.exit_code == 2 and "not finished after 0.5 s at" in result.output
+    result = CliRunner().invoke(main, ["debug", str(tmp_path / "train.py"), "--timeout", "4"])
+    assert result.exit_code == 2 and "not finished after 4 s at" in result.output
     assert "train.py:2; raise --timeout" in result.output
 
 

@@ -11,6 +11,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.patches import rerouted
 
 Path = tuple  # of keys and indices that lead to a leaf
 
@@ -138,9 +141,22 @@ def whole(array: Any) -> bool:
     return isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.ndim in (1, 2)
 
 
+def alike(own: nn.Module, model: Any) -> bool:
+    """Whether ``model`` has the parameters of ``own``, by name and shape."""
+    if not isinstance(model, nn.Module):
+        return False
+    shapes = [{name: a.shape for name, a in tree_flatten(m.parameters())} for m in (own, model)]
+    return shapes[0] == shapes[1]
+
+
 @contextmanager
 def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
-    """Inside, the script's own module carries the parameters and the mode of ``model``."""
+    """Inside, the script's own module carries the parameters and the mode of ``model``; where that is another kind of
+    model, with logits that are known, it answers instead."""
+    if not alike(own, model):
+        with rerouted(own, lambda _, *args, **kwargs: model(*args, **kwargs)):
+            yield
+        return
     parameters, modes = own.parameters(), [(m, m._training) for m in own.modules()]
     own.update(model.parameters())
     own.train(model.training)

@@ -101,6 +101,7 @@ class Loop(Watcher):
                 got.append(gradient(call))
             finally:
                 self._busy = False
+            self.left = self.weights()
             return got[0]
 
         self._since += 1

@@ -73,6 +73,12 @@ class CapturedScript:
                 self._check_loss()
             self.batches = self._record(steps, batches)
             self.validation, self.decoding = validation_of(self), decoding_of(self)
+            for what, found in (("validation", self.validation), ("decoding", self.decoding)):
+                if found is not None:
+                    line = found.called.line
+                    self.loop.on_note(
+                        f"its own {what} is examined too: {line.function} at {line.file}:{line.line}"
+                    )
             self.subject = self._subject()
         except StoriesError as error:
             self.close()

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.optimizers import parts, read_rate
 from mlxstories.ladder.capture.copies import clone, leaves, whole
@@ -40,6 +41,7 @@ class Watcher:
         handed: the optimiser of the ladder's that stands for the script's own while it steps.
         updated: updates so far.
         refused: why the script was ended before its model was met.
+        left: the weights as the last gradient left them.
     """
 
     script: Script | None = None
@@ -57,7 +59,7 @@ class Watcher:
 
     def reset(self) -> None:
         """Forget the objects of a run of the script that is over."""
-        self.model = self.optimizer = self.own = self.handed = None
+        self.model = self.optimizer = self.own = self.handed = self.left = None
         self.skipping = self._busy = False
         self._watched: set[type] = set()
         self._since = self.updated = 0
@@ -82,12 +84,24 @@ class Watcher:
                 f"a {type(self.model).__name__}, is examined"
             )
             return self._unwatched(call)
+        self._moved_unseen()
         if not self.seen.gradient:
             self.seen.gradient = stack(sys._getframe())
             self.seen.drawn = holder(
                 sys._getframe(), [array for _, array in leaves([call.args, call.kwargs])]
             )
         return self.script.ask(call)(call)
+
+    def _moved_unseen(self) -> None:
+        """Count an update by an optimiser that sets the weights itself: most are others than the last gradient left."""
+        if self.left is None or not self._since or self.optimizer is not None:
+            return
+        now = self.weights()
+        if 2 * sum(a is not b for a, b in zip(self.left, now, strict=False)) > len(now):
+            self._count(self.own)
+
+    def weights(self) -> list[mx.array]:
+        return [array for _, array in tree_flatten(self.model.trainable_parameters())]
 
     def _of_arrays(self, call: GradientCall) -> Any:
         """A gradient in which no module is at hand: passed over, unless the whole training is so."""
