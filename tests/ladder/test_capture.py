@@ -477,6 +477,36 @@ def test_a_script_that_exits_while_it_trains_is_examined_on_what_it_did(captured
     assert [n for n in script.notes if f"exited at {os.getcwd()}/train.py:{line}: SystemExit 3" in n]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_script_that_waits_for_the_thread_in_which_it_trains_is_not_waited_for(tmp_path):
+    text = MODEL + (
+        "import threading, time\nstep = nn.value_and_grad(model, loss_fn)\n"
+        "threading.Thread(target=lambda: step(model, rows(), rows()), daemon=True).start()\n"
+        "while True:\n    time.sleep(0.01)\n"
+    )
+    (tmp_path / "train.py").write_text(text)
+    result = CliRunner().invoke(main, ["debug", str(tmp_path / "train.py"), "--timeout", "500"])
+    assert result.exit_code == 2
+    assert (
+        f"trains in a thread of its own at {tmp_path}/train.py:{line_of(text, 'target=')}," in result.output
+    )
+
+
+def test_of_two_models_the_first_is_examined_and_the_other_named_with_its_line(captured):
+    text = (
+        MODEL
+        + "other = Model()\n"
+        + LOOP
+        + "    nn.value_and_grad(other, loss_fn)(other, data[:, 1:], data[:, :-1])\n"
+    )
+    script = captured(text)
+    assert len(script.batches) == 16 and (script.batches[0][0][:, 1:] == script.batches[0][1][:, :-1]).all()
+    line = line_of(text, "(other, loss_fn)")
+    assert [
+        n for n in script.notes if n.startswith(f"a second model is trained at {os.getcwd()}/train.py:{line}")
+    ]
+
+
 def test_a_script_that_hangs_ends_in_time(tmp_path):
     (tmp_path / "train.py").write_text("import time\ntime.sleep(30)\n")
     result = CliRunner().invoke(main, ["debug", str(tmp_path / "train.py"), "--timeout", "4"])

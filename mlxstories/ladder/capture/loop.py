@@ -17,6 +17,7 @@ from mlxstories.ladder.capture.optimizers import share
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.watcher import Watcher
+from mlxstories.ladder.time_limit import TimeLimitError
 
 INSTEAD = "; `--write-subject my_setup.py` writes a setup to fill in instead"
 _MICROBATCHES = 64  # gradients without an update after which a step is over
@@ -60,7 +61,12 @@ class Loop(Watcher):
         self.reset()
         self.script = self._start()
         hooks.install(self.script.world.patches, self)
-        self.waiting: GradientCall | None = self.script.start()
+        self.waiting: GradientCall | None = None
+        try:
+            self.waiting = self.script.start()
+        except TimeLimitError:
+            if self.refused is None:
+                raise
         if self.waiting is None:
             raise StoriesError(f"{self.target}: {self._why()}{INSTEAD}")
 

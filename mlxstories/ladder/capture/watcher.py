@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -73,7 +75,8 @@ class Watcher:
     def on_gradient(self, call: GradientCall) -> Any:
         if not self.script.running:
             self.refused = f"trains in a thread of its own{_here()}, which cannot be watched"
-            raise SystemExit  # ends that thread
+            _thread.interrupt_main(signal.SIGALRM)  # it may wait for this thread, which ends here
+            raise SystemExit
         if call.model is None:
             return self._of_arrays(call)
         if self.model is None:
@@ -139,16 +142,16 @@ class Watcher:
 
         def call(module, *args, **kwargs):
             out = real(module, *args, **kwargs)
-            if (
-                type(module) is cls
-                and self.model in (None, module)
-                and self.listening
-                and self.handed is None
-            ):
+            if type(module) is cls and self._asked(module):
                 self._forward(module, args, out)
             return out
 
         self.script.world.patches.replace(cls, "__call__", call)
+
+    def _asked(self, module: nn.Module) -> bool:
+        """Whether the script itself calls its model, or one that may turn out to be it."""
+        mine = self.model is None or module is self.model
+        return mine and self.listening and self.handed is None
 
     def _forward(self, module: nn.Module, args: tuple, out: Any) -> None:
         logits = out[0] if isinstance(out, (tuple, list)) else out
