@@ -19,7 +19,9 @@ from mlxstories.cli import main
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import load_subject
 from mlxstories.ladder.bench.arrays import Answers
+from mlxstories.ladder.bench.optimizers import read_schedule
 from mlxstories.ladder.capture import CapturedScript, defines
+from mlxstories.ladder.capture.optimizers import Shell
 from mlxstories.ladder.capture.seen import findings as findings_of
 from mlxstories.ladder.where.forward import begins, probe_of
 
@@ -367,6 +369,12 @@ for i in range(500):
     gradient = nn.value_and_grad(model, lambda m: script.subject.loss(m, batch))(model)[1]
     script.subject.train_step(model, optimizer, batch)
     assert mx.allclose(model.out.bias, before - 0.2 * gradient["out"]["bias"], atol=1e-6)
+
+
+def test_an_optimizer_without_a_rate_has_no_schedule():
+    shell = Shell(type("Own", (), {"groups": [{"lr": 0.1}], "update": print})())
+    curve = read_schedule(shell)
+    assert (curve.scheduled, curve.steps, curve.rates, curve.peak, curve.peak_step) == (False, (), (), 0.0, 0)
 
 
 def test_a_loop_begun_anew_keeps_the_state_and_passes_over_its_warmup(captured):

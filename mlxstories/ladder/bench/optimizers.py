@@ -55,7 +55,7 @@ def read_schedule(optimizer: Optimizer) -> RateCurve:
     scheduler = optimizer._schedulers.get("learning_rate")
     if scheduler is None:
         rate = read_rate(optimizer)
-        return RateCurve(False, (0,), (rate,) if rate is not None else ())
+        return RateCurve(False, (), ()) if rate is None else RateCurve(False, (0,), (rate,))
     steps = sorted({round(1.06**k) - 1 for k in range(200)} | set(range(50)))
     rates = [float(scheduler(mx.array(step, mx.uint64))) for step in steps]
     return RateCurve(True, tuple(steps), tuple(rate if np.isfinite(rate) else 0.0 for rate in rates))
