@@ -181,3 +181,18 @@ def test_a_model_without_anything_to_train_says_so():
         return made
 
     assert "no-update" in codes(model=model)
+
+
+class RoundedByRow(Tiny):
+    """Rows of a batch that are rounded differently, as kernels do, coarsely enough to be seen."""
+
+    def __call__(self, tokens):
+        logits = super().__call__(tokens)
+        return logits + 1e-4 * mx.arange(len(tokens))[:, None, None]
+
+
+@pytest.mark.parametrize(("future", "low", "high"), [(0.0, 0.0, 0.0), (1e-3, 2e-5, 1.0)])
+def test_another_rounding_in_another_row_is_no_later_token(future, low, high):
+    bench = Bench(subject(model=lambda: RoundedByRow(future)), seed=0)
+    found = dependence(bench, bench.model(0), seed=0).future
+    assert low <= found <= high

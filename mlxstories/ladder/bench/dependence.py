@@ -20,6 +20,7 @@ _APART = {
     True: 2e-5,
     False: 2e-2,
 }  # by full precision: rows that move each other by less share a forward pass
+_ROUNDED = 1e-6  # of the change: less is none
 _LOUD = 8.0  # times the noise that usually is enough
 
 
@@ -81,6 +82,11 @@ def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = Fa
         together = rows <= _APART[full] and not training  # dropout would differ between rows
         moved = _moved(probe, cuts, plain, together)
         future, where = _future(moved, cuts, spread)
+        if (
+            together and future > _ROUNDED
+        ):  # the rows of a batch are not all rounded alike, a row alone always is
+            moved = _moved(probe, cuts, plain, together=False)
+            future, where = _future(moved, cuts, spread)
         own = float(moved[-2, -1]) / spread
         past = float(moved[-1, -1]) / spread if probe.row.shape[1] > 1 else np.inf
         order = _order(probe, spread)
