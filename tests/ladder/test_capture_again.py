@@ -88,6 +88,16 @@ def test_what_is_no_validation_loss_is_not_handed_over(captured, name):  # noqa:
     assert captured(MODEL + UNCALLABLE[name] + LOOP).subject.evaluate is None
 
 
+def test_a_validation_that_comes_to_its_end_tells_nothing(captured):  # noqa: F811
+    text = VALIDATION.replace("for data in held", "for data in [next(left) for _ in range(2)]")
+    text = text.replace(
+        "held = [rows() for _ in range(5)]", "left = iter([rows() for _ in range(40)])"
+    ).replace("len(held)", "2")
+    script = captured(MODEL + text + LOOP)
+    told = [script.subject.evaluate(noisy(script), batches(3)) for _ in range(12)]
+    assert "loss" in told[0] and told[-1] == {}
+
+
 @pytest.mark.parametrize("form", ["array", "list"])
 def test_decoding_is_the_script_s_and_draws_the_likeliest(captured, form):  # noqa: F811
     text = DECODING
