@@ -134,6 +134,27 @@ def test_decoding_from_the_last_but_one_position_is_found(captured):  # noqa: F8
     assert "generation-mismatch" in [f.code for f in found]
 
 
+def test_a_mask_among_the_parameters_that_follows_the_length_is_no_other_model(captured):  # noqa: F811
+    text = MODEL.replace("Model()\n", "Model(0.5)\n").replace(
+        "        x = self.embed(ids)\n",
+        "        self.mask = mx.tril(mx.ones((ids.shape[1],) * 2))\n        x = self.embed(ids)\n",
+    )
+    script = captured(text + VALIDATION + LOOP)
+    model = script.subject.model()
+    model.mask = mx.ones((3, 3))
+    assert "loss" in script.subject.evaluate(model, batches(2)) and script.loop.model.training
+    model, batch = script.subject.model(), script.batches[0][:2]
+    assert set(dict(nn.utils.tree_flatten(model.parameters()))) >= {"mask", "embed.weight"}
+    losses = []
+    for seed in (1, 2):
+        mx.random.seed(seed)
+        losses.append(
+            script.subject.train_step(script.subject.model(), script.subject.optimizer(), batch).item()
+        )
+    assert losses[0] != losses[1]  # dropout is on
+    assert script.subject.evaluate(model, batches(2))
+
+
 def test_nothing_of_the_script_changes_when_it_is_called_again(captured):  # noqa: F811
     script = captured(MODEL + VALIDATION + DECODING + LOOP)
     own = script.loop.model

@@ -188,7 +188,8 @@ def _heard(model: nn.Module, look: Callable[[], None] = lambda: None) -> Iterato
         out = own(tokens, *args, **kwargs)
         logits = out[0] if isinstance(out, (tuple, list)) else out
         with suppress(Exception):
-            said[_key(tokens)] = np.array(logits.astype(mx.float32))
+            if logits.ndim == 3:  # not in one row, as a model may that takes its loss itself
+                said[_key(tokens)] = np.array(logits.astype(mx.float32))
             look()
         return out
 

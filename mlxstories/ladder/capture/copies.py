@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import mlx.core as mx
@@ -142,26 +142,27 @@ def whole(array: Any) -> bool:
 
 
 def alike(own: nn.Module, model: Any) -> bool:
-    """Whether ``model`` has the parameters of ``own``, by name and shape."""
+    """Whether ``model`` has the parameters of ``own``, by name; a mask's shape may depend on what was asked last."""
     if not isinstance(model, nn.Module):
         return False
-    shapes = [{name: a.shape for name, a in tree_flatten(m.parameters())} for m in (own, model)]
-    return shapes[0] == shapes[1]
+    names = [{name for name, _ in tree_flatten(m.parameters())} for m in (own, model)]
+    return names[0] == names[1]
 
 
 @contextmanager
 def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
     """Inside, the script's own module carries the parameters and the mode of ``model``; where that is another kind of
     model, with logits that are known, it answers instead."""
-    if not alike(own, model):
-        with rerouted(own, lambda _, *args, **kwargs: model(*args, **kwargs)):
-            yield
-        return
     parameters, modes = own.parameters(), [(m, m._training) for m in own.modules()]
-    own.update(model.parameters())
-    own.train(model.training)
+    instead = nullcontext()
+    if alike(own, model):
+        own.update(model.parameters())
+        own.train(model.training)
+    else:
+        instead = rerouted(own, lambda _, *args, **kwargs: model(*args, **kwargs))
     try:
-        yield
+        with instead:
+            yield
     finally:
         own.update(parameters)
         for module, mode in modes:
