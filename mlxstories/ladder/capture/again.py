@@ -24,8 +24,6 @@ _PASSES = 40  # of one validation, at most
 _TOKENS = 4  # that a decoding must tell of prompts as long
 _HELD_OUT = ("val", "valid", "validation", "eval", "test", "dev")
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
-
 
 class Enough(BaseException):
     """Raised in the model's call where a decoding has told what was asked for."""
@@ -62,9 +60,11 @@ def replaying(script: CapturedScript, site: Site, model: Any) -> Iterator[None]:
     training = getattr(model, "training", False)
     with undisturbed(), script.inside(), bound(site.model, model):
         site.model.train(site.training)
-        yield
-    if isinstance(model, nn.Module):
-        model.train(training)
+        try:
+            yield
+        finally:
+            if isinstance(model, nn.Module):
+                model.train(training)
 
 
 class Validation:
@@ -260,15 +260,13 @@ def _noisy(snapshot: nn.Module) -> nn.Module:
     model = clone(snapshot)
     with undisturbed():
         mx.random.seed(0)
-        model.update(
-            tree_map(
-                lambda p: p + mx.random.normal(p.shape).astype(p.dtype) * 0.5 * mx.std(p), model.parameters()
-            )
-        )
+        model.update(tree_map(_with_noise, model.parameters()))
     return model
 
 
 def _with_noise(parameter: mx.array) -> mx.array:
+    if not mx.issubdtype(parameter.dtype, mx.floating):
+        return parameter
     noise = mx.random.normal(parameter.shape) * 0.5 * mx.std(parameter.astype(mx.float32))
     return parameter + noise.astype(parameter.dtype)
 
