@@ -74,8 +74,9 @@ class Watcher:
 
     def on_gradient(self, call: GradientCall) -> Any:
         if not self.script.running:
-            self.refused = f"trains in a thread of its own{_here()}, which cannot be watched"
-            _thread.interrupt_main(signal.SIGALRM)  # it may wait for this thread, which ends here
+            if self.model is None:
+                self.refused = f"trains in a thread of its own{_here()}, which cannot be watched"
+                _thread.interrupt_main(signal.SIGALRM)  # it may wait for this thread, which ends here
             raise SystemExit
         if call.model is None:
             return self._of_arrays(call)
