@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PAGE = Path(__file__).parent.parent / "docs" / "mutants.md"
@@ -43,81 +43,74 @@ def equivalent(outcomes: Iterable[dict]) -> list[dict]:
 
 def in_words(outcomes: list[dict]) -> str:
     hurt, same = hurting(outcomes), equivalent(outcomes)
-    known = [o for o in hurt if o["parts"]]
     mutants = [o for o in outcomes if o["mutant"]]
-    others = sum(o["verdict"] == "does not run" for o in mutants)
+    known = [o for o in hurt if o["parts"]]
+    fails, unchanged = (sum(o["verdict"] == kind for o in mutants) for kind in ("does not run", "unchanged"))
     return (
-        f"{len(mutants)} mutants of {sum(o['mutant'] is None for o in outcomes)} setups: {others} do not run, "
-        f"{len(hurt)} hurt. Of these an error is found for {_of(map(error_of, hurt), len(hurt))}, an error or a warning "
-        f"for {_of(map(told, hurt), len(hurt))}; the part is right for {_of(map(part_right, known), len(known))} "
-        f"where it can be told, the line within {NEAR} for {_of(map(line_right, hurt), len(hurt))}. "
-        f"Of {len(same)} equivalent ones that were climbed, {_of(map(error_of, same), len(same))} get an error."
+        f"{len(mutants)} mutants of {len(outcomes) - len(mutants)} setups: {fails} do not run, {unchanged} train "
+        f"exactly as before, {len(hurt)} hurt. Of these an error is found for {_share(error_of, hurt)}, an error or a "
+        f"warning for {_share(told, hurt)}; the part is right for {_share(part_right, known)} where it can be told, "
+        f"the line within {NEAR} for {_share(line_right, hurt)}. Of {len(same)} equivalent ones that were climbed, "
+        f"{_share(error_of, same)} get an error."
     )
 
 
+_METHOD = """\
+Mistakes that nobody chose: one place in the source of a sound setup, changed by an operator that a seed picks. Each
+mutant is trained for up to {updates} updates on its own batches, seeded as the original's, and measured by our own
+cross-entropy on the original's held-out rows. It *hurts* where that loss is 3 % worse (or twice what another seed
+moves, where that is more), or as much better while the model sees what it must predict, or where a reported figure is
+off by 3 %, or generated tokens are not the model's choice. It is *equivalent* where it trains differently, and ends
+within 1 % or what another seed moves. The quick ladder climbs all that hurt, and a share of the equivalent ones, drawn
+by the seed; what lies between is left out. Written by `benchmarks/mutants.py`.
+
+Seed {seed}, which was not used while the ladder was built; {minutes:.0f} CPU minutes. They are few, so that the shares
+are rough."""
+
+
 def page(outcomes: list[dict], seed: int, updates: int) -> str:
+    """The page: figures, tables by operator and by setup, and what was missed or accused as source diffs."""
     hurt, same = hurting(outcomes), equivalent(outcomes)
-    unseen = [o for o in hurt if told(o) is None]
-    warned = [o for o in hurt if told(o) is not None and error_of(o) is None]
-    elsewhere = [o for o in hurt if told(o) is not None and part_right(o) is False]
-    accused = [o for o in same if error_of(o)]
-    seconds = sum(o["seconds"] for o in outcomes)
-    return "\n".join(
-        [
-            "# Mutants",
+    minutes = sum(o["seconds"] for o in outcomes) / 60
+    listed = {
+        "Seen by nothing": [o for o in hurt if told(o) is None],
+        "A warning alone": [o for o in hurt if told(o) is not None and error_of(o) is None],
+        "Another part named": [o for o in hurt if told(o) is not None and part_right(o) is False],
+        "Equivalent, and accused": [o for o in same if error_of(o)],
+    }
+    lines = [
+        "# Mutants",
+        "",
+        _METHOD.format(updates=updates, seed=seed, minutes=minutes),
+        "",
+        in_words(outcomes),
+        "",
+    ]
+    for key in ("operator", "setup"):
+        lines += [
+            f"## By {key}",
             "",
-            "Mistakes that nobody chose: one place in the source of a sound setup, changed by an operator that a seed "
-            "picks. Each mutant is trained for up to "
-            f"{updates} updates on the batches of the original, and measured by our own cross-entropy on the original's "
-            "held-out rows. It *hurts* where that loss is 3 % worse (or twice what another seed moves, where that is "
-            "more), or as much better while the model sees what it must predict, or where a reported figure is off by "
-            "3 %, or generated tokens are not the model's choice. It is *equivalent* within 1 %, or what another seed "
-            "moves. The quick ladder climbs all that hurt, and a share of the equivalent ones, drawn by the seed; what "
-            "lies between is left out. Written by `benchmarks/mutants.py`.",
-            "",
-            f"Seed {seed}, which was not used while the ladder was built; {seconds / 60:.0f} CPU minutes. These are few: "
-            "a share of so few is known to within some 10 points.",
-            "",
-            in_words(outcomes),
-            "",
-            "## By operator",
-            "",
-            "| operator | hurt | error | error or warning | part | line | equivalent | accused |",
+            f"| {key} | hurt | error | error or warning | part | line | equivalent | accused |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
-            *_rows("operator", outcomes),
+            *_rows(key, outcomes),
             "",
-            "## By setup",
-            "",
-            "| setup | hurt | error | error or warning | part | line | equivalent | accused |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
-            *_rows("origin", outcomes),
-            "",
-            "The part is out of those whose line a part of the setup runs; the line is right within 3.",
-            "",
-            f"## Seen by nothing ({len(unseen)})",
-            "",
-            *_listed(unseen),
-            f"## A warning alone ({len(warned)})",
-            "",
-            *_listed(warned),
-            f"## Another part named ({len(elsewhere)})",
-            "",
-            *_listed(elsewhere),
-            f"## Equivalent, and accused ({len(accused)})",
-            "",
-            *_listed(accused),
         ]
-    ).rstrip() + "\n"
+    lines += ["The part is out of those whose line some part of the setup runs.", ""]
+    for title, found in listed.items():
+        lines += [f"## {title} ({len(found)})", "", *_listed(found)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _rows(key: str, outcomes: list[dict]) -> list[str]:
     def value(outcome: dict) -> str:
-        return outcome["origin"] if key == "origin" else outcome["mutant"][key]
+        return outcome["origin"] if key == "setup" else outcome["mutant"][key]
 
     lines = []
     mutants = hurting(outcomes) + equivalent(outcomes)
     for name in sorted({value(o) for o in mutants}):
-        hurt, same = ([o for o in found if value(o) == name] for found in (hurting(outcomes), equivalent(outcomes)))
+        hurt, same = (
+            [o for o in found if value(o) == name] for found in (hurting(outcomes), equivalent(outcomes))
+        )
         known = [o for o in hurt if o["parts"]]
         counts = [len(hurt), *(sum(map(bool, map(f, hurt))) for f in (error_of, told))]
         part = f"{sum(map(bool, map(part_right, known)))} of {len(known)}"
@@ -133,18 +126,13 @@ def _listed(outcomes: list[dict]) -> list[str]:
     for outcome in outcomes:
         mutant, found = outcome["mutant"], told(outcome)
         said = "nothing" if found is None else f"{found['severity']} `{found['code']}` ({found['part']})"
-        lines += [
-            f"{outcome['origin']}, {outcome['file']} line {mutant['line']}, {mutant['operator']}; {outcome['why']}; {said}",
-            "",
-            "```diff",
-            *(f"- {line}" for line in mutant["before"].splitlines()),
-            *(f"+ {line}" for line in mutant["after"].splitlines()),
-            "```",
-            "",
-        ]
+        place = f"{outcome['origin']}, {outcome['file']} line {mutant['line']}, {mutant['operator']}"
+        diff = [f"- {line}" for line in mutant["before"].splitlines()]
+        diff += [f"+ {line}" for line in mutant["after"].splitlines()]
+        lines += [f"{place}; {outcome['why']}; {said}", "", "```diff", *diff, "```", ""]
     return lines or ["None.", ""]
 
 
-def _of(found: Iterable, count: int) -> str:
-    hits = sum(map(bool, found))
-    return f"{hits} of {count} ({hits / count:.0%})" if count else "0 of 0"
+def _share(hit: Callable, outcomes: list[dict]) -> str:
+    hits = sum(bool(hit(outcome)) for outcome in outcomes)
+    return f"{hits} of {len(outcomes)} ({hits / len(outcomes):.0%})" if outcomes else "0 of 0"

@@ -13,11 +13,10 @@ import os
 import pickle
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mutant_lines import Lines
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import cause_of
@@ -38,10 +38,12 @@ from mlxstories.ladder.capture import CapturedScript
 from mlxstories.ladder.exchange.material import Material, material, plain_loss
 from mlxstories.ladder.exchange.run import Clock, Run, own_step
 
-HURTS, EQUIVALENT, SLIGHT, BETTER, FAILS = "hurts", "equivalent", "slight", "better", "does not run"
+HURTS, EQUIVALENT, SLIGHT, BETTER = "hurts", "equivalent", "slight", "better"
+UNCHANGED, FAILS = "unchanged", "does not run"
 HARM = 0.03  # of the held-out loss, or of a reported figure
 CERTAIN = 0.15  # of the held-out loss half-way, after which no training makes up for it
 SAME = 0.01  # of the held-out loss: within it a mutant is equivalent, or within what another seed moves
+SLIGHTEST = 1e-6  # nats, below which the training is the original's
 _VALIDATED = 300  # rows of validation on which figures are compared
 _WATCHED = 3  # updates whose lines are told apart by part
 _SEEN = 1e-3  # of the logits' spread, by which other tokens move what they must not
@@ -70,27 +72,28 @@ def trial(task: dict) -> dict:
 def original(task: dict) -> dict:
     """Train the original, keep what mutants are held against, and measure what another seed moves."""
     lines = Lines(task["files"])
-    with lines.followed():
-        with loaded(task) as (subject, _):
-            watched = lines.by_part(subject)
-            bench = Bench(watched, 0)
-            held = material(bench).held
-            val = val_epoch(bench)
-            kept: dict[str, Any] = {
-                "held": (held.inputs, held.targets, held.mask),
-                "val": None if val is None else _arrays(pool(val, _VALIDATED)),
-            }
-            measure(bench, _WATCHED, kept)
-            lines.stop()
-            first = measure(Bench(subject, 0), task["updates"], kept)
-            second = measure(Bench(subject, 1), task["updates"], kept)
-            kept |= {"measured": first, "noise": abs(second.loss / first.loss - 1)}
+    with lines.followed(), loaded(task) as (subject, _):
+        watched = lines.by_part(subject)
+        bench = Bench(watched, 0)
+        held = material(bench).held
+        val = val_epoch(bench)
+        kept: dict[str, Any] = {
+            "held": (held.inputs, held.targets, held.mask),
+            "val": None if val is None else _arrays(pool(val, _VALIDATED)),
+        }
+        measure(bench, _WATCHED, kept)
+        lines.stop()
+        first = measure(Bench(subject, 0), task["updates"], kept)
+        second = measure(Bench(subject, 1), task["updates"], kept)
+        kept |= {"measured": first, "noise": abs(second.loss / first.loss - 1)}
     Path(task["keep"]).write_bytes(pickle.dumps(kept))
     return {
         "loss": first.loss,
         "noise": kept["noise"],
         "figures": first.figures,
-        "lines": {file: {line: sorted(parts) for line, parts in found.items()} for file, found in lines.seen.items()},
+        "lines": {
+            file: {line: sorted(parts) for line, parts in found.items()} for file, found in lines.seen.items()
+        },
     }
 
 
@@ -161,8 +164,12 @@ def _decided(curve: list[tuple[int, float]], kept: dict) -> bool:
     updates, loss = curve[-1]
     if updates not in before:
         return False
-    same = all(abs(loss - before[at]) < 1e-6 for at, loss in curve)
-    return same or (updates * 2 >= max(before) and loss > (1 + CERTAIN) * before[updates])
+    behind = updates * 2 >= max(before) and loss > (1 + CERTAIN) * before[updates]
+    return behind or _unchanged(curve, before)
+
+
+def _unchanged(curve: list[tuple[int, float]], before: dict[int, float]) -> bool:
+    return all(abs(loss - before.get(at, np.inf)) < SLIGHTEST for at, loss in curve)
 
 
 def _figures(bench: Bench, model: nn.Module, optimizer, kept: dict) -> dict[str, float]:
@@ -249,6 +256,8 @@ def judged(measured: Measured, kept: dict) -> tuple[str, str]:
             return HURTS, f"{name} off by {off:+.1%}"
     if before.greedy == 1 and measured.greedy is not None and measured.greedy < 1:
         return HURTS, f"{1 - measured.greedy:.0%} of the tokens generated are not the model's choice"
+    if _unchanged(measured.curve, dict(before.curve)):
+        return UNCHANGED, "the training is the original's"
     if abs(gap) <= max(SAME, noise):
         return EQUIVALENT, f"held-out loss {gap:+.1%}"
     return (BETTER if gap < 0 else SLIGHT), f"held-out loss {gap:+.1%}"
@@ -259,97 +268,17 @@ def told(finding) -> dict:
     where = finding.where if isinstance(finding.where, dict) else {}
     part = where.get("part") or cause_of(finding.code).part
     place = {"file": Path(where["file"]).name, "line": where["line"]} if "line" in where else {}
-    return {"code": finding.code, "severity": finding.severity, "part": part, "message": finding.message, **place}
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "part": part,
+        "message": finding.message,
+        **place,
+    }
 
 
 def _arrays(batch: HostBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return batch.inputs, batch.targets, batch.mask
-
-
-# Which part of a setup runs a line
-
-
-class Lines:
-    """Follows the lines of some files while they run, and the part of the setup that runs them."""
-
-    FIELDS = {
-        "train_batches": "data",
-        "val_batches": "data",
-        "loss": "loss",
-        "optimizer": "step",
-        "train_step": "step",
-        "evaluate": "evaluation",
-        "generate": "generation",
-    }
-
-    def __init__(self, files: list[str]):
-        self.files = set(files)
-        self.seen: dict[str, dict[int, set[str]]] = {file: {} for file in files}
-        self.inside: list[str] = []
-
-    @contextmanager
-    def followed(self) -> Iterator[None]:
-        sys.settrace(self._called)
-        threading.settrace(self._called)
-        try:
-            yield
-        finally:
-            self.stop()
-
-    def stop(self) -> None:
-        sys.settrace(None)
-        threading.settrace(None)
-        self.files = set()
-
-    def by_part(self, subject: Subject) -> Subject:
-        """The subject, each function of which says which part is running."""
-        functions = {name: getattr(subject, name) for name in self.FIELDS}
-        return replace(subject, **{n: self._within(f, self.FIELDS[n]) for n, f in functions.items() if f is not None})
-
-    def _within(self, function: Callable, part: str) -> Callable:
-        def call(*args, **kwargs):
-            with self._part(part):
-                result = function(*args, **kwargs)
-            return self._each(result, part) if part == "data" else result
-
-        return call
-
-    def _each(self, items, part: str) -> Iterator:
-        items = iter(items)
-        while True:
-            with self._part(part):
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-            yield item
-
-    @contextmanager
-    def _part(self, part: str) -> Iterator[None]:
-        self.inside.append(part)
-        try:
-            yield
-        finally:
-            self.inside.remove(part)
-
-    def _called(self, frame, event, _):
-        return self._line if frame.f_code.co_filename in self.files else None
-
-    def _line(self, frame, event, _):
-        if event == "line" and frame.f_code.co_filename in self.files:
-            found = self.seen[frame.f_code.co_filename].setdefault(frame.f_lineno, set())
-            part = "model" if _of_a_module(frame) else self.inside[-1] if self.inside else None
-            if part:
-                found.add(part)
-        return self._line
-
-
-def _of_a_module(frame) -> bool:
-    while frame is not None:
-        if isinstance(frame.f_locals.get("self"), nn.Module) and frame.f_code.co_name in ("__call__", "__init__"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 if __name__ == "__main__":

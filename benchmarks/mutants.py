@@ -24,7 +24,7 @@ from pathlib import Path
 
 import click
 from mutant_page import PAGE, in_words, page
-from mutating import Mutation, mutations
+from mutant_source import Mutation, mutations
 
 HERE = Path(__file__).parent
 ZOO = (
@@ -117,7 +117,11 @@ class Workplace:
             said = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
         except subprocess.TimeoutExpired:
             said = "out of time"
-        found = json.loads(result.read_text()) if result.exists() else {"verdict": "does not run", "why": said[:300]}
+        found = (
+            json.loads(result.read_text())
+            if result.exists()
+            else {"verdict": "does not run", "why": said[:300]}
+        )
         return found | {"seconds": _spent() - begun}
 
 
@@ -127,12 +131,17 @@ def _spent() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def parts(lines: dict[str, list[str]]) -> dict[int, set[str]]:
-    """By line that is run, the part of the setup where a mistake in it lies; empty where that cannot be told."""
+def parts(lines: dict[str, list[str]], imported: bool) -> dict[int, set[str]]:
+    """By line that is run, the part of the setup where a mistake in it lies; empty where that cannot be told.
+
+    Args:
+        imported: whether what runs as the file is imported belongs to the setup.
+    """
     found = {}
     for line, ran in lines.items():
-        told = {"model"} if "model" in ran else set(ran)
-        found[int(line)] = told - {"step"} if "loss" in told else told
+        told = {"model"} if "model" in ran else set(ran) - {"import"}
+        if told or imported or "import" not in ran:
+            found[int(line)] = told - {"step"} if "loss" in told else told
     return found
 
 
@@ -157,13 +166,16 @@ def rounds(origins: list[Origin], seed: int, updates: int, share: float) -> Iter
 def _of(workplace: Workplace, rng: random.Random, share: float) -> Iterator[dict]:
     """The original, then its mutants."""
     begun = workplace.begin()
-    origin = {"origin": workplace.origin.name, "script": workplace.origin.function is None and not workplace.origin.zoo}
+    origin = {
+        "origin": workplace.origin.name,
+        "script": workplace.origin.function is None and not workplace.origin.zoo,
+    }
     yield origin | {"mutant": None, **{key: value for key, value in begun.items() if key != "lines"}}
     if "lines" not in begun:
         return
     streams = []
     for file in workplace.files:
-        lines = parts(begun["lines"][str(file)])
+        lines = parts(begun["lines"][str(file)], imported=not workplace.origin.zoo)
         if lines:
             source = file.read_text(encoding="utf-8")
             streams.append((file, lines, mutations(source, lines, rng), len(lines)))
@@ -176,7 +188,12 @@ def _of(workplace: Workplace, rng: random.Random, share: float) -> Iterator[dict
             continue
         found = workplace.mutated(file, mutation, rng.random() < share)
         told = {key: value for key, value in asdict(mutation).items() if key != "source"}
-        yield origin | {"file": file.name, "mutant": told, "parts": sorted(lines.get(mutation.line, ())), **found}
+        yield origin | {
+            "file": file.name,
+            "mutant": told,
+            "parts": sorted(lines.get(mutation.line, ())),
+            **found,
+        }
 
 
 def _files(given: tuple[str, ...]) -> Iterator[Origin]:
@@ -189,7 +206,9 @@ def _files(given: tuple[str, ...]) -> Iterator[Origin]:
 
 
 @click.command()
-@click.option("--file", "files", multiple=True, help="FILE.py:FUNCTION[,FUNCTION]: sound subjects; repeatable.")
+@click.option(
+    "--file", "files", multiple=True, help="FILE.py:FUNCTION[,FUNCTION]: sound subjects; repeatable."
+)
 @click.option(
     "--script",
     "scripts",
@@ -198,12 +217,18 @@ def _files(given: tuple[str, ...]) -> Iterator[Origin]:
     help="A sound training script; repeatable.",
 )
 @click.option("--text", default="", help="What scripts are given: a text file.")
-@click.option("--zoo", default=",".join(ZOO), show_default=False, help="Names from the healthy zoo; empty for none.")
+@click.option(
+    "--zoo", default=",".join(ZOO), show_default=False, help="Names from the healthy zoo; empty for none."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of mutations.")
 @click.option("--updates", default=160, show_default=True, help="Of each training, at most.")
 @click.option("--share", default=0.5, show_default=True, help="Of the equivalent ones that are climbed.")
-@click.option("--minutes", default=40.0, show_default=True, help="CPU minutes after which no mutant is begun.")
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all outcomes here.")
+@click.option(
+    "--minutes", default=40.0, show_default=True, help="CPU minutes after which no mutant is begun."
+)
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all outcomes here."
+)
 @click.option("--docs", is_flag=True, help=f"Write docs/{PAGE.name}.")
 @click.option("--resume", is_flag=True, help="Judge and write anew what --json holds; nothing is tried.")
 def main(files, scripts, text, zoo, seed, updates, share, minutes, path, docs, resume):
@@ -229,7 +254,11 @@ def _line(outcome: dict) -> str:
     if outcome["mutant"] is None:
         return f"{outcome['origin']}: {outcome.get('loss') or outcome.get('why')}, {outcome['seconds']:.1f} s"
     mutant = outcome["mutant"]
-    found = "; ".join(f"{f['severity']} {f['code']}" for f in outcome.get("findings", [])) if "findings" in outcome else ""
+    found = (
+        "; ".join(f"{f['severity']} {f['code']}" for f in outcome.get("findings", []))
+        if "findings" in outcome
+        else ""
+    )
     before, after = (" ".join(mutant[key].split())[:60] for key in ("before", "after"))
     return (
         f"{outcome['origin']}:{mutant['line']} {mutant['operator']}: {before} -> {after}: {outcome['verdict']} "
