@@ -148,7 +148,7 @@ def argument_left_out(node: ast.AST) -> Iterator[Edit]:
 @operator
 def unwrapped(node: ast.AST) -> Iterator[Edit]:
     """``f(x)`` becomes ``x``, and ``x.f()`` too."""
-    if not isinstance(node, ast.Call) or name_of(node) in _OTHER:
+    if not isinstance(node, ast.Call) or name_of(node) in _OTHER or _constructs(node):
         return
     if node.args and not isinstance(node.args[0], (ast.Starred, ast.GeneratorExp, ast.Lambda)):
         yield node, node.args[0]
@@ -177,6 +177,8 @@ def comparison(node: ast.AST) -> Iterator[Edit]:
 @operator
 def stop_gradient(node: ast.AST) -> Iterator[Edit]:
     if isinstance(node, (ast.Return, ast.Assign)) and node.value and not isinstance(node.value, _PLAIN):
+        if _constructs(node.value):
+            return
         function = ast.Attribute(ast.Name("mx", ast.Load()), "stop_gradient", ast.Load())
         yield node.value, ast.Call(function, [node.value], [])
 
@@ -208,6 +210,11 @@ def statement_deleted(node: ast.AST) -> Iterator[Edit]:
     held = isinstance(node, ast.Assign) and not isinstance(node.targets[0], (ast.Name, ast.Tuple))
     if (call and not _switches(node)) or held or isinstance(node, ast.AugAssign):
         yield node, ast.Pass()
+
+
+def _constructs(node: ast.AST) -> bool:
+    """Whether it makes a layer, an optimiser or another object, which stands for no array."""
+    return isinstance(node, ast.Call) and name_of(node)[:1].isupper()
 
 
 def _switches(node: ast.AST) -> bool:
