@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.material import pool, val_epoch
 from mlxstories.ladder.capture import CapturedScript
-from mlxstories.ladder.exchange.material import Material, material, plain_loss
+from mlxstories.ladder.exchange.material import material, plain_loss
 from mlxstories.ladder.exchange.run import Clock, Run, own_step
 
 HURTS, EQUIVALENT, SLIGHT, BETTER = "hurts", "equivalent", "slight", "better"
@@ -139,7 +139,7 @@ def measure(bench: Bench, updates: int, kept: dict) -> Measured:
         own = material(bench)
         inputs, targets, mask = kept["held"]
         held = own.held.with_(inputs=inputs, targets=targets, mask=mask)
-        bench.taken[material] = Material(own.batches[:updates], held)
+        bench.taken[material] = replace(own, batches=own.batches[:updates], held=held)
         run = Run(bench, "mutant", lambda: (bench.model(), bench.optimizer(), own_step(bench)), Clock())
         for share in (0.25, 0.5, 1.0):
             run.advance(share)

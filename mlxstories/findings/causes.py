@@ -116,7 +116,7 @@ CAUSES: tuple[Cause, ...] = (
           DYNAMICS | {"frozen-parameters", "no-update"}),
     Cause("backward-mismatch", "weights", "model", "the backward pass is not the derivative of the forward pass",
           DYNAMICS | {"gradient-mismatch"}),
-    Cause("without-effect", "weights", "model", "weights that receive a gradient, or positions, move no logit",
+    Cause("without-effect", "weights", "model", "weights with a gradient, positions or a layer's result move no logit",
           DYNAMICS | {"frozen-parameters"}),
     Cause("tie-broken", "weights", "model", "weights meant to be one are two parameters that part at once"),
     Cause("base-not-frozen", "weights", "model", "the base is trained beside the adapters attached to it"),

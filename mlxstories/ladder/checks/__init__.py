@@ -40,6 +40,7 @@ from mlxstories.ladder.checks import (
     frozen,
     without_effect,
     backward_pass,
+    results_used,
     # minimal
     finite_step,
     movement,
