@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -64,8 +65,9 @@ off by 3 %, or generated tokens are not the model's choice. It is *equivalent* w
 within 1 % or what another seed moves. The quick ladder climbs all that hurt, and a share of the equivalent ones, drawn
 by the seed; what lies between is left out. Written by `benchmarks/mutants.py`.
 
-Seed {seed}, which was not used while the ladder was built; {minutes:.0f} CPU minutes. They are few, so that the shares
-are rough."""
+Seed {seed}; the ladder was built while seed 0 was looked at. {minutes:.0f} CPU minutes; the median climb took
+{climb:.0f} s. They are few, so that the shares are rough. Not every mutant that hurts is a mistake: a tied embedding,
+say, may only learn slower in so few updates."""
 
 
 def page(outcomes: list[dict], seed: int, updates: int) -> str:
@@ -78,10 +80,11 @@ def page(outcomes: list[dict], seed: int, updates: int) -> str:
         "Another part named": [o for o in hurt if told(o) is not None and part_right(o) is False],
         "Equivalent, and accused": [o for o in same if error_of(o)],
     }
+    climb = statistics.median([o["climbed"] for o in outcomes if "climbed" in o] or [0])
     lines = [
         "# Mutants",
         "",
-        _METHOD.format(updates=updates, seed=seed, minutes=minutes),
+        _METHOD.format(updates=updates, seed=seed, minutes=minutes, climb=climb),
         "",
         in_words(outcomes),
         "",
@@ -127,9 +130,7 @@ def _listed(outcomes: list[dict]) -> list[str]:
         mutant, found = outcome["mutant"], told(outcome)
         said = "nothing" if found is None else f"{found['severity']} `{found['code']}` ({found['part']})"
         place = f"{outcome['origin']}, {outcome['file']} line {mutant['line']}, {mutant['operator']}"
-        diff = [f"- {line}" for line in mutant["before"].splitlines()]
-        diff += [f"+ {line}" for line in mutant["after"].splitlines()]
-        lines += [f"{place}; {outcome['why']}; {said}", "", "```diff", *diff, "```", ""]
+        lines += [f"{place}; {outcome['why']}; {said}", "", "```diff", *mutant["diff"], "```", ""]
     return lines or ["None.", ""]
 
 

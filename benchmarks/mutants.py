@@ -11,6 +11,7 @@ the quick ladder climbs all that hurt and a share of the equivalent ones.
 
 from __future__ import annotations
 
+import difflib
 import json
 import random
 import resource
@@ -145,6 +146,12 @@ def parts(lines: dict[str, list[str]], imported: bool) -> dict[int, set[str]]:
     return found
 
 
+def difference(before: str, after: str) -> list[str]:
+    """The lines that differ, as a diff has them."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+    return [line for line in list(lines)[2:] if line[0] in "+-" and line[1:].strip()]
+
+
 def rounds(origins: list[Origin], seed: int, updates: int, share: float) -> Iterator[dict]:
     """Outcomes without end, one mutation of each setup after the other."""
     with tempfile.TemporaryDirectory() as folder:
@@ -178,16 +185,17 @@ def _of(workplace: Workplace, rng: random.Random, share: float) -> Iterator[dict
         lines = parts(begun["lines"][str(file)], imported=not workplace.origin.zoo)
         if lines:
             source = file.read_text(encoding="utf-8")
-            streams.append((file, lines, mutations(source, lines, rng), len(lines)))
+            streams.append((file, lines, source, mutations(source, lines, rng)))
     while streams:
-        stream = rng.choices(streams, [weight for *_, weight in streams])[0]
-        file, lines, mutants, _ = stream
+        stream = rng.choices(streams, [len(lines) for _, lines, *_ in streams])[0]
+        file, lines, source, mutants = stream
         mutation = next(mutants, None)
         if mutation is None:
             streams.remove(stream)
             continue
         found = workplace.mutated(file, mutation, rng.random() < share)
         told = {key: value for key, value in asdict(mutation).items() if key != "source"}
+        told["diff"] = difference(source, mutation.source)
         yield origin | {
             "file": file.name,
             "mutant": told,
@@ -230,15 +238,17 @@ def _files(given: tuple[str, ...]) -> Iterator[Origin]:
     "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write all outcomes here."
 )
 @click.option("--docs", is_flag=True, help=f"Write docs/{PAGE.name}.")
-@click.option("--resume", is_flag=True, help="Judge and write anew what --json holds; nothing is tried.")
-def main(files, scripts, text, zoo, seed, updates, share, minutes, path, docs, resume):
+@click.option("--rewrite", is_flag=True, help="Count and write anew what --json holds; nothing is tried.")
+def main(files, scripts, text, zoo, seed, updates, share, minutes, path, docs, rewrite):
     """Mutate sound setups and climb what hurts."""
     origins = [Origin(HERE / "healthy.py", zoo=name) for name in zoo.split(",") if name]
     origins += _files(files)
+    if rewrite and not (path and path.is_file()):
+        raise click.UsageError("--rewrite wants --json with a file that is there")
     argv = (str(Path(text).resolve()),) if text else ()
     origins += [Origin(script, argv=argv) for script in scripts]
-    outcomes = json.loads(path.read_text()) if resume else []
-    for outcome in () if resume else rounds(origins, seed, updates, share):
+    outcomes = json.loads(path.read_text()) if rewrite else []
+    for outcome in () if rewrite else rounds(origins, seed, updates, share):
         outcomes.append(outcome)
         click.echo(_line(outcome))
         if path:

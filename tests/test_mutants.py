@@ -158,7 +158,7 @@ def test_a_mutant_of_a_tiny_setup_is_told(workplace):
 
 
 def test_page_counts_and_lists_misses():
-    mutant = {"operator": "sign", "line": 7, "before": "a + b", "after": "a - b"}
+    mutant = {"operator": "sign", "line": 7, "diff": mutants.difference("x\na + b", "x\na - b")}
     common = {
         "origin": "one",
         "script": False,
@@ -179,4 +179,4 @@ def test_page_counts_and_lists_misses():
     written = page(outcomes, 5, 100)
     assert "| sign | 2 | 1 | 1 | 1 of 2 | 1 | 1 | 0 |" in written
     assert "## Seen by nothing (1)" in written
-    assert "- a + b\n+ a - b" in written
+    assert "-a + b\n+a - b" in written
