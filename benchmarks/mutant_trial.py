@@ -47,7 +47,7 @@ SLIGHTEST = 1e-6  # nats, below which the training is the original's
 _VALIDATED = 300  # rows of validation on which figures are compared
 _WATCHED = 3  # updates whose lines are told apart by part
 _SEEN = 1e-3  # of the logits' spread, by which other tokens move what they must not
-_CPU = 90  # seconds of one trial
+_CPU = 45  # seconds of one trial: a mistake may go on for ever
 
 
 def trial(task: dict) -> dict:
