@@ -48,11 +48,11 @@ def in_words(outcomes: list[dict]) -> str:
     known = [o for o in hurt if o["parts"]]
     fails, unchanged = (sum(o["verdict"] == kind for o in mutants) for kind in ("does not run", "unchanged"))
     return (
-        f"{len(mutants)} mutants of {len(outcomes) - len(mutants)} setups: {fails} do not run or not end, {unchanged} train "
-        f"exactly as before, {len(hurt)} hurt. Of these an error is found for {_share(error_of, hurt)}, an error or a "
-        f"warning for {_share(told, hurt)}; the part is right for {_share(part_right, known)} where it can be told, "
-        f"the line within {NEAR} for {_share(line_right, hurt)}. Of {len(same)} equivalent ones that were climbed, "
-        f"{_share(error_of, same)} get an error."
+        f"{len(mutants)} mutants of {len(outcomes) - len(mutants)} setups: {fails} do not run or not end, {unchanged} "
+        f"train exactly as before, {len(hurt)} hurt. Of these an error is found for {_share(error_of, hurt)}, an error "
+        f"or a warning for {_share(told, hurt)}; the part is right for {_share(part_right, known)} where it can be "
+        f"told, the line within {NEAR} for {_share(line_right, hurt)}. Of {len(same)} equivalent ones that were "
+        f"climbed, {_share(error_of, same)} get an error."
     )
 
 
