@@ -140,14 +140,20 @@ def measure(bench: Bench, updates: int, kept: dict) -> Measured:
         inputs, targets, mask = kept["held"]
         held = own.held.with_(inputs=inputs, targets=targets, mask=mask)
         bench.taken[material] = replace(own, batches=own.batches[:updates], held=held)
-        run = Run(bench, "mutant", lambda: (bench.model(), bench.optimizer(), own_step(bench)), Clock())
+        made: list[Any] = []
+
+        def make():
+            made[:] = bench.model(), bench.optimizer()
+            return *made, own_step(bench)
+
+        run = Run(bench, "mutant", make, Clock())
         for share in (0.25, 0.5, 1.0):
             run.advance(share)
             if run.broke or _decided(run.curve, kept):
                 break
         if run.broke and "finite" not in run.broke:
             raise StoriesError(run.broke)
-        model, optimizer = run._kept[0], run._kept[2]
+        model, optimizer = made
         figures = {} if run.broke else _figures(bench, model, optimizer, kept)
         return Measured(
             run.curve,
