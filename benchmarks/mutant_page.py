@@ -66,9 +66,9 @@ within 1 % or what another seed moves. The quick ladder climbs all that hurt, an
 by the seed; what lies between is left out. Written by `benchmarks/mutants.py`.
 
 Seed {seed}; the ladder was built while seed 0 was looked at. {minutes:.0f} CPU minutes; the median climb took
-{climb:.0f} s. They are few, so that the shares are rough. Not every mutant that hurts is a mistake: a tied embedding may
-only learn slower in so few updates, and one that is trained on another text or another made-up language does as well
-there as the original did on its own."""
+{climb:.0f} s. They are few, so that the shares are rough. Not every mutant that hurts is a mistake: a tied embedding
+may only learn slower in so few updates, and one that is trained on another text, or another made-up language, is
+measured on the original's all the same."""
 
 
 def page(outcomes: list[dict], seed: int, updates: int) -> str:
