@@ -3,9 +3,10 @@
     python benchmarks/mutation.py --sample 40 --seed 1 --json mutation.json --docs docs/mutation.md
 
 Mutations are cosmic-ray's (``pip install cosmic-ray``): numbers, comparisons, arithmetic, truth values. They are made
-in a copy of the tracked files. A mutation is killed when a test fails, or when the tests take ten times as long as
-without it; one that survives is listed with its line, and is either a gap in the tests or changes nothing that can be
-seen.
+in a copy of the tracked files. A mutation is killed when a test fails, or when the tests take ten times the CPU seconds
+that they take without it; one that survives is listed with its line, and is either a gap in the tests or changes
+nothing that can be seen. A check is tried by the tests of its thresholds, by the faults that it names and by their
+twins.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,9 +34,10 @@ ROOMS = {
     "generation": ("mlxstories/generation/*.py", "tests/generation"),
     "data": ("data/*.py", "tests/data"),
     "statistics": ("mlxstories/comparison/statistics.py", "tests/comparison"),
-    "findings": ("mlxstories/findings/*.py", "tests/ladder/test_engine.py tests/ladder/test_faults.py"),
-    "checks": ("mlxstories/ladder/checks/*.py", "tests/ladder"),
+    "findings": ("mlxstories/findings/*.py", "tests/findings tests/ladder/test_engine.py"),
+    "checks": ("mlxstories/ladder/checks/*.py", "tests/ladder/test_judging.py"),
 }  # fmt: skip
+FAULTS = "tests/ladder/test_faults.py tests/ladder/test_twins.py tests/ladder/test_state.py tests/ladder/test_kinds.py"
 COMPARISONS = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq", "Lt_GtE")
 ARITHMETIC = ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "Pow_Mul", "Mod_Mul", "FloorDiv_Mul")
 OPERATORS = (
@@ -50,7 +52,10 @@ OPERATORS = (
     "ReplaceUnaryOperator_Delete_USub",
     "ReplaceUnaryOperator_Delete_Not",
 )
-_PATIENCE = 10  # times the tests' own time
+_PATIENCE = 10  # times the tests' own CPU seconds
+_AT_LEAST = 60  # CPU seconds for the tests of a mutation
+_HUNG = 1800  # seconds by the clock
+_NO_TESTS = 5  # the exit code of pytest where ``-k`` chose none
 _BEGIN, _END = "<!-- table:begin -->", "<!-- table:end -->"
 
 
@@ -89,9 +94,10 @@ def main(sample, seed, rooms, path, docs):
         for room in rooms or ROOMS:
             mutants = list(places(copy, room))
             chosen = random.Random(seed).sample(mutants, min(sample, len(mutants)))
-            seconds = _tested(copy, room, None)
+            _, seconds = _tested(copy, ROOMS[room][1].split(), None)
+            patience = max(_AT_LEAST, int(_PATIENCE * seconds))
             for mutant in chosen:
-                outcome = tried(copy, mutant, _PATIENCE * seconds)
+                outcome = tried(copy, mutant, patience)
                 outcomes.append(outcome)
                 if outcome.verdict == "survived":
                     print(
@@ -132,7 +138,7 @@ def places(copy: Path, room: str):
                 yield Mutant(room, str(path.relative_to(copy)), name, occurrence)
 
 
-def tried(copy: Path, mutant: Mutant, patience: float) -> Outcome:
+def tried(copy: Path, mutant: Mutant, patience: int) -> Outcome:
     """Make the mutation, run the tests, take it back."""
     from cosmic_ray.mutating import use_mutation
     from cosmic_ray.plugins import get_operator
@@ -141,29 +147,54 @@ def tried(copy: Path, mutant: Mutant, patience: float) -> Outcome:
     with use_mutation(copy / mutant.path, operator, mutant.occurrence) as (before, after):
         was, now = before.splitlines(), after.splitlines()
         line = next(i for i, (a, b) in enumerate(zip(was, now, strict=True)) if a != b)
-        verdict = "killed" if _tested(copy, mutant.room, patience) is None else "survived"
+        trials = _trials(mutant)
+        passed = all(_tested(copy, trial, patience)[0] for trial in trials)
+        verdict = "survived" if passed else "killed"
     return Outcome(mutant, verdict, was[line].strip(), now[line].strip(), line + 1)
 
 
-def _tested(copy: Path, room: str, patience: float | None) -> float | None:
-    """Seconds that the room's tests took, or None where one failed or they took too long."""
-    began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *ROOMS[room][1].split()]
+def _trials(mutant: Mutant) -> list[list[str]]:
+    """Words to pytest, for one run after the other until one fails."""
+    tests = [ROOMS[mutant.room][1].split()]
+    if mutant.room == "checks" and (names := _judged(mutant.path)):
+        tests.append([*FAULTS.split(), "-k", " or ".join(sorted(names))])
+    return tests
+
+
+def _judged(path: str) -> set[str]:
+    """The causes that the checks of a file name, and the faults of them."""
+    from mlxstories.faults import FAULTS as faults
+    from mlxstories.ladder.registry import CHECKS
+
+    module = path.removesuffix(".py").replace("/", ".")
+    checks = [check for check in CHECKS.values() if check.ask.__module__ == module]
+    causes = {cause for check in checks for cause in check.causes}
+    return causes | {name for name, fault in faults.items() if fault.code in causes}
+
+
+def _tested(copy: Path, tests: list[str], patience: int | None) -> tuple[bool, float]:
+    """Whether the tests passed, within ``patience`` CPU seconds, and the CPU seconds that they took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
+    if patience is not None:
+        command = ["/bin/sh", "-c", f'ulimit -t {patience}; exec "$@"', "sh", *command]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
             command,
             cwd=copy,
             env=environment,
-            timeout=patience,
+            timeout=_HUNG,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
     except subprocess.TimeoutExpired:
-        return None
-    if done.returncode and patience is None:
-        raise SystemExit(f"the tests of {room} fail without any mutation:\n{done.stdout.decode()[-2000:]}")
-    return None if done.returncode else time.monotonic() - began
+        return False, float("inf")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode not in (0, _NO_TESTS) and patience is None:
+        raise SystemExit(f"{tests} fail without any mutation:\n{done.stdout.decode()[-2000:]}")
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.returncode in (0, _NO_TESTS), seconds
 
 
 def _row(room: str, outcomes: list[Outcome]) -> str:

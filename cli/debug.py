@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from mlxstories.cli import completion, supervision
 from mlxstories.cli.examined import Examined
@@ -15,6 +17,7 @@ from mlxstories.cli.options import RUN_OR_FILE
 from mlxstories.cli.screen import Ladder
 from mlxstories.cli.types import Number, Place
 from mlxstories.cli.written import write_json
+from mlxstories.errors import StoriesError
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
@@ -91,7 +94,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     default=300.0,
     show_default=True,
     type=Number(0.1),
-    help="Seconds after which the climb is given up.",
+    help="Seconds after which the climb is given up; of --follow only where it is given.",
 )
 @click.option(
     "--format",
@@ -154,11 +157,10 @@ def command(
     examined = Examined(target, given, bool(module), steps, settings, fault)
     examined.refuse_what_makes_no_sense()
     if follow:
-        sys.exit(examined.follow(report))
+        sys.exit(_followed(examined, report, timeout))
     ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
     if target is not None and supervision.wanted():
-        words = shlex.split(click.get_current_context().find_root().obj)[1:]
-        outcome = supervision.run(words, timeout)
+        outcome = supervision.run(_words(), timeout)
         if isinstance(outcome, int):
             sys.exit(outcome)
         ladder.console.show_cursor()  # a live table, which hides it, may have been cut off
@@ -167,20 +169,15 @@ def command(
         _write(diagnosis, ladder, False, None, report, log, form)
         sys.exit(1)
     from mlxstories.cli.deep import after_climb
-    from mlxstories.errors import StoriesError
     from mlxstories.ladder import diagnose
     from mlxstories.ladder.time_limit import TimeLimitError
 
-    if setup:
-        with supervision.limited(timeout):
-            examined.write_subject(setup)
-        return
     with ExitStack() as stack:
-        try:
-            with supervision.limited(timeout):
-                subject, captured = examined.load(stack, ladder, seed)
-        except TimeLimitError as error:
-            raise StoriesError(f"{examined.name}: {error}; raise --timeout") from error
+        with _in_time(examined.name, timeout):
+            if setup:
+                examined.write_subject(setup)
+                return
+            subject, captured = examined.load(stack, ladder, seed)
         with ladder, supervision.limited(timeout):
             diagnosis = diagnose(
                 subject, seed=seed, rungs=rungs or None, stories=stories, on_event=ladder.event
@@ -188,6 +185,8 @@ def command(
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
         diagnosis, offer = after_climb(diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs)
+        with suppress(TimeLimitError), supervision.limited(supervision.GRACE):
+            stack.close()  # a script's own code to run at its end, which changes nothing any more
     story = target is None and stories == 4
     if every:
         ladder.checks(diagnosis)
@@ -196,6 +195,36 @@ def command(
         ladder.say(offer)
     _write(diagnosis, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
+
+
+def _words() -> list[str]:
+    """The command line, but for the program's name."""
+    return shlex.split(click.get_current_context().find_root().obj)[1:]
+
+
+@contextmanager
+def _in_time(name: str, timeout: float) -> Iterator[None]:
+    """A time limit whose end is one line, for what is done without a diagnosis."""
+    from mlxstories.ladder.time_limit import TimeLimitError
+
+    try:
+        with supervision.limited(timeout):
+            yield
+    except TimeLimitError as error:
+        raise StoriesError(f"{name}: {error}; raise --timeout") from error
+
+
+def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
+    """Follow a script to its end, which is far away as a rule: the time is limited where that is asked for."""
+    if click.get_current_context().get_parameter_source("timeout") is ParameterSource.DEFAULT:
+        return examined.follow(report)
+    if supervision.wanted():
+        outcome = supervision.run(_words(), timeout, patient=True)
+        if isinstance(outcome, str):
+            raise StoriesError(f"{examined.name} {outcome}")
+        return outcome
+    with _in_time(examined.name, timeout):
+        return examined.follow(report)
 
 
 def _fallen(name: str, how: str):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlxstories.cli import supervision
+
 if TYPE_CHECKING:
     from mlxstories.cli.debug import Ladder
     from mlxstories.ladder.diagnosis import Diagnosis
     from mlxstories.ladder.subject import Subject
 
+_LEAST = 1.0  # seconds, for what is known of an exchange without time
 _RESERVE = 0.1  # of the time limit, left for the training that is running and the report
 
 
@@ -22,9 +25,10 @@ def after_climb(
     offered: bool,
 ) -> tuple[Diagnosis, str]:
     """The diagnosis, with `--deep` deepened; and, where no error was found without it, a line that offers it."""
-    if deep:
-        return _deepened(diagnosis, subject, ladder, seed, timeout), ""
-    seconds = _estimated(subject, seed) if offered and diagnosis.healthy else 0.0
+    with supervision.limited(max(timeout - diagnosis.seconds, _LEAST)):
+        if deep:
+            return _deepened(diagnosis, subject, ladder, seed, timeout), ""
+        seconds = _estimated(subject, seed) if offered and diagnosis.healthy else 0.0
     if not seconds:
         return diagnosis, ""
     return (
@@ -54,8 +58,9 @@ def _estimated(subject: Subject, seed: int) -> float:
     """About how many seconds `--deep` takes; 0 where it cannot be told."""
     from mlxstories.ladder.bench import SubjectFault
     from mlxstories.ladder.exchange import estimate
+    from mlxstories.ladder.time_limit import TimeLimitError
 
     try:
         return estimate(subject, seed)
-    except SubjectFault:
+    except (SubjectFault, TimeLimitError):
         return 0.0

@@ -109,10 +109,12 @@ class Examined:
         Raises:
             click.UsageError: nothing to run.
             StoriesError: the script raised.
+            TimeLimitError: the time that the caller gave it is up.
         """
         from mlxstories.errors import StoriesError
         from mlxstories.findings import ERROR
         from mlxstories.ladder.subject import describe_error
+        from mlxstories.ladder.time_limit import TimeLimitError
         from mlxstories.ladder.watching import watch
         from mlxstories.ladder.watching.following import run
 
@@ -124,6 +126,8 @@ class Examined:
             except SystemExit as ended:
                 if ended.code:
                     raise
+            except TimeLimitError:
+                raise
             except Exception as error:
                 raise StoriesError(f"{self.file}: raised {describe_error(error)}") from error
         count = f"{session.updates} updates, {session.looks} looked at closely"

@@ -7,12 +7,16 @@ import ctypes
 import fcntl
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from mlxstories.storage.files import scratch
 
 GRACE = 5.0  # seconds after the limit in which Python code, which the limit reaches, ends by itself
 LAST_WORDS = 2.0  # seconds for a process to end after it has said its exit code, or after Ctrl-C
@@ -71,11 +75,11 @@ def _tell(news: str) -> None:
         os.write(pipe, news.encode(errors="replace"))
 
 
-def run(words: list[str], timeout: float) -> int | str:
+def run(words: list[str], timeout: float, *, patient: bool = False) -> int | str:
     """Run ``mlxstories *words`` in a child; its exit code, or how it ended if it did not come to one.
 
     ``timeout`` counts, in seconds, within each block that the child runs under ``limited``. Processes that it leaves
-    behind are ended too (on Linux).
+    behind are ended too (on Linux). Where it is ``patient``, a signal that asks the child to end leaves it its time.
     """
     _prctl(_CHILD_SUBREAPER, 1)  # what its children leave behind becomes our child, so that it can be found
     reading, low = os.pipe()
@@ -85,19 +89,21 @@ def run(words: list[str], timeout: float) -> int | str:
     process = subprocess.Popen([sys.executable, "-c", code, *words], pass_fds=[pipe])
     os.close(pipe)
     try:
-        return _Parent(process, reading, timeout).outcome()
+        return _Parent(process, reading, timeout, patient).outcome()
     finally:
         process.kill()
         process.wait()
         _end_orphans()
         os.close(reading)
+        for folder in Path(tempfile.gettempdir()).glob(f"{scratch(process.pid)}*"):  # of a script that fell
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Parent:
     """Listens to a child until it has ended or its time is up."""
 
-    def __init__(self, process: subprocess.Popen, pipe: int, timeout: float):
-        self.process, self.pipe, self.timeout = process, pipe, timeout
+    def __init__(self, process: subprocess.Popen, pipe: int, timeout: float, patient: bool):
+        self.process, self.pipe, self.timeout, self.patient = process, pipe, timeout, patient
         self.heard = ""
         self.deadline = float("inf")
         self.interrupted = 0
@@ -120,7 +126,8 @@ class _Parent:
     def _interrupt(self, number, _frame) -> None:
         """A terminal sends Ctrl-C to the child as well; other signals come here alone."""
         self.interrupted = number
-        self.deadline = min(self.deadline, time.monotonic() + LAST_WORDS)
+        if not self.patient:
+            self.deadline = min(self.deadline, time.monotonic() + LAST_WORDS)
         if number != signal.SIGINT:
             self.process.send_signal(number)
 
@@ -132,7 +139,7 @@ class _Parent:
             self.heard += news
             if news[-1:] in "()":
                 limit = time.monotonic() + self.timeout + GRACE if news[-1:] == "(" else float("inf")
-                self.deadline = limit if not self.interrupted else self.deadline
+                self.deadline = self.deadline if self.interrupted and not self.patient else limit
             return bool(news) and not news.endswith("\n")
         return not ended
 

@@ -19,6 +19,11 @@ MOST_TEXT = 1 << 27  # bytes of configurations, tokenizers and reports
 PARTIAL = ".mlxstories-partial"  # how the names of what is being written end; they begin with a dot
 
 
+def scratch(process: int) -> str:
+    """What the names of the temporary folders of a process begin with, by which they are found when it has fallen."""
+    return f"mlxstories-{process}-"
+
+
 @contextlib.contextmanager
 def writing(place: Path | str) -> Iterator[None]:
     """Turn a failure to write into one clear line."""

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import sys
+import tempfile
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,6 +26,7 @@ from mlxstories.ladder.capture import CapturedScript, defines
 from mlxstories.ladder.capture.optimizers import Shell
 from mlxstories.ladder.capture.seen import findings as findings_of
 from mlxstories.ladder.where.forward import begins, probe_of
+from mlxstories.storage.files import scratch
 
 MODEL = """
 import json, os, random, sys
@@ -437,6 +440,49 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
     with open(script.log) as log:
         assert "hello ['--size', '3']" in log.read()
     assert "mx.savez was held back" in script.notes
+
+
+def test_files_made_past_open_are_left_out_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "kept.txt").write_text("kept")
+    text = (
+        MODEL
+        + """
+import shutil, tempfile
+from pathlib import Path
+os.close(os.open("low.txt", os.O_CREAT | os.O_WRONLY))
+Path("touched").touch()
+assert os.path.exists("low.txt") and Path("touched").is_file()
+descriptor = os.open("config.json", os.O_WRONLY | os.O_APPEND)
+os.write(descriptor, b" "), os.close(descriptor)
+assert Path("config.json").read_text() == "{} "
+os.makedirs("steps/1")
+shutil.copy("config.json", "steps/1")
+os.symlink("1", "steps/last"), os.link("old/kept.txt", "hard.txt")
+assert os.listdir("steps/last") == ["config.json"] and Path("hard.txt").read_text() == "kept"
+with open("hard.txt", "a") as file: file.write(", or not")
+assert Path("hard.txt").read_text() == "kept, or not" and Path("old/kept.txt").read_text() == "kept"
+os.truncate("low.txt", 3), os.chmod("low.txt", 0o600), os.chmod("config.json", 0), os.utime("touched")
+os.replace("touched", "moved"), os.mkfifo("pipe")
+assert os.path.getsize("low.txt") == 3 and os.path.exists("moved") and not os.path.exists("touched")
+shutil.rmtree("steps"), shutil.rmtree("old")
+assert not os.path.exists("steps")
+with tempfile.TemporaryDirectory() as folder: Path(folder, "a").write_text("a")
+assert not os.path.exists(folder)
+"""
+        + LOOP
+    )
+    mode = (tmp_path / "config.json").stat().st_mode
+    (tmp_path / "train.py").write_text(text)
+    CapturedScript("train.py", steps=3, batches=16).close()
+    assert not list(Path(tempfile.gettempdir()).glob(f"{scratch(os.getpid())}*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "config.json", "old"}
+    assert (tmp_path / "config.json").read_text() == "{}" and (
+        tmp_path / "config.json"
+    ).stat().st_mode == mode
+    assert (tmp_path / "old" / "kept.txt").read_text() == "kept"
 
 
 NOT_CAPTURED = {

@@ -61,13 +61,28 @@ DEEDS = {
 }
 
 
+ENDLESS = """
+import time
+import mlx.core as mx, mlx.nn as nn, mlx.optimizers as optim
+
+model = nn.Sequential(nn.Embedding(32, 16), nn.Linear(16, 32))
+optimizer = optim.AdamW(1e-3, bias_correction=True)
+step = nn.value_and_grad(model, lambda ids, wanted: nn.losses.cross_entropy(model(ids), wanted).mean())
+try:
+    while True:
+        rows = mx.random.randint(0, 32, (4, 17))
+        loss, gradients = step(rows[:, :-1], rows[:, 1:])
+        optimizer.update(model, gradients)
+        mx.eval(model, optimizer)
+finally:
+    time.sleep(999)
+"""
+COMMAND = [sys.executable, "-c", "from mlxstories.cli import main; main()", "debug"]
+
+
 def debug(folder, deed: str, *options: str, timeout: str = "60") -> subprocess.CompletedProcess:
     (folder / "setup.py").write_text(f"{SUBJECT}    {deed}\n")
-    code = "from mlxstories.cli import main; main()"
-    command = [
-        *(sys.executable, "-c", code, "debug", "setup.py", "--rung", "data", "--json", "found.json"),
-        *("--timeout", timeout, *options),
-    ]
+    command = [*COMMAND, "setup.py", "--rung", "data", "--json", "found.json", "--timeout", timeout, *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
@@ -98,6 +113,65 @@ def test_a_healthy_subject_of_bad_manners_is_healthy(tmp_path, deed):
     assert json.loads((tmp_path / "found.json").read_text())["healthy"]
 
 
+@pytest.mark.parametrize("loop", ["any(itertools.repeat(0))", "time.sleep(999)"], ids=["C", "Python"])
+def test_the_limit_holds_for_deep_too(tmp_path, loop):
+    (tmp_path / "hangs.py").write_text(
+        "import itertools, time, traceback\ndef loss(model, batch):\n"
+        f"    if 'exchange' in ''.join(traceback.format_stack()): {loop}\n"
+        "    return (model(batch[0]) ** 2).mean()\n"
+    )
+    deed = "import hangs; return Subject(model=Model, vocab_size=32, train_batches=batches, loss=hangs.loss)"
+    result = debug(tmp_path, deed, "--deep", timeout="6")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert "Traceback" not in result.stderr
+    if "sleep" in loop:
+        (line,) = found["rungs"][-1]["checks"]
+        assert found["rungs"][-1]["name"] == "exchange" and "out of time" in line["detail"]
+    else:
+        assert result.returncode == 1 and [f["code"] for f in found["findings"]] == ["subject-error"]
+        assert "not finished after 6 s" in found["findings"][0]["message"]
+
+
+FOLLOWED = {
+    "any(itertools.repeat(0))": (2, "did not heed"),
+    "time.sleep(999)": (2, "train.py: not finished after 0.5 s"),
+    "while True:\n    try: time.sleep(1)\n    except Exception: pass": (2, "did not heed"),
+    "os._exit(3)": (2, "exit code 3"),
+    "sys.exit(3)": (3, ""),
+    "pass": (0, "nothing found"),
+}
+
+
+@pytest.mark.parametrize("script", FOLLOWED, ids=range(len(FOLLOWED)))
+def test_the_limit_holds_for_follow_where_it_is_given(tmp_path, script):
+    (tmp_path / "train.py").write_text(f"import itertools, os, sys, time\n{script}\n")
+    code, words = FOLLOWED[script]
+    command = [*COMMAND, "--follow", "--timeout", "0.5", "train.py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == code and words in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_script_that_falls_leaves_nothing_but_its_output(tmp_path):
+    (tmp_path / "train.py").write_text("import os\nopen('a.txt', 'w').write('a')\nos._exit(3)\n")
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    command = [*COMMAND, "train.py"]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert result.returncode == 1 and "exit code 3" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "temporary"}
+    assert [path.suffix for path in (tmp_path / "temporary").iterdir()] == [".log"]
+
+
+def test_a_script_that_does_not_end_when_it_is_stopped_has_its_diagnosis(tmp_path):
+    (tmp_path / "train.py").write_text(ENDLESS)
+    command = [*COMMAND, "train.py", "--rung", "data", "--json", "found.json"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert json.loads((tmp_path / "found.json").read_text())["healthy"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds them in /proc")
 def test_processes_left_behind_are_ended(tmp_path):
     deed = "import subprocess; p = subprocess.Popen(['sleep', '999'], start_new_session=True); "
@@ -110,8 +184,7 @@ def test_processes_left_behind_are_ended(tmp_path):
 
 def test_a_signal_reaches_what_is_examined(tmp_path):
     (tmp_path / "setup.py").write_text(f"{SUBJECT}    open('begun', 'w'); time.sleep(999)\n")
-    code = "from mlxstories.cli import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code, "debug", "setup.py"], cwd=tmp_path)
+    process = subprocess.Popen([*COMMAND, "setup.py"], cwd=tmp_path)
     begun = time.monotonic()
     while not (tmp_path / "begun").exists() and time.monotonic() < begun + 60:
         time.sleep(0.05)

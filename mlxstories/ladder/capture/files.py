@@ -3,70 +3,155 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mlxstories.ladder.patches import Patches
+from mlxstories.storage.files import scratch
 
 # Downloads may fill their caches.
 _FREE = ("/dev/", "/proc/", str(Path.home() / ".cache"), os.environ.get("HF_HOME") or "/dev/")
-_CHANGING = ("remove", "unlink", "rmdir", "mkdir", "rename", "replace")
+_CHANGING = ("remove", "unlink", "rmdir", "truncate", "chmod", "chown", "utime")
+_MOVING = ("rename", "replace")
+_LINKING = ("link", "symlink")
+_MAKING = ("mkdir", "mkfifo", "mknod")
+_LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Overlay:
-    """Files that the script writes, under a temporary folder instead of where it wanted them."""
+    """Files that the script writes, under a temporary folder instead of where it wanted them.
+
+    Beyond its reach is what is written past Python's ``open`` and ``os``: by other programs and by libraries in C.
+    """
 
     def __init__(self):
-        self._folder = tempfile.TemporaryDirectory(prefix="mlxstories-")
+        self._folder = tempfile.TemporaryDirectory(prefix=scratch(os.getpid()))
         self.root = Path(self._folder.name)
+        self._descriptors: set[int] = set()  # of folders held here
 
     def close(self) -> None:
         self._folder.cleanup()
 
     def install(self, patches: Patches) -> None:
-        """Redirect ``open`` and the functions of ``os`` that change files."""
+        """Redirect ``open`` and the functions of ``os`` that change files or look at them."""
         real = builtins.open
+        self._lstat = os.lstat
 
         def opened(file, mode="r", *args, **kwargs):
-            return real(self._placed(file, mode), mode, *args, **kwargs)
+            return real(self._placed(file, bool(set(mode) & set("wax+")), "w" in mode), mode, *args, **kwargs)
 
         patches.replace(builtins, "open", opened)
         patches.replace(io, "open", opened)
-        for name in _CHANGING:
-            patches.replace(os, name, self._changing(getattr(os, name)))
+        patches.replace(os, "open", self._opening(os.open))
+        for name in _MOVING:
+            patches.replace(os, name, self._moving(getattr(os, name)))
+        for name in _LINKING:
+            patches.replace(os, name, self._linking(getattr(os, name)))
+        for instead, names in ((self._make, _MAKING), (self._change, _CHANGING), (self._look, _LOOKING)):
+            for name in names:
+                patches.replace(os, name, self._free_or(getattr(os, name), instead))
 
     def held(self, path) -> Path | None:
         """Where a path's content is held, whether or not anything was written there; None where it is free."""
-        if isinstance(path, int):
+        if isinstance(path, int) or path is None:
             return None
         full = os.path.abspath(os.fsdecode(path))
         if full.startswith((*_FREE, str(self.root))):
             return None
         return self.root / full.lstrip(os.sep).replace(":", "")
 
-    def _placed(self, file, mode: str):
+    def _placed(self, file, writing: bool, anew: bool):
+        """Where to open a file: what is written to, and was there before, is copied first."""
         held = self.held(file)
         if held is None:
             return file
-        if set(mode) & set("wax+"):
-            os.makedirs(held.parent, exist_ok=True)
-            if set(mode) & set("a+") and "w" not in mode and os.path.isfile(file) and not held.exists():
-                held.write_bytes(Path(file).read_bytes())
-            return held
-        return held if held.is_file() else file
+        if not writing:
+            return held if os.path.lexists(held) else file
+        os.makedirs(held.parent, exist_ok=True)
+        origin = file
+        if held.is_symlink():  # it may lead to a file that must stay as it is
+            origin = os.path.realpath(held)
+            held.unlink()
+        if not anew and not held.exists() and os.path.isfile(origin):
+            shutil.copyfile(origin, held)
+        return held
 
-    def _changing(self, real):
-        def change(path, *args, **kwargs):
-            held = self.held(path)
-            if held is None:
-                return real(path, *args, **kwargs)
-            if real.__name__ == "mkdir":
-                return os.makedirs(held, exist_ok=True)
-            if real.__name__ in ("rename", "replace"):
-                args = (self.held(args[0]) or args[0], *args[1:])
-                os.makedirs(os.path.dirname(args[0]), exist_ok=True)
-            return real(held, *args, **kwargs) if held.exists() else None  # what was there before stays
+    def _opening(self, real: Callable) -> Callable:
+        def opened(path, flags, mode=0o777, *, dir_fd=None):
+            inside = dir_fd in self._descriptors
+            if dir_fd is None:
+                placed = self._placed(path, bool(flags & _WRITING), bool(flags & os.O_TRUNC))
+                inside = placed is not path
+                descriptor = real(placed, flags, mode)
+            else:
+                descriptor = real(path, flags, mode, dir_fd=dir_fd)
+            (self._descriptors.add if inside else self._descriptors.discard)(descriptor)
+            return descriptor
 
-        return change
+        return opened
+
+    def _free_or(self, real: Callable, instead: Callable[..., Any]) -> Callable:
+        """``real`` for what is free; else ``instead(real, path, held, *arguments)``."""
+
+        def call(path=".", *args, **kwargs):
+            folder = kwargs.get("dir_fd")
+            if folder is not None and folder not in self._descriptors and instead == self._change:
+                return None  # in a folder that was there before
+            held = self.held(path) if folder is None else None
+            return real(path, *args, **kwargs) if held is None else instead(real, path, held, *args, **kwargs)
+
+        return call
+
+    def _make(self, real, _path, held: Path, *args, **options) -> None:
+        os.makedirs(held.parent, exist_ok=True)
+        if real.__name__ != "mkdir" or not held.exists():
+            real(held, *args, **options)
+
+    def _change(self, real, path, held: Path, *args, **options) -> Any:
+        """What was there before stays, and what is nowhere is missed as ever."""
+        if os.path.lexists(held):
+            return real(held, *args, **options)
+        if not self._was(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def _look(self, real, path, held: Path, *args, **options) -> Any:
+        """A folder that was there before is shown as it was."""
+        there = os.path.lexists(held) and not (held.is_dir() and self._was(path))
+        return real(held if there else path, *args, **options)
+
+    def _was(self, path) -> bool:
+        try:
+            self._lstat(path)
+        except OSError:
+            return False
+        return True
+
+    def _moving(self, real: Callable) -> Callable:
+        def move(path, to, **options):
+            start, end = self.held(path) or Path(os.fsdecode(path)), self.held(to) or Path(os.fsdecode(to))
+            os.makedirs(end.parent, exist_ok=True)
+            if self.held(path) is None or os.path.lexists(start):  # what was there before stays
+                real(start, end)
+
+        return move
+
+    def _linking(self, real: Callable) -> Callable:
+        """A link is a symbolic one here, to what is held or to what was there before."""
+
+        def link(path, to, *args, **options):
+            if (at := self.held(to)) is None:
+                return real(path, to, *args, **options)
+            folder = os.path.dirname(os.path.abspath(os.fsdecode(to))) if real.__name__ == "symlink" else ""
+            full = os.path.abspath(os.path.join(folder, os.fsdecode(path)))
+            held = self.held(full)
+            os.makedirs(at.parent, exist_ok=True)
+            os.symlink(held if held is not None and os.path.lexists(held) else full, at)
+
+        return link

@@ -14,6 +14,7 @@ from mlxstories.ladder.exchange.judging import judge, known, said
 from mlxstories.ladder.exchange.material import material
 from mlxstories.ladder.exchange.run import Clock, OutOfTime
 from mlxstories.ladder.subject import Subject
+from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft
 
 RUNG = "exchange"
@@ -98,7 +99,7 @@ def _found(exchange: Exchange) -> tuple[list[Draft], str]:
         return judge(exchange), ""
     except KeyboardInterrupt:
         return known(exchange), "interrupted"
-    except OutOfTime:
+    except (OutOfTime, TimeLimitError):
         return known(exchange), "out of time"
     except SubjectFault as fault:
         return known(exchange), fault.draft.message
