@@ -15,6 +15,7 @@ TEXTS = st.sampled_from(
         "Tom e" + "\u0301\u0323" * 100_000 + " ran.",
         "Tom saw the cat. " * 100_000,
         "x" * 1_000_000,
+        "Tom" + " " * 1_000_000 + "ran.",
         "Tom \ud800 ran.",
         "\ufeff\u202e\u200b",
     ]

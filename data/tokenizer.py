@@ -25,6 +25,9 @@ _CHUNK, _CHUNK_LENGTH = 1024, 1 << 22  # texts encoded in one call, and their ch
 
 _PART = 1 << 18
 _CUT = re.compile(r"(?<=\S)(?=[ \n])")
+_LONG = re.compile(
+    r"\S{1000}|\s{1000}"
+)  # longer than any token of use; the library learns in the square of it
 
 _LETTER = r"[\p{L}\p{M}\p{N}]"
 # Words keep inner apostrophes, hyphens and underscores (don't, merry-go-round), numbers their inner
@@ -59,7 +62,10 @@ class Tokenizer:
         if vocab_size < smallest:
             raise StoriesError(f"vocab_size must be at least {smallest} for {kind} tokens; got {vocab_size}")
         backend, trainer = _untrained(kind, vocab_size)
-        backend.train_from_iterator((part for text in texts for part in parts(text)), trainer)
+        cut = short_runs if kind == "bpe" else lambda part: [part]
+        backend.train_from_iterator(
+            (run for text in texts for part in parts(text) for run in cut(part)), trainer
+        )
         if backend.get_vocab_size() < smallest:
             raise StoriesError("the texts contain nothing to learn a vocabulary from; give some stories")
         # The trainer registers the special tokens as "added", which makes the library look for them in
@@ -193,6 +199,15 @@ def parts(text: str) -> Iterator[str]:
     while len(text) - start > _PART and (cut := _CUT.search(text, start + _PART)):
         yield text[start : cut.start()]
         start = cut.start()
+    yield text[start:]
+
+
+def short_runs(text: str) -> Iterator[str]:
+    """A text in parts, cut after each 1,000 characters without a space, or of spaces alone."""
+    start = 0
+    for run in _LONG.finditer(text):
+        yield text[start : run.end()]
+        start = run.end()
     yield text[start:]
 
 

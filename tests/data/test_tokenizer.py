@@ -223,3 +223,17 @@ def test_a_long_text_is_encoded_in_parts_as_in_one(trained, kind, text):
         (tokens,) = trained[kind].encode_batch([text])
         assert "".join(tokenizer.parts(text)) == text
     assert tokens.tolist() == trained[kind].encode(text)
+
+
+@pytest.mark.parametrize("long", ["e" + "\u0301\u0323" * 100_000, "x" * 500_000, " " * 500_000])
+def test_byte_pairs_are_learnt_from_a_word_without_end(long):
+    """The library takes minutes for one such word where it is not cut."""
+    runs = list(tokenizer.short_runs(f"Tom {long} ran."))
+    assert "".join(runs) == f"Tom {long} ran." and max(map(len, runs)) < 1100
+    learnt = Tokenizer.train("bpe", [*TEXTS, f"Tom {long} ran."], 300)
+    assert learnt.decode(learnt.encode(long)) == long
+
+
+@given(PLAIN.filter(lambda text: all(len(word) < 900 for word in text.split())))
+def test_ordinary_text_is_learnt_from_whole(text):
+    assert list(tokenizer.short_runs(text)) == [text]
