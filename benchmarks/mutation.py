@@ -35,7 +35,7 @@ ROOMS = {
     "data": ("data/*.py", "tests/data"),
     "statistics": ("mlxstories/comparison/statistics.py", "tests/comparison"),
     "findings": ("mlxstories/findings/*.py", "tests/findings tests/ladder/test_engine.py"),
-    "checks": ("mlxstories/ladder/checks/*.py", "tests/ladder/test_judging.py"),
+    "checks": ("mlxstories/ladder/checks/*.py", "tests/ladder/test_judging.py tests/ladder/test_verdicts.py"),
 }  # fmt: skip
 FAULTS = "tests/ladder/test_faults.py tests/ladder/test_twins.py tests/ladder/test_state.py tests/ladder/test_kinds.py"
 COMPARISONS = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq", "Lt_GtE")

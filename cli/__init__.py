@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import functools
 import importlib
 import io
@@ -35,6 +36,18 @@ COMMANDS = (
 
 class _Commands(click.Group):
     """Loads ``mlxstories.cli.<name>`` when the command ``<name>`` is looked up."""
+
+    def main(self, *args, **kwargs):
+        try:
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # which Python does too late to say more than a traceback
+        except OSError as error:
+            if error.filename is not None or error.errno not in _NO_OUTPUT:
+                raise
+            _give_up_output(error)
 
     def parse_args(self, ctx, args):
         for word in args:
@@ -81,6 +94,21 @@ class _Commands(click.Group):
 
                 time.sleep(HEAD_START)  # a launcher gave all the same command
             raise
+
+
+# Of what is written to: full, over quota, broken, over the limit of a file's size, closed by its reader.
+_NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
+
+
+def _give_up_output(error: OSError) -> None:
+    """Exit code 2 and one line; for a pipe that nobody reads any more, 1 and none."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what it still holds
+    if error.errno == errno.EPIPE:
+        sys.exit(1)
+    with contextlib.suppress(OSError):
+        click.echo(f"Error: cannot write what there is to say: {error.strerror}.", err=True)
+    sys.exit(2)
 
 
 def _never_fail_to_print() -> None:

@@ -19,6 +19,11 @@ from mlxstories.storage.serialize import from_dict
 CODE = "def loss(model, x):\n    return model(x).mean()\n"
 
 
+def test_a_finding_is_a_value_that_stays():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Finding("future-leak", ERROR, "init", "").code = "overfitting"
+
+
 @pytest.fixture
 def findings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
