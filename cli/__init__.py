@@ -38,16 +38,21 @@ class _Commands(click.Group):
     """Loads ``mlxstories.cli.<name>`` when the command ``<name>`` is looked up."""
 
     def main(self, *args, **kwargs):
+        _open_what_is_closed()
         try:
             try:
                 return super().main(*args, **kwargs)
             finally:
-                if sys.stdout is not None:
-                    sys.stdout.flush()  # which Python does too late to say more than a traceback
+                sys.stdout.flush()  # which Python does too late to say more than a traceback
         except OSError as error:
             if error.filename is not None or error.errno not in _NO_OUTPUT:
                 raise
             _give_up_output(error)
+        finally:
+            try:
+                sys.stderr.flush()
+            except OSError:
+                _discard(sys.stderr)
 
     def parse_args(self, ctx, args):
         for word in args:
@@ -102,13 +107,27 @@ _NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
 
 def _give_up_output(error: OSError) -> None:
     """Exit code 2 and one line; for a pipe that nobody reads any more, 1 and none."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what it still holds
+    _discard(sys.stdout)
     if error.errno == errno.EPIPE:
         sys.exit(1)
     with contextlib.suppress(OSError):
         click.echo(f"Error: cannot write what there is to say: {error.strerror}.", err=True)
     sys.exit(2)
+
+
+def _discard(stream) -> None:
+    """Have what a stream still holds go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_what_is_closed() -> None:
+    """A stream that was closed before Python began leads nowhere, and is not missing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115  (for as long as the process)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def _never_fail_to_print() -> None:
@@ -144,6 +163,10 @@ def _in_one_line():
     except StoriesError as error:
         raise click.UsageError(str(error)) from error
     except RuntimeError as error:
+        if "filesystem error" in str(error):  # of the kernels that MLX compiles
+            raise click.UsageError(
+                one_line(f"MLX cannot write to its temporary directory, which TMPDIR names: {error}.")
+            ) from error
         if "Symlink loop" not in str(error):  # of Path.resolve() before Python 3.13
             raise
         raise click.UsageError(one_line(str(error))) from error

@@ -1,0 +1,73 @@
+"""Full disks, closed streams, no place for temporary files: what needs none works, and the rest is one line."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+
+def no_room():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+@pytest.mark.parametrize("words, code", [(["info"], 0), (["tour", "--yes"], 2)])
+def test_a_command_starts_without_a_temporary_directory(tmp_path, words, code):
+    command = [sys.executable, "-m", "mlxstories.cli", *words]
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=no_room, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    if code:
+        assert done.stderr.splitlines()[-1].startswith("Error: cannot write to the temporary directory: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "words", [["--version"], ["train", "--help"], ["data", "show", "--stories", "1"], ["info"]]
+)
+def test_what_there_is_to_say_does_not_fit(tmp_path, words):
+    command = [sys.executable, "-m", "mlxstories.cli", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "Error: cannot write what there is to say: No space left on device.\n"
+
+
+TRAIN = [sys.executable, "-m", "mlxstories.cli", "train", "--size", "debug", "--no-check", "--name", "tale"]
+TRAIN += ["--stories", "20", "--validation", "5", "--steps", "1"]
+
+
+def test_mlx_has_no_temporary_directory_to_compile_in(tmp_path):
+    (tmp_path / "file").write_text("")
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "file")}
+    done = subprocess.run(TRAIN, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "TMPDIR" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_training_without_streams(tmp_path, closed):
+    def close():
+        for descriptor in closed:
+            os.close(descriptor)
+
+    assert subprocess.run(TRAIN, cwd=tmp_path, preexec_fn=close).returncode == 0
+    assert (tmp_path / "runs" / "tale" / "result.json").is_file()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_training_whose_log_is_on_a_full_disk(tmp_path):
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(TRAIN, cwd=tmp_path, stderr=full, stdout=subprocess.DEVNULL).returncode == 2
+
+
+def test_a_backend_that_matplotlib_does_not_have(tmp_path):
+    environment = {**os.environ, "MPLBACKEND": "nosuch"}
+    command = [sys.executable, "-m", "mlxstories.cli", "debug", "--rung", "data", "--export", "figures"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "MPLBACKEND" in done.stderr and not list(tmp_path.iterdir())
