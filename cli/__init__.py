@@ -146,6 +146,15 @@ def _on_apple_silicon_if_on_a_mac() -> None:
         )
 
 
+def _lost() -> bool:
+    """Whether the working directory was removed."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def _in_one_line():
     """What the user can mend is shown by click, without a traceback."""
@@ -171,6 +180,8 @@ def _in_one_line():
             raise
         raise click.UsageError(one_line(str(error))) from error
     except OSError as error:
+        if error.filename is None and _lost():
+            raise click.UsageError("the working directory is gone: change to one that exists.") from error
         if error.filename is None:
             raise
         # a path that cannot even be looked at: too long a name, a folder that may not be read

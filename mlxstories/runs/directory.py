@@ -230,12 +230,20 @@ class Run:
         return sorted(found, key=step_of)
 
 
+_LONGEST = 200  # bytes of a run's name, of the 255 that file systems allow
+
+
 def run_path(runs: Path, name: str) -> Path:
     """Where the run called ``name`` lies under ``runs``.
 
     Raises:
-        StoriesError: the name is a path, or begins with a dot, as what is being written does.
+        StoriesError: the name is a path, begins with a dot, as what is being written does, or leaves no room for that
+            in the name of a file.
     """
+    if len(os.fsencode(name)) > _LONGEST:
+        raise StoriesError(
+            f"{name[:40] + '…'!r} is too long for a run's name: take at most {_LONGEST} bytes."
+        )
     if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
         raise StoriesError(f"{name!r} cannot be a run's name: take one without / and without a dot in front.")
     return Path(runs) / name

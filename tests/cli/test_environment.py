@@ -71,3 +71,16 @@ def test_a_backend_that_matplotlib_does_not_have(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "MPLBACKEND" in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_working_directory_that_is_gone(tmp_path):
+    (tmp_path / "gone").mkdir()
+
+    def gone():
+        os.chdir(tmp_path / "gone")
+        os.rmdir(tmp_path / "gone")
+
+    command = [sys.executable, "-m", "mlxstories.cli", "debug", "setup.py", "--json", "found.json"]
+    done = subprocess.run(command, preexec_fn=gone, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in done.stderr and "directory" in done.stderr

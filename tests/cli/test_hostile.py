@@ -144,7 +144,13 @@ def files(folder):
 def test_options(here, words, told):
     before = files(here)
     assert told in call(words, 2)
-    assert {path for path in files(here) - before if path.is_file()} == set()
+    assert files(here) == before
+
+
+def test_a_refused_name_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "too long" in call(f"{TRAIN} --name {'x' * 201}", 2)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("content", "name", "words", "told"), FILES, ids=range(len(FILES)))
