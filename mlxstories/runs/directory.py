@@ -110,7 +110,7 @@ class Run:
         try:
             *lines, last = path.read_bytes().split(b"\n")
         except OSError as error:
-            raise StoriesError(f"{path} cannot be read ({error}): the run directory is damaged.") from error
+            raise StoriesError(f"cannot read {path}: {error.strerror or error}.") from error
         records = []
         for number, line in enumerate(lines, 1):
             try:
@@ -222,11 +222,14 @@ class Run:
 
     def _steps(self) -> list[Path]:
         """Directories that are called like checkpoints, oldest first."""
-        found = [
-            path
-            for path in self.file("checkpoints").glob("step-*")
-            if re.fullmatch(r"step-\d{1,18}", path.name)
-        ]
+        folder = self.file("checkpoints")
+        if not folder.is_dir():
+            return []
+        try:
+            names = os.listdir(folder)
+        except OSError as error:  # as if there were none, glob would say
+            raise StoriesError(f"cannot read {folder}: {error.strerror}.") from error
+        found = [folder / name for name in names if re.fullmatch(r"step-\d{1,18}", name)]
         return sorted(found, key=step_of)
 
 
@@ -263,6 +266,8 @@ def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:
     for path in (Path(name), Path(runs) / name):
         if os.path.isfile(path / "config.json"):
             return Run(path)
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise StoriesError(f"cannot read {path}: Permission denied.")
     known = [path.parent.name for path in Path(runs).glob("*/config.json")]
     raise StoriesError(
         f"{name} is not a run: no such directory with a config.json, here or under {runs}/.{meant(str(name), known)}"

@@ -73,7 +73,9 @@ def read_json(path: Path) -> Any:
         return parse_json(read_text(path))
     except FileNotFoundError as error:
         raise StoriesError(f"{path} is missing: the directory is not a whole run.") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise StoriesError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
         raise StoriesError(f"{path} cannot be read as JSON ({error}): it is damaged.") from error
 
 

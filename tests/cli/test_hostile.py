@@ -187,6 +187,30 @@ def test_files_of_a_run(here, name, content, words, told):
     assert told is None or files(here) == before
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("", "sample run"),
+        ("", "train --resume run"),
+        ("config.json", "report run"),
+        ("metrics.jsonl", "plot run"),
+        ("tokenizer.json", "sample run"),
+        ("checkpoints", "sample run"),
+        ("checkpoints", "train --resume run"),
+    ],
+)
+def test_what_may_not_be_read_is_not_called_missing_or_damaged(here, place, words):
+    path = here / "runs" / "run" / place
+    (here / "runs" / "run" / "result.json").unlink()
+    mode = path.stat().st_mode
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read anything")
+    line = call(words, 2)
+    path.chmod(mode)
+    assert "cannot read" in line and path.name in line and "ermission denied" in line
+
+
 @pytest.mark.parametrize("name", ["$\\frac{x$", "<b onclick=alert(1)>", "_x"])
 def test_a_name_stays_text_in_figures_and_reports(here, name):
     (here / "runs" / "run").rename(here / "runs" / name)

@@ -108,7 +108,7 @@ def test_the_same_run_gives_the_same_bytes(make_run, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "metrics.jsonl cannot be read"),
+        (None, "metrics.jsonl: No such file"),
         ("", "no measurements yet"),
         (
             '{"split": "val", "step": 0, "epoch": 0, "tokens": 0, "loss": 7, "accuracy": 0}',
