@@ -33,7 +33,7 @@ import hypothesis
 import pyarrow
 import pyarrow.parquet
 from click.testing import CliRunner
-from hostile import NAMES, NUMBERS, TABLES, TEXTS, among_good_ones
+from hostile import ENVIRONMENTS, NAMES, NUMBERS, TABLES, TEXTS, among_good_ones
 from hypothesis import strategies as st
 from mangling import JUNK, mangled, mangled_json, spoiled
 from sandbox import Sandbox
@@ -344,9 +344,30 @@ def names(draw, box: Sandbox) -> None:
     _invoke([command, "--runs", str(box.target), place, str(box.target / "out"), "--", name])
 
 
-def _invoke(words: list[str]) -> None:
+def environments(draw, box: Sandbox) -> None:
+    """Commands under odd variables, in a working directory that may be gone."""
+    run = str(box.run({}).path)
+    commands = [
+        ["info"],
+        ["data", "show", "--stories", "2"],
+        ["sample", "run"],
+        ["sample", run, "--num", "1"],
+    ]
+    commands += [["report", run, "--to", str(box.target / "page.html")], ["debug", "none.py"]]
+    words, variables, lost = draw(st.sampled_from(commands)), draw(ENVIRONMENTS), box.target / "lost"
+    if draw(st.booleans()):
+        lost.mkdir()
+        os.chdir(lost)
+        lost.rmdir()
+    try:
+        _invoke(words, variables)
+    finally:
+        os.chdir(box.folder / "cwd")
+
+
+def _invoke(words: list[str], variables: dict[str, str] | None = None) -> None:
     """Run a command, which must end well or in one line of error."""
-    result = CliRunner().invoke(cli, words)
+    result = CliRunner(env=variables).invoke(cli, words)
     where = f"{words}: {result.output[-500:]}"
     assert result.exception is None or isinstance(result.exception, SystemExit), where
     assert result.exit_code in (0, 1, 2) and "Traceback" not in result.output, where
@@ -376,6 +397,7 @@ AREAS: dict[str, Callable] = {
         links,
         odd_files,
         names,
+        environments,
         command_line,
     )
 }

@@ -34,6 +34,17 @@ TABLES = st.one_of(
     st.lists(st.text(max_size=2000), min_size=1, max_size=3),
 ).map(lambda names: pyarrow.table([pyarrow.array(["One.", "Two."])] * len(names), names=names))
 
+# Variables that libraries and terminals are asked by, and what they may be set to by mistake.
+_VARIABLES = (
+    "HOME TERM COLUMNS LINES LANG LC_ALL TZ NO_COLOR FORCE_COLOR XDG_CACHE_HOME MPLCONFIGDIR MPLBACKEND "
+    "HF_HOME MLXSTORIES_BLAS OMP_NUM_THREADS SOURCE_DATE_EPOCH"
+)
+ENVIRONMENTS = st.dictionaries(
+    st.sampled_from(_VARIABLES.split()),
+    st.sampled_from(["", "0", "-1", "x", "1000000000", "/dev/null", "/dev/null/x", "\x1b[31m", "ünïcode"]),
+    max_size=4,
+)
+
 # Names of runs: mathematics to matplotlib, markup to a browser, commands to a terminal, and some that no run has.
 NAMES = st.one_of(
     st.sampled_from(
