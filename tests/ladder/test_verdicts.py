@@ -12,6 +12,7 @@ from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arriving import Arrival, Arriving, arriving, loss_factors
 from mlxstories.ladder.bench.bench import schedule
+from mlxstories.ladder.bench.consistency import Change, Repeats, repeats
 from mlxstories.ladder.bench.coverage import Coverage, coverage
 from mlxstories.ladder.bench.optimizers import RateCurve
 from mlxstories.ladder.bench.rates import RateSweep, rate_sweep
@@ -111,3 +112,13 @@ def test_gradients_of_another_length(ratios, told):
     verdict = judged("the loss's gradient reaches the optimiser", taken)
     assert [draft.code for draft in verdict.drafts] == (["gradient-mismatch"] if told else [])
     assert verdict.status == ("failed" if told else "passed")
+
+
+@pytest.mark.parametrize(
+    ("change", "full_precision", "failed"),
+    [(5e-4, True, False), (0.01, True, True), (0.01, False, False), (0.5, False, True)],
+)
+def test_answers_that_vary_are_judged_by_the_precision(change, full_precision, failed):
+    once, again = Change(0.0, 0.0), Change(change, change)
+    verdict = judged("says the same each time", {repeats: Repeats(once, again, full_precision)})
+    assert verdict.status == ("failed" if failed else "passed")
