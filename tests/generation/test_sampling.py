@@ -152,6 +152,8 @@ def test_repetition_penalty_equals_mlx_lms():
     [
         {"temperature": -1},
         {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"repetition_penalty": math.inf},
         {"top_k": -1},
         {"top_p": 0},
         {"top_p": 1.1},

@@ -34,6 +34,17 @@ def names() -> set[str]:
     return {name for name, _ in tree_flatten(small_model().parameters())}
 
 
+RULES = {"adamw": "AdamW", "adam": "AdamW", "nadamw": "NAdamW", "lion": "Lion", "sgd": "SGD"}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_name_gives_its_rule(name):
+    assert RULES.keys() | {"muon"} == set(OPTIMIZERS)
+    plain = build_optimizer(OptimizerConfig(name, weight_decay=0.0))
+    grouped = build_optimizer(OptimizerConfig(name, weight_decay=0.1, decay="matrices"))
+    assert [type(rule).__name__ for rule in (plain, *grouped.optimizers)] == 3 * [RULES[name]]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_decay_spares_embeddings_norms_and_biases(name):
     spared = {
