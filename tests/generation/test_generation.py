@@ -108,7 +108,11 @@ def test_end_ends_each_row_by_itself(model):
 @pytest.mark.parametrize(
     ("prompt", "options", "words"),
     [
-        ([5] * 24, {}, "prompt has 24 tokens and the model's context is 24"),
+        (
+            [5] * 24,
+            {},
+            "prompt has 24 tokens and the model's context is 24 with the story's start; shorten it to at most 23",
+        ),
         ([29], {}, "ids outside"),
         ([5], {"max_tokens": 0}, "max_tokens must be at least 1; got 0"),
         ([5], {"seed": -1}, "seed must be in"),
