@@ -7,7 +7,8 @@ import time
 
 import click
 
-from mlxstories.cli.words import between, duration, styled, wrapped
+from mlxstories.cli.words import styled, wrapped
+from mlxstories.durations import between, duration
 
 _SAME = 1e-4  # by which a loss that is measured again may differ
 _HEADINGS = {"bits_per_character": "bits/char"}

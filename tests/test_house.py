@@ -12,7 +12,7 @@ from mlxstories.ladder.registry import CHECKS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlxstories"
 FLOORS = (
-    {"errors", "checks", "findings"},
+    {"errors", "durations", "checks", "findings"},
     {"storage", "backend"},
     {"batch", "data", "model", "optim"},
     {"distributed", "training", "generation", "runs"},

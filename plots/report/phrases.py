@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlxstories.durations import duration
 from mlxstories.plots.report.repeats import Arm
 from mlxstories.plots.report.stories import Token
 from mlxstories.plots.report.verdict import capital
@@ -13,13 +14,6 @@ from mlxstories.plots.runs import short
 def sentence(text: str) -> str:
     """With a capital first letter and a full stop."""
     return capital(text) + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def duration(seconds: float) -> str:
-    """33 s, 4 min, 2.5 h."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def value(held: Any) -> str:

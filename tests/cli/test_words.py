@@ -10,7 +10,8 @@ import pytest
 
 from mlxstories.cli.display import Display
 from mlxstories.cli.screen import Ladder
-from mlxstories.cli.words import between, continued, duration, styled, wrapped
+from mlxstories.cli.words import continued, styled, wrapped
+from mlxstories.durations import between, duration
 
 
 @pytest.mark.parametrize(
