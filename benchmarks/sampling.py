@@ -110,6 +110,7 @@ def _mlxstories(folder: Path, stories: int):
 
     from mlxstories.data.tokenizer import END
     from mlxstories.export.shapes import shape_of
+    from mlxstories.export.write import config_of
     from mlxstories.generation.decoding import generate, stream
     from mlxstories.generation.sampling import SamplingConfig
     from mlxstories.model import Transformer, size_config
@@ -127,8 +128,7 @@ def _mlxstories(folder: Path, stories: int):
         model.save_weights(str(folder / "weights.npz"))
         shape, weights = shape_of(config), dict(mx.load(str(folder / "weights.npz")))
         mx.save_safetensors(str(folder / "model.safetensors"), shape.export(weights, config))
-        described = {"model_type": shape.model_type, "vocab_size": VOCABULARY, **shape.describe(config)}
-        (folder / "config.json").write_text(json.dumps(described))
+        (folder / "config.json").write_text(json.dumps(config_of(config)))
         _write_llama2c(folder, config, {key: np.array(value) for key, value in weights.items()})
 
     def many():

@@ -15,6 +15,7 @@ from mlxstories.export.card import card, scores
 from mlxstories.export.quantization import quantize
 from mlxstories.export.shapes import shape_of
 from mlxstories.export.tokenizer import PADDING, tokenizer_config, tokenizer_json
+from mlxstories.model import ModelConfig
 from mlxstories.runs.checkpoints import load_model, save_arrays
 from mlxstories.runs.directory import Run
 from mlxstories.storage.files import new_directory, write_json, write_text
@@ -48,10 +49,7 @@ def export(
     arrays = shape.export(dict(tree_flatten(model.parameters())), model.config)
     arrays = {name: array.astype(getattr(mx, dtype)) for name, array in arrays.items()}
     described = {
-        "model_type": shape.model_type,
-        "architectures": [shape.architecture],
-        "vocab_size": model.config.vocab_size,
-        **shape.describe(model.config),
+        **config_of(model.config),
         **_special_ids(),
         "torch_dtype": dtype,
         "mlxstories": {**config, "checkpoint": {"step": step, **scores(run, step)}},
@@ -74,6 +72,17 @@ def export(
         "step": step,
         "bytes": sum(array.nbytes for array in arrays.values()),
         "code": shape.code,
+    }
+
+
+def config_of(config: ModelConfig) -> dict[str, Any]:
+    """What a ``config.json`` says of a model's shape, enough for mlx-lm to load its weights."""
+    shape = shape_of(config)
+    return {
+        "model_type": shape.model_type,
+        "architectures": [shape.architecture],
+        "vocab_size": config.vocab_size,
+        **shape.describe(config),
     }
 
 

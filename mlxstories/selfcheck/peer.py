@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.data.tokenizer import END
 from mlxstories.export.shapes import shape_of
+from mlxstories.export.write import config_of
 from mlxstories.generation.decoding import generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import size_config
@@ -54,12 +55,7 @@ def against_mlx_lm() -> Duel | None:
         mx.save_safetensors(
             str(folder / "model.safetensors"), shape.export(dict(tree_flatten(model.parameters())), config)
         )
-        described = {
-            "model_type": shape.model_type,
-            "vocab_size": _VOCABULARY,
-            **shape.describe(config),
-        }
-        (folder / "config.json").write_text(json.dumps(described), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config_of(config)), encoding="utf-8")
         other, _ = load_model(folder)
 
     def ours() -> int:
