@@ -6,6 +6,7 @@ from mlxstories.errors import StoriesError, meant
 from mlxstories.faults import (
     consistency,
     data,
+    decoding,
     epochs,
     judging,
     leaks,
@@ -33,6 +34,7 @@ _PARTS = (
     wiring,
     updates,
     judging,
+    decoding,
     reported,
 )
 

@@ -101,6 +101,12 @@ FAULTS.add(
     "the targets of a row are written back to front",
     targets(lambda inputs, outputs: outputs[:, ::-1]),
 )
+FAULTS.add(
+    "targets-clipped",
+    "targets-mismatched",
+    "every target above 500 is written as 500",
+    targets(lambda inputs, outputs: mx.minimum(outputs, 500)),
+)
 
 
 # Padding

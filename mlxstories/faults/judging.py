@@ -1,4 +1,4 @@
-"""Faults of evaluation and generation: a sound model, wrongly measured or wrongly read out."""
+"""Faults of evaluation: a sound model, wrongly measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from mlx.utils import tree_map
 
 from mlxstories.faults.fault import Faults, change, shape
 from mlxstories.faults.recipe import Recipe, evaluate
-from mlxstories.model import KVCache
 
 FAULTS = Faults("evaluation and generation")
 
@@ -94,6 +93,20 @@ def first_batch_only(model, batches):
     return evaluate(model, list(batches)[:1])
 
 
+def bits_per_token(model, batches):
+    right = evaluate(model, batches)
+    return {**right, "bits_per_byte": right["loss"] / math.log(2)}
+
+
+FAULTS.add(
+    "bits-per-token",
+    "metric-mismatch",
+    "bits per token are reported as bits per byte",
+    change(evaluate=bits_per_token),
+    severity="warning",
+)
+
+
 class WithoutSwitch:
     """A model whose ``eval`` is never reached."""
 
@@ -144,106 +157,6 @@ FAULTS.add(
     "dropout-in-evaluation",
     "validation never calls model.eval()",
     dropout(0.2, change(evaluate=without_eval)),
-)
-
-
-# Generation
-
-
-def generation(start, advance):
-    """A plant of greedy decoding with another cache handling.
-
-    ``start(cache)`` follows the prompt, ``advance(cache)`` every token.
-    """
-
-    def wrong(model, prompt, n):
-        model.eval()
-        cache, tokens, told = KVCache(model.config, 1), mx.array([prompt]), []
-        for index in range(min(n, model.config.context - len(prompt) - 4)):
-            best = mx.argmax(model(tokens, cache)[:, -1], axis=-1, keepdims=True)
-            (advance if index else start)(cache)
-            tokens = best.astype(mx.int32)
-            told.append(int(best.item()))
-        return told
-
-    return change(generate=wrong)
-
-
-def keep(cache):
-    pass
-
-
-def skip_position(cache):
-    cache.offset = cache.offset + 1
-
-
-def forget_first(cache):
-    cache.keys = [mx.concatenate([k[:, :, :1] * 0, k[:, :, 1:]], axis=2) for k in cache.keys]
-    cache.values = [mx.concatenate([v[:, :, :1] * 0, v[:, :, 1:]], axis=2) for v in cache.values]
-
-
-def forget_prompt(cache):
-    cache.keys = [k * 0 for k in cache.keys]
-    cache.values = [v * 0 for v in cache.values]
-
-
-def swap_layers(cache):
-    cache.keys, cache.values = cache.keys[::-1], cache.values[::-1]
-
-
-FAULTS.add(
-    "cache-skips-a-position",
-    "cache-mismatch",
-    "the position is counted once too often after the prompt",
-    generation(skip_position, keep),
-)
-FAULTS.add(
-    "cache-forgets-prompt",
-    "cache-mismatch",
-    "the keys and values of the prompt are lost",
-    generation(forget_prompt, keep),
-)
-FAULTS.add(
-    "cache-of-another-layer",
-    "cache-mismatch",
-    "layers read each other's keys and values",
-    generation(swap_layers, keep),
-)
-
-
-def reading(choose):
-    """A plant of decoding without a cache that chooses from logits [T, V] its own way."""
-
-    def wrong(model, prompt, n):
-        model.eval()
-        tokens = list(prompt)
-        for _ in range(min(n, model.config.context - len(prompt))):
-            tokens.append(int(choose(model(mx.array([tokens]))[0]).item()))
-        return tokens[len(prompt) :]
-
-    return change(generate=wrong)
-
-
-FAULTS.add(
-    "worst-token", "generation-mismatch", "argmin for argmax", reading(lambda logits: mx.argmin(logits[-1]))
-)
-FAULTS.add(
-    "second-best-token",
-    "generation-mismatch",
-    "the second best token is taken",
-    reading(lambda logits: mx.argsort(logits[-1])[-2]),
-)
-FAULTS.add(
-    "position-before",
-    "generation-mismatch",
-    "the logits of the position before the last are read",
-    reading(lambda logits: mx.argmax(logits[max(-2, -len(logits))])),
-)
-FAULTS.add(
-    "sampled-for-greedy",
-    "generation-mismatch",
-    "a temperature of 1 where greedy decoding was asked for",
-    reading(lambda logits: mx.random.categorical(logits[-1])),
 )
 
 

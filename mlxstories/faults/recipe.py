@@ -93,6 +93,7 @@ class Recipe:
             train_texts=self.train_texts,
             val_texts=self.val_texts,
             floor=self.floor,
+            updates=self.updates,
         )
 
 

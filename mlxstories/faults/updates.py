@@ -123,6 +123,30 @@ def line_over(updates: int):
     return lambda recipe: replace(stepping(plain_step)(recipe), build_optimizer=build)
 
 
+def by_fours(counted_in_batches: bool):
+    """A plant of a step that updates at every fourth call, on a cosine over 1000 updates, or four times as many."""
+
+    def make_step(recipe: Recipe):
+        held: dict[int, tuple] = {}
+
+        def step(model, optimizer, batch):
+            loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+            _, count, before = held.get(id(optimizer), (optimizer, 0, None))
+            total = gradients if before is None else tree_map(mx.add, before, gradients)
+            if count == 3:
+                optimizer.update(model, tree_map(lambda g: g / 4, total))
+            held[id(optimizer)] = optimizer, (count + 1) % 4, None if count == 3 else total
+            return loss
+
+        return step
+
+    def build(phase, updates):
+        lasts = 4 * updates if counted_in_batches else updates
+        return optim.AdamW(optim.cosine_decay(1e-2, lasts), bias_correction=True)
+
+    return change(make_step=make_step, build_optimizer=build)
+
+
 def end_masked(batch: Batch) -> Batch:
     """Padding has an id of its own, and the mask ends one cell early."""
     following = mx.concatenate([batch.mask[:, 1:], mx.zeros_like(batch.mask[:, :1])], axis=1)
@@ -153,6 +177,13 @@ FAULTS.add(
     "schedule-out-of-step",
     "the rate falls to 0 within 40 updates, a third of an epoch",
     line_over(40),
+)
+FAULTS.add(
+    "schedule-in-batches",
+    "schedule-out-of-step",
+    "the rate falls over the run's batches, and four of them make an update",
+    by_fours(counted_in_batches=True),
+    severity="warning",
 )
 FAULTS.add(
     "end-masked",

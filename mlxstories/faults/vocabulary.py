@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mlxstories.batch import Batch
 from mlxstories.data.packing import Documents, Rows
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.faults.data import read
@@ -86,6 +87,18 @@ def _(recipe: Recipe) -> Recipe:
 )
 def _(recipe: Recipe) -> Recipe:
     return replace(recipe, tokenizer=Tokenizer.train("char", recipe.train_texts, 256))
+
+
+def in_eight_bits(batch: Batch) -> Batch:
+    return Batch(batch.inputs % 256, batch.targets % 256, batch.mask)
+
+
+FAULTS.add(
+    "ids-in-8-bits",
+    "tokenizer-mismatch",
+    "ids are stored in 8 bits, so that those above 255 wrap around",
+    change(collate=in_eight_bits),
+)
 
 
 def vocabulary_of(size: int):

@@ -196,6 +196,20 @@ FAULTS.add(
 FAULTS.add(
     "targets-one-id-lower", "wrong-loss", "the loss takes 1 off every target", minimising(one_id_lower)
 )
+FAULTS.add(
+    "targets-clipped-in-loss",
+    "wrong-loss",
+    "the loss takes every target above 40 for 40",
+    minimising(lambda model, batch: mean_nats(model, batch._replace(targets=mx.minimum(batch.targets, 40)))),
+)
+FAULTS.add(
+    "first-places-only",
+    "wrong-loss",
+    "the loss counts the first eight places of each row",
+    minimising(
+        lambda model, batch: mean_nats(lambda tokens: model(tokens)[:, :8], Batch(*(a[:, :8] for a in batch)))
+    ),
+)
 FAULTS.add("squared-errors", "wrong-loss", "squared errors of probabilities", minimising(squared_errors))
 FAULTS.add(
     "divided-by-all-cells",

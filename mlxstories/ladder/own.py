@@ -101,6 +101,7 @@ def subject_of(run: Run) -> Subject:
         train_step=Update(minimised, phase, getattr(mx, training.dtype)),
         train_texts=dataset.train_texts,
         val_texts=dataset.val_texts,
+        updates=training.steps or UPDATES,
     )
 
 

@@ -37,6 +37,8 @@ class Subject:
         tokenizer: has ``encode(str) -> list[int]`` and ``decode(list[int]) -> str``.
         train_texts, val_texts: the stories themselves.
         floor: entropy of the source in nats per token, where it is known.
+        updates: optimiser updates of the planned run, not its batches; warmup, schedule and Adam's first steps are
+            judged over them. Without it a usual run is assumed: 20 epochs, and at least 1000 updates.
         name: shown in reports.
     """
 
@@ -53,6 +55,7 @@ class Subject:
     train_texts: Sequence[str] | None = None
     val_texts: Sequence[str] | None = None
     floor: float | None = None
+    updates: int | None = None
     name: str = "subject"
 
     def __post_init__(self):
@@ -60,6 +63,13 @@ class Subject:
             raise StoriesError(
                 f"Subject.vocab_size must be an integer of at least 2, got {self.vocab_size!r}: "
                 "give the number of token ids"
+            )
+        if self.updates is not None and (
+            isinstance(self.updates, bool) or not isinstance(self.updates, int) or self.updates < 1
+        ):
+            raise StoriesError(
+                f"Subject.updates must be an integer of at least 1, got {self.updates!r}: give the number of optimiser "
+                "updates of the planned run"
             )
         functions = ("model", "train_batches", "val_batches", "loss", "optimizer", "train_step")
         for field in (*functions, "evaluate", "generate"):

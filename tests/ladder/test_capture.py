@@ -100,6 +100,35 @@ def flat(model):
     return {name: np.array(array) for name, array in tree_flatten(model.parameters())}
 
 
+EPOCHS = """
+optimizer, step, size, every = optim.SGD(0.1), nn.value_and_grad(model, loss_fn), 60, 3
+batches = [rows() for _ in range(size // 3)]
+for epoch in range(5):
+    for i, data in enumerate(batches):
+        total = None
+        for part in range(every):
+            loss, grads = step(model, data[:, :-1], data[:, 1:])
+            total = grads if total is None else tree_map(mx.add, total, grads)
+        optimizer.update(model, total)
+"""
+
+
+@pytest.mark.parametrize(
+    ("loop", "updates"),
+    [
+        (LOOP, 500),
+        (EPOCHS, 5 * 20),
+        (LOOP.replace("range(500)", "range(2 * len(rng.bytes(50)))"), None),  # made by a call
+        (LOOP.replace("    data =", "    if i == 90:\n        break\n    data ="), None),
+        (LOOP.replace("    data =", "    if i == 9:\n        break\n    data ="), 9),  # seen to its end
+        (LOOP.replace("for i in range(500):", "while True:"), None),
+        (LOOP.replace("range(500)", "range(7)"), 7),
+    ],
+)
+def test_updates_are_read_from_the_loops(captured, loop, updates):
+    assert captured(MODEL + loop).subject.updates == updates
+
+
 def test_what_a_file_defines_is_read_without_running_it(tmp_path):
     file = tmp_path / "setup.py"
     for text in (

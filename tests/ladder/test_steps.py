@@ -6,13 +6,11 @@ import time
 
 import mlx.core as mx
 import mlx.optimizers as optim
-import numpy as np
 import pytest
 from tiny import Tiny, subject
 
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.adam import correction, oversteps
 from mlxstories.ladder.bench.memorising import memorised, memorising_steps, start_loss
 from mlxstories.ladder.bench.trial import Trial
 
@@ -67,17 +65,3 @@ def test_a_slow_machine_changes_no_count_of_steps():
     brief = Bench(subject(), 0)
     brief.brief = True
     assert memorising_steps(brief) == 40
-
-
-def test_corrected_updates_are_those_of_a_corrected_adam():
-    gradients = [mx.array([[1.0, -2.0]]), mx.array([[0.5, 0.25]]), mx.array([[-3.0, 1.0]])]
-    plain, corrected = optim.Adam(0.1), optim.Adam(0.1, bias_correction=True)
-    transform = correction(0.9, 0.999)
-    for optimizer in (plain, corrected):
-        optimizer.init({"w": mx.zeros((1, 2))})
-    for step, gradient in enumerate(gradients):
-        before = {"w": mx.zeros((1, 2))}
-        moved = transform(before, plain.apply_gradients({"w": gradient}, before), step)
-        expected = corrected.apply_gradients({"w": gradient}, before)
-        np.testing.assert_allclose(np.array(moved["w"]), np.array(expected["w"]), rtol=1e-4)
-    assert oversteps(0.9, 0.999).max() == pytest.approx(6.6, abs=0.1)

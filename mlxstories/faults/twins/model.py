@@ -6,8 +6,8 @@ import mlx.core as mx
 
 from mlxstories.batch import Batch
 from mlxstories.data.tokenizer import MASK
+from mlxstories.faults.decoding import reading
 from mlxstories.faults.fault import change, minimising, phase, shape
-from mlxstories.faults.judging import reading
 from mlxstories.faults.leaks import ByHand, each_attention, masked_by
 from mlxstories.faults.model import rebuilt, without_rotation
 from mlxstories.faults.numerics import initialised

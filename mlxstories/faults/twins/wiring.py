@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -116,7 +118,12 @@ TWINS.add(
 TWINS.add(
     "update-below-precision", "bfloat16-at-3e-3", "weights of bfloat16 at a rate of 3e-3", half_at(3e-3)
 )
-TWINS.add("schedule-out-of-step", "line-over-375", "the rate falls to 0 over three epochs", line_over(375))
+TWINS.add(
+    "schedule-out-of-step",
+    "line-over-375",
+    "the rate falls to 0 over three epochs, all that there are",
+    lambda recipe: replace(line_over(375)(recipe), updates=375),
+)
 TWINS.add(
     "end-never-trained",
     "prompts-masked",

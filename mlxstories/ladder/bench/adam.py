@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from mlx.optimizers import Adam, Optimizer
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.optimizers import parts
+from mlxstories.ladder.bench.plan import plan
+
+_FEWEST, _MOST = 1000, 100_000  # updates that are looked at
 
 
 def adams(optimizer: Optimizer) -> list[Optimizer]:
@@ -31,18 +32,20 @@ def uncorrected_betas(bench: Bench) -> tuple[float, float] | None:
     return b1, b2
 
 
-def oversteps(b1: float, b2: float) -> np.ndarray:
-    """How many times the learning rate each of the first 999 updates of an uncorrected Adam is."""
-    steps = np.arange(1, 1000)
-    return (1 - b1**steps) / np.sqrt(1 - b2**steps)
+def overstep(b1: float, b2: float, update: float | np.ndarray) -> float | np.ndarray:
+    """How many times the learning rate update number ``update``, from 1 on, of an uncorrected Adam is."""
+    return (1 - b1**update) / np.sqrt(1 - b2**update)
 
 
-def correction(b1: float, b2: float) -> Callable[[dict, dict, int], dict]:
-    """A transform of `train` that gives Adam's updates the bias correction that they lack."""
-
-    def corrected(before, after, step):
-        t = step + 1
-        factor = (1 - b2**t) ** 0.5 / (1 - b1**t)
-        return {n: before[n] + factor * (after[n] - before[n]) for n in after}
-
-    return corrected
+@measurement
+def oversteps(bench: Bench) -> np.ndarray | None:
+    """The updates of an uncorrected Adam over the schedule's peak, over the subject's own run; None where none is
+    uncorrected."""
+    betas = uncorrected_betas(bench)
+    if betas is None:
+        return None
+    schedule, updates = bench.schedule, np.arange(1, min(max(plan(bench).updates, _FEWEST), _MOST) + 1)
+    factors = overstep(*betas, updates)
+    if not schedule.scheduled or schedule.peak <= 0:
+        return factors
+    return factors * schedule.at(updates - 1) / schedule.peak

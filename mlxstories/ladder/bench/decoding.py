@@ -83,7 +83,7 @@ def decoding(bench: Bench) -> Decoding:
     if (memorised := memorised_model(bench)) is not None:
         models.append(("after memorising", memorised))
     found = [
-        Continuation(name, prompt, tokens, _behind(bench, model, prompt, tokens))
+        Continuation(name, prompt, tokens, behind(bench, model, prompt, tokens))
         for name, model in models
         for index, prompt in enumerate(_prompts(bench))
         if (tokens := _continue(bench, model, prompt, _LONG if model is noisy and not index else _NEW))
@@ -156,7 +156,8 @@ def _continue(bench: Bench, model: nn.Module, prompt: list[int], new: int = _NEW
     return tokens[: min(count, known + 1)]
 
 
-def _behind(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int]) -> list[float]:
+def behind(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int]) -> list[float]:
+    """How far each token's logit lies behind the largest after its true prefix, in the logits' spread."""
     training = model.training
     model.eval()
     logits = np.array(bench.logits(model, np.array([prompt + tokens[:-1]])))[0, len(prompt) - 1 :]

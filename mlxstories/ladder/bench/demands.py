@@ -58,6 +58,38 @@ def demands(bench: Bench) -> Demands | None:
     )
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the loss asks for where each id of a random choice is the target.
+
+    Attributes:
+        targets: the ids, of the cells that count.
+        pushed: for each the id that the loss's gradient pushes up most.
+        real: the targets of the subject's own rows.
+    """
+
+    targets: np.ndarray
+    pushed: np.ndarray
+    real: np.ndarray
+
+
+@measurement
+def asked(bench: Bench) -> Asked | None:
+    """Put random ids in the place of a few rows' targets; None where the loss needs more of a model than logits."""
+    if bench.subject.loss is None and bench.subject.train_step is None:
+        return None
+    rows = sample(bench)
+    batch = rows.rows(slice(0, min(_ROWS, rows.shape[0]))).cut(_LENGTH)
+    rng = np.random.default_rng((bench.seed, 83))
+    ids = np.resize(rng.permutation(bench.subject.vocab_size), batch.shape)
+    batch = batch.with_(targets=ids.astype(batch.targets.dtype))
+    gradient = gradient_at(bench, batch)
+    if gradient is None:
+        return None
+    cells = (batch.mask > 0) & (np.abs(gradient).max(-1) > 0)
+    return Asked(ids[cells], gradient.argmin(-1)[cells], rows.targets[rows.mask > 0])
+
+
 def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> float:
     """Norm of the gradient where a wrong id leads by far, relative to that where the target leads a little."""
     size = bench.subject.vocab_size

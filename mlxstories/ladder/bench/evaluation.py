@@ -201,20 +201,46 @@ def _key(tokens) -> bytes:
     return np.array(tokens).astype(np.int64).tobytes()
 
 
+@dataclass(frozen=True)
+class Own:
+    """What ``evaluate`` reports of the subject's own validation batches.
+
+    Attributes:
+        values: by name.
+        mean: the loss over their tokens, in nats.
+        batches: up to 24, spread over all.
+    """
+
+    values: dict[str, float]
+    mean: float
+    batches: list[HostBatch]
+
+
 @measurement
-def own_figures(bench: Bench) -> tuple[float, float] | None:
-    """The loss that ``evaluate`` reports of the subject's own validation batches, up to 24 spread over all, and the
-    mean over their tokens."""
+def text_sizes(bench: Bench) -> tuple[float, float] | None:
+    """UTF-8 bytes, and characters, that a real target of those batches stands for; None without a tokenizer."""
+    own, tokenizer = own_figures(bench), bench.subject.tokenizer
+    if own is None or tokenizer is None:
+        return None
+    tokens = sum(float((batch.mask > 0).sum()) for batch in own.batches)
+    rows = [row[m > 0] for batch in own.batches for row, m in zip(batch.targets, batch.mask, strict=True)]
+    with bench.calling("the tokenizer"):
+        texts = [str(tokenizer.decode([int(i) for i in row])) for row in rows]
+    return sum(len(t.encode()) for t in texts) / max(tokens, 1), sum(map(len, texts)) / max(tokens, 1)
+
+
+@measurement
+def own_figures(bench: Bench) -> Own | None:
+    """Let ``evaluate`` judge a real model by its own batches; None where there are none."""
     epoch, model = val_epoch(bench), trained_model(bench) or bench.noisy(9)
     if epoch is None:
         return None
     spread = np.unique(np.linspace(0, len(epoch.batches) - 1, _OWN).astype(int))
     batches = [epoch.batches[i] for i in spread]
     with _heard(model) as said:
-        reported = _evaluate(bench, model, batches, 1)
-    if "loss" not in reported:
-        return None
-    return reported["loss"], averages(_logits_behind(bench, model, batches, said), batches)[MEAN].loss
+        values = _evaluate(bench, model, batches, 1)
+    mean = averages(_logits_behind(bench, model, batches, said), batches)[MEAN].loss
+    return Own(values, mean, batches)
 
 
 def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: int) -> dict[str, float]:

@@ -109,17 +109,29 @@ def _with_other_row(bench: Bench, batch: HostBatch, row: int) -> HostBatch:
 
 @dataclass(frozen=True)
 class Counted:
-    """Real cells of a batch, and those whose logits the loss depends on."""
+    """Real cells of a batch, and those whose logits the loss depends on.
+
+    Attributes:
+        real, counted: how many.
+        length: real cells of a row, on average.
+        places: that count in any row.
+        prefix: the number of places from the first on that count in every row, whatever the tokens, and no other
+            does; 0 where it is not so.
+    """
 
     real: int
     counted: int
     length: float
     places: list[int]
+    prefix: int
 
 
 @measurement
 def counted_places(bench: Bench) -> Counted | None:
-    """The gradient of the loss with respect to logits; None where the loss needs more of a model than logits."""
+    """The gradient of the loss, or the step's, with respect to logits; None where it needs more of a model than logits,
+    or is our own."""
+    if bench.subject.loss is None and bench.subject.train_step is None:
+        return None
     rows = sample(bench)
     batch = rows.rows(slice(0, min(4, rows.shape[0])))
     rng = np.random.default_rng((bench.seed, 71))
@@ -129,4 +141,17 @@ def counted_places(bench: Bench) -> Counted | None:
         return None
     counted = (np.abs(gradient).max(-1) > 0) & real
     places = sorted(int(p) for p in np.flatnonzero(counted.any(0)))
-    return Counted(int(real.sum()), int(counted.sum()), float(real.sum(1).mean()), places)
+    prefix = len(places) if _first_places(counted, real, places) else 0
+    if prefix:  # and whatever the tokens
+        size, again = bench.subject.vocab_size, rng.permutation(bench.subject.vocab_size)
+        other = batch.with_(inputs=again[batch.inputs % size], targets=again[batch.targets % size])
+        gradient = logit_gradient(bench, other, logits)
+        same = gradient is not None and np.array_equal((np.abs(gradient).max(-1) > 0) & real, counted)
+        prefix = prefix if same else 0
+    return Counted(int(real.sum()), int(counted.sum()), float(real.sum(1).mean()), places, prefix)
+
+
+def _first_places(counted: np.ndarray, real: np.ndarray, places: list[int]) -> bool:
+    """Whether just the real cells of the first places count."""
+    first = np.arange(counted.shape[1]) < len(places)
+    return bool(places) and np.array_equal(counted, real & first)

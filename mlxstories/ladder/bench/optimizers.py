@@ -11,6 +11,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.optimizers import Optimizer
 
+_OVER = 0.01  # of the peak: the schedule has ended
+_SETTLED = 1e-6  # of the peak: the rate does not change any more
+
 
 def parts(optimizer: Optimizer) -> list[Optimizer]:
     """The optimisers inside a `MultiOptimizer`, or the optimiser itself."""
@@ -48,17 +51,71 @@ class RateCurve:
         """The first update at which the rate is within 1 % of its peak."""
         return next((s for s, r in zip(self.steps, self.rates, strict=True) if r >= 0.99 * self.peak), 0)
 
+    @property
+    def end(self) -> int | None:
+        """The update from which the rate stays at 1 % of its peak or less; None where it does not."""
+        return self._from_on(lambda rate: rate <= _OVER * self.peak)
+
+    @property
+    def settled(self) -> int | None:
+        """The update from which the rate stays as it is, below its peak; None where it does not."""
+        last = self.rates[-1] if self.rates else 0.0
+        if last >= self.peak:
+            return None
+        since = self._from_on(lambda rate: abs(rate - last) <= _SETTLED * self.peak)
+        return since if since is not None and since <= self.steps[-1] // 2 else None  # else it still falls
+
+    def _from_on(self, low: Callable[[float], bool]) -> int | None:
+        since = None
+        for step, rate in zip(self.steps, self.rates, strict=True):
+            if step <= self.peak_step or not low(rate):
+                since = None
+            elif since is None:
+                since = step
+        return since
+
+    def at(self, updates: Any) -> Any:
+        """The rate at updates, counted from 0."""
+        return np.interp(updates, self.steps, self.rates)
+
 
 def read_schedule(optimizer: Optimizer) -> RateCurve:
-    """Ask an optimiser's schedule for its rate at steps up to 100 000."""
+    """Ask an optimiser's schedule for its rate at steps up to 100 000, and just where it peaks and ends."""
     optimizer = parts(optimizer)[0]
     scheduler = optimizer._schedulers.get("learning_rate")
     if scheduler is None:
         rate = read_rate(optimizer)
         return RateCurve(False, (), ()) if rate is None else RateCurve(False, (0,), (rate,))
-    steps = sorted({round(1.06**k) - 1 for k in range(200)} | set(range(50)))
-    rates = [float(scheduler(mx.array(step, mx.uint64))) for step in steps]
-    return RateCurve(True, tuple(steps), tuple(rate if np.isfinite(rate) else 0.0 for rate in rates))
+
+    def rate_at(step: int) -> float:
+        rate = float(scheduler(mx.array(step, mx.uint64)))
+        return rate if np.isfinite(rate) else 0.0
+
+    rates = {step: rate_at(step) for step in {round(1.06**k) - 1 for k in range(200)} | set(range(50))}
+    while middles := _beside_the_top(rates):
+        rates.update({step: rate_at(step) for step in middles})
+    for mark in ("peak_step", "end", "settled"):
+        while (middle := _before(getattr(_curve(rates), mark), rates)) is not None:
+            rates[middle] = rate_at(middle)
+    return _curve(rates)
+
+
+def _curve(rates: dict[int, float]) -> RateCurve:
+    return RateCurve(True, *zip(*sorted(rates.items()), strict=True))
+
+
+def _beside_the_top(rates: dict[int, float]) -> set[int]:
+    """Steps half-way from the largest rate to its neighbours, as long as there are any."""
+    top = max(rates, key=lambda step: (rates[step], -step))
+    below = max((s for s in rates if s < top), default=top)
+    above = min((s for s in rates if s > top), default=top)
+    return {(top + s) // 2 for s in (below, above)} - set(rates)
+
+
+def _before(step: int | None, rates: dict[int, float]) -> int | None:
+    """A step half-way to the one that was asked before, as long as there is any."""
+    earlier = max((s for s in rates if step is not None and s < step), default=None)
+    return None if earlier is None or step - earlier < 2 else (earlier + step) // 2
 
 
 def read_rate(optimizer: Optimizer) -> float | None:

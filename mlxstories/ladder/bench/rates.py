@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mlxstories.ladder.bench.adam import correction, uncorrected_betas
+from mlxstories.ladder.bench.adam import uncorrected_betas
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import minimal_batch
 from mlxstories.ladder.bench.memorising import memorising, start_loss
@@ -112,8 +112,15 @@ def longer_run(bench: Bench) -> tuple[float, tuple[float, float]]:
 @measurement
 def corrected_run(bench: Bench) -> Trial | None:
     """Memorising with the bias correction that an Adam lacks; None where none lacks it."""
-    betas = uncorrected_betas(bench)
-    return None if betas is None else transformed(bench, correction(*betas))
+    if uncorrected_betas(bench) is None:
+        return None
+    return retry(bench, len(memorising(bench).trial.losses), corrected=True)
+
+
+@measurement
+def plain_run(bench: Bench) -> Trial:
+    """Memorising as the subject's own run begins: nothing scaled."""
+    return retry(bench, len(memorising(bench).trial.losses), plain=True)
 
 
 def transformed(bench: Bench, transform: Callable[[dict, dict, int], dict]) -> Trial:

@@ -144,11 +144,13 @@ class Alignment:
         rates: shift k to the share of real cells whose target is the input k places on.
         cells: how many cells were compared for the right shift, 1.
         swapped: share of rows whose targets are the inputs of some row, one place on.
+        clipped: the highest target, and the next inputs above it, where the target of each of these is the highest.
     """
 
     rates: dict[int, float]
     cells: int
     swapped: float
+    clipped: tuple[int, np.ndarray]
 
     @property
     def best(self) -> int:
@@ -159,7 +161,9 @@ class Alignment:
 def alignments(bench: Bench) -> dict[str, Alignment]:
     """Where the targets stand, in training and, where there is any, in validation."""
     return {
-        source: Alignment(*shift_rates(epoch.batches), _swapped(epoch.batches))
+        source: Alignment(
+            *shift_rates(epoch.batches), _swapped(epoch.batches), _clipped(*_pairs(epoch.batches, 1))
+        )
         for source, epoch in epochs(bench)
     }
 
@@ -193,6 +197,12 @@ def _pairs(batches: list[HostBatch], k: int) -> tuple[np.ndarray, np.ndarray]:
         targets.append(batch.targets[:, lo:hi][real])
         inputs.append(batch.inputs[:, lo + k : hi + k][real])
     return np.concatenate(targets), np.concatenate(inputs)
+
+
+def _clipped(targets: np.ndarray, following: np.ndarray) -> tuple[int, np.ndarray]:
+    highest = int(targets.max()) if len(targets) else 0
+    above = following > highest
+    return highest, following[above] if (targets[above] == highest).all() else following[:0]
 
 
 def _seams(missed: tuple[np.ndarray, np.ndarray], cells: int) -> int:

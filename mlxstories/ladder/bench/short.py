@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.adam import correction, uncorrected_betas
+from mlxstories.ladder.bench.adam import uncorrected_betas
 from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.baselines import Baselines, count_baselines
 from mlxstories.ladder.bench.batches import HostBatch
@@ -168,8 +168,13 @@ def unramped(bench: Bench) -> Trial:
 @measurement
 def corrected(bench: Bench) -> Trial | None:
     """The short training with the bias correction that Adam lacks; None where it lacks none."""
-    betas = uncorrected_betas(bench)
-    return None if betas is None else _again(bench, ramp=_RAMP, transform=correction(*betas))
+    return None if uncorrected_betas(bench) is None else _again(bench, ramp=_RAMP, corrected=True)
+
+
+@measurement
+def plain(bench: Bench) -> Trial:
+    """The short training as the subject's own run begins: nothing scaled, no ramp."""
+    return _again(bench, plain=True)
 
 
 @measurement

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.adam import adams
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.optimizers import read_rate
+from mlxstories.ladder.bench.optimizers import parts, read_rate
 
 _CALLS = 6
 _MOST_CALLS = 24  # for steps that update only every so many calls
@@ -50,6 +50,7 @@ class WatchedSteps:
         gradient: largest entry of our own gradient of each parameter.
         weights: the trainable parameters after the calls.
         optimizer_steps: what the optimiser counted, where it is an Adam.
+        counted: updates that any optimiser counted; None where it keeps no count.
         stuck: share of the entries of 16 bits with a gradient that no call moved; None without such.
     """
 
@@ -66,6 +67,7 @@ class WatchedSteps:
     gradient: dict[str, float] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     optimizer_steps: int | None = None
+    counted: int | None = None
     stuck: float | None = None
 
     @property
@@ -95,6 +97,8 @@ def watched_steps(bench: Bench) -> WatchedSteps:
             break
     watched.stuck = entries.stuck
     watched.weights = {n: _weight(a) for n, a in tree_flatten(model.trainable_parameters())}
+    count = parts(optimizer)[0].state.get("step")
+    watched.counted = None if count is None else int(count)
     watched.optimizer_steps = next((int(adam.step) for adam in adams(optimizer)), None)
     return watched
 

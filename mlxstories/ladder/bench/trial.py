@@ -11,13 +11,16 @@ import numpy as np
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import between, put, token_losses
+from mlxstories.ladder.bench.adam import overstep, uncorrected_betas
+from mlxstories.ladder.bench.arrays import between, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench
 from mlxstories.ladder.bench.optimizers import intercepted, read_rate
+from mlxstories.ladder.bench.plan import plan
+from mlxstories.ladder.bench.scoring import scored
 
-_EVALUATED = 1_000_000  # logits held at once
 _SAME = 1e-3  # factors this close to 1 leave the user's update untouched
+_CLIMB = 0.25  # of a trial that its warmup takes at most; a longer one is a matter of its own
 
 
 @dataclass
@@ -56,16 +59,20 @@ def train(
     at: Sequence[int] = (),
     model: nn.Module | None = None,
     ramp: int = 0,
+    corrected: bool = False,
+    plain: bool = False,
     transform: Callable[[dict, dict, int], dict] | None = None,
     receive: Callable[[Any], Any] | None = None,
     patience: bool = True,
 ) -> Trial:
-    """Train with the subject's own step, its update scaled to the peak of its learning-rate schedule, times
-    ``scale``; black box: parameters move by ``scale`` times what the step moved them.
+    """Train with the subject's own step, its warmup shortened as the whole run is, then at the peak of its
+    learning-rate schedule, times ``scale``; black box: parameters move by ``scale`` times what the step moved them.
 
     Args:
         measure: rows that are evaluated after the numbers of updates in ``at``.
-        ramp: steps over which the update grows to its full size.
+        ramp: steps over which the update grows to its full size, if its own warmup takes no more.
+        corrected: give Adam's updates the bias correction that they lack.
+        plain: leave every update as the subject makes it, its own warmup and all.
         transform: (before, after, step) -> parameters that replace those after the step.
         receive: takes the gradients that reach the optimiser and returns those that it gets instead.
         patience: end when a loss is not finite.
@@ -75,14 +82,13 @@ def train(
     model.train()
     trial = Trial(model, optimizer)
     bench.seed_all(bench.seed + 1)
+    pace = _pace(bench, steps, ramp, corrected)
     with intercepted(optimizer, receive):
         for step in range(steps):
             before = dict(tree_flatten(model.parameters()))
             trial.losses.append(bench.step(model, optimizer, batches[step % len(batches)]))
             trial.rates.append(read_rate(optimizer))
-            factor = (
-                scale * _to_the_peak(bench, trial.rates[-1]) * (min(1.0, (step + 1) / ramp) if ramp else 1.0)
-            )
+            factor = 1.0 if plain else scale * _to_the_peak(bench, trial.rates[-1]) * pace(step)
             if transform is not None or abs(factor - 1) >= _SAME:
                 after = dict(tree_flatten(model.parameters()))
                 moved = transform(before, after, step) if transform else after
@@ -99,18 +105,24 @@ def _to_the_peak(bench: Bench, rate: float | None) -> float:
     return schedule.peak / rate if schedule.scheduled and schedule.peak and rate else 1.0
 
 
+def _pace(bench: Bench, steps: int, ramp: int, corrected: bool) -> Callable[[int], float]:
+    """The part of its full size that each update of a trial has, as the subject's own run would have it."""
+    found, betas = plan(bench), uncorrected_betas(bench)
+    climb = max(ramp, round(min(found.share, _CLIMB) * steps))
+
+    def pace(step: int) -> float:
+        part = min(1.0, (step + 1) / climb) if climb else 1.0
+        if betas is None or not (corrected or found.warmup):
+            return part
+        # By the time that a warmup has come as far, Adam's moments have filled.
+        due = max(step + 1, found.warmup * (step + 1) / climb) if climb else step + 1
+        wanted = 1.0 if corrected else overstep(*betas, due)
+        return float(part * wanted / overstep(*betas, step + 1))
+
+    return pace
+
+
 def score(bench: Bench, model: nn.Module, batch: HostBatch) -> tuple[float, float]:
-    """Loss in nats per real token and accuracy, in evaluation mode; the mode is put back."""
-    training = model.training
-    model.eval()
-    rows = max(1, _EVALUATED // (batch.shape[1] * bench.subject.vocab_size))
-    nats = hits = tokens = 0.0
-    for start in range(0, batch.shape[0], rows):
-        part = batch.rows(slice(start, start + rows)).device()
-        losses, right = token_losses(bench.logits(model, part.inputs), part.targets)
-        real = np.array(part.mask) > 0
-        nats += float(np.array(losses)[real].sum())
-        hits += float(np.array(right)[real].sum())
-        tokens += float(real.sum())
-    model.train(training)
-    return nats / max(tokens, 1), hits / max(tokens, 1)
+    """Loss in nats per real token and accuracy, in evaluation mode."""
+    found = scored(bench, model, batch)
+    return found.loss, found.accuracy

@@ -49,6 +49,7 @@ class Seen:
     updates: list[Update] = field(default_factory=list)
     forwards: list[Forward] = field(default_factory=list)
     gradient: list[Line] = field(default_factory=list)
+    rounds: int | None = None  # of the loops around the gradient, where they say
     drawn: Line | None = None  # the line that hands over the batch
     compiled: Compiled | None = None
     sites: dict[tuple[Line, ...], Site] = field(

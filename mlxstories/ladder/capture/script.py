@@ -199,8 +199,19 @@ class CapturedScript:
             train_step=self._step,
             evaluate=self.validation,
             generate=self.decoding,
+            updates=self._updates,
             name=Path(self.target).name,
         )
+
+    @property
+    def _updates(self) -> int | None:
+        """Of the whole run: where the loop has ended already, or says how often it goes around."""
+        loop, seen = self.loop, self.loop.seen
+        if loop.waiting is None:
+            return loop.updated or None
+        if seen.rounds is None or not seen.updates:
+            return None
+        return max(1, seen.rounds // max(update.gradients for update in seen.updates))
 
     def _loss(self, model: nn.Module, batch: Any) -> mx.array:
         if self.loop.waiting is None:

@@ -19,6 +19,7 @@ from mlxstories.ladder.bench.optimizers import parts, read_rate
 from mlxstories.ladder.capture.copies import clone, leaves, whole
 from mlxstories.ladder.capture.expressions import Making, making
 from mlxstories.ladder.capture.hooks import GradientCall, Listed
+from mlxstories.ladder.capture.length import rounds
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
 from mlxstories.ladder.capture.record import Compiled, Forward, Seen, Update
@@ -91,6 +92,7 @@ class Watcher:
         self._moved_unseen()
         if not self.seen.gradient:
             self.seen.gradient = stack(sys._getframe())
+            self.seen.rounds = rounds(sys._getframe())
             self.seen.drawn = holder(
                 sys._getframe(), [array for _, array in leaves([call.args, call.kwargs])]
             )

@@ -185,12 +185,14 @@ def _subject(script: CapturedScript | None, gaps: list[str]) -> str:
     fields = [f for f in ("model", "train_batches", "loss", "optimizer") if f not in left_out]
     lines = "".join(f"        {field}={field},\n" for field in fields)
     vocab = script.roles.first.vocab if script is not None else "VOCAB_SIZE"
+    known = script.subject.updates if script is not None else None
+    updates = f"        updates={known},  # of the whole run\n" if known is not None else ""
     step = "value_and_grad of the loss, then optimizer.update"
     if script is not None and script.loop.seen.gradient:
         line = script.loop.seen.gradient[-1]
         step = f"the loop at {os.path.basename(line.file)}:{line.line}"
     return (
-        f"\ndef subject():\n    return Subject(\n{lines}        vocab_size={vocab},\n"
+        f"\ndef subject():\n    return Subject(\n{lines}        vocab_size={vocab},\n{updates}"
         + _OTHERS.format(step=step)
         + "    )\n"
     )

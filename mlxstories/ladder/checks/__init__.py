@@ -5,6 +5,7 @@ from mlxstories.ladder.checks import (
     # data
     batches,
     ids,
+    id_width,
     variety,
     targets,
     padding,
@@ -65,8 +66,10 @@ from mlxstories.ladder.checks import (
     rate_size,
     overfits,
     warmup,
+    schedule_ends,
     # short
     short_finite,
+    first_updates,
     overstepping,
     word_order,
     word_frequencies,
@@ -77,7 +80,9 @@ from mlxstories.ladder.checks import (
     evaluation_loss,
     evaluation_accuracy,
     evaluation_figures,
+    evaluation_bits,
     evaluation_repeats,
     greedy,
+    greedy_rows,
     loops,
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.demands import Demands, demands, uniform
+from mlxstories.ladder.bench.demands import Asked, Demands, asked, demands, uniform
 from mlxstories.ladder.bench.objective import loss_formula
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -47,6 +49,55 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
     if limits.wrong.below(found.wrong):
         return failed(detail, _deaf(bench, found))
     return passed(detail)
+
+
+@check(
+    "the loss knows every id",
+    rung="init",
+    causes=("wrong-loss",),
+    unless=("token-out-of-range", "not-finite", "loss-sign", "double-softmax", "targets-not-shifted"),
+    fits=Limit(0.98, "of the cells that count"),
+    merged=Limit(2, "ids of the subject's own targets"),
+)
+def knows_every_id(bench: Bench, limits: Gauges) -> Verdict:
+    """Puts random ids in the place of the targets and takes the gradient of the loss with respect to logits: does it
+    push the target up, or the same other id for all targets above some id, or the target's remainder?
+
+    A loss that clips its targets, or holds them in 8 or 16 bits, never trains the ids beyond, and trains another one
+    in their place.
+    Example: `cross_entropy(logits, mx.minimum(targets, 255))`; `targets.astype(mx.uint8)`.
+    Fix: hand the targets to the cross-entropy as int32.
+    """
+    found = asked(bench)
+    if found is None:
+        return skipped("the loss needs more of a model than its logits, or is the default")
+    detail = f"{len(found.targets)} ids tried"
+    for kind, mapped in _narrowings(found):
+        lost = set(found.real[mapped(found.real) != found.real].tolist())
+        fits = float((mapped(found.targets) == found.pushed).mean()) if len(found.targets) else 0.0
+        if limits.merged.above(len(lost)) and not limits.fits.below(fits):
+            return failed(detail, _narrowed(bench, kind, lost))
+    return passed(detail)
+
+
+def _narrowings(found: Asked) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
+    """Ways in which targets lose ids: words, and the function of ids."""
+    if len(found.pushed):
+        highest = int(found.pushed.max())
+        yield f"id {highest} for every target above it", lambda ids: np.minimum(ids, highest)
+    for bits in (8, 16):
+        words = f"the remainder of the target by {2**bits}, as {bits} bits hold it"
+        yield words, lambda ids, bits=bits: ids % 2**bits
+
+
+def _narrowed(bench: Bench, kind: str, lost: set[int]) -> Draft:
+    return error(
+        "wrong-loss",
+        f"the loss asks for {kind}: {len(lost)} of the ids that are to be predicted are never trained",
+        fix="hand the targets to the cross-entropy as int32, without a clip or minimum",
+        where=_where(bench),
+        ids=len(lost),
+    )
 
 
 def _where(bench: Bench) -> str:

@@ -32,13 +32,16 @@ def embedding_tables(bench: Bench, limits: Gauges) -> Verdict:
     if not outside:
         return passed(detail)
     token, rows = outside[0]
+    highest = max(t for t, _ in outside)
     return failed(
         detail,
         error(
             "token-out-of-range",
             f"id {token} is looked up in a table of {rows} rows; MLX reads past its end without a word",
-            fix=f"build the model for at least {max(t for t, _ in outside) + 1} ids or positions "
-            f"(vocab_size is {size}, rows are {reads.length} tokens)",
+            fix=f"build the model for at least {highest + 1} ids or positions (vocab_size is {size}, rows are "
+            f"{reads.length} tokens)"
+            if highest >= 0
+            else "look up no negative id or position: clip it at 0, and mask what it stands for",
             where="model",
             id=token,
             rows=rows,

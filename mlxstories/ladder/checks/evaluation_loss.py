@@ -60,9 +60,10 @@ def _unequal(bench: Bench, value: float, found: Reported, limits: Gauges) -> Dra
     name = next((name for name in UNEQUAL if near(value, ways[name].loss, limits)), None)
     if name is None:
         return None
-    own = own_figures(bench)
-    moved = own is not None and limits.moved.above(abs(own[0] - own[1]) / max(abs(own[1]), 1e-9))
-    reported, right = own if own is not None and moved else (value, ways[MEAN].loss)
+    own, reported, right, moved = own_figures(bench), value, ways[MEAN].loss, False
+    if own is not None and "loss" in own.values:
+        moved = limits.moved.above(abs(own.values["loss"] - own.mean) / max(abs(own.mean), 1e-9))
+        reported, right = (own.values["loss"], own.mean) if moved else (reported, right)
     batches = "its own batches" if moved else "our test batches"
     return (error if moved else warning)(
         "metric-mismatch",

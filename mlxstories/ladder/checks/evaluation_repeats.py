@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.averages import MEAN
 from mlxstories.ladder.bench.evaluation import evaluated_twice, evaluation_batches
@@ -34,10 +36,16 @@ def repeatable(bench: Bench, limits: Gauges) -> Verdict:
         return passed()
     first, second = twice.first.values, twice.second
     own = twice.first.averages[MEAN].loss
+    name = (
+        "loss"
+        if "loss" in first
+        else max(first, key=lambda key: abs(first[key] - second.get(key, first[key])))
+    )
+    beside = f" ({own:.4f} with dropout off)" if name == "loss" else ""
     cause = error(
         "dropout-in-evaluation",
-        f"evaluating the same model twice gives {first.get('loss', 0):.4f} and {second.get('loss', 0):.4f} nats "
-        f"({own:.4f} with dropout off): dropout stays on",
+        f"evaluating the same model twice gives a {name} of {first[name]:.4f} and of "
+        f"{second.get(name, math.nan):.4f}{beside}: dropout stays on, or validation draws something at random",
         fix="call model.eval() before validation and model.train() after it",
         where="evaluate",
         first=first,

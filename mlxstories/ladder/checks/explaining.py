@@ -71,7 +71,7 @@ def _slow_and_a_little_too_bold(bench: Bench, limits: Gauges, sweep: RateSweep, 
     minimal = memorising(bench).trial
     steps = len(minimal.losses)
     below = limits.far_below_words.above((row_entropy(bench) - loss) / sweep.start)
-    cures = below or limits.above_words.above(accuracy - row_share(bench))
+    cures = best > 1 and (below or limits.above_words.above(accuracy - row_share(bench)))
     by_scale = {**sweep.by_scale, 1.0: minimal.points[-1][1:], best: (loss, accuracy)}
     longer = {"steps": steps, "loss_of_longer_run": loss, "accuracy_of_longer_run": accuracy}
     return Rates(by_scale, best, steps, cures, False, {**evidence, **longer})

@@ -37,17 +37,42 @@ def moves(bench: Bench, limits: Gauges) -> Verdict:
 def _still_all(bench: Bench, watched: WatchedSteps, limits: Gauges) -> Draft:
     peak = bench.schedule.peak
     tiny = bool(bench.schedule.rates) and limits.rate.below(peak)
+    waits = bool(watched.counted) and not tiny and all(rate == 0 for rate in watched.rates)
+    told, fix = _told(watched, peak, tiny=tiny, waits=waits)
     return error(
         "learning-rate-too-small" if tiny and peak > 0 else "no-update",
-        f"{watched.calls} training steps changed no parameter"
-        + (f": the learning rate is {peak:g}" if tiny else ""),
-        fix="raise the learning rate to about 1e-3"
-        if tiny
-        else "call optimizer.update(model, gradients) in the step, and compile it with inputs and outputs = "
-        "[model.state, optimizer.state]",
-        where="optimizer" if tiny else "train_step",
+        f"{watched.calls} training steps changed no parameter{told}",
+        fix=fix,
+        where="optimizer" if tiny or waits else "train_step",
         calls=watched.calls,
+        counted=watched.counted,
         learning_rate=peak,
+    )
+
+
+def _told(watched: WatchedSteps, peak: float, *, tiny: bool, waits: bool) -> tuple[str, str]:
+    """What was read beside it, and what mends that."""
+    if tiny:
+        return (
+            f": the learning rate is {peak:g}",
+            "raise the learning rate: 1e-3 is usual for Adam, 0.1 for SGD",
+        )
+    if waits:
+        return (
+            f": the learning rate was 0 at each of them, and rises to {peak:g} later",
+            "let the schedule begin above 0, and ask it at every update, not once an epoch",
+        )
+    if watched.counted:
+        return (
+            f", although the optimiser made {watched.counted} updates: they reach other weights than the model's, or "
+            "are dropped",
+            "take optimizer.update(model, gradients), or put what apply_gradients returns back with model.update; "
+            "compile the step with inputs and outputs = [model.state, optimizer.state]",
+        )
+    return (
+        ", and the optimiser was not called" if watched.counted == 0 else "",
+        "call optimizer.update(model, gradients) in the step, and compile it with inputs and outputs = [model.state, "
+        "optimizer.state]",
     )
 
 

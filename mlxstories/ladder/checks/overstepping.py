@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.adam import uncorrected_betas
+from mlxstories.ladder.bench.plan import plan
 from mlxstories.ladder.bench.short import (
     ShortTraining,
     baselines,
     corrected,
     cost_of_a_third,
+    plain,
     short_training,
     slower,
     unramped,
 )
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
-from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, warning
 
 
 @check(
@@ -55,6 +58,9 @@ def _uncorrected(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict 
     run = corrected(bench)
     if run is None or not far_better(short, short.loss, run.end, limits):
         return None
+    # A warmup of its own may be all the correction that Adam needs.
+    if plan(bench).warmup and not far_better(short, plain(bench).end, run.end, limits):
+        return None
     cause = error(
         "no-bias-correction",
         f"Adam without bias correction oversteps: {short.steps} steps of real training end at {short.loss:.2f} nats, "
@@ -72,12 +78,16 @@ def _too_bold(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict | N
     if not limits.third.below(cost_of_a_third(bench)):
         return None
     loss, other = short.loss, slower(bench).end
+    if plan(bench).warmup and (run := corrected(bench)) is not None:  # the rate alone, then
+        loss = min(loss, run.end)
     if far_better(short, loss, other, limits):  # before an accusation, without the ramp
         loss = min(loss, unramped(bench).end)
     if not far_better(short, loss, other, limits):
         return None
-    cause = too_large(bench, other, {**_evidence(bench, short), "loss": loss})
-    return failed(f"{loss:.2f} nats, {other:.2f} at a tenth of the rate", cause)
+    # Its own warmup is longer than the one here, and bears more.
+    sound = bool(plan(bench).warmup) and not far_better(short, plain(bench).end, other, limits)
+    cause = too_large(bench, other, {**_evidence(bench, short), "loss": loss}, warning if sound else error)
+    return (passed if sound else failed)(f"{loss:.2f} nats, {other:.2f} at a tenth of the rate", cause)
 
 
 def _evidence(bench: Bench, short: ShortTraining) -> dict:
@@ -96,10 +106,10 @@ def far_better(short: ShortTraining, loss: float, other: float, limits: Gauges) 
     return limits.gain.above(loss - other) and loss - other > limits.margins.value * short.margin
 
 
-def too_large(bench: Bench, other: float, evidence: dict) -> Draft:
+def too_large(bench: Bench, other: float, evidence: dict, severity: Callable[..., Draft] = error) -> Draft:
     """The finding that a tenth of the rate does far better, ``other`` against the ``loss`` of the evidence."""
     peak, steps, loss = bench.schedule.peak, evidence["steps"], evidence["loss"]
-    return error(
+    return severity(
         "learning-rate-too-large",
         (f"learning rate {peak:g}" if peak else "the step's size")
         + f" is too large for real batches: {steps} steps end at {loss:.2f} nats, at a tenth of it at {other:.2f}",

@@ -20,13 +20,15 @@ _ABOUT = {
     "elsewhere": Limit(0.8, "of the cells"),
     "elsewhere_more": Limit(0.1, "of the cells, more than the next"),
     "swapped": Limit(0.5, "of the rows"),
+    "clipped": Limit(2, "ids above the highest target"),
 }
 
 
 @check("targets of train_batches follow the inputs", **_ABOUT)
 def train_targets(bench: Bench, limits: Gauges) -> Verdict:
     """**What it does.** Counts, for shifts from -3 to 4, at how many real cells the target is the input so many
-    places on; the seams between packed documents are forgiven.
+    places on; the seams between packed documents are forgiven. And are all next inputs above the highest target
+    replaced by it?
 
     **Why it matters.** Targets that are the inputs teach copying, with a loss near 0 within minutes; targets
     shifted twice, backwards or against other rows teach nothing.
@@ -58,6 +60,8 @@ def _follow(bench: Bench, limits: Gauges, source: str) -> Verdict:
         return skipped("rows too short to tell")
     right = found.rates[1]
     detail = f"{right:.1%} of {found.cells} cells"
+    if limits.clipped.above(len(set(found.clipped[1].tolist()))):
+        return failed(detail, _cut_off(found, source))
     if not limits.next.below(right):
         return passed(detail)
     return failed(detail, _copied(found, limits, source) or _mismatched(found, limits, source))
@@ -72,6 +76,19 @@ def _copied(found: Alignment, limits: Gauges, source: str) -> Draft | None:
         f"the targets equal the inputs at {here:.1%} of the real tokens of {source}: it learns to copy",
         fix="take inputs = tokens[:, :-1] and targets = tokens[:, 1:]",
         where=source,
+        **_evidence(found),
+    )
+
+
+def _cut_off(found: Alignment, source: str) -> Draft:
+    highest, above = found.clipped
+    return error(
+        "targets-mismatched",
+        f"no target of {source} is above id {highest}: where the next input is one of the {len(set(above.tolist()))} "
+        f"ids above it, {len(above)} times, the target is {highest} itself",
+        fix="hand the ids on as they are: no clip, minimum or narrow type on the way to the targets",
+        where=source,
+        highest=highest,
         **_evidence(found),
     )
 

@@ -13,6 +13,7 @@ from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
+from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.bench.short import rows
 
 _UPDATES, _FEWEST = 160, 60
@@ -23,7 +24,6 @@ _LOGIT = 600  # what a logit costs, in weights times tokens
 _HEAVY = 3_000_000  # logits of a batch from which it is cut
 _HELD = 48  # rows
 _SPENT = 0.02  # of the peak, at which a schedule has ended
-_EVALUATED = 1_000_000  # logits held at once
 
 
 @dataclass(frozen=True)
@@ -105,31 +105,16 @@ class Measured:
 
 
 def held_out(bench: Bench, model: nn.Module) -> Measured:
-    """Our own measure of a model, in evaluation mode; the mode is put back."""
-    held, training = material(bench).held, model.training
-    nats, tokens = [], []
-    model.eval()
-    rows = max(1, _EVALUATED // (held.shape[1] * bench.subject.vocab_size))
-    for start in range(0, held.shape[0], rows):
-        part = held.rows(slice(start, start + rows))
-        logits = bench.logits(model, np.maximum(part.inputs, 0))
-        losses, weights = _losses(logits, part)
-        nats.append(np.array((losses * weights).sum(1)))
-        tokens.append(np.array(weights.sum(1)))
-    model.train(training)
-    return Measured(np.concatenate(nats), np.concatenate(tokens))
+    """Our own measure of a model, in evaluation mode."""
+    found = scored(bench, model, material(bench).held)
+    return Measured(np.where(found.real, found.nats, 0).sum(1), found.real.sum(1))
 
 
 def plain_loss(model: nn.Module, batch: HostBatch) -> mx.array:
     """Mean cross-entropy of what is to be predicted, with the mask alone: the loss known to be sound."""
     out = model(mx.array(np.maximum(batch.inputs, 0).astype(np.int32)))
-    out = (out[0] if isinstance(out, (tuple, list)) else out).astype(mx.float32)
-    losses, weights = _losses(out, batch)
+    real = (batch.mask > 0) & (batch.targets >= 0)
+    targets = mx.array(np.where(real, batch.targets, 0).astype(np.int32))
+    losses, _ = token_losses(out[0] if isinstance(out, (tuple, list)) else out, targets)
+    weights = mx.array(real.astype(np.float32))
     return (losses * weights).sum() / mx.maximum(weights.sum(), 1)
-
-
-def _losses(logits: mx.array, batch: HostBatch) -> tuple[mx.array, mx.array]:
-    """Cross-entropies in nats, and weights of 1 where there is something to predict; [B, T] each."""
-    weights = (batch.mask > 0) & (batch.targets >= 0)
-    losses, _ = token_losses(logits, mx.array(np.where(weights, batch.targets, 0).astype(np.int32)))
-    return losses, mx.array(weights.astype(np.float32))

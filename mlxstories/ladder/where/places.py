@@ -108,7 +108,7 @@ def _source(cls: type) -> tuple[str, ast.ClassDef] | None:
     # From its functions, for a script's ``__main__`` is no module that `inspect` could ask.
     codes = [c for f in vars(cls).values() if (c := getattr(f, "__code__", None)) and of_model(c.co_filename)]
     for code in codes:
-        for node in ast.walk(_tree(code.co_filename)):
+        for node in ast.walk(parsed(code.co_filename)):
             own = isinstance(node, ast.ClassDef) and node.name == cls.__name__
             if own and node.lineno <= code.co_firstlineno <= (node.end_lineno or 0):
                 return code.co_filename, node
@@ -116,8 +116,9 @@ def _source(cls: type) -> tuple[str, ast.ClassDef] | None:
 
 
 @lru_cache(64)
-def _tree(file: str) -> ast.AST:
+def parsed(file: str) -> ast.AST:
+    """The syntax tree of a file; an empty one where its source is lost."""
     try:
         return ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError):  # its source is lost
+    except (OSError, SyntaxError, ValueError):
         return ast.Module([], [])
