@@ -6,7 +6,7 @@ import math
 import re
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation import own_figures, text_sizes
+from mlxstories.ladder.bench.evaluation import evaluated_twice, evaluation_batches, own_figures, text_sizes
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, failed, passed, skipped, warning
@@ -33,12 +33,13 @@ def bits(bench: Bench, limits: Gauges) -> Verdict:
 
     Fix: nats of all tokens, over log 2 and over the bytes of the text that they stand for.
     """
-    own, sizes = own_figures(bench), text_sizes(bench)
-    named = [(name, kind) for name in own.values if (kind := _unit(name))] if own is not None else []
-    if not named:
+    reported = evaluated_twice(bench).first.values if evaluation_batches(bench) else {}
+    if not any(_unit(name) for name in reported):
         return skipped("evaluate reports none")
-    if min(sizes) <= 0:
-        return skipped("its targets stand for no text")
+    own, sizes = own_figures(bench), text_sizes(bench)
+    named = [(name, kind) for name in own.values if (kind := _unit(name))]
+    if min(*sizes, own.mean) <= 0:
+        return skipped("its targets stand for no text, or it is certain of them")
     for name, kind in named:
         right = own.mean / math.log(2) / sizes[kind == "character"]
         if limits.apart.above(abs(own.values[name] / right - 1)):

@@ -36,7 +36,7 @@ def survives(bench: Bench, limits: Gauges) -> Verdict:
     Fix: warm up for some dozens of updates, or lower the rate.
     """
     found = beginnings(bench)
-    grown = [limits.grown.above(begun.end / begun.start) or not isfinite(begun.end) for begun in found]
+    grown = [_grown(begun, limits) for begun in found]
     detail = ", ".join(f"{begun.start:.2f} to {begun.end:.2f}" for begun in found) + " nats"
     if not any(grown):
         return passed(detail)
@@ -46,6 +46,14 @@ def survives(bench: Bench, limits: Gauges) -> Verdict:
     if all(grown) and behind:
         return failed(detail, _draft(error, bench, worst, whole))
     return passed(detail, _draft(warning, bench, worst, whole))
+
+
+def _grown(begun: Beginning, limits: Gauges) -> bool:
+    if not isfinite(begun.end):
+        return True
+    return limits.grown.above(begun.end / max(begun.start, 1e-9)) and limits.gain.above(
+        begun.end - begun.start
+    )
 
 
 def _draft(severity, bench: Bench, worst: Beginning, whole: float) -> Draft:
