@@ -8,18 +8,21 @@ from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
 
+# What makes the ends of rows something else than ends of texts.
+_UNTRUE_ENDS = (
+    "token-out-of-range",
+    "targets-mismatched",
+    "targets-not-shifted",
+    "tokenizer-mismatch",
+    "padding-in-loss",
+)
+
 
 @check(
     "the end is trained",
     rung="data",
     causes=("end-never-trained",),
-    unless=(
-        "token-out-of-range",
-        "targets-mismatched",
-        "targets-not-shifted",
-        "tokenizer-mismatch",
-        "padding-in-loss",
-    ),
+    unless=_UNTRUE_ENDS,
     rows=Limit(16, "rows with a masked tail"),
     share=Limit(0.5, "of all rows"),
     same=Limit(0.8, "of the rows with a masked tail; pieces of long texts have no end"),
@@ -72,13 +75,7 @@ def _untold(found: Ends, limits: Gauges) -> tuple[int, str] | None:
     "nothing is trained after the end",
     rung="data",
     causes=("padding-in-loss",),
-    unless=(
-        "token-out-of-range",
-        "targets-mismatched",
-        "targets-not-shifted",
-        "tokenizer-mismatch",
-        "padding-in-loss",
-    ),
+    unless=_UNTRUE_ENDS,
     rows=Limit(16, "rows with a masked tail"),
     beyond=Limit(0.5, "of the rows with a masked tail"),
 )
