@@ -27,7 +27,7 @@ _SEVERAL_BYTES = ("shift_jis", "gb18030", "big5", "euc_kr", "euc_jp")
 def encoding_of(path: Path) -> str:
     """The encoding of a text file by Python's name: that of its mark, UTF-8, or the one that its words look like.
 
-    Read is only as far as the first line that is not ASCII, and what follows it by a few hundred KB. What is not
+    Read is only as far as the first line that is not text in ASCII, and what follows it by a few hundred KB. What is not
     recognised is called UTF-8, too.
 
     Raises:
@@ -42,6 +42,8 @@ def encoding_of(path: Path) -> str:
             for line in islice(iter(lambda: file.readline(_PIECE), b""), _LOOKED_AT):
                 if not line.isascii():
                     return _recognised(line + file.read(_SAMPLE))
+                if b"\0" in line:  # binary, and maybe without end: `lines` says so
+                    break
     except OSError as error:
         raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
     return "utf-8"

@@ -64,7 +64,7 @@ def test_an_encoder_trains_on_masked_tokens(tmp_path):
         (["--set", "nonsense"], "FIELD=VALUE"),
         (["--steps", "0"], "steps"),
         (["--resume", "nosuch"], "nosuch"),
-        (["--resume", "x" * 300], "is not a run"),
+        (["--resume", "x" * 300], "File name too long"),
         (["--data", "x" * 300], "does not exist"),
         (["--name", "../run"], "cannot be a run's name"),
         (["--name", ""], "it is empty"),

@@ -34,6 +34,7 @@ LATER = {
     "gradients-negated": "minimal",
     "velocity-backwards": "minimal",
     "schedule-over-40-updates": "sweep",
+    "schedule-in-batches": "sweep",
     "same-half-accumulated": "minimal",
     "rate-1e-5": "sweep",
     "noam-at-3e-4": "sweep",
