@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+import threading
 import tempfile
 from pathlib import Path
 
@@ -543,6 +544,12 @@ NOT_CAPTURED = {
 }
 
 
+def end_of_threads() -> None:
+    """What the end of a thread warns of belongs to the test that began it."""
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        thread.join(5)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("name", NOT_CAPTURED)
 def test_what_cannot_be_captured_is_said_in_one_line(captured, name):
@@ -550,6 +557,7 @@ def test_what_cannot_be_captured_is_said_in_one_line(captured, name):
     with pytest.raises(StoriesError) as error:
         captured(text)
     assert "train.py" in str(error.value) and reason in str(error.value) and "\n" not in str(error.value)
+    end_of_threads()
 
 
 def test_a_script_that_exits_while_it_trains_is_examined_on_what_it_did(captured):
@@ -573,6 +581,7 @@ def test_a_script_that_waits_for_the_thread_in_which_it_trains_is_not_waited_for
     assert (
         f"trains in a thread of its own at {tmp_path}/train.py:{line_of(text, 'target=')}," in result.output
     )
+    end_of_threads()
 
 
 def test_of_two_models_the_first_is_examined_and_the_other_named_with_its_line(captured):
