@@ -6,8 +6,8 @@ import json
 import os
 import random
 import sys
-import threading
 import tempfile
+import threading
 from pathlib import Path
 
 import mlx.core as mx
