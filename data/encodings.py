@@ -27,8 +27,8 @@ _SEVERAL_BYTES = ("shift_jis", "gb18030", "big5", "euc_kr", "euc_jp")
 def encoding_of(path: Path) -> str:
     """The encoding of a text file by Python's name: that of its mark, UTF-8, or the one that its words look like.
 
-    Read is only as far as the first line that is not text in ASCII, and what follows it by a few hundred KB. What is not
-    recognised is called UTF-8, too.
+    Read is only as far as the first line that is not text in ASCII, and what follows it by a few hundred KB. What is
+    not recognised is called UTF-8, too.
 
     Raises:
         StoriesError: the file cannot be read.
