@@ -20,8 +20,10 @@ from mlxstories.cli import main
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.exchange import deepened, estimate
+from mlxstories.ladder.exchange.exchange import LOSS, Exchange
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.inside_model import for_model
+from mlxstories.ladder.exchange.judging import known
 from mlxstories.ladder.exchange.material import held_out, material
 from mlxstories.ladder.exchange.order import shuffled
 from mlxstories.ladder.exchange.reference import PlainDecoder, Shape, shape_of
@@ -181,6 +183,28 @@ def test_an_order_that_hurts_is_an_error_of_the_data():
     ]
     assert [f.where["part"] for f in found] == ["data"]
     assert "shuffled anew" in found[0].message and found[0].where["line"]
+
+
+def test_an_order_that_hurts_is_told_where_the_exchange_is_broken_off():
+    mixed = two_halves(False)
+    exchange = Exchange(
+        Bench(
+            subject(
+                train_batches=two_halves(True),
+                val_batches=lambda: mixed(99),
+                optimizer=lambda: optim.AdamW(1e-2, bias_correction=True),
+            )
+        )
+    )
+
+    def tell(name):
+        if name == LOSS:  # what comes after the new order
+            raise KeyboardInterrupt
+
+    exchange.tell = tell
+    with exchange.bench.protected(), pytest.raises(KeyboardInterrupt):
+        exchange.go()
+    assert [(d.code, d.where["part"]) for d in known(exchange)] == [("behind-reference", "data")]
 
 
 # --- errors of the climb, proved ---------------------------------------------------------------------

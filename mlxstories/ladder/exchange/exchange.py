@@ -26,6 +26,8 @@ from mlxstories.ladder.exchange.run import (
 
 AS_IS, STEP, LOSS, ALL = "as it is", "plain step", "plain step and loss", "all plain"
 SHUFFLED = "rows shuffled anew"
+AROUND = {"data": (AS_IS, SHUFFLED), "step": (AS_IS, STEP), "loss": (STEP, LOSS)}
+"""Parts around the model, and the trainings before and after the exchange of each."""
 
 _RATES = (
     1e-3,
@@ -112,20 +114,18 @@ class Exchange:
         """Between the subject's model, as well as it was trained, and the plain decoder."""
         return gap(self.own, self.runs[ALL], other_weights=True)
 
-    def between(self, one: str, two: str) -> Gap | None:
-        """The gap between two trainings of the subject's own model, where both were made."""
-        if one not in self.runs or two not in self.runs:
-            return None
-        return gap(self.runs[one], self.runs[two])
-
     def of_part(self, part: str) -> tuple[Run, Run] | None:
         """The trainings before and after the exchange of a part, where both were made."""
         if part == "model":
             return (self.own, self.runs[ALL]) if ALL in self.runs else None
-        one, two = {"data": (AS_IS, SHUFFLED), "step": (AS_IS, STEP), "loss": (STEP, LOSS)}.get(
-            part, ("", "")
-        )
-        return (self.runs[one], self.runs[two]) if one in self.runs and two in self.runs else None
+        names = AROUND.get(part, ())
+        made = tuple(self.runs[name] for name in names if name in self.runs)
+        return made if len(made) == 2 else None
+
+    def gap_of(self, part: str) -> Gap | None:
+        """The gap that the exchange of one of `AROUND` leaves, where both trainings were made."""
+        made = self.of_part(part)
+        return gap(*made) if made is not None else None
 
     def go(self) -> Exchange:
         """Make the trainings, as many as are needed to tell the parts apart."""
@@ -133,8 +133,7 @@ class Exchange:
         if (batches := shuffled(self.bench)) is not None:
             self._run(SHUFFLED, self.own_setup, batches)
         self._raced(LOSS, self.own_model_by)
-        own = self.between(AS_IS, LOSS)
-        if own.share > _NEAR:
+        if gap(self.runs[AS_IS], self.runs[LOSS]).share > _NEAR:
             if self._same_loss():
                 self.runs[STEP] = self.runs[LOSS]
             else:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxstories.ladder.bench.short import baselines
-from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, SHUFFLED, STEP, Exchange, Gap
+from mlxstories.ladder.exchange.exchange import ALL, AROUND, Exchange, Gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Site, site_of
@@ -43,19 +43,23 @@ def judge(exchange: Exchange) -> list[Draft]:
 
 def _larger_first(exchange: Exchange) -> list[Callable[[Exchange, Gauges], list[Draft]]]:
     """Step and loss by the gaps that they leave: two steps with a wrong loss differ for no good reason."""
-    step, loss = exchange.between(AS_IS, STEP), exchange.between(STEP, LOSS)
+    step, loss = exchange.gap_of("step"), exchange.gap_of("loss")
     return [_order, *([_loss, _step] if step and loss and loss.share > step.share else [_step, _loss])]
 
 
 def known(exchange: Exchange) -> list[Draft]:
     """The findings of an exchange that was broken off: what the trainings made so far prove by themselves."""
     limits, found = Gauges(LIMITS), []
-    for part, one, two in (("data", AS_IS, SHUFFLED), ("step", AS_IS, STEP), ("loss", STEP, LOSS)):
-        between = exchange.between(one, two)
+    for part in AROUND:
+        between = exchange.gap_of(part)
         if between is not None and _clear(between, limits):
-            found.append((between.share, part, exchange.runs[one], exchange.runs[two], between))
-    found.sort(key=lambda row: -row[0])
-    return [_behind(exchange, *row[1:], None) for row in found[:1]]
+            found.append((between, part))
+    if not found:
+        return []
+    between, part = max(found, key=lambda one: one[0].share)
+    if part == "data":
+        return [_sorted(exchange, between)]
+    return [_behind(exchange, part, *exchange.of_part(part), between, None)]
 
 
 def _clear(between: Gap, limits: Gauges) -> bool:
@@ -70,28 +74,30 @@ def _proves(proof: Proof | None, between: Gap, limits: Gauges) -> bool:
 
 
 def _order(exchange: Exchange, limits: Gauges) -> list[Draft]:
-    between = exchange.between(AS_IS, SHUFFLED)
+    between = exchange.gap_of("data")
     if between is None or not limits.helps.above(between.low):
         return []
-    before, after = exchange.runs[AS_IS], exchange.runs[SHUFFLED]
-    return [
-        (error if _clear(between, limits) else warning)(
-            "behind-reference",
-            f"with the epoch's rows shuffled anew the held-out loss is {after.loss:.3f} instead of {said(before)} "
-            f"after {after.updates} updates: batches are not drawn at random",
-            fix="shuffle the rows of the whole epoch before they are made into batches",
-            where=site_of("data", exchange.bench.subject.train_batches),
-            part="data",
-            **_evidence(exchange, before, after, between),
-        )
-    ]
+    return [_sorted(exchange, between, error if _clear(between, limits) else warning)]
+
+
+def _sorted(exchange: Exchange, between: Gap, make=error) -> Draft:
+    before, after = exchange.of_part("data")
+    return make(
+        "behind-reference",
+        f"with the epoch's rows shuffled anew the held-out loss is {after.loss:.3f} instead of {said(before)} "
+        f"after {after.updates} updates: batches are not drawn at random",
+        fix="shuffle the rows of the whole epoch before they are made into batches",
+        where=site_of("data", exchange.bench.subject.train_batches),
+        part="data",
+        **_evidence(exchange, before, after, between),
+    )
 
 
 def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
-    between = exchange.between(AS_IS, STEP)
+    between = exchange.gap_of("step")
     if between is None or not limits.near.above(between.share):
         return []
-    runs = exchange.runs[AS_IS], exchange.runs[STEP]
+    runs = exchange.of_part("step")
     proof = best_in_step(exchange)
     if _proves(proof, between, limits):
         return [_behind(exchange, "step", *runs, between, proof)]
@@ -106,7 +112,7 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
-    between = exchange.between(STEP, LOSS)
+    between = exchange.gap_of("loss")
     if between is None or not limits.near.above(between.share):
         return []
     reached = influence(exchange.bench)
@@ -118,7 +124,7 @@ def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
         words = f"; it asks for the target's id {offset:+d}"
     if not words and not _clear(between, limits):
         return []
-    return [_behind(exchange, "loss", exchange.runs[STEP], exchange.runs[LOSS], between, None, words)]
+    return [_behind(exchange, "loss", *exchange.of_part("loss"), between, None, words)]
 
 
 def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
