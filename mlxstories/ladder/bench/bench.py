@@ -18,6 +18,7 @@ from mlxstories.backend import kernels
 from mlxstories.ladder.bench.arrays import is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.optimizers import RateCurve, copied, parts, put_back, read_schedule
+from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.verdict import Draft, error
 
@@ -55,6 +56,11 @@ class Bench:
         self.brief = False
         self.taken: dict[Callable, Any] = {}
         self._first: dict[str, tuple[Any, Any]] = {}
+
+    @property
+    def minimises_ours(self) -> bool:
+        """Whether the subject brings neither a loss nor a step, so that both are our own."""
+        return self.subject.loss is None and self.subject.train_step is None
 
     @contextmanager
     def calling(self, what: str) -> Iterator[None]:
@@ -134,18 +140,14 @@ class Bench:
     @contextmanager
     def protected(self) -> Iterator[None]:
         """Leave random states, and a model or optimiser that the user handed out, as they were found."""
-        states = random.getstate(), np.random.get_state(), np.array(mx.random.state[0])
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            high, low = (int(part) for part in states[2])
-            mx.random.seed((high << 32) | low)
-            if "model" in self._first:
-                self._restore_model()
-            if "optimizer" in self._first:
-                self._restore_optimizer()
+        with undisturbed():
+            try:
+                yield
+            finally:
+                if "model" in self._first:
+                    self._restore_model()
+                if "optimizer" in self._first:
+                    self._restore_optimizer()
 
     def logits(self, model: nn.Module, inputs, *, raw: bool = False) -> mx.array:
         """float32 [B, T, V], evaluated; banned tokens' minus infinity made finite unless ``raw``."""

@@ -38,10 +38,9 @@ class Demands:
 @measurement
 def demands(bench: Bench) -> Demands | None:
     """Ask the loss, or the step, on a few of the subject's rows; None where it needs more of a model than logits."""
-    if bench.subject.loss is None and bench.subject.train_step is None:
+    if bench.minimises_ours:
         return None
-    rows = sample(bench)
-    batch = rows.rows(slice(0, min(_ROWS, rows.shape[0]))).cut(_LENGTH)
+    batch = _few(bench)
     plain = gradient_at(bench, batch)
     if plain is None:
         return None
@@ -76,10 +75,9 @@ class Asked:
 @measurement
 def asked(bench: Bench) -> Asked | None:
     """Put random ids in the place of a few rows' targets; None where the loss needs more of a model than logits."""
-    if bench.subject.loss is None and bench.subject.train_step is None:
+    if bench.minimises_ours:
         return None
-    rows = sample(bench)
-    batch = rows.rows(slice(0, min(_ROWS, rows.shape[0]))).cut(_LENGTH)
+    rows, batch = sample(bench), _few(bench)
     rng = np.random.default_rng((bench.seed, 83))
     ids = np.resize(rng.permutation(bench.subject.vocab_size), batch.shape)
     batch = batch.with_(targets=ids.astype(batch.targets.dtype))
@@ -88,6 +86,11 @@ def asked(bench: Bench) -> Asked | None:
         return None
     cells = (batch.mask > 0) & (np.abs(gradient).max(-1) > 0)
     return Asked(ids[cells], gradient.argmin(-1)[cells], rows.targets[rows.mask > 0])
+
+
+def _few(bench: Bench) -> HostBatch:
+    """A few of the subject's rows, cut short."""
+    return sample(bench).rows(slice(0, _ROWS)).cut(_LENGTH)
 
 
 def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> float:

@@ -146,7 +146,7 @@ def dead(bench: Bench) -> list[str]:
     """Parameters without any gradient of our own loss, of the subject's, and of what its step hands on: further heads
     may have a loss of their own."""
     names = followed(bench).dead
-    if not names or (bench.subject.loss is None and bench.subject.train_step is None):
+    if not names or bench.minimises_ours:
         return names
     rows = sample(bench)
     batch, model = rows.rows(slice(0, min(_ROWS, rows.shape[0]))), bench.model()

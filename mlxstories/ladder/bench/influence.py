@@ -130,7 +130,7 @@ class Counted:
 def counted_places(bench: Bench) -> Counted | None:
     """The gradient of the loss, or the step's, with respect to logits; None where it needs more of a model than logits,
     or is our own."""
-    if bench.subject.loss is None and bench.subject.train_step is None:
+    if bench.minimises_ours:
         return None
     rows = sample(bench)
     batch = rows.rows(slice(0, min(4, rows.shape[0])))

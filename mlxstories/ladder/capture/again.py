@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
-from mlxstories.ladder.capture.copies import alike, bound, clone, host, put_random_key, random_key, whole
+from mlxstories.ladder.capture.copies import alike, bound, clone, host, whole
 from mlxstories.ladder.capture.sites import Called, Site
 from mlxstories.ladder.patches import Patches, rerouted
+from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.time_limit import TimeLimitError
 
 if TYPE_CHECKING:
@@ -27,18 +27,6 @@ _HELD_OUT = ("val", "valid", "validation", "eval", "test", "dev")
 
 class Enough(BaseException):
     """Raised in the model's call where a decoding has told what was asked for."""
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Random states as before, whatever is drawn inside."""
-    kept = random.getstate(), np.random.get_state(), random_key()
-    try:
-        yield
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        put_random_key(kept[2])
 
 
 @contextmanager

@@ -123,17 +123,6 @@ def host(array: mx.array | np.ndarray) -> np.ndarray:
     return np.array(array)
 
 
-def random_key() -> np.ndarray:
-    """MLX's random state."""
-    return np.array(mx.random.state[0])
-
-
-def put_random_key(key: np.ndarray) -> None:
-    """Have MLX draw from a state of `random_key` on."""
-    high, low = (int(part) for part in key)
-    mx.random.seed((high << 32) | low)
-
-
 def whole(array: Any) -> bool:
     """Whether this may be token ids: an array of integers, [T] or [B, T]."""
     if isinstance(array, mx.array):

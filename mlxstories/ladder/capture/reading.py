@@ -13,9 +13,10 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.errors import StoriesError
-from mlxstories.ladder.capture.copies import host, leaves, put_random_key, random_key, scalar, whole
+from mlxstories.ladder.capture.copies import host, leaves, scalar, whole
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.patches import Patches
+from mlxstories.ladder.random_states import put_random_key, random_key
 from mlxstories.ladder.where.places import Line, stack
 
 _COUNTED = 1e-3  # of the largest gradient at a cell: less does not count

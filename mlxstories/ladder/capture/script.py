@@ -18,7 +18,7 @@ from mlx.optimizers import Optimizer
 from mlxstories.errors import StoriesError
 from mlxstories.findings import fold
 from mlxstories.ladder.capture.again import decoding_of, validation_of
-from mlxstories.ladder.capture.copies import bound, clone, host, put_random_key, random_key, scalar
+from mlxstories.ladder.capture.copies import bound, clone, host, scalar
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.roles import Roles
@@ -26,6 +26,7 @@ from mlxstories.ladder.capture.seen import DROPOUT, findings
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.where import located
 from mlxstories.ladder.diagnosis import Diagnosis
+from mlxstories.ladder.random_states import put_random_key, random_key
 from mlxstories.ladder.subject import Subject, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
 
