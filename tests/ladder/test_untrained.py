@@ -77,6 +77,13 @@ def test_logits_that_are_no_numbers():
     assert ask("logits finite").status == PASSED
 
 
+def test_a_banned_token_ties_no_rows_and_places_together():
+    banned = mx.where(mx.arange(V) == 1, -mx.inf, 0.0)
+    subject = dict(model=lambda: Tiny(last=lambda logits: logits + banned))
+    assert ask("rows are independent", **subject).status == PASSED
+    assert ask("sees no later token", **subject).status == PASSED
+
+
 def test_a_loss_that_is_no_number_on_the_shortest_row():
     def off_by_one(model, batch):
         losses = nn.losses.cross_entropy(model(batch.inputs), batch.targets)
