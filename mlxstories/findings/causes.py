@@ -95,7 +95,7 @@ CAUSES: tuple[Cause, ...] = (
           DYNAMICS | {"cache-mismatch", "dead-parameters"}),
 
     Cause("wrong-loss", "loss", "loss", "the loss asks for something else than the targets",
-          DYNAMICS | VALIDATION | {"padding-in-loss", "rows-ignored", "loss-sign"}),
+          DYNAMICS | VALIDATION | {"padding-in-loss", "rows-ignored", "loss-sign", "not-finite"}),
     Cause("loss-sign", "loss", "loss", "training climbs the loss instead of descending it", DYNAMICS | SIGNALS),
     Cause("double-softmax", "loss", "loss", "a softmax is applied twice",
           DYNAMICS | SIGNALS | VALIDATION | {"bad-initialization"}),

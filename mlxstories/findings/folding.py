@@ -27,9 +27,14 @@ def fold(findings: list[Finding]) -> tuple[list[Finding], list[Finding]]:
         cause = next((k for k in kept if _explains(k, finding)), None)
         if cause is None:
             kept.append(finding)
-        else:
-            folded.append(finding)
-            under.setdefault(id(cause), set()).add(finding.code)
+            continue
+        if _explains(finding, cause) and findings.index(finding) < findings.index(cause):
+            # Of two that bring each other about, the one that was there first did.
+            kept[kept.index(cause)] = finding
+            under[id(finding)] = under.pop(id(cause), set())
+            cause, finding = finding, cause
+        folded.append(finding)
+        under.setdefault(id(cause), set()).add(finding.code)
     return [_with_consequences(f, under.get(id(f))) for f in kept], folded
 
 
