@@ -15,6 +15,7 @@ RATE_LIMITS = {
     "gain": Limit(0.12, "of the first loss, by the best rate"),
     "times": Limit(2.0, "times the gain of the own rate"),
     "more": Limit(0.1, "of the first loss, more than by the own rate"),
+    "hits": Limit(0.4, "accuracy above the own rate's, by a smaller one"),
     "below_words": Limit(0.05, "of the first loss, below word frequencies"),
     "far_below_words": Limit(0.2, "of the first loss, below word frequencies, in the longer run"),
     "above_words": Limit(0.3, "accuracy above the commonest word's, in the longer run"),
@@ -62,6 +63,10 @@ def _far_better(sweep: RateSweep, limits: Gauges) -> bool:
     own, top, start = sweep.gain(1.0), sweep.gain(sweep.best), sweep.start
     if sweep.best == 1 or not limits.gain.above(top / start):
         return False
+    # Word frequencies are most of what too large a rate gains, and teach next to no token.
+    more_hits = sweep.by_scale[sweep.best][1] - sweep.by_scale[1.0][1]
+    if sweep.best < 1 and limits.hits.above(more_hits):
+        return True
     return (own <= 0 or limits.times.above(top / own)) and limits.more.above((top - own) / start)
 
 
