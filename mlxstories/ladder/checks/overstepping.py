@@ -58,8 +58,9 @@ def _uncorrected(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict 
     run = corrected(bench)
     if run is None or not far_better(short, short.loss, run.end, limits):
         return None
-    # A warmup of its own may be all the correction that Adam needs.
-    if plan(bench).warmup and not far_better(short, plain(bench).end, run.end, limits):
+    # A warmup of its own may be all the correction that Adam needs; one that is longer than this is not seen here.
+    warmup = plan(bench).warmup
+    if warmup > short.steps or (warmup and not far_better(short, plain(bench).end, run.end, limits)):
         return None
     cause = error(
         "no-bias-correction",
