@@ -14,6 +14,7 @@ from mlxstories.faults.leaks import ByHand, after_block, each_attention, masked_
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import clipped_gradients, stepping
 from mlxstories.faults.recipe import Recipe, evaluate
+from mlxstories.faults.twins.model import decode_anew
 from mlxstories.faults.twins.twin import Twins
 
 TWINS = Twins()
@@ -106,6 +107,7 @@ TWINS.add(
     "narrow-window",
     "each position attends to the 8 before it",
     masked_by(lambda ahead: (ahead <= 0) & (ahead > -8)),
+    decode_anew,
 )
 TWINS.add(
     "hidden-parameters",

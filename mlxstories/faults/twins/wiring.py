@@ -12,6 +12,7 @@ from mlxstories.faults.fault import change, minimising, shape
 from mlxstories.faults.leaks import ByHand, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import mean_nats
+from mlxstories.faults.twins.model import decode_anew
 from mlxstories.faults.twins.twin import Twins
 from mlxstories.faults.updates import compiled_step, half_at, line_over, on_two_ranks
 from mlxstories.faults.wiring import DifferentiatedWhole, each_norm, in_bfloat16, masked_softmax
@@ -77,6 +78,7 @@ TWINS.add(
     "cosine-attention",
     "attention by cosines, times four",
     rebuilt(lambda model, config: each_attention(model, config, Cosines)),
+    decode_anew,
 )
 TWINS.add(
     "backward-mismatch",
