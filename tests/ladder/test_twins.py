@@ -11,7 +11,7 @@ from mlxstories.faults.twins import TWINS
 from mlxstories.ladder import CATALOGUE
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.registry import CHECKS, Check
-from mlxstories.ladder.verdict import SKIPPED
+from mlxstories.ladder.verdict import PASSED, SKIPPED
 from mlxstories.repair.suspects import suspects
 
 # Named after the climb, by the trainings of --deep.
@@ -62,6 +62,14 @@ def test_every_check_names_causes_of_the_table():
 @pytest.mark.parametrize("code", [code for code in TWINS if code not in UNCHECKED | COSTLY])
 def test_no_check_accuses_the_twin(code):
     assert accusations(code) == []
+
+
+def test_sixteen_bits_round_a_cached_step_apart():
+    twin = TWINS["precision-promoted"]
+    bench = Bench(twin.plant(healthy(1)).subject(twin.name), 1)
+    check = CHECKS["generation is the argmax"]
+    with bench.protected():
+        assert check.ask(bench, check.gauges()).status == PASSED
 
 
 def test_repair_does_not_suspect_the_twins_constants():

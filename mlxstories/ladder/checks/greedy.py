@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.consistency import plain
 from mlxstories.ladder.bench.decoding import Continuation, decoding
-from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.limits import Gauge, Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
 
@@ -17,6 +18,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     causes=("cache-mismatch", "generation-mismatch"),
     needs=("generate",),
     tie=Limit(1e-3, "of the logits' spread"),
+    coarse_tie=Limit(0.2, "of the logits' spread, with weights of 16 bits"),
 )
 def greedy(bench: Bench, limits: Gauges) -> Verdict:
     """Continues a few prompts with models whose choices vary, and holds each new token against the argmax of a full
@@ -33,7 +35,7 @@ def greedy(bench: Bench, limits: Gauges) -> Verdict:
         return failed("no token", _silent())
     if not found.continuations:
         return skipped("generate returned no token")
-    tally = _count(found.continuations, limits)
+    tally = _count(found.continuations, limits.tie if plain(bench).full_precision else limits.coarse_tie)
     detail = f"{tally.wrong} of {tally.firsts + tally.laters} tokens differ"
     if found.repeats and not tally.wrong:
         return passed(detail)
@@ -62,9 +64,9 @@ class _Tally:
         return self.first_wrong + self.later_wrong
 
 
-def _count(continuations: list[Continuation], limits: Gauges) -> _Tally:
+def _count(continuations: list[Continuation], tie: Gauge) -> _Tally:
     # Below, not above: logits that are not numbers choose nothing.
-    right = [[not behind or limits.tie.below(behind) for behind in c.behind] for c in continuations]
+    right = [[not behind or tie.below(behind) for behind in c.behind] for c in continuations]
     example = next((_example(c, r) for c, r in zip(continuations, right, strict=True) if not all(r)), {})
     later = [verdict for verdicts in right for verdict in verdicts[1:]]
     return _Tally(
