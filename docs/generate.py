@@ -99,7 +99,7 @@ def _demoted(description: str) -> str:
 def _limits(check, margins: dict) -> str:
     rows = ["| limit | value | unit | on healthy setups | on faults |", "| --- | --- | --- | --- | --- |"]
     for name, limit in check.limits.items():
-        healthy, fault = (_span(margins.get(name, {}).get(kind)) for kind in ("healthy", "fault"))
+        healthy, fault = (_span(margins.get(name, {}).get(kind)) for kind in ("healthy", "faulty"))
         rows.append(f"| {name.replace('_', ' ')} | {limit.value:g} | {limit.unit} | {healthy} | {fault} |")
     return "\n".join(rows) + "\n"
 

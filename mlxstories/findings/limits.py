@@ -1,4 +1,8 @@
-"""Limits that verdicts depend on, as data; and the readings held against them."""
+"""Limits that verdicts depend on, as data; and the readings held against them.
+
+Those at the end are shared: the checks of the ladder, the watch over trainings and repair's suspects hold the same
+reading against the same limit. What one check alone asks has its limit there.
+"""
 
 from __future__ import annotations
 
@@ -67,3 +71,21 @@ class Gauges:
     def read(self) -> dict[str, Gauge]:
         """The gauges that were consulted."""
         return {name: gauge for name, gauge in self._gauges.items() if gauge.readings}
+
+
+FADES = Limit(5e-3, "of the weights a step")
+"""Taken by weight decay: what was learnt two hundred updates ago has faded to a third."""
+CLIPPED = Limit(0.2, "of the gradient's length")
+"""Left by a clip."""
+OVERSTEPS = Limit(10.0, "times the learning rate")
+"""The largest update of an Adam without bias correction; betas of 0.9 and 0.999 reach 6.6."""
+CLIMBS = Limit(0.5, "of the run")
+"""In which the learning rate climbs to its peak."""
+BELOW_FLOOR = Limit(0.02, "nats below the source's entropy")
+WORSE_THAN_GUESSING = Limit(1.0, "nats above guessing, or above the best loss")
+
+OUT_OF_ORDER = Limit(1.0, "beta1² / sqrt(beta2)")
+"""Below it Adam converges (Kingma and Ba 2015, section 4)."""
+REMEMBERS = Limit(0.998, "of the last update, kept")
+BLUNTS = Limit(30.0, "times the gradient's entries")
+"""An epsilon that is all that Adam divides by."""

@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
+from mlxstories.findings.limits import WORSE_THAN_GUESSING
 from mlxstories.optim import build_optimizer
 from mlxstories.training.phases import Phase, override
 
@@ -28,7 +29,6 @@ _EQUAL_RUN = 300  # updates of the whole run that wants the rate of a long trial
 _HORIZON = 0.32
 _SWEEP = (1e-6, 10.0)  # rates of the range test
 _SWEEP_UPDATES = 48
-_HOPELESS = 1.0  # nats above its first loss: a branch is cut off
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class Branches:
             result = step(batches, trainer.config.seed * 2**32 + start + index)
             self.spent += 1
             loss = float(result.nats) / max(1.0, float(result.tokens))
-            if not math.isfinite(loss + float(result.grad_norm)) or loss > losses[0] + _HOPELESS:
+            hopeless = WORSE_THAN_GUESSING.above(loss - losses[0])
+            if hopeless or not math.isfinite(loss + float(result.grad_norm)):
                 break
             losses[index] = loss
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
 from mlxstories.findings import CATALOGUE, ERROR, Finding
 from mlxstories.model import Transformer
@@ -158,7 +159,10 @@ class _Repairer:
     def _cure(self, phase: Phase) -> tuple[list[Suspect], dict[str, Any], Snapshot]:
         """What is suspicious, the changes of the phase that set it right, and the start to go with them."""
         norms = [r["grad_norm"] for r in self._trainer.run.metrics() if r["split"] == "train"]
-        found = suspects(phase, self._trainer.total_steps, norms[0] if norms else None)
+        parameters = sum(
+            weight.size for _, weight in tree_flatten(self._trainer.model.trainable_parameters())
+        )
+        found = suspects(phase, self._trainer.total_steps, norms[0] if norms else None, parameters)
         changes = {path: value for suspect in found for path, value in suspect.changes.items()}
         fresh = self._fresh_start()
         bad = bad_start(self._start.weights, fresh.weights)

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxstories.data.packing import Documents
+from mlxstories.findings.limits import WORSE_THAN_GUESSING
 
 _COUNTED = 1 << 20  # tokens
 _AWAKE = 20  # updates at the full rate after which a loss that has not moved is stuck
@@ -18,7 +19,6 @@ _MOVED = 0.97  # of the first loss
 _FREQUENCIES = 0.9  # of the entropy of the words: below it more than frequencies has been learnt
 _EARLY = 0.5  # of the run: later it would cost too much to start again
 _STILL_FALLING = 0.03  # share of the loss lost from one quarter of the updates to the next
-_EXPLODED = 1.0  # nats above the worst honest loss
 _SPIKE = 1.5  # nats above the best loss so far, twice in a row
 
 
@@ -84,7 +84,7 @@ class Signs:
         return self._exploded(step, loss) or self._stuck(step, loss)
 
     def _exploded(self, step: int, loss: float) -> Sign | None:
-        if loss > self._start + _EXPLODED:
+        if WORSE_THAN_GUESSING.above(loss - self._start):
             return Sign("exploded", f"the loss is {loss:.2f}, worse than at the start ({self._start:.2f})")
         best = min(self.losses)
         if min(self.losses[-2:]) > best + _SPIKE:

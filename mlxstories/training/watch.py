@@ -6,14 +6,14 @@ import math
 from types import SimpleNamespace
 
 from mlxstories.findings import ERROR, WARNING, Finding
-from mlxstories.findings.limits import Limit
+from mlxstories.findings.limits import BELOW_FLOOR, WORSE_THAN_GUESSING, Limit
 
 LIMITS = SimpleNamespace(
     growth=Limit(100.0, "times the early level of the gradient norm"),
     vanished=Limit(1e-6, "gradient norm"),
-    worse=Limit(1.0, "nats above guessing, and above the best loss"),
+    worse=WORSE_THAN_GUESSING,
     stuck=Limit(0.98, "of the first loss, or of that of guessing"),
-    below_floor=Limit(0.02, "nats below the source's entropy"),
+    below_floor=BELOW_FLOOR,
     overfitting=Limit(0.1, "nats above the best validation loss"),
 )
 _RECENT = 20  # reports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from importlib.metadata import version
@@ -21,6 +22,19 @@ def test_the_page_of_commands_is_current():
     written = (DOCS / "cli.md").read_text(encoding="utf-8")
     generated = runpy.run_path(str(DOCS / "generate.py"))["cli"]()
     assert written.split() == generated.split(), "run `python docs/generate.py cli`"
+
+
+def test_the_page_of_checks_is_current_and_shows_the_margins():
+    written = (DOCS / "checks.md").read_text(encoding="utf-8")
+    assert written.split() == runpy.run_path(str(DOCS / "generate.py"))["checks"]().split(), (
+        "run `python docs/generate.py checks`"
+    )
+    for name, limits in json.loads((ROOT / "mlxstories" / "ladder" / "margins.json").read_text()).items():
+        section = re.split(r"^#+ ", written.split(f"\n### {name}\n")[1], maxsplit=1, flags=re.M)[0]
+        for limit, margins in limits.items():
+            (row,) = re.findall(rf"^\| {limit.replace('_', ' ')} \|.*$", section, re.M)
+            for kind in margins.keys() & {"healthy", "faulty"}:
+                assert " to ".join(f"{reading:.3g}" for reading in margins[kind]) in row
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ def test_sixteen_bits_round_a_cached_step_apart():
         assert check.ask(bench, check.gauges()).status == PASSED
 
 
-def test_repair_does_not_suspect_the_twins_constants():
-    phase = TWINS["extreme-constants"].plant(healthy()).phase
-    assert suspects(phase, 1000, gradient_norm=1.0) == []
+@pytest.mark.parametrize("code", ["extreme-constants", "weight-decay-too-large", "warmup-too-long"])
+def test_repair_does_not_suspect_a_twin(code):
+    phase = TWINS[code].plant(healthy()).phase
+    assert suspects(phase, 1000, gradient_norm=1.0, parameters=50_000) == []

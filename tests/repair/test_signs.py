@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from mlxstories.data.packing import Documents
+from mlxstories.ladder.registry import CHECKS
 from mlxstories.optim import build_schedule
 from mlxstories.repair.signs import Signs, rates, word_entropy
 from mlxstories.repair.suspects import suspects
 from mlxstories.training.phases import PHASES, override
 
 GUESS, WORDS = 7.0, 5.5
+PARAMETERS = 50_000
 
 
 def read(losses, every=10, total=1000, rate=None, words=WORDS):
@@ -85,7 +87,7 @@ def test_recipes_as_they_are_used_hold_no_suspect(number, name, total):
     phase = override(PHASES[number], {"optimizer.name": name})
     for warmup in (0.0, 0.02, 0.3):
         phase = override(phase, {"schedule.warmup": warmup})
-        assert suspects(phase, total, gradient_norm=3.0) == []
+        assert suspects(phase, total, gradient_norm=3.0, parameters=PARAMETERS) == []
 
 
 @pytest.mark.parametrize(
@@ -102,13 +104,75 @@ def test_recipes_as_they_are_used_hold_no_suspect(number, name, total):
 )
 def test_a_suspect_is_named_and_its_sane_value_is_no_suspect(changes, code):
     phase = override(PHASES[1], changes)
-    (found,) = suspects(phase, 1000, gradient_norm=3.0)
+    (found,) = suspects(phase, 1000, gradient_norm=3.0, parameters=PARAMETERS)
     assert found.code == code
-    assert suspects(override(phase, found.changes), 1000, gradient_norm=3.0) == []
+    assert suspects(override(phase, found.changes), 1000, gradient_norm=3.0, parameters=PARAMETERS) == []
+
+
+def adam(**constants):
+    return {f"optimizer.{name}": value for name, value in constants.items()}
+
+
+@pytest.mark.parametrize(
+    "check, name, changes",
+    [
+        ("weight decay", "forgets", lambda share: adam(weight_decay=share / 1e-3)),
+        (
+            "weight decay",
+            "forgets",
+            lambda share: adam(name="sgd", momentum=0.9, weight_decay=share / 1e-3 * (1 - 0.9)),
+        ),
+        ("clipping", "share", lambda share: {"clip_norm": 3.0 * share}),
+        ("the optimiser's constants", "momentum", lambda kept: adam(name="muon", momentum=kept)),
+        ("the optimiser's constants", "momentum", lambda kept: adam(betas=(kept, 0.9999))),
+        ("the optimiser's constants", "memory", lambda ratio: adam(betas=(0.9, (0.81 / ratio) ** 2))),
+    ],
+)
+def test_a_suspect_begins_at_the_ladder_s_own_limit(check, name, changes):
+    limit = CHECKS[check].limits[name].value
+    low, high = sorted([0.9999 * limit, 1.0001 * limit], reverse=check == "clipping")
+    for value, suspected in ((low, False), (high, True)):
+        found = suspects(override(PHASES[1], changes(value)), 1000, 3.0, PARAMETERS)
+        assert bool(found) is suspected
+        assert {suspect.code for suspect in found} <= set(CHECKS[check].causes)
+
+
+def test_an_uncorrected_adam_is_held_to_the_ladder_s_limit_with_its_own_warmup():
+    """The largest update by the recurrences of the moments under a gradient of 1."""
+    limit = CHECKS["bias correction"].limits["overstep"].value
+
+    def largest(beta2: float, warmup: int) -> float:
+        m = v = most = 0.0
+        for update in range(1, 301):
+            m, v = 0.9 * m + 0.1, beta2 * v + (1 - beta2)
+            most = max(most, m / math.sqrt(v) * min(1, update / max(1, warmup)))
+        return most
+
+    told = set()
+    for beta2 in (0.999, 0.9995, 0.9999, 0.99999):
+        for warmup in (0, 30, 150):
+            changes = adam(bias_correction=False, betas=(0.9, beta2)) | {"schedule.warmup": warmup}
+            found = suspects(override(PHASES[1], changes), 300, 3.0, PARAMETERS)
+            assert bool(found) is (largest(beta2, warmup) > limit), (beta2, warmup)
+            told.add((beta2, bool(found)))
+    assert {(0.9999, True), (0.9999, False)} <= told
+
+
+def test_what_a_trial_tells_is_suspected_below_the_ladder_s_limit_and_what_it_cannot_above():
+    entry = 3.0 / math.sqrt(PARAMETERS)
+    eps = CHECKS["the optimiser's constants"].limits["eps"].value * entry
+    share = CHECKS["warmup"].limits["share"].value
+    for changes, suspected in (
+        (adam(eps=eps / 900), True),
+        (adam(eps=eps / 1100), False),
+        ({"schedule.name": "linear_warmup", "schedule.warmup": 2 * share * 1000}, True),
+        ({"schedule.name": "linear_warmup", "schedule.warmup": 2 * share * 1000 - 1}, False),
+    ):
+        assert bool(suspects(override(PHASES[1], changes), 1000, 3.0, PARAMETERS)) is suspected
 
 
 def test_mlx_s_own_adam_without_bias_correction_is_no_suspect():
-    assert suspects(override(PHASES[1], {"optimizer.bias_correction": False}), 1000, None) == []
+    assert suspects(override(PHASES[1], {"optimizer.bias_correction": False}), 1000, None, PARAMETERS) == []
 
 
 def test_the_rates_of_a_run_are_those_of_its_schedule():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlxstories.findings.limits import OVERSTEPS
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.adam import oversteps, uncorrected, uncorrected_betas
 from mlxstories.ladder.bench.plan import plan
@@ -17,7 +18,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, war
     rung="minimal",
     causes=("no-bias-correction",),
     unless=("not-finite", "no-update"),
-    overstep=Limit(10.0, "times the learning rate"),  # betas 0.9 and 0.999 reach 6.6
+    overstep=OVERSTEPS,
     slight=Limit(1.2, "times the learning rate"),
 )
 def bias_correction(bench: Bench, limits: Gauges) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from mlxstories.findings.limits import CLIPPED
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.clipping import Clip, clipping, unclipped_run
 from mlxstories.ladder.bench.memorising import memorising
@@ -19,7 +20,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     rung="sweep",
     causes=("clipping-too-tight",),
     unless=ANY,
-    share=Limit(0.2, "of the gradient's length"),
+    share=CLIPPED,
     share_memorised=Limit(0.02, "of the gradient's length, where stories are memorised all the same"),
     gain=Limit(0.12, "of the first loss, at a norm of 1"),
     times=Limit(2.0, "times the gain of the own clip, at a norm of 1"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mlxstories.findings.limits import BLUNTS, OUT_OF_ORDER, REMEMBERS
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.constants import Constants, constants, gradient_entry
-from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed
 
@@ -15,9 +16,9 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed
     causes=("extreme-constants",),
     needs=("optimizer",),
     unless=("not-finite", "no-update"),
-    memory=Limit(1.0, "beta1² / sqrt(beta2)"),  # Kingma and Ba 2015, section 4: below it Adam converges
-    momentum=Limit(0.998, "of the last update, kept"),
-    eps=Limit(30.0, "times the gradient's entries"),
+    memory=OUT_OF_ORDER,
+    momentum=REMEMBERS,
+    eps=BLUNTS,
 )
 def constants_are_usual(bench: Bench, limits: Gauges) -> Verdict:
     """Reads betas, epsilon, momentum and weight decay of MLX's optimisers and their kin.

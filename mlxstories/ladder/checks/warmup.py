@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlxstories.findings.limits import CLIMBS
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import epoch_steps
 from mlxstories.ladder.bench.memorising import memorising
@@ -16,7 +17,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     rung="sweep",
     causes=("warmup-too-long",),
     unless=ANY,
-    share=Limit(0.5, "of the run"),
+    share=CLIMBS,
     steps=Limit(100, "steps, of a run whose length is assumed"),
 )
 def warmup(bench: Bench, limits: Gauges) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlxstories.findings.limits import FADES
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.decay import undecayed_run, weight_decay
 from mlxstories.ladder.bench.memorising import memorised, memorising
@@ -17,7 +18,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, war
     causes=("weight-decay-too-large",),
     unless=ANY,
     share=Limit(1e-3, "of the weights a step"),
-    forgets=Limit(5e-3, "of the weights a step, whatever was memorised"),
+    forgets=FADES,
     better=Limit(0.2, "of the loss, taken away without it"),
 )
 def decayed(bench: Bench, limits: Gauges) -> Verdict:
