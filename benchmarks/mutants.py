@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from mutant_page import PAGE, in_words, page
-from mutant_source import Mutation, mutations
+from mutating.page import PAGE, in_words, page
+from mutating.source import Mutation, mutations
 
 HERE = Path(__file__).parent
 ZOO = (
@@ -111,7 +111,7 @@ class Workplace:
         given, result = self.place / "task.json", self.place / "result.json"
         given.write_text(json.dumps(task))
         result.unlink(missing_ok=True)
-        command = [sys.executable, str(HERE / "mutant_trial.py"), str(given), str(result)]
+        command = [sys.executable, str(HERE / "mutating" / "trial.py"), str(given), str(result)]
         begun = _spent()
         try:
             ended = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=_WALL)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import mutants
 import pytest
-from mutant_page import in_words, page
-from mutant_source import mutations
 from mutants import Origin
-from mutating import OPERATORS
+from mutating.operators import OPERATORS
+from mutating.page import in_words, page
+from mutating.source import mutations
 
 SOURCE = """\
 import mlx.core as mx

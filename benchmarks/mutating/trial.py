@@ -1,6 +1,6 @@
 """One trial of a setup, in a process of its own: train it shortly, judge what that shows, and climb if it matters.
 
-    python benchmarks/mutant_trial.py TASK.json RESULT.json
+    python benchmarks/mutating/trial.py TASK.json RESULT.json
 
 Without a reference in the task the setup is the original: it is trained twice, and what mutants are held against is
 kept, with the parts of the setup that run each line.
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mutant_lines import Lines
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import cause_of
@@ -37,6 +37,7 @@ from mlxstories.ladder.bench.material import pool, val_epoch
 from mlxstories.ladder.capture import CapturedScript
 from mlxstories.ladder.exchange.material import material, plain_loss
 from mlxstories.ladder.exchange.run import Clock, Run, own_step
+from mutating.lines import Lines
 
 HURTS, EQUIVALENT, SLIGHT, BETTER = "hurts", "equivalent", "slight", "better"
 UNCHANGED, FAILS = "unchanged", "does not run"

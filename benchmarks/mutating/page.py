@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-PAGE = Path(__file__).parent.parent / "docs" / "mutants.md"
+PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 NEAR = 3  # lines
 
 
