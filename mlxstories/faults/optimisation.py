@@ -15,10 +15,12 @@ from mlxstories.batch import Batch
 from mlxstories.faults.fault import Faults, change, minimising, optimizer, phase
 from mlxstories.faults.recipe import Recipe
 from mlxstories.ladder.own import scheduled_optimizer
+from mlxstories.ladder.random_states import undisturbed
 from mlxstories.optim import OptimizerConfig, ScheduleConfig, clip_by_global_norm
 from mlxstories.training.losses import cross_entropy
 
 FAULTS = Faults("optimisation")
+_BEFORE = 1 << 40  # seed of the model built before; the ladder seeds its own with small numbers
 
 
 def mean_nats(model: nn.Module, batch: Batch) -> mx.array:
@@ -245,7 +247,9 @@ FAULTS.add(
 
 def step_of_first_model(recipe: Recipe):
     """Steps whose gradients are those of a model that was built before."""
-    first = recipe.build_model(recipe.config)
+    with undisturbed():
+        mx.random.seed(_BEFORE)
+        first = recipe.build_model(recipe.config)
     gradient_of = nn.value_and_grad(first, lambda batch: recipe.loss(first, batch))
 
     def step(model, optimizer, batch):
