@@ -14,7 +14,10 @@ from mlxstories.ladder.where.places import own_file
 
 
 class Site(dict):
-    """``part`` of the setup and, where known, ``module``, ``file`` and ``line``."""
+    """``part`` of the setup and, where known, ``module``, ``file`` and ``line``.
+
+    No `Place`, which editors open and whose line is always known: a site becomes one where its line is.
+    """
 
     def __str__(self) -> str:
         return f"the {self['part']}" + (f", {self['module']}" if "module" in self else "")
