@@ -61,6 +61,16 @@ def test_links_of_the_readme_lead_somewhere():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
+def test_the_diff_that_adds_a_check_is_what_stands_in_the_code():
+    diff = re.search(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)[1]
+    hunks = re.findall(r"^\+\+\+ b/(\S+)\n@@.*\n((?:\+.*\n)+)", diff, re.M)
+    for path, added in hunks:
+        lines = re.sub(r"^\+", "", added, flags=re.M)
+        assert lines in (ROOT / path).read_text(encoding="utf-8"), path
+    rooms = {path.split("/")[-2] for path, _ in hunks}
+    assert rooms >= {"findings", "bench", "checks", "faults", "twins"}
+
+
 def test_the_version_comes_from_one_place():
     assert mlxstories.__version__ == version("mlxstories")
     assert f"## {mlxstories.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
