@@ -273,7 +273,7 @@ def judged(measured: Measured, kept: dict) -> tuple[str, str]:
 def told(finding) -> dict:
     """A finding in short."""
     where = finding.where if isinstance(finding.where, dict) else {}
-    part = where.get("part") or cause_of(finding.code).part
+    part = finding.evidence.get("part") or cause_of(finding.code).part
     place = {"file": Path(where["file"]).name, "line": where["line"]} if "line" in where else {}
     return {
         "code": finding.code,

@@ -17,6 +17,7 @@ from tiny import T, Tiny, V, batches, subject
 
 from mlxstories.batch import Batch
 from mlxstories.cli import main
+from mlxstories.findings import Finding
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.exchange import deepened, estimate
@@ -28,6 +29,7 @@ from mlxstories.ladder.exchange.material import held_out, material
 from mlxstories.ladder.exchange.order import shuffled
 from mlxstories.ladder.exchange.reference import PlainDecoder, Shape, shape_of
 from mlxstories.plots.ladder import figures
+from mlxstories.storage.serialize import from_dict, to_dict
 
 
 def weights(model: nn.Module) -> int:
@@ -282,7 +284,7 @@ def test_a_rate_that_is_only_slow_is_a_warning():
 def test_a_rate_that_ends_inside_the_epoch_is_the_steps_fault_and_holding_it_is_the_proof():
     spent = lambda: optim.AdamW(optim.linear_schedule(3e-3, 0.0, 12), bias_correction=True)  # noqa: E731
     (found,) = errors(deep(optimizer=spent, train_batches=lambda seed: batches(seed, 40)))
-    assert (found.code, found.where["part"]) == ("behind-reference", "step")
+    assert (found.code, found.where) == ("behind-reference", "the step")
     assert found.evidence["changed"] == "the rate constant at its peak"
     assert found.evidence["gap"] > 0.1
     assert found.evidence["interval"][0] <= found.evidence["gap"] <= found.evidence["interval"][1]
@@ -300,7 +302,8 @@ def test_a_loss_that_asks_for_something_else_is_named_with_what_it_asks_for(loss
 
 def test_a_model_that_sees_the_future_is_ahead():
     (found,) = errors(deep(model=lambda: Tiny(1.0)))
-    assert (found.code, found.where["part"]) == ("ahead-of-reference", "model")
+    assert (found.code, found.where) == ("ahead-of-reference", "the model")
+    assert from_dict(Finding, json.loads(json.dumps(to_dict(found))), "it").where == found.where
 
 
 def test_broken_off_it_says_what_is_known():

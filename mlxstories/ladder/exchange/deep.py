@@ -70,8 +70,8 @@ def deepened(
 
 
 def _placed(where):
-    """A site as a line of the user's code, where that is known."""
-    return Place(where) if where and "file" in where else where
+    """A site as a line of the user's code; where none is known, in words."""
+    return Place(where) if where and "file" in where else where and str(where)
 
 
 def _proved(exchange: Exchange, finding: Finding) -> Finding:

@@ -16,7 +16,7 @@ from mlxstories.ladder.where.places import own_file
 class Site(dict):
     """``part`` of the setup and, where known, ``module``, ``file`` and ``line``.
 
-    No `Place`, which editors open and whose line is always known: a site becomes one where its line is.
+    No `Place`, which editors open: a site becomes one as a finding's ``where`` if its line is known, and words if not.
     """
 
     def __str__(self) -> str:
