@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Iterable
 
@@ -33,31 +34,27 @@ def check_number(
     whole: bool = False,
 ) -> None:
     """Raises StoriesError unless ``value`` is a finite number within the bounds; whole ones end at ``MOST_WHOLE``."""
-    kind = int if whole else (int, float)
     if whole and at_most is None:
         at_most = MOST_WHOLE
-    wanted = [
-        text.format(bound)
-        for text, bound in (
-            ("above {:,}", above),
-            ("at least {:,}", at_least),
-            ("below {:,}", below),
-            ("at most {:,}", at_most),
+    bounds = [
+        (words, within, bound)
+        for words, within, bound in (
+            ("above", operator.gt, above),
+            ("at least", operator.ge, at_least),
+            ("below", operator.lt, below),
+            ("at most", operator.le, at_most),
         )
         if bound is not None
     ]
     good = (
-        isinstance(value, kind)
+        isinstance(value, int if whole else (int, float))
         and not isinstance(value, bool)
         and abs(value) <= sys.float_info.max  # of an integer, whose size has no end, too
-        and (above is None or value > above)
-        and (at_least is None or value >= at_least)
-        and (below is None or value < below)
-        and (at_most is None or value <= at_most)
+        and all(within(value, bound) for _, within, bound in bounds)
     )
     if not good:
         what = "a whole number" if whole else "a number"
-        limits = " and ".join(wanted)
+        limits = " and ".join(f"{words} {bound:,}" for words, _, bound in bounds)
         if at_least is not None and at_most is not None:
             limits = f"from {at_least:,} to {at_most:,}"
         raise StoriesError(f"{name} must be {what} {limits}; got {value!r}.")

@@ -61,30 +61,38 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def _read(run: Run, label: str) -> Curves:
     config, records = run.config, run.metrics()
     where = run.path / "metrics.jsonl"
-    train = [record for record in records if record["split"] == "train"]
-    val = [record for record in records if record["split"] == "val"]
+    train, val, repairs = (
+        [record for record in records if record["split"] == split] for split in ("train", "val", "repair")
+    )
     if not train:
         raise StoriesError(f"run {run.path} has no measurements yet: it ended before its first ones.")
     try:
         columns = {name: _column(train, name) for name in _TRAIN}
-        held_out = {name: _column(val, name) for name in _VAL}
-        parts = sorted({part for record in train for part in record.get("block_grad_norms", {})})
-        blocks = {part: _column([r.get("block_grad_norms", {}) for r in train], part, None) for part in parts}
         floor = config.get("floor") or {}
         return Curves(
             label,
             _facts(config, columns),
             columns,
-            held_out,
-            blocks,
-            [{name: r[name] for name in (*_POSITION, "code")} for r in records if r["split"] == "repair"],
-            None if floor.get("nats") is None else float(floor["nats"]),
-            None if floor.get("accuracy") is None else float(floor["accuracy"]),
+            {name: _column(val, name) for name in _VAL},
+            _blocks(train),
+            [{name: record[name] for name in (*_POSITION, "code")} for record in repairs],
+            _number(floor.get("nats")),
+            _number(floor.get("accuracy")),
         )
     except KeyError as error:
         raise StoriesError(f"{where} has a line without {error}: the file is damaged.") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise StoriesError(f"{where} or config.json holds a value of the wrong type: {error}.") from error
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _blocks(train: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The gradient norm of each part of the model, NaN in lines without it."""
+    norms = [record.get("block_grad_norms", {}) for record in train]
+    return {part: _column(norms, part, None) for part in sorted(set().union(*norms))}
 
 
 def _column(records: list[dict[str, Any]], name: str, *default: Any) -> np.ndarray:

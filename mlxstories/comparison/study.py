@@ -15,7 +15,6 @@ from mlxstories.errors import StoriesError, listed
 from mlxstories.training.phases import override
 
 BUDGETS = ("tokens", "updates")
-MEASURES = ("loss", "accuracy", "distinct_2", "repeated_4", "seconds")
 _TUNING = (0.3, 1.0, 3.0)  # times each arm's own learning rate
 _TUNING_SEED = 10_000  # none of the compared seeds
 

@@ -7,7 +7,6 @@ import mlx.core as mx
 from mlxstories.errors import StoriesError
 from mlxstories.export.shape import Arrays
 
-BITS = (4, 8)
 GROUPS = (64, 32)  # weights that share a scale
 
 

@@ -106,25 +106,15 @@ def _read(run: Run, label: str) -> Account:
         (curves,) = read_curves([run])
     path = run.file("result.json")
     result = read_json(path) if path.is_file() else None
-    floor = config.get("floor") or {}
     validations = [r for r in records if r["split"] == "val"]
-    last = result or (validations[-1] if validations else None)
     try:
-        known = {"floor": floor.get("nats"), "ceiling": floor.get("accuracy")}
         best = min(validations, key=lambda r: (r["loss"] is None, r["loss"]), default=None)
         return Account(
             run,
             label,
             config,
             curves,
-            last
-            and Scores(
-                float(last["loss"]),
-                float(last["accuracy"]),
-                **known,
-                tokens=last.get("tokens") if result else None,
-                bits=last.get("bits_per_character"),
-            ),
+            _scores(config, result, validations),
             {name: Scores(**row) for name, row in result["by_kind"].items()} if result else {},
             float(validations[0]["loss"]) if validations and validations[0]["step"] == 0 else None,
             best and (best["step"], float(best["loss"])),
@@ -150,6 +140,22 @@ def _progress(config: dict, curves: Curves | None, result: dict | None) -> tuple
         round(step / epoch * training["epochs"]) if training.get("epochs") else None
     )
     return int(step), planned, int(curves.train["tokens"][-1]), None
+
+
+def _scores(config: dict[str, Any], result: dict[str, Any] | None, validations: list[dict]) -> Scores | None:
+    """Those of the result, else of the last validation."""
+    last = result or (validations[-1] if validations else None)
+    if last is None:
+        return None
+    floor = config.get("floor") or {}
+    return Scores(
+        float(last["loss"]),
+        float(last["accuracy"]),
+        floor=floor.get("nats"),
+        ceiling=floor.get("accuracy"),
+        tokens=last.get("tokens") if result else None,
+        bits=last.get("bits_per_character"),
+    )
 
 
 def _findings(run: Run) -> list[Finding]:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlxstories.data import source
 from mlxstories.data.texts import validation_seed
@@ -13,7 +14,7 @@ from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.data.verbatim import Passage
 from mlxstories.generation.reading import Reading, read
 from mlxstories.generation.telling import ended_tokens
-from mlxstories.plots.report.own import own_text
+from mlxstories.plots.report.own import OwnText, own_text
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.runs.directory import Run
 from mlxstories.training import experiment
@@ -83,31 +84,32 @@ def stories(run: Run, count: int, which: str = "best") -> list[Story]:
         StoriesError: no checkpoint, a damaged one, or a model that tells no stories.
     """
     model, tokenizer, config = load_model(run, which)
-    end = tokenizer.end
+    end, own = tokenizer.end, own_text(config)
     told = experiment.tell(model, count, seed=config.get("seed") or 0, end=end)
     texts = [
         [*story.tokens, end] if story.finished else ended_tokens(tokenizer, story.tokens) for story in told
     ]
-    titles = [f"Story {number} it tells" for number in range(1, count + 1)]
+    shared = own.shared([tokenizer.decode(text) for text in texts]) if own else [None] * len(texts)
+    shown = [
+        (f"Story {number} it tells", text, passage)
+        for number, (text, passage) in enumerate(zip(texts, shared, strict=True), 1)
+    ]
     data = config.get("data") or {}
     built_in = data.get("source") == "stories" and tokenizer.kind == "word"
-    if built_in:
-        (held_out,) = source.stories(1, validation_seed(data.get("seed", 0)))
-        texts.append([*tokenizer.encode(held_out.text), end][: model.config.context])
-        titles.append("A held-out story, read by it")
-    own = own_text(config)
-    if own:
-        held_out, context = [*tokenizer.encode(own.held_out), end], model.config.context
-        texts.append(held_out if len(held_out) <= context else ended_tokens(tokenizer, held_out[:context]))
-        titles.append("A held-out story, read by it")
-    told = [(title, text) for title, text in zip(titles, texts, strict=True) if text]
-    readings = read(model, [text for _, text in told], end=end)
-    shared = own.shared([tokenizer.decode(text) for text in texts[:count]]) if own else []
-    shared += [None] * (len(told) - len(shared))
+    held_out = _held_out(tokenizer, data, own, model.config.context) if built_in or own else []
+    shown = [one for one in (*shown, ("A held-out story, read by it", held_out, None)) if one[1]]
+    readings = read(model, [text for _, text, _ in shown], end=end)
     return [
         dataclasses.replace(_story(title, reading, tokenizer, built_in), shared=passage)
-        for (title, _), reading, passage in zip(told, readings, shared, strict=True)
+        for (title, _, passage), reading in zip(shown, readings, strict=True)
     ]
+
+
+def _held_out(tokenizer: Tokenizer, data: dict[str, Any], own: OwnText | None, context: int) -> list[int]:
+    """A held-out text with its end: of one's own, or the first of the built-in source."""
+    text = own.held_out if own else source.stories(1, validation_seed(data.get("seed", 0)))[0].text
+    tokens = [*tokenizer.encode(text), tokenizer.end]
+    return ended_tokens(tokenizer, tokens[:context]) if own and len(tokens) > context else tokens[:context]
 
 
 def _story(title: str, reading: Reading, tokenizer: Tokenizer, built_in: bool) -> Story:
