@@ -8,16 +8,14 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from tiny import T, V, batches
 
-from mlxstories.batch import Batch
 from mlxstories.findings import ERROR
 from mlxstories.ladder import Subject, diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import is_pattern
 from mlxstories.ladder.bench.dependence import dependence
 from mlxstories.ladder.checks.leaks import LIMITS
-
-V, T, B = 13, 16, 4
 
 
 class Tiny(nn.Module):
@@ -36,13 +34,6 @@ class Tiny(nn.Module):
         length = x.shape[1]
         weights = self.mask[:length, :length]
         return self.head(x + mx.tanh(self.mix(weights @ x / length)))
-
-
-def batches(seed, count=8):
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
-        rows = np.cumsum(rng.integers(1, 3, (B, T + 1)), axis=1) % V
-        yield Batch(mx.array(rows[:, :-1]), mx.array(rows[:, 1:]), mx.ones((B, T)))
 
 
 def subject(**fields) -> Subject:

@@ -46,24 +46,33 @@ class Frozen:
 def frozen(bench: Bench) -> Frozen:
     """Look for arrays that start at random values and stay there."""
     one, model = bench.hands_out_one_model, bench.model()
-    trainable = {name for name, _ in tree_flatten(model.trainable_parameters())}
     everything, hidden = dict(tree_flatten(model.parameters())), _hidden(model)
-    names = [
-        n
-        for n, a in everything.items()
-        if n not in trainable and mx.issubdtype(a.dtype, mx.floating) and a.size
-    ]
-    asked = {**{n: everything[n] for n in names}, **hidden}
+    trainable = dict(tree_flatten(model.trainable_parameters()))
+    names = [name for name, array in everything.items() if name not in trainable and _floating(array)]
+    asked = {**{name: everything[name] for name in names}, **hidden}
     sizes = {name: array.size for name, array in (everything | hidden).items()}
     if one:
-        edges = {n: _edge(a) for n, a in asked.items() if a.ndim >= 2 and min(a.shape[-2:]) >= _SMALL}
+        edges = {name: _edge(array) for name, array in asked.items() if _is_large(array)}
         return Frozen(names, list(hidden), [], edges, _gain(bench, model) if edges else 0.0, sizes)
-    again = bench.model(bench.seed + _ANOTHER)
-    other = {**dict(tree_flatten(again.parameters())), **_hidden(again)}
-    drawn = [n for n, a in asked.items() if n in other and not bool(mx.array_equal(a, other[n]))]
+    drawn = _others(asked, bench.model(bench.seed + _ANOTHER))
     # Hidden tables that every model shares weigh nothing.
-    sizes = {n: size for n, size in sizes.items() if n in everything or n in drawn}
+    sizes = {name: size for name, size in sizes.items() if name in everything or name in drawn}
     return Frozen(names, list(hidden), drawn, {}, 0.0, sizes)
+
+
+def _floating(array: mx.array) -> bool:
+    return bool(array.size) and mx.issubdtype(array.dtype, mx.floating)
+
+
+def _is_large(array: mx.array) -> bool:
+    """Whether it is a matrix, or several, in which noise can be told from a pattern."""
+    return array.ndim >= 2 and min(array.shape[-2:]) >= _SMALL
+
+
+def _others(arrays: dict[str, mx.array], again: nn.Module) -> list[str]:
+    """Those of which another model has other values."""
+    other = {**dict(tree_flatten(again.parameters())), **_hidden(again)}
+    return [n for n, array in arrays.items() if n in other and not bool(mx.array_equal(array, other[n]))]
 
 
 def _gain(bench: Bench, model: nn.Module) -> float:

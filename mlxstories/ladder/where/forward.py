@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ _ROUNDING = 1e-5  # of the largest entry, with weights of 32 bits
 _COARSE = 2e-2  # of 16 bits
 _LENGTHS = (29, 23, 19, 17, 13, 11, 7, 5)  # rare as the size of anything else
 
+Variables = dict[str, list[mx.array]]
 Shows = Callable[[list[mx.array], list[mx.array]], bool]
 
 
@@ -142,7 +143,8 @@ def begins(model: nn.Module, probe: Probe, prepare: Callable[[int], None] = lamb
         if after and (not before or id(a) in sound):
             nth = sum(call.module is a.module for call in one[:index])
             traces = passes(lambda ids, call=a, nth=nth: steps(model, call, nth, ids))
-            return place_of(model, a, _first_line(traces, probe, not before))
+            line = _lost(traces, probe, not before) if probe.lost else _enters(traces, probe)
+            return place_of(model, a, line)
         if probe.lost and not after:
             sound |= {id(call) for call in a.within()}
     return None
@@ -162,17 +164,11 @@ def name_of(model: nn.Module, module: nn.Module) -> str | None:
     return next((name for name, other in model.named_modules() if other is module), None) or None
 
 
-def _first_line(traces: list[list[Step]], probe: Probe, clean: bool) -> Line | None:
-    """The line at which the fault enters, or after which nothing is without it."""
+def _enters(traces: list[list[Step]], probe: Probe) -> Line | None:
+    """The line at which the fault enters."""
     line = None
-    for (here, a), (there, b) in zip(*traces, strict=False):
-        if here != there:
-            break
-        shown = [name for name in a if name in b and probe.shows(a[name], b[name])]
-        if probe.lost:
-            sound = len(shown) < len(a)
-            line, clean = (None if sound else here if clean else line), sound
-            continue
+    for here, a, b in _together(traces):
+        shown = _shown(probe, a, b)
         # Scores of all pairs know all tokens; what counts is whether they still do when they are used.
         pairs = all(array.shape.count(probe.one.shape[1]) > 1 for name in shown for array in a[name])
         if shown and (line is None or pairs):
@@ -180,3 +176,28 @@ def _first_line(traces: list[list[Step]], probe: Probe, clean: bool) -> Line | N
         if shown and not pairs:
             break
     return line
+
+
+def _lost(traces: list[list[Step]], probe: Probe, clean: bool) -> Line | None:
+    """The line after which nothing is without the fault; ``clean``: something was before the first."""
+    line = None
+    for here, a, b in _together(traces):
+        before, clean = clean, len(_shown(probe, a, b)) < len(a)
+        if clean:
+            line = None
+        elif before:
+            line = here
+    return line
+
+
+def _together(traces: list[list[Step]]) -> Iterator[tuple[Line, Variables, Variables]]:
+    """The variables of two passes line by line, as long as they go the same way."""
+    for (here, a), (there, b) in zip(*traces, strict=False):
+        if here != there:
+            return
+        yield here, a, b
+
+
+def _shown(probe: Probe, a: Variables, b: Variables) -> list[str]:
+    """The variables that show the fault."""
+    return [name for name in a if name in b and probe.shows(a[name], b[name])]
