@@ -93,10 +93,19 @@ def test_no_import_cycle():
 @pytest.mark.parametrize("path", CHECK_FILES, ids=lambda path: path.stem)
 def test_no_verdict_depends_on_a_bare_number(path):
     """Every threshold is a Limit; 0 and 1 are not thresholds but none and one."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             for side in (node.left, *node.comparators):
                 numbers = [n.value for n in ast.walk(side) if isinstance(n, ast.Constant)]
+                numbers += [named[n.id] for n in ast.walk(side) if isinstance(n, ast.Name) and n.id in named]
                 bare = [n for n in numbers if isinstance(n, (int, float)) and n not in (0, 1)]
                 assert not bare, f"{path.name}:{node.lineno} compares with {bare[0]}"
 

@@ -8,9 +8,6 @@ from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
 
-_NATURAL = 2  # times what repeats within training is no leak
-_CHANCE = 2  # standard errors of what chance repeats
-
 
 @check(
     "validation is unseen",
@@ -20,6 +17,8 @@ _CHANCE = 2  # standard errors of what chance repeats
     quick=True,
     some=Limit(0.005, "of validation, beyond what repeats in training"),
     much=Limit(0.03, "of validation, beyond what repeats in training"),
+    natural=Limit(2, "times what repeats within training, which is no leak"),
+    chance=Limit(2, "standard errors of that, besides"),
 )
 def unseen(bench: Bench, limits: Gauges) -> Verdict:
     """**What it does.** Counts validation texts with a near duplicate in training, rows that are training rows, and
@@ -35,9 +34,10 @@ def unseen(bench: Bench, limits: Gauges) -> Verdict:
     if not found:
         return skipped("no validation data given")
     detail = "shared with training: " + ", ".join(f"{item.shared:.1%} of {item.kind}" for item in found)
-    most = max(found, key=lambda item: item.shared - _NATURAL * item.natural)
-    margin = _CHANCE * (most.natural * (1 - most.natural) / max(most.count, 1)) ** 0.5
-    excess = most.shared - _NATURAL * most.natural - margin
+    times = limits.natural.value
+    most = max(found, key=lambda item: item.shared - times * item.natural)
+    margin = limits.chance.value * (most.natural * (1 - most.natural) / max(most.count, 1)) ** 0.5
+    excess = most.shared - times * most.natural - margin
     if limits.some.below(excess):
         return passed(detail)
     much = not limits.much.below(excess)
