@@ -13,6 +13,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arriving import Arrival, Arriving, arriving, loss_factors
 from mlxstories.ladder.bench.bench import schedule
 from mlxstories.ladder.bench.consistency import Change, Repeats, repeats
+from mlxstories.ladder.bench.constants import Constants, constants, gradient_entry
 from mlxstories.ladder.bench.coverage import Coverage, coverage
 from mlxstories.ladder.bench.optimizers import RateCurve
 from mlxstories.ladder.bench.rates import RateSweep, rate_sweep
@@ -122,3 +123,24 @@ def test_answers_that_vary_are_judged_by_the_precision(change, full_precision, f
     once, again = Change(0.0, 0.0), Change(change, change)
     verdict = judged("says the same each time", {repeats: Repeats(once, again, full_precision)})
     assert verdict.status == ("failed" if failed else "passed")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"beta1": 0.99, "beta2": 0.9999}, None),
+        ({"beta1": 0.999, "beta2": 0.9999}, "beta1 is 0.999"),
+        ({"beta1": 0.999, "beta2": 0.9}, "in the wrong order"),
+        ({"momentum": 0.9975}, None),
+        ({"momentum": 0.999}, "momentum is 0.999"),
+        ({"eps": 0.29}, None),
+        ({"eps": 0.31}, "epsilon, 0.31, is 31 times"),
+        ({"weight_decay": -0.1}, "weights grow"),
+    ],
+)
+def test_constants_outside_of_where_optimisers_work(fields, told):
+    none = dict.fromkeys(("beta1", "beta2", "eps", "momentum", "weight_decay"))
+    given = {constants: (Constants("Some", **(none | fields)),), gradient_entry: 0.01}
+    verdict = judged("the optimiser's constants", given)
+    assert [draft.code for draft in verdict.drafts] == (["extreme-constants"] if told else [])
+    assert (told or "") in "".join(draft.message for draft in verdict.drafts)

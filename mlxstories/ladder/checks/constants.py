@@ -49,9 +49,10 @@ def _judge(part: Constants, entry: float | None, limits: Gauges) -> Draft | None
             "that of their squares"
         )
         return _draft(part, told, "betas of 0.9 and 0.95 to 0.999")
-    if part.momentum is not None and limits.momentum.above(part.momentum):
-        told = f"momentum is {part.momentum:g}: every update is the sum of hundreds"
-        return _draft(part, told, "a momentum of 0.9 to 0.99")
+    for name, kept in (("momentum", part.momentum), ("beta1", part.beta1)):
+        if kept is not None and limits.momentum.above(kept):
+            told = f"{name} is {kept:g}: every update is the sum of hundreds"
+            return _draft(part, told, f"a {name} of 0.9 to 0.99")
     if part.eps is not None and entry and limits.eps.above(part.eps / entry):
         told = f"epsilon, {part.eps:g}, is {part.eps / entry:.0f} times the gradient's entries and all it divides by"
         return _draft(part, told, "an epsilon of 1e-8")
