@@ -109,7 +109,7 @@ def _mlxstories(folder: Path, stories: int):
     import mlx.core as mx
 
     from mlxstories.data.tokenizer import END
-    from mlxstories.export.shapes import shape_of
+    from mlxstories.export.model_types import model_type_of
     from mlxstories.export.write import config_of
     from mlxstories.generation.decoding import generate, stream
     from mlxstories.generation.sampling import SamplingConfig
@@ -126,8 +126,8 @@ def _mlxstories(folder: Path, stories: int):
         # A random tied model repeats its input, and END, or llama2.c's 1, would end the story at once.
         model.embed.weight[END : END + 2] *= 0.1
         model.save_weights(str(folder / "weights.npz"))
-        shape, weights = shape_of(config), dict(mx.load(str(folder / "weights.npz")))
-        mx.save_safetensors(str(folder / "model.safetensors"), shape.export(weights, config))
+        kind, weights = model_type_of(config), dict(mx.load(str(folder / "weights.npz")))
+        mx.save_safetensors(str(folder / "model.safetensors"), kind.export(weights, config))
         (folder / "config.json").write_text(json.dumps(config_of(config)))
         _write_llama2c(folder, config, {key: np.array(value) for key, value in weights.items()})
 

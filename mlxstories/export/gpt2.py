@@ -1,4 +1,4 @@
-"""The shape of gpt2: LayerNorm, learned positions, GELU in its tanh form.
+"""The model type gpt2: LayerNorm, learned positions, GELU in its tanh form.
 
 Matrices are written [in, out], under the names of the original checkpoint, which mlx-lm and transformers both
 read. Biases, which ours has not, are zeros. mlx-lm takes the feed-forward part to be 4 times as wide as the
@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxstories.data.tokenizer import END
-from mlxstories.export.shape import Arrays, Shape
+from mlxstories.export.model_type import Arrays, ModelType
 from mlxstories.model import ModelConfig
 from mlxstories.model.layers import EPS
 
@@ -120,7 +120,7 @@ def _read(values: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-GPT2 = Shape(
+GPT2 = ModelType(
     "gpt2",
     "GPT2LMHeadModel",
     {

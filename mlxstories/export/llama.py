@@ -1,4 +1,4 @@
-"""The shapes of llama (RMSNorm, RoPE, SwiGLU), of qwen3, which also normalises queries and keys, and of a llama that
+"""The model types llama (RMSNorm, RoPE, SwiGLU), qwen3, which also normalises queries and keys, and a llama that
 mixes neighbouring tokens, which mlx-lm has not and builds from the file llama_mixing.py."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxstories.data.tokenizer import END
-from mlxstories.export.shape import Arrays, Shape
+from mlxstories.export.model_type import Arrays, ModelType
 from mlxstories.model import ModelConfig
 from mlxstories.model.layers import EPS, ROPE_BASE
 
@@ -109,7 +109,7 @@ def _describe_mixing(config: ModelConfig) -> dict[str, Any]:
 
 
 _PARTS = {"arch": "decoder", "norm": "rms", "positions": "rope", "feed_forward": "swiglu"}
-LLAMA = Shape(
+LLAMA = ModelType(
     "llama",
     "LlamaForCausalLM",
     {**_PARTS, "qk_norm": False, "mixing": 1},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from mlxstories.errors import StoriesError
-from mlxstories.export.shape import Arrays
+from mlxstories.export.model_type import Arrays
 
 GROUPS = (64, 32)  # weights that share a scale
 

@@ -11,9 +11,9 @@ import mlx.nn as nn
 
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
+from mlxstories.export.model_type import Arrays, ModelType
+from mlxstories.export.model_types import MODEL_TYPES
 from mlxstories.export.quantization import dequantize
-from mlxstories.export.shape import Arrays, Shape
-from mlxstories.export.shapes import SHAPES
 from mlxstories.export.tokenizer import restored
 from mlxstories.model import ModelConfig, Transformer, parameter_count
 from mlxstories.optim import build_optimizer
@@ -79,16 +79,16 @@ def _read(source: Path) -> tuple[Transformer, Tokenizer, dict[str, Any]]:
         if not (source / name).is_file():
             raise StoriesError(f"{source} has no {name}: it is not an exported model.")
     described = read_json(source / "config.json")
-    shape = SHAPES.get(str(described.get("model_type"))) if isinstance(described, dict) else None
-    if shape is None:
+    kind = MODEL_TYPES.get(str(described.get("model_type"))) if isinstance(described, dict) else None
+    if kind is None:
         raise StoriesError(
-            f"the model type of {source / 'config.json'} is none of {', '.join(SHAPES)}: it cannot be imported."
+            f"the model type of {source / 'config.json'} is none of {', '.join(MODEL_TYPES)}: it cannot be imported."
         )
     own: dict[str, Any] = dict(described.get("mlxstories") or {})
-    config = _model_config(source, shape, described, own)
+    config = _model_config(source, kind, described, own)
     tokenizer = _tokenizer(source, config)
     model = Transformer(config)
-    weights = _weights(source, shape, described, config)
+    weights = _weights(source, kind, described, config)
     try:
         model.load_weights(list(weights.items()), strict=True)
     except ValueError as error:
@@ -97,14 +97,14 @@ def _read(source: Path) -> tuple[Transformer, Tokenizer, dict[str, Any]]:
     return model, tokenizer, own
 
 
-def _model_config(source: Path, shape: Shape, described: dict, own: dict) -> ModelConfig:
+def _model_config(source: Path, kind: ModelType, described: dict, own: dict) -> ModelConfig:
     where = f"{source / 'config.json'}"
     if "model" in own:
         return from_dict(ModelConfig, own["model"], f"{where}, mlxstories.model")
     try:
-        return shape.read(described)
+        return kind.read(described)
     except KeyError as error:
-        raise StoriesError(f"{where} lacks {error.args[0]}, which a {shape.model_type} has.") from error
+        raise StoriesError(f"{where} lacks {error.args[0]}, which a {kind.model_type} has.") from error
     except (TypeError, ValueError) as error:
         raise StoriesError(f"{where}: {error}.") from error
 
@@ -122,7 +122,7 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
     return tokenizer
 
 
-def _weights(source: Path, shape: Shape, described: dict, config: ModelConfig) -> Arrays:
+def _weights(source: Path, kind: ModelType, described: dict, config: ModelConfig) -> Arrays:
     arrays: Arrays = {}
     files = sorted(file for file in source.glob("model*.safetensors") if file.is_file())
     if not files:
@@ -133,7 +133,7 @@ def _weights(source: Path, shape: Shape, described: dict, config: ModelConfig) -
         if quantization := described.get("quantization"):
             arrays = dequantize(arrays, quantization)
         arrays = {name: array.astype(mx.float32) for name, array in arrays.items()}
-        return shape.restore(arrays, config)
+        return kind.restore(arrays, config)
     except KeyError as error:
         raise StoriesError(f"{source} lacks the weights {error.args[0]}.") from error
     except (RuntimeError, ValueError) as error:

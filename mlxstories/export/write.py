@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
 from mlxstories.export.card import card, scores
+from mlxstories.export.model_types import model_type_of
 from mlxstories.export.quantization import quantize
-from mlxstories.export.shapes import shape_of
 from mlxstories.export.tokenizer import PADDING, tokenizer_config, tokenizer_json
 from mlxstories.model import ModelConfig
 from mlxstories.runs.checkpoints import load_model, save_arrays
@@ -38,15 +38,15 @@ def export(
         to trust, if any.
 
     Raises:
-        StoriesError: no shape of mlx-lm fits the model, ``to`` holds something, or the run is damaged.
+        StoriesError: no model type of mlx-lm fits the model, ``to`` holds something, or the run is damaged.
     """
     to = Path(to)
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise StoriesError(f"{to} exists already and is not an empty directory: choose another --to.")
     model, tokenizer, config = load_model(run, which)
-    shape = shape_of(model.config)
+    kind = model_type_of(model.config)
     step = run.checkpoint(which).step
-    arrays = shape.export(dict(tree_flatten(model.parameters())), model.config)
+    arrays = kind.export(dict(tree_flatten(model.parameters())), model.config)
     arrays = {name: array.astype(getattr(mx, dtype)) for name, array in arrays.items()}
     described = {
         **config_of(model.config),
@@ -54,35 +54,35 @@ def export(
         "torch_dtype": dtype,
         "mlxstories": {**config, "checkpoint": {"step": step, **scores(run, step)}},
     }
-    if shape.code:
-        described["model_file"] = shape.code
+    if kind.code:
+        described["model_file"] = kind.code
     if bits is not None:
-        arrays, described["quantization"] = quantize(shape.native(arrays), bits)
+        arrays, described["quantization"] = quantize(kind.native(arrays), bits)
     with new_directory(to) as staging:
         save_arrays(staging / "model.safetensors", arrays)
         write_json(staging / "config.json", described)
-        if shape.code:
-            write_text(staging / shape.code, files(__package__).joinpath(shape.code).read_text("utf-8"))
+        if kind.code:
+            write_text(staging / kind.code, files(__package__).joinpath(kind.code).read_text("utf-8"))
         write_json(staging / "generation_config.json", _special_ids())
         write_json(staging / "tokenizer.json", tokenizer_json(tokenizer))
         write_json(staging / "tokenizer_config.json", tokenizer_config(model.config.context))
         write_text(staging / "README.md", card(run, to.name, described, tokenizer))
     return {
-        "model_type": shape.model_type,
+        "model_type": kind.model_type,
         "step": step,
         "bytes": sum(array.nbytes for array in arrays.values()),
-        "code": shape.code,
+        "code": kind.code,
     }
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:
     """What a ``config.json`` says of a model's shape, enough for mlx-lm to load its weights."""
-    shape = shape_of(config)
+    kind = model_type_of(config)
     return {
-        "model_type": shape.model_type,
-        "architectures": [shape.architecture],
+        "model_type": kind.model_type,
+        "architectures": [kind.architecture],
         "vocab_size": config.vocab_size,
-        **shape.describe(config),
+        **kind.describe(config),
     }
 
 

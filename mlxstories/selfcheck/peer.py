@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlxstories.data.tokenizer import END
-from mlxstories.export.shapes import shape_of
+from mlxstories.export.model_types import model_type_of
 from mlxstories.export.write import config_of
 from mlxstories.generation.decoding import generate
 from mlxstories.generation.sampling import SamplingConfig
@@ -51,9 +51,9 @@ def against_mlx_lm() -> Duel | None:
         0.1  # random tied weights repeat their input, and END would end the story at once
     )
     with tempfile.TemporaryDirectory() as name:
-        folder, shape = Path(name), shape_of(config)
+        folder, kind = Path(name), model_type_of(config)
         mx.save_safetensors(
-            str(folder / "model.safetensors"), shape.export(dict(tree_flatten(model.parameters())), config)
+            str(folder / "model.safetensors"), kind.export(dict(tree_flatten(model.parameters())), config)
         )
         (folder / "config.json").write_text(json.dumps(config_of(config)), encoding="utf-8")
         other, _ = load_model(folder)

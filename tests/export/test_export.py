@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from mlx.utils import tree_flatten
 
 from mlxstories.errors import StoriesError
-from mlxstories.export import export, shape_of
+from mlxstories.export import export, model_type_of
 from mlxstories.generation.decoding import generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, ModelConfig
@@ -109,12 +109,12 @@ def test_a_narrow_gpt2_is_filled_up(make_run, tmp_path):
 )  # fmt: skip
 def test_a_model_without_counterpart_is_refused_with_the_nearest(parts, words):
     with pytest.raises(StoriesError, match=words):
-        shape_of(ModelConfig(20, dim=32, **parts))
+        model_type_of(ModelConfig(20, dim=32, **parts))
 
 
 def test_a_model_of_mlx_lm_is_refused():
     with pytest.raises(StoriesError, match="architecture mamba is not exported"):
-        shape_of(MlxLmConfig.of_size("mamba", "debug", 20))
+        model_type_of(MlxLmConfig.of_size("mamba", "debug", 20))
 
 
 def test_nothing_is_overwritten_or_left_half_written(make_run, tmp_path, monkeypatch):

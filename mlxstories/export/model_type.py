@@ -1,4 +1,4 @@
-"""What a model becomes outside: a shape that mlx-lm and Hugging Face transformers know by name."""
+"""What a model becomes outside: a model type that mlx-lm and Hugging Face transformers know."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Arrays = dict[str, mx.array]
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelType:
     """A model type of mlx-lm and transformers, and how ours is written as one.
 
     Attributes:
@@ -22,7 +22,7 @@ class Shape:
         architecture: the class of transformers.
         parts: fields of `ModelConfig` that it fixes, and their values.
         refuses: of a model with these parts, why it does not fit all the same, or None.
-        describe: the shape's own fields of ``config.json``.
+        describe: its own fields of ``config.json``.
         export: our arrays by name to theirs; bit for bit, but for what they have and we leave out.
         native: theirs as mlx-lm holds them, matrices [out, in]; quantised weights are written so.
         restore: from theirs, in either form, to ours.
@@ -43,5 +43,5 @@ class Shape:
     code: str | None = None
 
     def differences(self, config: ModelConfig) -> dict[str, Any]:
-        """The fields in which a model differs from the shape, with the value that the shape has."""
+        """The fields in which a model differs from the type, with the value that the type has."""
         return {name: value for name, value in self.parts.items() if getattr(config, name) != value}

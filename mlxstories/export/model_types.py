@@ -1,18 +1,18 @@
-"""The shapes there are, and which of them a model has."""
+"""The model types there are, and which of them a model has."""
 
 from __future__ import annotations
 
 from mlxstories.errors import StoriesError
 from mlxstories.export.gpt2 import GPT2
 from mlxstories.export.llama import LLAMA, LLAMA_MIXING, QWEN3
-from mlxstories.export.shape import Shape
+from mlxstories.export.model_type import ModelType
 from mlxstories.model import MlxLmConfig, ModelConfig
 
-SHAPES = {shape.model_type: shape for shape in (LLAMA, QWEN3, GPT2, LLAMA_MIXING)}
+MODEL_TYPES = {kind.model_type: kind for kind in (LLAMA, QWEN3, GPT2, LLAMA_MIXING)}
 
 
-def shape_of(config: ModelConfig | MlxLmConfig) -> Shape:
-    """The shape of a model.
+def model_type_of(config: ModelConfig | MlxLmConfig) -> ModelType:
+    """The model type of a model of ours.
 
     Raises:
         StoriesError: there is none; the message names the nearest and how to train it.
@@ -22,7 +22,7 @@ def shape_of(config: ModelConfig | MlxLmConfig) -> Shape:
             f"a model of mlx-lm's architecture {config.architecture} is not exported; train one of our own, such as "
             "the default, which becomes a llama."
         )
-    nearest = min(SHAPES.values(), key=lambda shape: len(shape.differences(config)))
+    nearest = min(MODEL_TYPES.values(), key=lambda kind: len(kind.differences(config)))
     differences = nearest.differences(config)
     if not differences:
         if reason := nearest.refuses(config):
