@@ -24,8 +24,8 @@ def constants_are_usual(bench: Bench, limits: Gauges) -> Verdict:
     """Reads betas, epsilon, momentum and weight decay of MLX's optimisers and their kin.
 
     Adam needs beta1² < sqrt(beta2) (Kingma and Ba 2015, section 4): else its numerator remembers longer than its
-    denominator. An epsilon far above the gradient makes it plain SGD with a tiny rate; a negative weight decay
-    lets weights grow for ever.
+    denominator. A momentum or beta1 near 1 sums hundreds of updates, and turns too late. An epsilon far above the
+    gradient makes it plain SGD with a tiny rate; a negative weight decay lets weights grow for ever.
 
     Example: `AdamW(1e-3, betas=[0.999, 0.9])`.
 
