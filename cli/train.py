@@ -54,7 +54,7 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 @click.option(
     "--save-every",
     "--every",  # its name until 0.1
-    "every",
+    "save_every",
     type=Whole(),
     help="Updates between checkpoints.  [default: one at each validation]",
 )

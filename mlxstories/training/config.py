@@ -23,7 +23,7 @@ class TrainingConfig:
         stop_after: training ends after so many validations in a row that found no lower loss; None: it goes on to its
             last update.
         keep: newest checkpoints that are kept, besides the best.
-        every: updates between two checkpoints; None: they are saved at validations alone.
+        save_every: updates between two checkpoints; None: they are saved at validations alone.
         max_repairs: how often a run that goes wrong is repaired; 0: it is only watched.
         dtype: of the forward and backward passes, "float32" or "bfloat16"; the weights stay float32.
     """
@@ -37,7 +37,7 @@ class TrainingConfig:
     evaluations: int = 10
     stop_after: int | None = None
     keep: int = 2
-    every: int | None = None
+    save_every: int | None = None
     max_repairs: int = 0
     dtype: str = "float32"
 
@@ -50,7 +50,7 @@ class TrainingConfig:
             "evaluations",
             "stop_after",
             "keep",
-            "every",
+            "save_every",
         ):
             value = getattr(self, name)
             if value is not None:

@@ -180,6 +180,9 @@ def recipe_of(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, Dataset, Trai
         raise StoriesError(
             f"{run.path} was imported without a recipe, so there is no training to go on with."
         )
+    training = config.get("training")
+    if isinstance(training, dict) and "every" in training:
+        training.setdefault("save_every", training.pop("every"))  # its name until 0.1
     parts = {
         name: from_dict(cls, config.get(name), f"{run.path}/config.json, {name}")
         for name, cls in {

@@ -177,7 +177,7 @@ class Trainer:
                 done = self.progress.step == self.total_steps
                 due = done or self.progress.step % self.evaluate_every == 0
                 log = due or self._is_multiple(self.config.log_every)
-                save = due or self._is_multiple(self.config.every)
+                save = due or self._is_multiple(self.config.save_every)
                 stop = self.group.agree(stopping.is_set(), now=log or save)
                 window.add(result)
                 save = save or stop

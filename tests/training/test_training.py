@@ -67,6 +67,14 @@ def test_training_lowers_the_validation_loss_and_writes_the_run(dataset, tmp_pat
     assert len(result["samples"]) == 3
 
 
+def test_a_run_written_before_a_field_was_renamed_is_read(dataset, tmp_path):
+    run = trainer_for(dataset, tmp_path / "run", save_every=5).run
+    path = run.file("config.json")
+    path.write_text(path.read_text().replace('"save_every"', '"every"'))
+    assert '"every": 5' in path.read_text()
+    assert experiment.recipe_of(run)[3].save_every == 5
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(dataset, tmp_path, number):
     whole = trainer_for(dataset, tmp_path / "whole", phase=PHASES[number], dropout=0.1)
