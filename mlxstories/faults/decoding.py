@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlxstories.faults.fault import Faults, change
 from mlxstories.faults.recipe import generate
-from mlxstories.model import KVCache
+from mlxstories.model import KVCache, Transformer
 
 FAULTS = Faults("evaluation and generation")
 
@@ -64,6 +64,21 @@ FAULTS.add(
     "cache-mismatch",
     "layers read each other's keys and values",
     generation(swap_layers, keep),
+)
+
+
+class PromptUnmasked(Transformer):
+    """Behind a cache, every query of a call sees all of its keys."""
+
+    def attention_mask(self, index, starts, cache):
+        return super().attention_mask(index if cache is None else 0 * index + index.max(), starts, cache)
+
+
+FAULTS.add(
+    "cache-reads-prompt-unmasked",
+    "cache-mismatch",
+    "the prompt is read into the cache without a causal mask",
+    change(build_model=PromptUnmasked),
 )
 
 

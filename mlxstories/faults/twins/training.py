@@ -11,8 +11,8 @@ from mlxstories.faults.data import read, retold
 from mlxstories.faults.fault import change, optimizer, phase, shape
 from mlxstories.faults.recipe import Recipe, evaluate, generate
 from mlxstories.faults.twins.data import repeated
-from mlxstories.faults.twins.model import decode_anew
 from mlxstories.faults.twins.twin import Twins, without_floor
+from mlxstories.model import KVCache
 from mlxstories.optim import ScheduleConfig
 
 TWINS = Twins()
@@ -85,6 +85,19 @@ def prompt_and_continuation(model, prompt, n):
     return [*prompt, *generate(model, prompt, n)]
 
 
+def in_pieces(model, prompt, n):
+    model.eval()
+    cache, told = KVCache(model.config, 1), []
+    for at in range(0, len(prompt), 2):
+        logits = model(mx.array([prompt[at : at + 2]]), cache)
+    for _ in range(min(n, model.config.context - len(prompt))):
+        told.append(int(mx.argmax(logits[0, -1]).item()))
+        logits = (
+            model(mx.array([told[-1:]]), cache) if len(prompt) + len(told) < model.config.context else logits
+        )
+    return told
+
+
 def sentences_shuffled(recipe: Recipe) -> Recipe:
     """An order drawn at random only adds to the entropy, so the floor stays one."""
     rng = np.random.default_rng(0)
@@ -109,7 +122,12 @@ TWINS.add(
     "validation sums over tokens, in batches of another size",
     change(evaluate=in_fives),
 )
-TWINS.add("cache-mismatch", "no-cache", "decoding reads the whole text again for every token", decode_anew)
+TWINS.add(
+    "cache-mismatch",
+    "prompt-in-pieces",
+    "the prompt is read into the cache two tokens at a time",
+    change(generate=in_pieces),
+)
 TWINS.add(
     "generation-mismatch",
     "prompt-told-too",

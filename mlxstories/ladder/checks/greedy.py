@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.cached import cached_steps
 from mlxstories.ladder.bench.consistency import plain
 from mlxstories.ladder.bench.decoding import Continuation, decoding
+from mlxstories.ladder.checks.cached import Words, in_words
 from mlxstories.ladder.limits import Gauge, Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
@@ -19,16 +21,22 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     needs=("generate",),
     tie=Limit(1e-3, "of the logits' spread"),
     coarse_tie=Limit(0.2, "of the logits' spread, with weights of 16 bits"),
+    apart=Limit(0.05, "of the logits' spread"),
+    left=Limit(0.2, "of a change, after an exchange"),
 )
 def greedy(bench: Bench, limits: Gauges) -> Verdict:
     """Continues a few prompts with models whose choices vary, and holds each new token against the argmax of a full
     forward pass over everything before it; choices that are all but tied may go either way.
 
     Where the first token is right and later ones are not, the cached step computes something else than the model.
+    Then a row is read through the cache, as a prompt and token by token, with the positions of the full pass, and with
+    one token after the other exchanged: what makes the logits those of the full pass, or what they do not depend on,
+    is told.
 
-    Example: a rotary offset that forgets the prompt; a cache that holds a token twice; a temperature.
+    Example: a rotary offset that forgets the prompt; a prompt read into the cache without a mask; a temperature.
 
-    Fix: offset = tokens already cached; the argmax of ``logits[:, -1]`` in evaluation mode.
+    Fix: offset = tokens already cached; a causal mask for the prompt, too; the argmax of ``logits[:, -1]`` in
+    evaluation mode.
     """
     found = decoding(bench)
     if found.silent:
@@ -39,7 +47,17 @@ def greedy(bench: Bench, limits: Gauges) -> Verdict:
     detail = f"{tally.wrong} of {tally.firsts + tally.laters} tokens differ"
     if found.repeats and not tally.wrong:
         return passed(detail)
-    return failed(detail, _blame(tally, found.repeats))
+    return failed(
+        detail, _blame(tally, found.repeats, _explained(bench, tally, limits) if found.repeats else None)
+    )
+
+
+def _explained(bench: Bench, tally: _Tally, limits: Gauges) -> Words | None:
+    """What the cached pass does otherwise; where first tokens are wrong too, only if it is its logits that are."""
+    found = cached_steps(bench)
+    if found is None or (tally.first_wrong and not limits.apart.above(found.within)):
+        return None
+    return in_words(found, limits)
 
 
 def _silent() -> Draft:
@@ -87,7 +105,7 @@ def _example(continuation: Continuation, right: list[bool]) -> dict:
     }
 
 
-def _blame(tally: _Tally, repeats: bool) -> Draft:
+def _blame(tally: _Tally, repeats: bool, cached: Words | None) -> Draft:
     evidence = {
         "first_tokens": tally.firsts,
         "first_tokens_wrong": tally.first_wrong,
@@ -96,13 +114,23 @@ def _blame(tally: _Tally, repeats: bool) -> Draft:
         "repeatable": repeats,
         **tally.example,
     }
+    if cached:
+        return error(
+            "cache-mismatch",
+            f"{tally.wrong} of {tally.firsts + tally.laters} decoded tokens are not the model's own choice for that "
+            f"prefix: {cached.told}",
+            fix=cached.fix,
+            where="generate",
+            **evidence,
+            **cached.evidence,
+        )
     if repeats and not tally.first_wrong:
         return error(
             "cache-mismatch",
             f"decoding starts right, then {tally.later_wrong} of {tally.laters} later tokens are not the model's own "
             "choice for that prefix: the cached step computes something else than the full forward pass",
-            fix="check positions (offset = tokens already cached), the order of keys and values, and that the cache "
-            "holds each token once",
+            fix="check positions (offset = tokens already cached), the order of keys and values, that the cache holds "
+            "each token once, and any other state that goes from token to token (a shift, a convolution)",
             where="generate",
             **evidence,
         )
