@@ -35,6 +35,18 @@ def last_twentieth(documents: Documents, context: int, rng) -> Rows:
     return picked(rows, rng.permutation(np.arange(count - count // 20, count)))
 
 
+def none_short(documents: Documents, context: int, rng) -> Rows:
+    if rng is not None:
+        half = np.median(documents.lengths)
+        documents = Documents.of(story for story in documents if len(story) >= half)
+    return padded_rows(documents, context, rng)
+
+
+def by_length(documents: Documents, context: int, rng) -> Rows:
+    rows = padded_rows(documents, context, rng)
+    return rows if rng is None else picked(rows, np.argsort(rows.mask.sum(1), kind="stable"))
+
+
 def four_times_each(documents: Documents, context: int, rng) -> Rows:
     rows = padded_rows(documents, context, rng)
     if rng is None:
@@ -55,6 +67,20 @@ FAULTS.add(
     "texts-never-seen",
     "every epoch begins where a run was resumed, and goes round the last twentieth of the stories",
     change(arrange=last_twentieth),
+)
+FAULTS.add(
+    "short-stories-dropped",
+    "texts-never-seen",
+    "the shorter half of the stories yields no row (trl pull 446)",
+    change(arrange=none_short),
+    severity="warning",
+)
+FAULTS.add(
+    "sorted-by-length",
+    "constant-batches",
+    "rows come in order of length in every epoch (pytorch-seq2seq issue 96)",
+    change(arrange=by_length),
+    severity="warning",
 )
 FAULTS.add(
     "workers-share-a-seed",

@@ -77,7 +77,11 @@ class Reading:
 
 
 def read(
-    bench: Bench, model: nn.Module, row: np.ndarray, first: int, positions=nullcontext
+    bench: Bench,
+    model: nn.Module,
+    row: np.ndarray,
+    first: int,
+    positions: Callable[[Reading], AbstractContextManager] = nullcontext,
 ) -> Reading | None:
     """Read a row's first tokens as a prompt and the others one by one, inside of ``positions(reading)``; None where
     decoding does not do so."""

@@ -33,32 +33,63 @@ class Coverage:
     rows: int
 
 
+@dataclass(frozen=True)
+class Searched:
+    """Which stretches stand in a batch.
+
+    Attributes:
+        first, second: whether each does, in the first epoch and in the second.
+        owners: for each stretch, the number of its text among those looked at.
+        sizes: tokens of each text looked at, none shorter than a stretch.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    owners: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of each text's stretches, those found in either epoch."""
+        found = np.bincount(self.owners, self.first | self.second, len(self.sizes))
+        return found / np.bincount(self.owners, minlength=len(self.sizes))
+
+
 @measurement
-def coverage(bench: Bench) -> Coverage | None:
-    """Look for stretches of the texts in two epochs; None where these were not read to the end, hold none, or have rows
-    that are mostly padding and so short that most stretches cross the end of one."""
+def searched(bench: Bench) -> Searched | None:
+    """Look for stretches of the texts in two epochs; None where these were not read to the end, or no text is so
+    long."""
     epochs = [train_epoch(bench), second_epoch(bench)]
     if not all(epoch.batches and epoch.complete for epoch in epochs):
         return None
-    lengths = np.concatenate([(batch.mask > 0).sum(1) for batch in epochs[0].batches])
-    stretches, owners = _stretches(bench)
-    cells = sum(batch.inputs.size for batch in epochs[0].batches)
-    cut_short = np.median(lengths) < _ROOM * _LENGTH and lengths.sum() < _REAL * cells
-    if not len(stretches) or cut_short:
-        return None
-    found = [np.isin(stretches, _held(epoch)) for epoch in epochs]
-    both = found[0] | found[1]
-    if not both.any():
-        return None
-    texts = np.array([both[owners == owner].any() for owner in np.unique(owners)])
-    rows = max(batch.shape[0] for batch in epochs[0].batches)
-    return Coverage(float(found[0].mean()), float(both.mean()), float(texts.mean()), len(stretches), rows)
+    hashes, owners, sizes = _stretches(bench)
+    return (
+        Searched(*(np.isin(hashes, _held(epoch)) for epoch in epochs), owners, sizes) if len(sizes) else None
+    )
 
 
-def _stretches(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of stretches spread over the texts, and the number of the text of each."""
+@measurement
+def coverage(bench: Bench) -> Coverage | None:
+    """How much of the stretches was found; None where none was, or rows are mostly padding and so short that most
+    stretches cross the end of one."""
+    found = searched(bench)
+    if found is None or not found.shares.any():
+        return None
+    batches = train_epoch(bench).batches
+    lengths = np.concatenate([(batch.mask > 0).sum(1) for batch in batches])
+    cells = sum(batch.inputs.size for batch in batches)
+    if np.median(lengths) < _ROOM * _LENGTH and lengths.sum() < _REAL * cells:
+        return None
+    both, rows = found.first | found.second, max(batch.shape[0] for batch in batches)
+    return Coverage(
+        float(found.first.mean()), float(both.mean()), float((found.shares > 0).mean()), len(both), rows
+    )
+
+
+def _stretches(bench: Bench) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hashes of stretches spread over the texts, the text of each, and the tokens of each text."""
     texts = bench.subject.train_texts
-    hashes, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    hashes, owners, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], []
     for number in np.unique(np.linspace(0, len(texts) - 1, _TEXTS).astype(int)) if len(texts) else ():
         with bench.calling("the tokenizer"):
             ids = np.array(
@@ -67,8 +98,9 @@ def _stretches(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
         if len(ids) >= _LENGTH:
             starts = np.unique(np.linspace(0, len(ids) - _LENGTH, _STRETCHES).astype(int))
             hashes.append(rolling(np.stack([ids[s : s + _LENGTH] for s in starts]), _LENGTH)[:, 0])
-            owners.append(np.full(len(starts), number))
-    return np.concatenate(hashes), np.concatenate(owners)
+            owners.append(np.full(len(starts), len(sizes)))
+            sizes.append(len(ids))
+    return np.concatenate(hashes), np.concatenate(owners), np.array(sizes, np.int64)
 
 
 def _held(epoch: Epoch) -> np.ndarray:

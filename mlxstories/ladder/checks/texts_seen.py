@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.coverage import Coverage, coverage
+from mlxstories.ladder.bench.coverage import Coverage, coverage, searched
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
 
 
 @check(
@@ -59,3 +61,65 @@ def _finding(found: Coverage, stays: bool) -> dict:
         "share_of_two_epochs": found.both,
         "share_of_texts_touched": found.texts,
     }
+
+
+@check(
+    "short texts reach a batch",
+    rung="data",
+    causes=("texts-never-seen",),
+    needs=("tokenizer", "train_texts"),
+    unless=(
+        "token-out-of-range",
+        "tokenizer-mismatch",
+        "high-unknown-rate",
+        "constant-batches",
+        "texts-never-seen",
+    ),
+    whole=Limit(0.8, "of a text's stretches"),
+    missing=Limit(0.1, "of the texts"),
+    fewest=Limit(16, "texts"),
+    parted=Limit(0.99, "of the pairs"),
+)
+def short_texts(bench: Bench, limits: Gauges) -> Verdict:
+    """**What it does.** Compares the lengths of the texts that stand in the batches of two epochs, by most of their
+    stretches of 12 tokens, with those of the others: how often, of one of each, the one that is missing is the shorter.
+
+    **Why it matters.** A text that the end of a row cuts, or that is left out for its length or by chance, is not
+    shorter than the others. Where it is the short ones that are missing, and they alone, a loader drops them.
+
+    **Example.** `range(0, len(ids) - context, context)` for each text: one that is shorter than a row yields no window.
+
+    **Fix.** Pad short texts, or pack several into a row.
+    """
+    found = searched(bench)
+    if found is None:
+        return skipped("epochs were not read to the end, or no text is long enough")
+    here = np.array([not limits.whole.below(share) for share in found.shares])
+    sizes, gone = found.sizes[here], found.sizes[~here]
+    detail = f"{len(gone)} of {len(here)} texts are missing"
+    few = limits.fewest.below(min(len(sizes), len(gone)))
+    if few or limits.missing.below(len(gone) / len(here)):
+        return passed(detail)
+    pairs = gone[:, None] - sizes
+    shorter = float(((pairs < 0) + (pairs == 0) / 2).mean())
+    if limits.parted.below(shorter):
+        return passed(f"{detail}, the shorter in {shorter:.0%} of the pairs")
+    return passed(detail, _dropped(sizes, gone))
+
+
+def _dropped(sizes: np.ndarray, gone: np.ndarray) -> Draft:
+    """The warning, of the lengths of the texts that stand in a batch and of those that do not."""
+    texts, share = len(sizes) + len(gone), gone.sum() / (sizes.sum() + gone.sum())
+    return warning(
+        "texts-never-seen",
+        f"{len(gone)} of {texts} training texts looked at, {share:.0%} of their tokens, are missing from two epochs, "
+        f"and these are the short ones: of at most {gone.max()} tokens, the others of at least {sizes.min()}",
+        fix="pad short texts, or pack several into a row; if they are left out on purpose, leave them out of "
+        "train_texts too",
+        where="train_batches",
+        texts=texts,
+        missing=len(gone),
+        longest_missing=int(gone.max()),
+        shortest_present=int(sizes.min()),
+        share_of_tokens=float(share),
+    )
