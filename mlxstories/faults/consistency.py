@@ -90,6 +90,16 @@ class DistanceRewarded(ByHand):
         return mx.softmax(mx.where(past > 0, scores, -mx.inf), axis=-1)
 
 
+class AlibiUpsideDown(ByHand):
+    """ALiBi (Press et al. 2022) of the wrong sign, each head with its own slope."""
+
+    def weights(self, scores, past):
+        heads, place = scores.shape[1], mx.arange(scores.shape[-1])
+        slopes = 2 ** (-8 * mx.arange(1, heads + 1) / heads)[:, None, None]
+        scores = scores + slopes * (place[:, None] - place)
+        return mx.softmax(mx.where(past > 0, scores, -mx.inf), axis=-1)
+
+
 class DrownedScores(ByHand):
     """A mask of the other convention: -1e9 for what may be seen, twice that for what may not."""
 
@@ -140,6 +150,12 @@ FAULTS.add(
     "context-cut",
     "the attention bias grows with the distance, so that near tokens are hidden behind far ones",
     rebuilt(lambda model, config: each_attention(model, config, DistanceRewarded)),
+)
+FAULTS.add(
+    "alibi-upside-down",
+    "context-cut",
+    "the linear bias of ALiBi has the wrong sign (attention-gym pull 86)",
+    rebuilt(lambda model, config: each_attention(model, config, AlibiUpsideDown)),
 )
 FAULTS.add(
     "attention-in-blocks",

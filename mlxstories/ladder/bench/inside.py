@@ -13,11 +13,11 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.distance import HIDDEN, Rise, rises
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.patches import Patches, rerouted
 
 _ROWS, _LENGTH = 8, 48
-_HIDDEN = -1e4  # scores below are masked
 _LOUDER = 4.0  # times the input of a norm
 _HALF = (mx.bfloat16, mx.float16)
 
@@ -39,12 +39,14 @@ class Inside:
         calls: the first call of each module by its path.
         scores: mean standard deviation, over rows of the batch, of attention scores at one place of the score matrix,
             largest over the softmaxes; what positions alone add is the same in every row.
+        rises: of the scores with the distance, for each head of each softmax.
         promoted: paths of modules with weights of 16 bits that were handed float32.
         halves: modules with weights of 16 bits that were called.
     """
 
     calls: dict[str, Seen] = field(default_factory=dict)
     scores: float = 0.0
+    rises: list[Rise] = field(default_factory=list)
     promoted: list[str] = field(default_factory=list)
     halves: int = 0
 
@@ -102,14 +104,20 @@ def _watched_attention(found: Inside) -> Iterator[None]:
     def watched_softmax(scores, *args, **kwargs):
         if isinstance(scores, mx.array) and scores.ndim >= 3 and scores.shape[-1] == scores.shape[-2] > 2:
             found.scores = max(found.scores, _spread(scores))
+            found.rises += rises(scores)
         return softmax(scores, *args, **kwargs)
 
     def watched_attend(q, k, v, *args, **kwargs):
         if q.ndim == 4 and q.shape[2] == k.shape[2] > 2:
             times = q.shape[1] // k.shape[1]
             keys = mx.repeat(k, times, axis=1) if times > 1 else k
-            scores = q.astype(mx.float32) @ keys.astype(mx.float32).swapaxes(-1, -2)
-            found.scores = max(found.scores, _spread(scores * kwargs.get("scale", 1.0)))
+            scores = (
+                q.astype(mx.float32) @ keys.astype(mx.float32).swapaxes(-1, -2) * kwargs.get("scale", 1.0)
+            )
+            found.scores = max(found.scores, _spread(scores))
+            mask = kwargs.get("mask")
+            added = mask if isinstance(mask, mx.array) and mx.issubdtype(mask.dtype, mx.floating) else 0
+            found.rises += rises(scores + added)
         return attend(q, k, v, *args, **kwargs)
 
     with Patches() as patches:
@@ -122,7 +130,7 @@ def _spread(scores: mx.array) -> float:
     """Standard deviation over the batch at each place on and below the diagonal, mean over those that are seen."""
     values = np.array(scores.astype(mx.float32))
     values = values.reshape(values.shape[0], -1, *values.shape[-2:])
-    seen = np.tril(np.ones(values.shape[-2:], bool)) & (values > _HIDDEN).all((0, 1))
+    seen = np.tril(np.ones(values.shape[-2:], bool)) & (values > HIDDEN).all((0, 1))
     if values.shape[0] < 2 or not seen.any():
         return 0.0
     spread = float(values[..., seen].std(0).mean())

@@ -28,6 +28,7 @@ from mlxstories.ladder.checks import (
     leaks,
     lengths,
     context_cut,
+    distance,
     blindness,
     loss_leak,
     state,
