@@ -14,6 +14,12 @@ from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.rates import attempt, rate_sweep
 from mlxstories.ladder.bench.received import loss_gradient, watched_step
 
+_ALIKE, _TIMES = (
+    0.2,
+    4.0,
+)  # mean square of singular values over the largest; times that of the loss's gradient
+_LARGEST, _MATRICES = 1_000_000, 8  # entries of a matrix, and how many of them are taken apart
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -77,3 +83,36 @@ def _of_unit_norm(gradients):
     squares = sum(g.astype(mx.float32).square().sum() for _, g in tree_flatten(gradients))
     scale = mx.rsqrt(mx.maximum(squares, 1e-30))
     return tree_map(lambda g: (g * scale).astype(g.dtype), gradients)
+
+
+@measurement
+def orthogonal_size(bench: Bench) -> float | None:
+    """Root mean square of the singular values of matrices that arrive orthogonalised, as Muon's do, about 1 as they are
+    made: median over the matrices whose singular values are alike where those of the loss's gradient are not; None
+    without such."""
+    own, received = _gradients(bench, probe_batch(bench, 0))
+    matrices = [n for n, a in received.items() if a.ndim == 2 and a.size <= _LARGEST and n in own]
+    matrices = [n for n in matrices if min(own[n].shape) > 1]
+    sizes = []
+    for name in matrices[:: max(1, len(matrices) // _MATRICES)]:
+        made, given = (_singular_squares(arrays[name]) for arrays in (received, own))
+        if made.max() > 0 and given.max() > 0:
+            alike, before = (squares.mean() / squares.max() for squares in (made, given))
+            sizes += [float(np.sqrt(made.mean()))] if alike > max(_ALIKE, _TIMES * before) else []
+    return float(np.median(sizes)) if sizes else None
+
+
+def _singular_squares(matrix: mx.array) -> np.ndarray:
+    values = np.array(matrix.astype(mx.float32))
+    return np.linalg.svd(values, compute_uv=False) ** 2 if np.isfinite(values).all() else np.zeros(1)
+
+
+@measurement
+def full_size_run(bench: Bench) -> tuple[float, float]:
+    """Loss and accuracy on the minimal batch with gradients enlarged until what was orthogonal is so again."""
+    scale = 1 / orthogonal_size(bench)
+    return attempt(
+        bench,
+        rate_sweep(bench).steps,
+        receive=lambda gradients: tree_map(lambda g: (scale * g).astype(g.dtype), gradients),
+    )
