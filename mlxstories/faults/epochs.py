@@ -62,6 +62,14 @@ def one_token_on(documents: Documents, context: int, rng) -> Rows:
     return windows_of(documents, context, 1, 1024)
 
 
+def batches_one_token_on(documents: Documents, context: int, rng) -> Rows:
+    """Eight places of the stories, each moved on by one token from batch to batch."""
+    if rng is None:
+        return padded_rows(documents, context, None)
+    rows = windows_of(documents, context, 1, 1024)
+    return picked(rows, np.arange(len(rows.inputs)).reshape(BATCH_SIZE, -1).T.ravel())
+
+
 FAULTS.add(
     "last-twentieth-for-ever",
     "texts-never-seen",
@@ -93,6 +101,12 @@ FAULTS.add(
     "constant-batches",
     "windows begin one token apart and are not shuffled: a batch is one stretch of text eight times over",
     change(arrange=one_token_on),
+)
+FAULTS.add(
+    "batches-one-token-on",
+    "constant-batches",
+    "each batch is the one before, a token on",
+    change(arrange=batches_one_token_on),
 )
 
 

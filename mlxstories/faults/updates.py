@@ -11,10 +11,10 @@ from mlx.utils import tree_map
 
 from mlxstories.batch import Batch
 from mlxstories.data.tokenizer import MASK
-from mlxstories.faults.fault import Faults, change, shape
+from mlxstories.faults.fault import Faults, change, minimising, shape
 from mlxstories.faults.model import rebuilt
-from mlxstories.faults.optimisation import stepping
-from mlxstories.faults.recipe import Recipe
+from mlxstories.faults.optimisation import mean_nats, stepping
+from mlxstories.faults.recipe import BATCH_SIZE, Recipe, padded_rows
 from mlxstories.faults.wiring import in_bfloat16
 from mlxstories.model import ModelConfig, Transformer
 
@@ -191,3 +191,18 @@ FAULTS.add(
     "the mask ends one cell early, before the end token",
     change(collate=end_masked),
 )
+
+
+@FAULTS.planted(
+    "batch-without-target",
+    "not-finite",
+    "one batch of an epoch holds no target, and the loss is divided by their number",
+)
+def _(recipe: Recipe) -> Recipe:
+    def arrange(documents, context, rng):
+        rows = padded_rows(documents, context, rng)
+        if rng is not None:
+            rows.mask[BATCH_SIZE : 2 * BATCH_SIZE] = 0
+        return rows
+
+    return stepping(plain_step)(minimising(mean_nats)(replace(recipe, arrange=arrange)))

@@ -52,7 +52,7 @@ def frozen(bench: Bench) -> Frozen:
     asked = {**{name: everything[name] for name in names}, **hidden}
     sizes = {name: array.size for name, array in (everything | hidden).items()}
     if one:
-        edges = {name: _edge(array) for name, array in asked.items() if _is_large(array)}
+        edges = {name: edge(array) for name, array in asked.items() if _is_large(array)}
         return Frozen(names, list(hidden), [], edges, _gain(bench, model) if edges else 0.0, sizes)
     drawn = _others(asked, bench.model(bench.seed + _ANOTHER))
     # Hidden tables that every model shares weigh nothing.
@@ -80,7 +80,7 @@ def _gain(bench: Bench, model: nn.Module) -> float:
     return math.log(bench.subject.vocab_size) - score(bench, model, rows.rows(slice(0, _ROWS)))[0]
 
 
-def _edge(array: mx.array) -> float:
+def edge(array: mx.array) -> float:
     """Independent random numbers of spread s in m rows and n columns have singular values up to about
     s (sqrt m + sqrt n); what was learned or computed has larger ones. Infinite for constants."""
     matrix = np.array(array.astype(mx.float32)).reshape(-1, *array.shape[-2:])[0]
@@ -110,3 +110,16 @@ def _hidden(value, path: str = "", private: bool = False) -> dict[str, mx.array]
         name = f"{path}.{key}" if path else str(key)
         found |= _hidden(item, name, private or str(key).startswith("_"))
     return found
+
+
+@measurement
+def structure(bench: Bench) -> float | None:
+    """How far the trainable matrices are from random numbers: `edge` without their mean, median over them. None where
+    another fresh model has others, or there are none: such weights are drawn."""
+    one, other = (
+        {n: a for n, a in tree_flatten(bench.model(seed).trainable_parameters()) if a.ndim == 2}
+        for seed in (bench.seed, bench.seed + _ANOTHER)
+    )
+    edges = [edge(a - a.mean()) for a in one.values() if min(a.shape) >= _SMALL]
+    alike = one.keys() == other.keys() and all(bool(mx.array_equal(a, other[n])) for n, a in one.items())
+    return float(np.median(edges)) if edges and alike else None

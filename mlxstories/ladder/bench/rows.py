@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -95,12 +96,15 @@ class Neighbours:
         moved_on: share of rows that are the row before, a few tokens on.
         by: the commonest number of these tokens.
         rows: that were compared.
+        batch_moved_on, batch_by: the same of rows at one place of a batch and of the next.
     """
 
     delivered_again: float
     moved_on: float
     by: int
     rows: int
+    batch_moved_on: float = 0.0
+    batch_by: int = 0
 
 
 @measurement
@@ -109,14 +113,24 @@ def neighbours(bench: Bench) -> Neighbours:
     batches = train_epoch(bench).batches
     keys = [_key(batch) for batch in batches]
     again = [key in keys[i + 1 : i + 1 + _NEAR] for i, key in enumerate(keys)]
-    by: Counter[int] = Counter()
-    rows = 0
-    for batch in batches[:_COMPARED]:
-        rows += max(0, batch.shape[0] - 1)
-        for one, other in zip(batch.inputs, batch.inputs[1:], strict=False):
-            by.update(_moved_on(one, other))
+    within = [(batch.inputs[:-1], batch.inputs[1:]) for batch in batches[:_COMPARED]]
+    across = [
+        (one.inputs, other.inputs) for one, other in pairwise(batches[:_COMPARED]) if one.shape == other.shape
+    ]
+    rows = sum(len(one) for one, _ in within)
+    return Neighbours(sum(again) / len(again), *_shift(within), rows, *_shift(across))
+
+
+def _shift(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
+    """Share of the rows that the second array has moved on by the commonest number of tokens, and that number."""
+    by = Counter(
+        k
+        for ones, others in pairs
+        for one, other in zip(ones, others, strict=True)
+        for k in _moved_on(one, other)
+    )
     shift, count = by.most_common(1)[0] if by else (0, 0)
-    return Neighbours(sum(again) / len(again), count / max(rows, 1), shift, rows)
+    return count / max(sum(len(ones) for ones, _ in pairs), 1), shift
 
 
 def _moved_on(row: np.ndarray, following: np.ndarray) -> list[int]:

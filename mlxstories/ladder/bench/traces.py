@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import minimal_batch, probe_batch
+from mlxstories.ladder.bench.optimizers import parts
 
 GENERATORS = ("numpy", "random", "mx.random")
 _STEPS = 2
@@ -26,11 +28,14 @@ class Traces:
 
     Attributes:
         weights: parameters that are others afterwards.
+        moments: largest relative change of an array of the state of an optimiser that the subject hands out once; of
+            its learning rate, which validation may lower, there is none.
         change: of the logits in training mode under one seed, by their largest difference over their spread.
         reseeded: generators that are in the same state afterwards whatever they were in before.
     """
 
     weights: list[str]
+    moments: float
     change: float
     reseeded: list[str]
 
@@ -47,7 +52,7 @@ def traces(bench: Bench) -> dict[str, Traces]:
     found = {}
     for name, call in _calls(bench, model, batch).items():
         try:
-            one = _traces(bench, model, batch, call)
+            one = _traces(bench, model, optimizer, batch, call)
         except SubjectFault:
             continue
         if one is not None:
@@ -71,25 +76,47 @@ def _calls(bench: Bench, model: nn.Module, batch: HostBatch) -> dict[str, Callab
     return calls
 
 
-def _traces(bench: Bench, model: nn.Module, batch: HostBatch, call: Callable[[], object]) -> Traces | None:
+def _traces(
+    bench: Bench, model: nn.Module, optimizer: Optimizer, batch: HostBatch, call: Callable[[], object]
+) -> Traces | None:
     before = _training_logits(bench, model, batch)
     if not np.array_equal(before, _training_logits(bench, model, batch)):
         return None
-    weights = dict(tree_flatten(model.parameters()))
+    weights, moments = dict(tree_flatten(model.parameters())), _state(optimizer)
     states = []
     for seed in (101, 102):
         bench.seed_all(seed)
         with bench.calling("the call"):
             call()
         states.append(_random_states())
-    after = dict(tree_flatten(model.parameters()))
+    after, touched = dict(tree_flatten(model.parameters())), _state(optimizer)
     changed = [n for n, a in weights.items() if n not in after or not _equal(a, after[n])]
+    shift = max((_shift(a, touched.get(n)) for n, a in moments.items()), default=0.0)
     apart = float(np.abs(_training_logits(bench, model, batch) - before).max()) / max(
         float(before.std()), 1e-30
     )
     return Traces(
-        changed, apart, [n for n, one, other in zip(GENERATORS, *states, strict=True) if one == other]
+        changed,
+        shift,
+        apart,
+        [n for n, one, other in zip(GENERATORS, *states, strict=True) if one == other],
     )
+
+
+def _state(optimizer: Optimizer) -> dict[str, mx.array]:
+    """The arrays of all its parts but the learning rate, by number and path."""
+    flat = {f"{i}.{n}": a for i, part in enumerate(parts(optimizer)) for n, a in tree_flatten(part.state)}
+    return {n: a for n, a in flat.items() if isinstance(a, mx.array) and not n.endswith("learning_rate")}
+
+
+def _shift(before: mx.array, after: mx.array | None) -> float:
+    """Change of an array relative to its norm; infinite where it is gone."""
+    if before is after:
+        return 0.0
+    if after is None or before.shape != after.shape:
+        return float("inf")
+    one, other = before.astype(mx.float32), after.astype(mx.float32)
+    return float(mx.linalg.norm(other - one)) / max(float(mx.linalg.norm(one)), 1e-30)
 
 
 def _equal(one: mx.array, other: mx.array) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.extremes import extremes
 from mlxstories.ladder.bench.steps import watched_steps
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
@@ -34,4 +35,42 @@ def finite_step(bench: Bench, limits: Gauges) -> Verdict:
             loss=loss,
         ),
         **figures,
+    )
+
+
+@check(
+    "unusual batches keep it finite",
+    rung="minimal",
+    causes=("not-finite",),
+    unless=("not-finite", "no-update"),
+)
+def extreme_steps(bench: Bench, limits: Gauges) -> Verdict:
+    """Takes one step of a fresh model on each of the subject's own batches of fewest and of most real cells, and on the
+    narrowest and the widest.
+
+    One batch in a thousand without a target ends a training of days.
+
+    Example: `(nats * mask).sum() / mask.sum()` of a batch whose rows hold prompts alone.
+
+    Fix: divide by `mx.maximum(mask.sum(), 1)`, and leave batches without targets out.
+    """
+    found = extremes(bench)
+    broken = next((step for step in found if not step.finite), None)
+    if broken is None:
+        return passed(f"{len(found)} tried" if found else "all batches are alike, or large")
+    rows, columns = broken.shape
+    return failed(
+        f"batch {broken.index} of the epoch",
+        error(
+            "not-finite",
+            f"a step on batch {broken.index} of an epoch, {rows} x {columns} with {broken.real} real cells, makes the "
+            f"weights not finite (it returned a loss of {broken.loss:g})",
+            fix="divide by mx.maximum(mask.sum(), 1), and leave batches without targets out"
+            if not broken.real
+            else "look for a mean over nothing, a log of 0 or a division by 0 on a batch like this",
+            where="train_step" if bench.subject.train_step else "loss",
+            batch=broken.index,
+            real_cells=broken.real,
+            loss=broken.loss,
+        ),
     )

@@ -16,11 +16,12 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     causes=("evaluation-changes-state",),
     unless=("not-finite", "no-update", "batch-leak"),
     change=Limit(1e-5, "of the logits' spread"),
+    moments=Limit(1e-3, "of the norm of the optimiser's state"),
 )
 def leaves(bench: Bench, limits: Gauges) -> Verdict:
-    """Compares weights, random states and the logits in training mode before and after validation, decoding and a
-    forward pass in evaluation mode. That they leave the model in evaluation mode is not told: loops call
-    `model.train()`.
+    """Compares weights, the optimiser's state, random states and the logits in training mode before and after
+    validation, decoding and a forward pass in evaluation mode. That they leave the model in evaluation mode is not
+    told: loops call `model.train()`.
 
     What validation changes, training goes on with.
 
@@ -43,6 +44,8 @@ def _told(bench: Bench, name: str, one: Traces, limits: Gauges) -> list[Draft]:
         drafts.append(_weights(name, one))
     elif limits.change.above(one.change):
         drafts.append(_behaviour(name, one))
+    if limits.moments.above(one.moments):
+        drafts.append(_moments(name, one))
     drafts += [_generator(name, generator, drawn_with(bench)) for generator in one.reseeded]
     return [draft for draft in drafts if draft is not None]
 
@@ -56,6 +59,17 @@ def _weights(name: str, one: Traces) -> Draft:
         where=name.partition("(")[0],
         parameters=len(one.weights),
         change=one.change,
+    )
+
+
+def _moments(name: str, one: Traces) -> Draft:
+    return warning(
+        "evaluation-changes-state",
+        f"{name} changes the optimiser's state, by {one.moments:.1g} of its norm: training goes on with other moments "
+        "or another count of steps",
+        fix="let validation and decoding neither call nor initialise the optimiser",
+        where=name.partition("(")[0],
+        change=one.moments,
     )
 
 

@@ -86,8 +86,8 @@ def _few_rows(seen: Variety, limits: Gauges, evidence: dict[str, int]) -> list[D
     rows=Limit(16, "rows"),
 )
 def neighbours_differ(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Compares each batch with the eight after it, and each row with the next of its batch, moved
-    on by one to eight tokens.
+    """**What it does.** Compares each batch with the eight after it, and each row with the next of its batch, and with
+    the one at its place in the next batch, moved on by one to eight tokens.
 
     **Why it matters.** Such batches hold one text many times over: their gradient is that of a single row, and the
     next batch undoes what this one taught.
@@ -112,7 +112,21 @@ def neighbours_differ(bench: Bench, limits: Gauges) -> Verdict:
         )
     elif limits.moved.above(found.moved_on) and not limits.rows.below(found.rows):
         draft = _moved_on(found)
+    elif limits.moved.above(found.batch_moved_on) and not limits.rows.below(found.rows):
+        draft = _batch_moved_on(found)
     return failed(detail, draft) if draft else passed(detail)
+
+
+def _batch_moved_on(found: Neighbours) -> Draft:
+    return error(
+        "constant-batches",
+        f"{found.batch_moved_on:.0%} of the rows are the row at their place in the batch before, {found.batch_by} "
+        f"token{'s' * (found.batch_by > 1)} on: one batch after the other tells the same text again",
+        fix="shuffle the windows, or let the next batch begin a whole row on",
+        where="train_batches",
+        moved_on=found.batch_moved_on,
+        by=found.batch_by,
+    )
 
 
 def _moved_on(found: Neighbours) -> Draft:
