@@ -9,7 +9,7 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.batch import Batch
 from mlxstories.faults.fault import Faults, change, minimising, optimizer, phase
@@ -17,8 +17,6 @@ from mlxstories.faults.recipe import Recipe
 from mlxstories.ladder.own import scheduled_optimizer
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.optim import OptimizerConfig, ScheduleConfig, clip_by_global_norm
-from mlxstories.optim.build import is_hidden_matrix
-from mlxstories.optim.muon import orthogonalize
 from mlxstories.training.losses import cross_entropy
 
 FAULTS = Faults("optimisation")
@@ -46,19 +44,6 @@ def step_with_clipped_values(model, optimizer, batch, recipe):
     loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
     optimizer.update(model, tree_map(lambda g: mx.clip(g, -1e-7, 1e-7), gradients))
     return loss
-
-
-def muon_clipped_late(model, optimizer, batch, recipe):
-    """Hidden matrices take orthogonalised steps, all else AdamW's; what both are given is clipped."""
-    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
-    flat = [(n, orthogonalize(g) if is_hidden_matrix(n, g) else g) for n, g in tree_flatten(gradients)]
-    optimizer.update(model, clip_by_global_norm(tree_unflatten(flat), 1.0)[0])
-    return loss
-
-
-def plain_muon(phase, updates):
-    rest = mlx.optimizers.AdamW(2e-3, bias_correction=True)
-    return mlx.optimizers.MultiOptimizer([mlx.optimizers.SGD(0.02, momentum=0.9), rest], [is_hidden_matrix])
 
 
 def rate(value: float):
@@ -150,13 +135,6 @@ FAULTS.add(
     lambda recipe: stepping(step_with_clipped_values)(
         phase(optimizer=OptimizerConfig("sgd", learning_rate=0.5, momentum=0.9))(recipe)
     ),
-)
-FAULTS.add(
-    "clipped-after-orthogonalising",
-    "clipping-too-tight",
-    "the limit on the gradient's norm divides Muon's orthogonalised steps (DeepSpeed issue 7713)",
-    lambda recipe: stepping(muon_clipped_late)(change(build_optimizer=plain_muon)(recipe)),
-    severity="warning",
 )
 FAULTS.add(
     "weight-decay-100",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlxstories.batch import Batch
 from mlxstories.data.tokenizer import MASK
@@ -17,6 +17,9 @@ from mlxstories.faults.optimisation import mean_nats, stepping
 from mlxstories.faults.recipe import BATCH_SIZE, Recipe, padded_rows
 from mlxstories.faults.wiring import in_bfloat16
 from mlxstories.model import ModelConfig, Transformer
+from mlxstories.optim import clip_by_global_norm
+from mlxstories.optim.build import is_hidden_matrix
+from mlxstories.optim.muon import orthogonalize
 
 FAULTS = Faults("updates")
 
@@ -114,6 +117,19 @@ def plain_step(model, optimizer, batch, recipe):
     return loss
 
 
+def muon_clipped_late(model, optimizer, batch, recipe):
+    """Hidden matrices take orthogonalised steps, all else AdamW's; what both are given is clipped."""
+    loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+    flat = [(n, orthogonalize(g) if is_hidden_matrix(n, g) else g) for n, g in tree_flatten(gradients)]
+    optimizer.update(model, clip_by_global_norm(tree_unflatten(flat), 1.0)[0])
+    return loss
+
+
+def plain_muon(phase, updates):
+    rest = optim.AdamW(2e-3, bias_correction=True)
+    return optim.MultiOptimizer([optim.SGD(0.02, momentum=0.9), rest], [is_hidden_matrix])
+
+
 def line_over(updates: int):
     """A plant of a rate that falls from 1e-3 to 0 over so many updates."""
 
@@ -190,6 +206,13 @@ FAULTS.add(
     "end-never-trained",
     "the mask ends one cell early, before the end token",
     change(collate=end_masked),
+)
+FAULTS.add(
+    "clipped-after-orthogonalising",
+    "clipping-too-tight",
+    "the limit on the gradient's norm divides Muon's orthogonalised steps (DeepSpeed issue 7713)",
+    lambda recipe: stepping(muon_clipped_late)(change(build_optimizer=plain_muon)(recipe)),
+    severity="warning",
 )
 
 

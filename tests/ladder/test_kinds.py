@@ -23,7 +23,7 @@ from mlxstories.ladder.bench.inside import degrees, inside, linear_pairs
 from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.bench.modules import adapters, dropouts, second_tables
 from mlxstories.ladder.bench.objective import fit
-from mlxstories.ladder.bench.rows import neighbours
+from mlxstories.ladder.bench.variety import neighbours
 from mlxstories.ladder.bench.windows import window_overlap
 
 V, T, B, D = 17, 12, 4, 8

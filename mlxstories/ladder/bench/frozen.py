@@ -120,6 +120,6 @@ def structure(bench: Bench) -> float | None:
         {n: a for n, a in tree_flatten(bench.model(seed).trainable_parameters()) if a.ndim == 2}
         for seed in (bench.seed, bench.seed + _ANOTHER)
     )
-    edges = [edge(a - a.mean()) for a in one.values() if min(a.shape) >= _SMALL]
+    edges = [edge(a - a.mean()) for a in one.values() if _is_large(a)]
     alike = one.keys() == other.keys() and all(bool(mx.array_equal(a, other[n])) for n, a in one.items())
     return float(np.median(edges)) if edges and alike else None

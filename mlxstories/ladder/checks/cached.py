@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mlxstories.ladder.bench.cached import CachedSteps
-from mlxstories.ladder.limits import Gauges
+from mlxstories.ladder.bench.cached_reading import Odd
+from mlxstories.ladder.limits import Gauge
 
 
 class Words(NamedTuple):
@@ -16,26 +17,25 @@ class Words(NamedTuple):
     evidence: dict
 
 
-def in_words(found: CachedSteps, limits: Gauges) -> Words | None:
-    """The case that an exchange shows, or None. Of ``limits``: ``apart``, a change of a logit in the logits' spread,
-    and ``left``, the share of it that an exchange may leave."""
-    apart = limits.apart.above
+def in_words(found: CachedSteps, apart: Gauge, left: Gauge) -> Words | None:
+    """The case that an exchange shows, or None; by ``apart``, a change of a logit in the logits' spread, and ``left``,
+    the share of it that an exchange may leave."""
     if found.again:
         return Words(
             "after the prompt the model is given the prompt's last token a second time",
             "read the prompt once, and go on with the token that its last logits choose",
             {},
         )
-    if not apart(found.change):
+    if not apart.above(found.change):
         return None
-    one_by_one = found.alone is not None and not apart(found.alone)
-    if one_by_one and found.ahead is not None and apart(found.ahead):
+    one_by_one = found.alone is not None and not apart.above(found.alone)
+    if one_by_one and found.ahead is not None and apart.above(found.ahead):
         return _unmasked(found)
     if found.odd and found.odd.told is None:
-        return _no_position(found)
-    if found.odd and limits.left.below(found.mended / found.change):
-        return _odd_position(found)
-    return _prompt(found) if one_by_one else _lost(found, limits)
+        return _no_position(found, found.odd)
+    if found.odd and left.below(found.mended / found.change):
+        return _odd_position(found, found.odd)
+    return _prompt(found) if one_by_one else _lost(found, apart)
 
 
 def _unmasked(found: CachedSteps) -> Words:
@@ -57,20 +57,20 @@ def _prompt(found: CachedSteps) -> Words:
     )
 
 
-def _no_position(found: CachedSteps) -> Words:
+def _no_position(found: CachedSteps, odd: Odd) -> Words:
     return Words(
-        f"a single token behind the cache looks up no position, where the full pass looks up row {found.odd.right} of "
+        f"a single token behind the cache looks up no position, where the full pass looks up row {odd.right} of "
         "a table",
         "give a single token its position too: the number of tokens already cached",
-        {"change": found.change, "right_position": found.odd.right},
+        {"change": found.change, "right_position": odd.right},
     )
 
 
-def _odd_position(found: CachedSteps) -> Words:
-    told, right = found.odd.told, found.odd.right
+def _odd_position(found: CachedSteps, odd: Odd) -> Words:
+    told, right = odd.told, odd.right
     what = (
         f"row {told} of a table of positions is looked up where the full pass looks up row {right}"
-        if found.odd.table
+        if odd.table
         else f"queries or keys are turned as at position {told} where {right} tokens are cached"
     )
     return Words(
@@ -81,12 +81,10 @@ def _odd_position(found: CachedSteps) -> Words:
     )
 
 
-def _lost(found: CachedSteps, limits: Gauges) -> Words | None:
+def _lost(found: CachedSteps, apart: Gauge) -> Words | None:
     pairs = zip(found.reach, found.whole_reach, strict=True)
     lost = [
-        place
-        for place, (step, whole) in enumerate(pairs)
-        if limits.apart.above(whole) and not limits.apart.above(step)
+        place for place, (step, whole) in enumerate(pairs) if apart.above(whole) and not apart.above(step)
     ]
     if not lost:
         return None

@@ -22,6 +22,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     tie=Limit(1e-3, "of the logits' spread"),
     coarse_tie=Limit(0.2, "of the logits' spread, with weights of 16 bits"),
     apart=Limit(0.05, "of the logits' spread"),
+    coarse_apart=Limit(0.5, "of the logits' spread, with weights of 16 bits"),
     left=Limit(0.2, "of a change, after an exchange"),
 )
 def greedy(bench: Bench, limits: Gauges) -> Verdict:
@@ -54,10 +55,10 @@ def greedy(bench: Bench, limits: Gauges) -> Verdict:
 
 def _explained(bench: Bench, tally: _Tally, limits: Gauges) -> Words | None:
     """What the cached pass does otherwise; where first tokens are wrong too, only if it is its logits that are."""
-    found = cached_steps(bench)
-    if found is None or (tally.first_wrong and not limits.apart.above(found.within)):
+    found, apart = cached_steps(bench), limits.apart if plain(bench).full_precision else limits.coarse_apart
+    if found is None or (tally.first_wrong and not apart.above(found.within)):
         return None
-    return in_words(found, limits)
+    return in_words(found, apart, limits.left)
 
 
 def _silent() -> Draft:
