@@ -103,7 +103,9 @@ def load_subject(spec: str) -> Subject:
     """
     path, name = _split(spec)
     if not path.is_file():
-        raise StoriesError(f"{path}: no such file; give a Python file that defines {name}()")
+        raise StoriesError(
+            f"{path}: no such file; give a training script, or a Python file that defines {name}()"
+        )
     if path.suffix != ".py":
         raise StoriesError(f"{path}: not a Python file; give a .py file that defines {name}()")
     if name == "subject":

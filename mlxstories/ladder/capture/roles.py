@@ -27,6 +27,8 @@ class Roles:
             role = self._role(host(array)) if array.size <= 2 * first.inputs.size else None
             if role:
                 self.places[place] = role
+        if (first.inputs == first.targets).all():
+            self._tell_apart()
         self.weights = self._weights(call)
         full = self._values(call)
         if full is None:
@@ -38,6 +40,12 @@ class Roles:
         lone = len(masked) == 1 and not (masked & set(targets[first.mask > 0].tolist()))
         self.padding = masked.pop() if lone else None
         self.masked = bool((first.mask == 0).any()) or "mask" in self.places.values()
+
+    def _tell_apart(self) -> None:
+        """Targets that are the inputs: the first such array is what the model reads, and the only one is both."""
+        alike = [place for place, role in self.places.items() if role == "targets"]
+        if alike:
+            self.places[alike[0]] = "inputs"
 
     def _role(self, array: np.ndarray) -> str | None:
         if array.ndim not in (1, 2) or not array.size:
@@ -127,6 +135,8 @@ class Roles:
         values = {self.places[place]: host(array) for place, array in _places(call) if place in self.places}
         if "tokens" in values:
             values |= {"inputs": values["tokens"][:, :-1], "targets": values["tokens"][:, 1:]}
+        if (self.first.inputs == self.first.targets).all() and "inputs" in values:
+            values.setdefault("targets", values["inputs"])
         if not {"inputs", "targets"} <= set(values):
             return None
         values["targets"] = values["targets"].reshape(values["inputs"].shape)
