@@ -1,21 +1,24 @@
 """Stories out of web pages, word processor files, e-books and PDF, through libraries made for each.
 
-They are an extra: ``pip install 'mlxstories[documents]'``.
+They are the extra ``documents`` of pyproject.toml; what is missing is named.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import posixpath
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlxstories.data.paragraphs import joined, width_of
 from mlxstories.errors import StoriesError
 
 # suffix: the module that reads it
 READERS = {".html": "bs4", ".htm": "bs4", ".xhtml": "bs4", ".epub": "bs4", ".docx": "docx", ".pdf": "pypdf"}
-EXTRA = "pip install 'mlxstories[documents]'"
+_PACKAGES = {"bs4": "beautifulsoup4", "docx": "python-docx", "pypdf": "pypdf"}
 _NOT_TOLD = ("script", "style", "nav", "head", "header", "footer", "template")
 _BLOCKS = (
     "p",
@@ -35,6 +38,11 @@ _BLOCKS = (
 )
 
 
+def missing(suffix: str) -> str:
+    """What would make files of this suffix readable."""
+    return f"pip install {_PACKAGES.get(READERS[suffix], READERS[suffix])} for {suffix}, or save as .txt"
+
+
 def readable(suffix: str) -> bool:
     """Whether the library for files of this suffix is installed."""
     return suffix in READERS and importlib.util.find_spec(READERS[suffix]) is not None
@@ -48,17 +56,22 @@ def read_document(path: Path) -> Iterator[str]:
     """
     suffix = path.suffix.lower()
     if not readable(suffix):
-        raise StoriesError(f"{path} needs a library: {EXTRA}, or save it as .txt")
+        raise StoriesError(f"{path} needs a library: {missing(suffix)}")
     read = {".docx": _docx, ".pdf": _pdf, ".epub": _epub}.get(suffix, _html)
     try:
-        yield from read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bs4, of pages that are XML too
+            texts = list(read(path))
     except StoriesError:
         raise
     except OSError as error:
         raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # each library has its own for a damaged file
         reason = f"{type(error).__name__}: {error}"
-        raise StoriesError(f"{path} cannot be read as {suffix} ({reason}); save it as .txt") from error
+        raise StoriesError(
+            f"{path} cannot be read as {suffix} ({reason}): take it out, or save it as .txt"
+        ) from error
+    yield from texts
 
 
 def _html(path: Path) -> Iterator[str]:
@@ -89,8 +102,11 @@ def _docx(path: Path) -> Iterator[str]:
 def _pdf(path: Path) -> Iterator[str]:
     import pypdf
 
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it cannot read, it raises
     reader = pypdf.PdfReader(path)
     text = "\n".join(page.extract_text() for page in reader.pages)
+    if width := width_of(text.split("\n")):
+        text = joined(text, width)
     if not text.strip():
         raise StoriesError(
             f"{path} holds pictures of pages and no text; it needs character recognition first"

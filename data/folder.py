@@ -9,13 +9,22 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from mlxstories.data.documents import EXTRA, READERS, readable
+from mlxstories.data.documents import READERS, missing, readable
 from mlxstories.data.encodings import encoding_of, lines
+from mlxstories.data.paragraphs import LOOKED_AT, width_of
 from mlxstories.errors import StoriesError, listed
 
 TEXT = {".txt", ".text", ".md"}
 LINES = {".jsonl", ".ndjson", ".json"}
 TABLE = {".parquet"}
+_CONVERTIBLE = {
+    ".azw3",
+    ".doc",
+    ".mobi",
+    ".odt",
+    ".pages",
+    ".rtf",
+}  # texts, in formats that no library here reads
 _LOOKED_AT = 2000  # files
 _LONG_ENOUGH = 20  # characters of a line that is no accident where it stands in many files
 _OFTEN = 0.5  # share of the files in which boilerplate stands
@@ -96,15 +105,38 @@ def remarks(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
             converted.setdefault(encoding, []).append(path)
     for encoding, files in converted.items():
         yield f"{_counted(files)} in {encoding} and not UTF-8: converted"
-    yield from _boilerplate([path for path in plain if path.suffix.lower() in TEXT])
+    texts = [path for path in plain if path.suffix.lower() in TEXT]
+    if widths := [width for path in texts if (width := broken_at(path))]:
+        yield (
+            f"{len(widths):,} file{'s have' if len(widths) > 1 else ' has'} lines broken at about {max(widths)} "
+            "characters: joined to paragraphs"
+        )
+    yield from _boilerplate(texts)
+
+
+def broken_at(path: Path) -> int | None:
+    """The width at which the lines of a text file were broken, or None; a pipe, which is read once, is as it is."""
+    if not path.is_file():
+        return None
+    try:
+        return width_of(islice(lines(path), LOOKED_AT))
+    except StoriesError:  # which the reader meets where it is
+        return None
 
 
 def _unread(inside: Contents) -> Iterator[str]:
+    others = []
     for suffix, files in sorted(inside.unread.items()):
-        how = f": {EXTRA} reads {suffix}, or save as .txt" if suffix in READERS else ""
-        yield f"not read: {_counted(files)}{how}"
+        if suffix in READERS:
+            yield f"not read: {_counted(files)}: {missing(suffix)}"
+        elif suffix in _CONVERTIBLE:
+            yield f"not read: {_counted(files)}: save as .txt"
+        else:
+            others.append(_counted(files))
     if inside.hidden:
-        yield f"not read: {inside.hidden} hidden file{'s' if inside.hidden > 1 else ''}, such as .DS_Store"
+        others.append(f"{inside.hidden} hidden file{'s' if inside.hidden > 1 else ''} (such as .DS_Store)")
+    if others:
+        yield f"not read: {listed(others)}"
 
 
 def _counted(files: list[Path]) -> str:

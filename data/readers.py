@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mlxstories.data.documents import READERS, read_document
 from mlxstories.data.encodings import lines
-from mlxstories.data.folder import LINES, TABLE, source_files
+from mlxstories.data.folder import LINES, TABLE, broken_at, source_files
+from mlxstories.data.paragraphs import joined
 from mlxstories.errors import StoriesError, listed
 from mlxstories.storage.serialize import parse_json
 
@@ -23,7 +24,8 @@ def read_documents(
 
     ``field`` names the text in JSON lines and parquet. In text files stories are separated by
     ``<|endoftext|>``, by blank lines, or each file is one; ``auto`` takes the mark if it occurs, else one
-    story a file if there are several files, else blank lines. Files of any other suffix are read as text.
+    story a file if there are several files, else blank lines. Files of any other suffix are read as text, and lines
+    that were broken at a width are joined to paragraphs.
 
     Raises StoriesError for what is missing, unreadable, empty, binary or in an unknown encoding.
     """
@@ -49,6 +51,8 @@ def named_documents(
             documents = read_document(path)
         else:
             documents = _plain(path, without_mark, marked=separator in ("auto", "endoftext"))
+            if width := broken_at(path):
+                documents = (joined(document, width) for document in documents)
         empty = True
         for document in documents:
             if document.strip():
