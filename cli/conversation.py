@@ -10,11 +10,13 @@ from pathlib import Path
 import click
 
 from mlxstories.cli.words import wrapped
+from mlxstories.errors import meant
 
 HELP = (
     "Type how a story begins and press Enter; Enter alone lets the model begin. Other words: again (the same "
     "beginning, another story), temperature 0.6, save FILE, help, quit."
 )
+WORDS = ("again", "temperature", "save", "help", "quit")
 
 
 class Conversation:
@@ -40,7 +42,7 @@ class Conversation:
             except (EOFError, KeyboardInterrupt):
                 click.echo()
                 return
-            if line in ("quit", "exit", "q"):
+            if line.lower() in ("quit", "exit", "q"):
                 return
             self.answer(line)
 
@@ -50,7 +52,7 @@ class Conversation:
 
         word, _, rest = line.partition(" ")
         try:
-            if line == "help":
+            if line.lower() == "help":
                 click.echo(wrapped(HELP))
             elif line in ("save", "temperature"):
                 click.echo("save FILE, such as: save story.txt" if line == "save" else self._now())
@@ -61,6 +63,8 @@ class Conversation:
                 self._save(Path(rest).expanduser())
             else:
                 self._beginning = self._beginning if line == "again" else line
+                if word.islower() and line != "again" and (likely := meant(word, WORDS)):
+                    click.echo(f"note: taken for the beginning of a story.{likely}")
                 self._next()
         except StoriesError as error:
             click.echo(f"error: {error}", err=True)
@@ -102,7 +106,7 @@ def converse(model, tokenizer, *, max_tokens: int, sampling, seed: int) -> None:
     from mlxstories.generation.telling import encode, told
 
     def tell(beginning: str, temperature: float, seed: int) -> tuple[str, list[str]]:
-        tokens, notes = encode(tokenizer, beginning)
+        tokens, notes = encode(tokenizer, beginning, model.config.context)
         (story,) = generate(
             model,
             [tokens],

@@ -46,6 +46,7 @@ class Display:
         self.at_most = "up to " if config.stop_after else ""
         if self.console.is_terminal and not self.console.quiet:
             columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total}"))
+            self.console.print()
             self.live = Progress(*columns, TextColumn("{task.description}"), console=self.console)
             self.live.start()
             self.task = self.live.add_task("", total=trainer.total_steps, completed=trainer.progress.step)
@@ -148,6 +149,12 @@ class Display:
 
         out = Console(highlight=False)
         out.soft_wrap = not out.is_terminal
+        steps, total = result["steps"], trainer.total_steps
+        if trainer.config.stop_after and steps < total:
+            out.print(
+                f"Ended after {steps:,} of {total:,} updates, for the last {trainer.config.stop_after} validations did "
+                "not improve on the best (--stop-after)."
+            )
         out.print(_held_out(result))
         if result["floor"] is not None:
             above = result["loss"] / result["floor"] - 1
@@ -156,12 +163,12 @@ class Display:
                 line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
             out.print(line + ". The floor is what a perfect model reaches (docs/floor.md).")
         if result["baselines"]:
-            out.print(
-                "Without any model, word frequencies reach a loss of {frequencies:.4f} and pairs of tokens "
-                "{pairs:.4f}.".format(**result["baselines"])
-            )
+            out.print(_baselines(result))
         start = trainer.progress.best_loss  # the lowest of all, step 0 included
-        if start is not None and result["loss"] > start * (1 + _SAME):
+        helped = start is None or result["loss"] <= start * (1 + _SAME)
+        if helped and result["baselines"] and result["loss"] >= result["baselines"]["pairs"]:
+            out.print("The model is not better than those pairs: it needs more --epochs, or more text.")
+        if not helped:
             out.print(
                 styled(
                     f"warning: no update has made it better than it was before the first ({start:.4f}): take a smaller "
@@ -178,7 +185,7 @@ class Display:
             f"{result['parameters']:,} parameters, {result['seconds']:.1f} s"
         )
         for story in result["samples"]:
-            click.echo("\n" + wrapped(ended(story), "  "))
+            click.echo("\n" + wrapped(ended(story).strip(), "  "))
         out.print(
             f"\nThe run lies in {trainer.run.path}. Next:\n"
             f"  mlxstories sample {trainer.run.path}\n  mlxstories report {trainer.run.path} --open"
@@ -204,6 +211,16 @@ def _held_out(result: dict):
             kind, *("" if row.get(name) is None else form.format(row[name]) for name, form in shown.items())
         )
     return table
+
+
+def _baselines(result: dict) -> str:
+    """What counts of tokens reach on the same stories."""
+    bits = result["bits_per_character"] / result["loss"]
+    frequencies, pairs = (result["baselines"][name] for name in ("frequencies", "pairs"))
+    return (
+        f"Without any model, the frequencies of tokens reach a loss of {frequencies:.4f} ({frequencies * bits:.3f} "
+        f"bits/char), and pairs of tokens {pairs:.4f} ({pairs * bits:.3f})."
+    )
 
 
 def _bits(record: dict) -> str:

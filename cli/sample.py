@@ -13,7 +13,7 @@ import click
 from mlxstories.cli.conversation import converse
 from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
 from mlxstories.cli.types import Whole
-from mlxstories.cli.words import wrapped
+from mlxstories.cli.words import Growing, wrapped
 
 
 @click.command("sample")
@@ -80,7 +80,7 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
         return
     options["end"] = tokenizer.end
     beginnings = [prompt for prompt in prompts or ("",) for _ in range(num or 3)]
-    starts = _encoded(tokenizer, beginnings)
+    starts = _encoded(model, tokenizer, beginnings)
     if streaming:
         told = [_show(model, tokenizer, start, row, options) for row, start in enumerate(starts)]
     else:
@@ -96,33 +96,40 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
         click.echo(json.dumps(result, ensure_ascii=False))
         return
     if not streaming:
-        click.echo("\n\n".join(map(wrapped, _in_words(tokenizer, beginnings, starts, stories))))
-    click.echo(
-        f"seed {seed}, "
+        _print(_in_words(tokenizer, beginnings, starts, stories))
+    _say(
+        f"seed {seed}, told by {found.path}; "
         "distinct 1-, 2-, 3-grams {distinct_1:.2f} {distinct_2:.2f} {distinct_3:.2f}, "
         "repeated 4-grams {repeated_4:.1%}".format(**statistics)
-        + f"; told by {found.path}",
-        err=True,
     )
+
+
+def _print(stories: Iterator[str]) -> None:
+    click.echo("\n\n".join(map(wrapped, stories)))
+    if sys.stdout.isatty():  # where what is said beside them stands below
+        click.echo()
+
+
+def _say(text: str) -> None:
+    """A word on the stories, beside them."""
+    click.echo(wrapped(text, stream=sys.stderr), err=True)
 
 
 def _longest(model, max_tokens: int | None) -> int:
     """Tokens that a story may have; a note says that it has at most those of the context."""
     context = model.config.context
     if max_tokens is not None and max_tokens > context:
-        click.echo(
-            f"note: the model's context is {context} tokens, where a story ends at the latest", err=True
-        )
+        _say(f"note: the model's context is {context} tokens, where a story ends at the latest")
     return max_tokens or context
 
 
-def _encoded(tokenizer, beginnings: list[str]) -> list[list[int]]:
-    """The tokens of each beginning; notes on words never seen go to standard error."""
+def _encoded(model, tokenizer, beginnings: list[str]) -> list[list[int]]:
+    """The tokens of each beginning; notes on words never seen, and on what is too long, go to standard error."""
     from mlxstories.generation.telling import encode
 
-    encoded = {beginning: encode(tokenizer, beginning) for beginning in beginnings}
+    encoded = {beginning: encode(tokenizer, beginning, model.config.context) for beginning in beginnings}
     for note in dict.fromkeys(note for _, notes in encoded.values() for note in notes):
-        click.echo(f"note: {note}", err=True)
+        _say(f"note: {note}")
     return [encoded[beginning][0] for beginning in beginnings]
 
 
@@ -138,13 +145,14 @@ def _show(model, tokenizer, start, row, options) -> list[int]:
     from mlxstories.generation.decoding import stream
 
     tokens = list(start)
-    shown = tokenizer.decode(tokens)
-    click.echo(shown, nl=False)
+    before = tokenizer.decode(tokens)
+    screen = Growing()
+    screen.add(before)
     for token in stream(model, start, row=row, **options):
         tokens.append(token)
         text = tokenizer.decode(tokens)
-        if text.startswith(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a cut character
-            click.echo(text[len(shown) :], nl=False)
-            shown = text
-    click.echo("\n")
+        if text.startswith(before) and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a cut character
+            screen.add(text[len(before) :])
+            before = text
+    screen.end()
     return tokens

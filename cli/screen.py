@@ -16,6 +16,7 @@ class Ladder:
         self.marks = dict(zip(("passed", "failed", "skipped"), _marks(stream), strict=True))
         self.rungs: list = []
         self.running = None
+        self.listed = False  # whether every check was
         self.live = Live(console=self.console, refresh_per_second=8) if self.console.is_terminal else None
 
     def __enter__(self):
@@ -73,6 +74,7 @@ class Ladder:
         """Every check with its figure; of a skipped one why, and the field of the Subject that unlocks it."""
         from mlxstories.ladder.registry import CHECKS
 
+        self.listed = True
         for rung in diagnosis.rungs:
             self.say(f"\n{rung.name}")
             for line in rung.checks:
@@ -89,9 +91,11 @@ class Ladder:
         self.say()
         for finding in diagnosis.findings:
             self._finding(finding)
+            self.say()
         if not errors:
             skipped = sum(c.status == "skipped" for r in diagnosis.rungs for c in r.checks)
-            rest = f" ({skipped} checks skipped; -v lists them)" if skipped else ""
+            hint = "" if self.listed else "; -v lists them"
+            rest = f" ({skipped} checks skipped{hint})" if skipped else ""
             failed = [rung.name for rung in diagnosis.rungs if rung.status == "failed"]
             verdict = f"no error, but see {', '.join(failed)}" if failed else "healthy"
             self.say(f"{diagnosis.subject}: {verdict}, in {diagnosis.seconds:.1f} s{rest}")
@@ -137,7 +141,9 @@ def _summary(rung) -> str:
         return rung.checks[0].detail if rung.checks else ""
     passed = sum(check.status == "passed" for check in rung.checks)
     skipped = sum(check.status == "skipped" for check in rung.checks)
-    telling = [c.detail for c in rung.checks if c.name in _TELLING and c.detail]
+    telling = [
+        f"{_TELLING[c.name]} {c.detail}" for c in rung.checks if c.name in _TELLING and c.status == "passed"
+    ]
     counts = f"{passed} checks" + (f", {skipped} skipped" if skipped else "")
     return "; ".join([counts, *telling])
 
@@ -152,4 +158,8 @@ def _marks(stream) -> str:
     return marks
 
 
-_TELLING = ("first loss near ln V", "memorises a few stories", "better than word frequencies")
+_TELLING = {  # the checks whose figures are shown, and what these are
+    "first loss near ln V": "first loss",
+    "memorises a few stories": "memorised",
+    "better than word frequencies": "held out",
+}

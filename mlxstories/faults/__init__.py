@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxstories.errors import StoriesError, meant
+from mlxstories.errors import StoriesError, listed, meant
 from mlxstories.faults import (
     consistency,
     data,
@@ -48,7 +48,13 @@ def find(name: str) -> Fault:
         StoriesError: there is none.
     """
     if name not in FAULTS:
+        causing = listed((fault.name for fault in FAULTS.values() if fault.code == name), 4)
+        hint = (
+            f" That is a cause, and these faults bring it about: {causing}."
+            if causing
+            else meant(name, FAULTS)
+        )
         raise StoriesError(
-            f"there is no fault {name!r}: `mlxstories debug --break list` shows all {len(FAULTS)}.{meant(name, FAULTS)}"
+            f"there is no fault {name!r}: `mlxstories debug --break list` shows all {len(FAULTS)}.{hint}"
         )
     return FAULTS[name]

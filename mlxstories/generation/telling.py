@@ -12,11 +12,24 @@ _LEAST = 0.3  # of a story stays when it is cut at a sentence; else it is left a
 _LIKE = 0.8  # similarity from which another spelling stands for a word (Ratcliff and Metzener 1988)
 
 
-def encode(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[str]]:
+def encode(tokenizer: Tokenizer, prompt: str, context: int) -> tuple[list[int], list[str]]:
     """The tokens of a prompt, and a note on each word or character that the model never saw.
 
     A word never seen is told as the known one of nearest spelling; without any, and characters, as the unknown token.
+    Of a prompt that fills a context of so many tokens the end is kept, half of a context.
     """
+    tokens, notes = _spelled(tokenizer, prompt)
+    if len(tokens) < context:
+        return tokens, notes
+    kept = max(1, context // 2)
+    note = (
+        f"the prompt has {len(tokens):,} tokens and the model's context is {context:,}: it tells on from the last "
+        f"{kept:,} of them"
+    )
+    return tokens[-kept:], [*notes, note]
+
+
+def _spelled(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[str]]:
     tokens = tokenizer.encode(prompt)
     if UNKNOWN not in tokens:
         return tokens, []

@@ -87,7 +87,7 @@ def _package(name: str) -> Any:
         return importlib.import_module(_MODULES[name])
     except ImportError as error:
         if (error.name or "").partition(".")[0] == name:
-            raise StoriesError(f"{name} is not installed: pip install 'mlxstories[{name}]'.") from error
+            raise StoriesError(f"{name} is not installed: pip install {name}.") from error
         raise StoriesError(f"{name} is installed but does not load: {error}.") from error
 
 

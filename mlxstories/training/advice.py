@@ -17,7 +17,7 @@ _LEAST_TRAINING = 5_000  # tokens
 _LEAST_HELD_OUT = 500  # tokens
 _PER_TOKEN = 100  # parameters for each token, above which a model is far too large for its text
 _MANY = 0.5  # share of the stories
-_UNKNOWN = 0.02  # share of the held-out words
+UNKNOWN = 0.02  # share of the held-out words
 
 
 def advice(
@@ -54,12 +54,12 @@ def advice(
     long = float((dataset.train.lengths >= shape.context).mean())
     if long > _MANY:
         yield (
-            f"note: {long:.0%} of the stories are longer than the context of {shape.context} tokens: they are learned "
-            f"in pieces, cut anew in each epoch, and what is told is no longer than one; --context {2 * shape.context} "
-            "holds twice as much"
+            f"note: {'all' if long == 1 else f'{long:.0%} of the'} stories are longer than the context of "
+            f"{shape.context} tokens: they are learned in pieces, cut anew in each epoch, and what is told is no "
+            f"longer than a piece; --context {2 * shape.context} doubles it"
         )
     unknown = dataset.report["validation"]["unknown_rate"]
-    if unknown > _UNKNOWN:
+    if unknown > UNKNOWN:
         yield (
             f"warning: {unknown:.1%} of the held-out {dataset.tokenizer.kind}s are unknown to the model: "
             "--tokenizer bpe knows every word"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import time
 from dataclasses import dataclass
 
@@ -27,7 +29,7 @@ class Estimate:
 
     Attributes:
         shortest, longest: seconds, evaluations included.
-        memory: bytes held at the most during an update.
+        memory: bytes held at the most up to and during an update, by the process as a whole.
         disk: bytes of the checkpoints that are kept.
     """
 
@@ -51,7 +53,7 @@ def estimate(trainer: Trainer) -> Estimate:
             began = time.perf_counter()
             mx.eval(step(batches, 0), model.state, optimizer.state)
             times.append(time.perf_counter() - began)
-        memory = mx.get_peak_memory()
+        memory = max(mx.get_peak_memory(), _resident())
     finally:
         weights, optimizer.state = kept
         model.update(weights)
@@ -71,3 +73,8 @@ def estimate(trainer: Trainer) -> Estimate:
         memory,
         saved * (trainer.config.keep + 1),
     )
+
+
+def _resident() -> int:
+    """The most bytes that the process has held; what a GPU of its own holds is not among them."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

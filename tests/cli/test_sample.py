@@ -75,6 +75,15 @@ def test_words_never_seen_are_told_on_with_a_note(sample):
     assert "note: the model never saw 'zebra': it is told as an unknown word" in result.stderr
 
 
+def test_of_a_prompt_longer_than_the_context_the_end_is_told_on(sample):
+    result = sample("--prompt", "Tom " * 30, "--num", "1")
+    assert result.exit_code == 0 and result.stdout.startswith("Tom " * 30)
+    assert (
+        "the prompt has 30 tokens and the model's context is 20: it tells on from the last 10"
+        in result.stderr
+    )
+
+
 def test_without_a_seed_each_time_another_is_drawn_and_printed(sample):
     seeds = [re.search(r"^seed (\d+),", sample().stderr, re.M)[1] for _ in range(3)]
     assert len(set(seeds)) > 1
@@ -138,7 +147,6 @@ def test_json(sample):
 @pytest.mark.parametrize(
     ("options", "run", "words"),
     [
-        (("--prompt", "Tom " * 30), "decoder", "the prompt has 30 tokens and the model's context is 20"),
         (("--top-p", "0"), "decoder", "top_p must be in (0, 1]; got 0.0"),
         (("--num", "0"), "decoder", "0 is not in the range"),
         (("--max-tokens", "-2"), "decoder", "-2 is not in the range"),

@@ -1,5 +1,6 @@
 """How commands write durations, wrap texts and say what is left of a training."""
 
+import contextlib
 import io
 import os
 import pty
@@ -10,7 +11,7 @@ import pytest
 
 from mlxstories.cli.display import Display
 from mlxstories.cli.screen import Ladder
-from mlxstories.cli.words import continued, styled, wrapped
+from mlxstories.cli.words import Growing, continued, styled, wrapped
 from mlxstories.durations import between, duration
 
 
@@ -77,3 +78,37 @@ def test_the_time_left_follows_the_pace(monkeypatch):
     show.total = 100
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     assert [show._left(step) for step in (10, 20, 30)] == ["", "  80 s left", "  2.3 min left"]
+
+
+class Terminal(io.StringIO):
+    """Standard output for a ``with`` block, as a terminal of 40 columns."""
+
+    def isatty(self):
+        return True
+
+    def __enter__(self):
+        self.stack = contextlib.ExitStack()
+        self.stack.enter_context(pytest.MonkeyPatch.context()).setenv("COLUMNS", "40")
+        self.stack.enter_context(contextlib.redirect_stdout(self))
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+
+def test_control_characters_do_not_reach_a_terminal():
+    with Terminal():
+        assert wrapped("a\x1b[2Jb\x07c\x7f\td\u00ad") == "a\ufffd[2Jb\ufffdc\ufffd       d\u00ad"
+    assert wrapped("a\x1bb", stream=io.StringIO()) == "a\x1bb"
+
+
+def test_a_growing_text_breaks_between_words():
+    text = "The lion and the scarecrow walked along the road of yellow brick.\nToto ran."
+    with Terminal() as terminal:
+        screen = Growing()
+        for start in range(0, len(text), 3):
+            screen.add(text[start : start + 3])
+        screen.end()
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40 and len(lines) == 4 and lines[2] == "Toto ran."
+    assert " ".join(" ".join(lines).split()) == text.replace("\n", " ")

@@ -33,7 +33,7 @@ def test_a_story_ends_at_a_sentence(text, shown):
 
 def test_the_nearest_spelling_stands_for_a_word_never_seen():
     tokenizer = Tokenizer.train("word", [TEXT], 100)
-    tokens, notes = encode(tokenizer, "Tom fond a zebra")
+    tokens, notes = encode(tokenizer, "Tom fond a zebra", 100)
     assert tokens[1] == tokenizer.encode("found")[0] and tokens[3] == UNKNOWN
     assert len(notes) == 2
     text = told(tokenizer, "Tom fond a zebra", tokens, tokenizer.encode("ball"), finished=True)
@@ -43,6 +43,15 @@ def test_the_nearest_spelling_stands_for_a_word_never_seen():
 @pytest.mark.parametrize("kind", ["char", "bpe"])
 def test_what_is_told_begins_with_the_prompt(kind):
     tokenizer = Tokenizer.train(kind, [TEXT], 300)
-    tokens, notes = encode(tokenizer, "Tom was")
+    tokens, notes = encode(tokenizer, "Tom was", 100)
     assert not notes
     assert told(tokenizer, "Tom was", tokens, tokenizer.encode(" happy."), finished=True) == "Tom was happy."
+
+
+def test_of_a_prompt_as_long_as_the_context_the_end_is_told_on():
+    tokenizer = Tokenizer.train("char", [TEXT], 100)
+    prompt = "Tom lost a red ball."
+    assert encode(tokenizer, prompt, len(prompt) + 1) == (tokenizer.encode(prompt), [])
+    tokens, (note,) = encode(tokenizer, prompt, len(prompt))
+    assert tokens == tokenizer.encode(" red ball.") and "the last 10 of them" in note
+    assert told(tokenizer, prompt, tokens, tokenizer.encode(" Mia"), finished=True) == prompt + " Mia"

@@ -78,7 +78,7 @@ def test_what_a_repair_measures_again_replaces_what_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("wandb", "wandb is not installed: pip install 'mlxstories[wandb]'"),
+        ("wandb", "wandb is not installed: pip install wandb"),
         ("mlflow", "unknown tracker 'mlflow'"),
     ],
 )
