@@ -9,13 +9,25 @@ import sys
 import click
 
 from mlxstories.cli.options import data_options, whole_option
+from mlxstories.cli.sections import STORIES, Sectioned
 from mlxstories.cli.types import Listed, Name, Place, Whole
+from mlxstories.cli.words import wrapped
+from mlxstories.durations import duration
+from mlxstories.errors import listed
 
 _STORIES = 1000  # of the built-in ones, so that a first comparison takes minutes
 _LEFT_OUT = ("bits/char", "distinct-2", "repeated-4", "tokens", "seconds")  # on narrow terminals
 
 
-@click.command("compare")
+_SECTIONS = {
+    "What is compared": ("path", "ablate", "schedules", "arch", "scale", "sizes", "seeds", "tune", "story"),
+    "Stories": ("data", *STORIES),
+    "Training": ("budget", "epochs", "batch_size", "context", "jobs", "store"),
+    "Results, besides the screen": ("json_path", "markdown_path", "report_path", "export"),
+}
+
+
+@click.command("compare", cls=Sectioned, sections=_SECTIONS)
 @data_options
 @click.option("--arms", "path", type=Place(dir_okay=False), metavar="PATH",
               help="Arms from a JSON or TOML file of field overrides.")  # fmt: skip
@@ -68,8 +80,16 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
     if data.source == "stories" and data.stories is None:
         data = dataclasses.replace(data, stories=_STORIES)
     settings = _settings(data, sizes, scale, budget, epochs, batch_size, context)
+    names = listed([arm.name for arm in compared], 6)
+    trainings = len(compared) * len(settings) * (seeds + (3 if tune else 0))
+    several = f", {len(settings)} tables" if len(settings) > 1 else ""
+    _say(
+        f"{trainings:,} trainings: {names}; {seeds} seed{'s' if seeds > 1 else ''}{several}. Those that finish are "
+        f"kept in {store}, and the same command goes on from there."
+    )
     with _stopping():
-        tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, _progress).run()
+        progress = _Progress(jobs)
+        tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, progress).run()
     show(tables)
     _write(tables, json_path, markdown_path, export, report_path)
 
@@ -128,16 +148,28 @@ def _stopping():
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("Stopped. The same command continues from here.", err=True)
+        _say("Stopped. The same command continues from here.")
         sys.exit(130)
 
 
-def _progress(cell, result, done, total) -> None:
-    click.echo(
-        f"{done:>4} of {total}  {cell.arm.name}, seed {cell.seed}: loss {result['loss']:.4f}, "
-        f"accuracy {result['accuracy']:.2%}, {result['updates']:,} updates, {result['seconds']:.0f} s",
-        err=True,
-    )
+def _say(text: str) -> None:
+    click.echo(wrapped(text, stream=sys.stderr), err=True)
+
+
+class _Progress:
+    """A line for each training that is done, and about how long the rest of its table takes."""
+
+    def __init__(self, jobs: int):
+        self.jobs, self.seconds = jobs, 0.0
+
+    def __call__(self, cell, result, done: int, total: int) -> None:
+        self.seconds = result["seconds"] + (self.seconds if done > 1 else 0.0)
+        rest = duration(self.seconds / done * (total - done) / self.jobs)
+        _say(
+            f"{done:>4} of {total}  {cell.arm.name}, seed {cell.seed}: loss {result['loss']:.4f}, accuracy "
+            f"{result['accuracy']:.1%}, {duration(result['seconds'])}"
+            + (f"; {rest} left" if done < total else "")
+        )
 
 
 def show(tables) -> None:

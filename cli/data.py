@@ -22,7 +22,7 @@ from mlxstories.cli.words import wrapped
 
 @click.group("data")
 def command():
-    """Show stories and what is known about them; prepare corpora larger than memory."""
+    """Show and count stories; prepare corpora larger than memory."""
 
 
 @command.command()
@@ -138,11 +138,15 @@ def _known(story) -> str:
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def stats(data, as_json):
-    """Report on a corpus: stories, tokens, vocabulary, unknown words, duplicates, floor."""
+    """Count stories, tokens, unknown words and duplicates.
+
+    Of the built-in stories, the floor of the loss too.
+    """
     import json
 
     from mlxstories.data.dataset import is_prepared, load_dataset
     from mlxstories.data.folder import remarks
+    from mlxstories.training.advice import UNKNOWN
 
     dataset = load_dataset(data)
     if as_json:
@@ -150,17 +154,20 @@ def stats(data, as_json):
         return
     if isinstance(data.source, tuple) and not is_prepared(data):
         for remark in remarks(data.source):
-            click.echo(f"{remark}.")
+            click.echo(wrapped(f"{remark}."))
     report = dataset.report
     source = report["source"] if isinstance(report["source"], str) else ", ".join(report["source"])
     click.echo(f"{source}: {report['vocabulary']:,} {report['tokenizer']} tokens in the vocabulary")
     for part in ("train", "validation"):
         row = report[part]
-        click.echo(
-            f"{part:>10}: {row['stories']:,} stories, {row['tokens']:,} tokens ({row['mean_length']:.0f} a "
-            f"story, longest {row['max_length']:,}), {row['bytes']:,} bytes, "
-            f"{row['unknown_rate']:.2%} unknown"
+        stories = "1 story" if row["stories"] == 1 else f"{row['stories']:,} stories"
+        line = (
+            f"{part:>10}: {stories}, {row['tokens']:,} tokens ({row['mean_length']:.0f} a story, longest "
+            f"{row['max_length']:,}), {row['bytes']:,} bytes, {row['unknown_rate']:.2%} unknown"
         )
+        click.echo(wrapped(line, hanging=" " * 12))
+    if report["validation"]["unknown_rate"] > UNKNOWN:
+        click.echo(wrapped("--tokenizer bpe, which train takes for texts of your own, knows every word."))
     click.echo(f"{report['duplicates_removed']:,} exact duplicates removed")
     _echo_near_duplicates(report["near_duplicates"])
     if dataset.floor is None:
@@ -180,9 +187,10 @@ def _echo_near_duplicates(found: dict | None) -> None:
     if found is None:
         return
     train, validation = found["compared"]
-    click.echo(
+    line = (
         f"{found['count']:,} validation stories closely resemble training stories "
         f"({validation:,} against {train:,} of {found['total'][0]:,} compared)"
     )
+    click.echo(wrapped(line))
     for example in found["examples"]:
         click.echo(f"  {example['similarity']:.2f}  {example['validation']!r} ~ {example['train']!r}")

@@ -13,25 +13,29 @@ from click.core import ParameterSource
 
 from mlxstories.cli import completion, supervision
 from mlxstories.cli.examined import Examined
-from mlxstories.cli.options import RUN_OR_FILE
+from mlxstories.cli.options import RUN_OR_FILE, whole_option
 from mlxstories.cli.screen import Ladder
-from mlxstories.cli.types import Number, Place
+from mlxstories.cli.sections import Sectioned
+from mlxstories.cli.types import MOST_SEED, Number, Place
 from mlxstories.cli.written import write_json
 from mlxstories.errors import StoriesError
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
 
-@click.command("debug")
+_SECTIONS = {
+    "Used most": ("fault", "every", "deep", "rungs", "stories"),
+    "Training scripts": ("module", "steps", "settings", "follow", "setup"),
+    "Results, besides the screen": ("report", "export", "log", "form"),
+}
+
+
+@click.command("debug", cls=Sectioned, sections=_SECTIONS)
 @click.argument("file", metavar="[FILE[:NAME]|mlx-lm:NAME|RUN]", type=RUN_OR_FILE, required=False)
 @click.argument("arguments", metavar="[-- ARGS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("-m", "module", metavar="MODULE", help="Run this module under watch, as `python -m` would.")
-@click.option(
-    "--steps",
-    default=8,
-    show_default=True,
-    type=click.IntRange(1, 10_000),
-    help="Updates of its own that a script makes before the climb.",
+@whole_option(
+    "--steps", default=8, most=10_000, help="Updates of its own that a script makes before the climb."
 )
 @click.option(
     "--set",
@@ -40,9 +44,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     multiple=True,
     help="Replace a constant that a script assigns, for this run alone; repeatable.",
 )
-@click.option(
-    "--stories", default=4, show_default=True, type=click.IntRange(1, 64), help="Stories to memorise."
-)
+@whole_option("--stories", default=4, most=64, help="Stories to memorise.")
 @click.option(
     "--break",
     "fault",
@@ -57,13 +59,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     type=click.Choice(RUNGS),
     help="Climb only this one and those it builds on; repeatable.",
 )
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0, 2**31 - 1),
-    help="Seed of all that is drawn.",
-)
+@whole_option("--seed", default=0, least=0, most=MOST_SEED, help="Seed of all that is drawn.")
 @click.option(
     "--json",
     "report",
@@ -82,7 +78,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
     "--checks",
     "every",
     is_flag=True,
-    help="List every check; of those skipped, what lets them be asked.",
+    help="List every check; of those skipped, what it takes to ask them.",
 )
 @click.option(
     "--deep",
@@ -91,7 +87,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 )
 @click.option(
     "--timeout",
-    default=300.0,
+    default=300,
     show_default=True,
     type=Number(0.1),
     help="Seconds after which the climb is given up; of --follow only where it is given.",
@@ -143,11 +139,16 @@ def command(
 ):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
-    FILE defines subject(), or NAME(), which returns a mlxstories.ladder.Subject; one that does not is a training
-    script, which is run under watch with ARGS and examined as it is. mlx-lm:NAME is an architecture of mlx-lm,
-    small and with random weights. A run's name or directory stands for its recipe, from random weights.
-    Left out, the built-in recipe is examined. Exit code 0: healthy; 1: at least one error found; 2: bad usage or
-    input.
+    What to examine; left out, the built-in recipe:
+
+    \b
+    train.py      a training script, run under watch with ARGS, as it is
+    my_setup.py   a file whose subject(), or NAME(), returns a
+                  mlxstories.ladder.Subject
+    RUN           the recipe of a run, from random weights
+    mlx-lm:NAME   an architecture of mlx-lm, small, with random weights
+
+    Exit code 0: healthy; 1: an error was found; 2: bad usage or input.
     """
     if fault == "list":
         list_faults()

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import click
 
 from mlxstories.cli.options import whole_option
 from mlxstories.cli.recipe import model_options
+from mlxstories.cli.sections import MODEL, Sectioned
+from mlxstories.cli.words import wrapped
+
+_SECTIONS = {
+    "What to show": ("check", "cost", "as_json"),
+    "The model of --cost": (*MODEL, "vocab_size", "batch_size"),
+}
 
 
-@click.command("info")
+@click.command("info", cls=Sectioned, sections=_SECTIONS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--cost", is_flag=True, help="What an update costs on the model that the options describe.")
 @click.option(
@@ -51,9 +59,9 @@ def command(as_json, cost, check, model, vocab_size, batch_size):
     }
     width = max(map(len, lines))
     for name, value in lines.items():
-        click.echo(f"{name:<{width}}  {value}")
+        click.echo(wrapped(f"{name:<{width}}  {value}", hanging=" " * (width + 2)))
     for warning in facts["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(wrapped(f"warning: {warning}", stream=sys.stderr), err=True)
 
 
 def _check(facts: dict, as_json: bool) -> None:

@@ -14,7 +14,31 @@ RUN = RunType("dir")
 RUN_OR_FILE = RunType("file")
 
 
-SUITED = "  [default: {}, or what suits]"  # of help: `train` may choose something else
+# Options of `train` that take what suits the text where they are not given, and in their places its default.
+SUITED = {
+    "stories",
+    "tokenizer",
+    "vocab_size",
+    "size",
+    "layers",
+    "context",
+    "dropout",
+    "phase",
+    "weight_decay",
+    "epochs",
+    "batch_size",
+    "stop_after",
+}
+
+
+def say_what_suits(command: click.Command) -> click.Command:
+    """The command, whose options of `SUITED` say that they may take something else than their default."""
+    for option in command.params:
+        if option.name in SUITED:
+            words, _, default = option.help.partition("  [default: ")
+            option.help = f"{words}  [default: {default.removesuffix(']') or option.default}, or what suits]"
+            option.show_default = False
+    return command
 
 
 def whole_option(*names: str, default: int, least: int = 1, most: int = MOST, help: str) -> Callable:
@@ -123,9 +147,10 @@ _OPTIONS = (
         "--tokenizer",
         type=click.Choice(["word", "char", "bpe"]),
         default="word",
-        help="A token is a word, a character or a piece of a word." + SUITED.format("word"),
+        show_default=True,
+        help="A token is a word, a character or a piece of a word.",
     ),
-    whole_option("--vocab-size", default=8192, help="Largest vocabulary, in tokens." + SUITED.format("8192")),
+    whole_option("--vocab-size", default=8192, help="Largest vocabulary, in tokens."),
     whole_option(
         "--data-seed", default=0, least=0, most=MOST_SEED, help="Seed of the built-in stories and the split."
     ),

@@ -161,8 +161,8 @@ def in_a_line(found, chosen: Mapping[str, Any]) -> str:
     choice = ", ".join(form.format(chosen[name]) for name, form in words.items() if name in chosen)
     choice = choice.replace("batches of 1 rows", "batches of 1 row")
     return (
-        f"{found.characters:,} characters to train on, {found.distinct:,} distinct words, half of the stories longer "
-        f"than {found.story:,} characters: {found.row.because}, so {choice}. An option given goes before any of these."
+        f"{found.characters:,} characters to train on, {found.distinct:,} distinct words, stories of about "
+        f"{found.story:,} characters: {found.row.because}, so {choice}. Options that you give go first."
     )
 
 

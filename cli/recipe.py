@@ -10,7 +10,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from mlxstories.cli import completion
-from mlxstories.cli.options import SUITED
 from mlxstories.cli.types import Whole
 
 # option: (field of Phase, type, help)
@@ -55,15 +54,16 @@ def phase_options(function: Callable) -> Callable:
         help="Any other field of the phase.",
         shell_complete=completion.among(completion.phase_fields),
     )(wrapper)
-    for option, (field, kind, text) in reversed(_PHASE_FIELDS.items()):
-        described = f"{text}  [default: the phase's {field}]"
+    for option, (_, kind, text) in reversed(_PHASE_FIELDS.items()):
+        described = f"{text}  [default: the phase's]"
         names = _NAMES.get(option)
         wrapper = click.option(f"--{option}", type=kind, help=described, shell_complete=names)(wrapper)
     return click.option(
         "--phase",
         type=click.Choice(["1", "2", "3"]),
         default="1",
-        help="Training recipe." + SUITED.format("1"),
+        show_default=True,
+        help="Training recipe.",
     )(wrapper)
 
 
@@ -149,5 +149,6 @@ def model_options(function: Callable) -> Callable:
         "--size",
         type=click.Choice(["debug", "small", "base", "large"]),
         default="base",
-        help="Named model size; the options below change its parts." + SUITED.format("base"),
+        show_default=True,
+        help="Named model size; the options below change its parts.",
     )(wrapper)

@@ -13,19 +13,36 @@ import click
 from click.core import ParameterSource
 
 from mlxstories.cli.display import Display
-from mlxstories.cli.options import RUN, SUITED, data_options, runs_option, whole_option
+from mlxstories.cli.options import RUN, data_options, runs_option, say_what_suits, whole_option
 from mlxstories.cli.parts import parts
 from mlxstories.cli.recipe import model_options, phase_changes, phase_options
+from mlxstories.cli.sections import MODEL, RECIPE, STORIES, Sectioned
 from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 
+_SECTIONS = {
+    "Used most": ("data", "name", "epochs", "steps", "seed", "start", "resume"),
+    "Stories": STORIES,
+    "Model": MODEL,
+    "Recipe": (*RECIPE, "batch_size", "layout", "dtype"),
+    "While it trains": (
+        "log_every",
+        "evaluations",
+        "stop_after",
+        "keep",
+        "save_every",
+        "repair",
+        "max_repairs",
+    ),
+}
 
-@click.command("train")
+
+@click.command("train", cls=Sectioned, sections=_SECTIONS)
 @data_options
 @model_options
 @phase_options
-@whole_option("--epochs", default=4, help="Times through the training stories." + SUITED.format("4"))
+@whole_option("--epochs", default=4, help="Times through the training stories.")
 @click.option("--steps", type=Whole(), help="Updates, instead of --epochs.")
-@whole_option("--batch-size", default=4, help="Rows of a microbatch." + SUITED.format("4"))
+@whole_option("--batch-size", default=4, help="Rows of a microbatch.")
 @click.option(
     "--layout",
     type=click.Choice(["packed", "padded"]),
@@ -48,7 +65,7 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 @click.option(
     "--stop-after",
     type=Whole(0),
-    help="End after so many validations in a row without a lower loss; 0 never does.",
+    help="End after so many validations in a row without a lower loss; 0 never does.  [default: never]",
 )
 @whole_option("--keep", default=2, help="Newest checkpoints to keep, besides the best.")
 @click.option(
@@ -58,7 +75,9 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
     type=Whole(),
     help="Updates between checkpoints.  [default: one at each validation]",
 )
-@click.option("--name", type=Name(), help="The run's name.  [default: phase, size and time]")
+@click.option(
+    "--name", type=Name(), help="The run's name.  [default: the text's or the recipe's, and the time]"
+)
 @runs_option
 @click.option(
     "--report-to",
@@ -87,7 +106,7 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 @click.option(
     "--patience",
     type=Number(),
-    default=600.0,
+    default=600,
     show_default=True,
     help="Seconds to wait for the other processes of mlx.launch before they are given up.",
 )
@@ -95,10 +114,9 @@ from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
 def command(context, patience, **options):
     """Train a model on stories.
 
-    Without options: the built-in stories, whose best reachable loss and accuracy are known, by the recipe that gets
-    there in least time (a small model); --phase 1 is the plain one. With --data and files of your own, what suits is
-    chosen from how much text there is, and shown: size, tokens, epochs and recipe. Under mlx.launch, all processes
-    train one model together.
+    With --data and texts of your own, what suits is chosen from how much text there is, and shown. Without options:
+    the built-in stories, whose best reachable loss and accuracy are known, by the recipe that gets there soonest;
+    --phase 1 is the plain one. Under mlx.launch, all processes train one model together.
     """
     from mlxstories import distributed
 
@@ -116,6 +134,9 @@ def command(context, patience, **options):
             _train(group, show, command=context.find_root().obj, **options)
     except distributed.Lost:
         sys.exit(1)
+
+
+say_what_suits(command)
 
 
 def _shared(context) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,10 @@ import click
 import pytest
 
 from mlxstories.cli import _SUMMARIES, COMMANDS, main
+from mlxstories.cli.options import SUITED
+from mlxstories.cli.sections import Sectioned
+from mlxstories.training.phases import RECORD
+from mlxstories.training.suited import suited
 
 
 def commands(context: click.Context):
@@ -44,6 +49,25 @@ def test_every_option_explains_itself_in_two_lines(context):
         ):
             told = option.show_default or f"[default: {default}" in option.help
             assert told, f"{option.opts[0]} hides its default {default!r}"
+
+
+SECTIONED = [context for context in ALL if isinstance(context.command, Sectioned)]
+
+
+@pytest.mark.parametrize("context", SECTIONED, ids=lambda context: context.command_path)
+def test_every_option_stands_in_one_section(context):
+    shown = re.findall(r"^  (-.*?)(?:  |$)", context.command.get_help(context), re.MULTILINE)
+    options = [option for option in context.command.get_params(context) if isinstance(option, click.Option)]
+    assert len(shown) == len(options)
+    for option in options:
+        assert sum(option.opts[0] in re.split(r"[ ,/]+", line) for line in shown) == 1, option.opts[0]
+
+
+def test_what_suits_is_said_of_the_options_that_take_it():
+    taken = set(RECORD) | set(suited(["a"]).values())
+    (train,) = [context.command for context in ALL if context.command.name == "train"]
+    told = {option.name for option in train.params if (option.help or "").endswith(", or what suits]")}
+    assert told == taken == SUITED
 
 
 @pytest.mark.parametrize("context", ALL, ids=lambda context: context.command_path)

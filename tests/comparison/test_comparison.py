@@ -305,11 +305,12 @@ def test_a_comparison_that_is_stopped_continues(tmp_path, jobs, delay):
         text=True,
         start_new_session=True,
     )
-    first = process.stderr.readline()
+    announced, first = process.stderr.readline(), process.stderr.readline()
     time.sleep(delay)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert "1 of 6" in first
+    assert announced.startswith("6 trainings: phase 1, phase 2, phase 3; 2 seeds.")
+    assert "1 of 6" in first and "left" in first
     assert process.returncode == 130 and "continues" in errors and "Traceback" not in errors
     finished = {path.parent: path.stat().st_mtime_ns for path in tmp_path.glob("s/*/cell.json")}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
