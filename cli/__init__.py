@@ -39,6 +39,8 @@ class _Commands(click.Group):
 
     def main(self, *args, **kwargs):
         _open_what_is_closed()
+        if "_MLXSTORIES_COMPLETE" in os.environ:
+            importlib.import_module(f"{__name__}.shells")  # which register themselves
         try:
             try:
                 return super().main(*args, **kwargs)
@@ -217,10 +219,13 @@ def _like(error: click.NoSuchOption) -> list[str]:
 
 
 def _show(error: click.UsageError, file=None) -> None:
-    """As click does, with the word Error in colour at a terminal."""
+    """As click does, wrapped at a terminal and with the word Error in colour."""
+    from mlxstories.cli.words import wrapped
+
     text = io.StringIO()
     click.UsageError.show(error, file=text)
     usage, word, rest = text.getvalue().partition("Error:")
+    rest = wrapped(word + rest, stream=file or sys.stderr).removeprefix(word)
     plain = "NO_COLOR" in os.environ
     word = word if plain else click.style(word, fg="red", bold=True)
     click.echo(f"{usage}{word}{rest}", file=file, err=file is None, nl=False)
@@ -229,24 +234,31 @@ def _show(error: click.UsageError, file=None) -> None:
 # Help must not import the commands, which import MLX, so their one-line summaries stand here.
 _SUMMARIES = {
     "tour": "Five minutes from a broken recipe to a model that tells stories.",
-    "debug": "Climb the debugging ladder and name what is wrong with a training setup.",
+    "debug": "Find out what is wrong with a training setup, step by step.",
     "train": "Train a model on stories.",
     "sample": "Let a trained model tell stories.",
-    "compare": "Compare training recipes fairly, over seeds, and say why they differ.",
+    "compare": "Compare training recipes fairly, over several seeds.",
     "plot": "Draw the curves of runs.",
     "report": "Make one HTML file that says how a run went.",
     "watch": "Show that file live while a run trains.",
     "export": "Write a trained model for mlx-lm and Hugging Face transformers.",
     "import": "Make an exported model a run again.",
-    "data": "Show stories and what is known about them; prepare corpora larger than memory.",
+    "data": "Show and count stories; prepare corpora larger than memory.",
     "info": "Show versions, device, BLAS and where data and runs lie.",
 }
+
+
+# \b keeps click from making one paragraph of it.
+_FIRST_STEPS = """\b
+New here?           mlxstories tour
+Texts of your own?  mlxstories train --data FOLDER, then mlxstories sample
+Code of your own?   mlxstories debug train.py"""
 
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="New here: mlxstories tour. Texts of your own: mlxstories train --data FOLDER, then mlxstories sample.",
+    epilog=_FIRST_STEPS,
 )
 @click.version_option(package_name="mlxstories")
 def main():
