@@ -14,6 +14,7 @@ import io
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -32,15 +33,15 @@ SESSIONS = {
 }
 
 
-def run(command: str) -> pyte.Screen:
-    """The screen that a terminal of 100 columns shows after ``command``."""
+def run(command: str, folder: Path | None = None) -> pyte.Screen:
+    """The screen that a terminal of 100 columns shows after ``command``, run in ``folder`` or here."""
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)}
     process = subprocess.Popen(
-        command.split(), stdin=slave, stdout=slave, stderr=slave, env=environment, close_fds=True
+        shlex.split(command), cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environment
     )
     os.close(slave)
     while True:
