@@ -14,6 +14,7 @@ from mlxstories.runs.directory import Run
 _POSITION = ("step", "epoch", "tokens")
 _TRAIN = (*_POSITION, "loss", "accuracy", "learning_rate", "grad_norm")
 _VAL = (*_POSITION, "loss", "accuracy")
+_BITS = "bits_per_character"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Curves:
         facts: seed, tokens, updates and parameters, in words.
         train: float64 [N] each: step (updates), epoch, tokens, loss (nats per token), accuracy (share),
             learning_rate, grad_norm.
-        val: float64 [M] each: step, epoch, tokens, loss, accuracy; unsmoothed.
+        val: float64 [M] each: step, epoch, tokens, loss, accuracy; unsmoothed; bits_per_character, NaN if unknown.
         blocks: float64 [N] gradient norm for each part of the model.
         repairs: of the run that was repaired: step, epoch, tokens and code of each.
         floor: entropy floor, nats per token, or None.
@@ -73,7 +74,7 @@ def _read(run: Run, label: str) -> Curves:
             label,
             _facts(config, columns),
             columns,
-            {name: _column(val, name) for name in _VAL},
+            {name: _column(val, name) for name in _VAL} | {_BITS: _column(val, _BITS, None)},
             _blocks(train),
             [{name: record[name] for name in (*_POSITION, "code")} for record in repairs],
             _number(floor.get("nats")),

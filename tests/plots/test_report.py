@@ -101,6 +101,11 @@ def html(trained, told):
     return page.of_runs([account], {"trained": told})
 
 
+def spaced(html):
+    """The page's text, with a space between what stands in different cells."""
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
 def hostile(run, *, name=EVIL):
     """The run with a name, a value and a finding that would like to be code."""
     config = run.config | {
@@ -229,6 +234,12 @@ def test_the_page_says_what_was_measured(html, trained):
     for row in result["by_kind"].values():
         assert f"{row['tokens']:,}" in text and f"{row['loss']:.3f}" in text
     assert "mlxstories train <x>" in text and "optimizer.learning_rate" in text
+    held_out = [record for record in trained.metrics() if record["split"] == "val"]
+    assert held_out
+    for record in held_out:
+        assert f"{record['loss']:.4f} {record['bits_per_character']:.3f} {record['accuracy']:.2%}" in spaced(
+            html
+        )
     gaps = page._gaps(account)
     assert sum(gaps.values()) == pytest.approx(1)
     whole = sum(r["tokens"] * (r["loss"] - r["floor"]) for r in result["by_kind"].values())
