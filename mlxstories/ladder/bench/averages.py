@@ -29,8 +29,8 @@ class Average:
 
 
 @dataclass(frozen=True)
-class _Cells:
-    """Nats, flat nats and hits of each cell, [3, B, T], and which cells are real."""
+class Cells:
+    """Nats, flat nats and hits of each cell of a batch, [3, B, T], and which cells are real, [B, T]."""
 
     values: np.ndarray
     real: np.ndarray
@@ -43,7 +43,11 @@ class _Cells:
 
 def averages(logits: Sequence[np.ndarray], batches: Sequence[HostBatch]) -> dict[str, Average]:
     """By name of the way of averaging; ``mean`` is the right one."""
-    cells = [_cells(values, batch) for values, batch in zip(logits, batches, strict=True)]
+    return averages_of([_cells(values, batch) for values, batch in zip(logits, batches, strict=True)])
+
+
+def averages_of(cells: Sequence[Cells]) -> dict[str, Average]:
+    """The same of cells that are known, one item a batch."""
     mean = np.concatenate([c.values[:, c.real] for c in cells], axis=1).mean(1)
     share = sum(c.real.sum() for c in cells) / sum(c.real.size for c in cells)
     means = {
@@ -58,10 +62,10 @@ def averages(logits: Sequence[np.ndarray], batches: Sequence[HostBatch]) -> dict
     return {name: Average(*map(float, values)) for name, values in means.items()}
 
 
-def _cells(logits: np.ndarray, batch: HostBatch) -> _Cells:
+def _cells(logits: np.ndarray, batch: HostBatch) -> Cells:
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(-1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     nats = -np.take_along_axis(logs, batch.targets[..., None], -1)[..., 0]
     hits = (logits.argmax(-1) == batch.targets).astype(np.float64)
-    return _Cells(np.stack([nats, -logs.mean(-1), hits]), batch.mask > 0)
+    return Cells(np.stack([nats, -logs.mean(-1), hits]), batch.mask > 0)

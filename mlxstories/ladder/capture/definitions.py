@@ -89,6 +89,9 @@ class _Until:
     def on_made(self, value, frame):
         """Not of interest."""
 
+    def on_loss(self, logits, targets, weights, frame):
+        """Not of interest."""
+
     def on_compiled(self, listed, run):
         return run()
 

@@ -77,6 +77,7 @@ class Listener(Protocol):
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any: ...
     def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any: ...
     def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None: ...
+    def on_loss(self, logits: Any, targets: Any, weights: Any, frame: FrameType) -> None: ...
     def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any: ...
     def on_note(self, text: str) -> None: ...
 
@@ -85,6 +86,7 @@ def install(patches: Patches, listener: Listener) -> None:
     """Have MLX tell the listener, for as long as the patches are in place."""
     _gradients(patches, listener)
     _updates(patches, listener)
+    _losses(patches, listener)
     _compile(patches, listener)
     _saving(patches, listener)
     _devices(patches, listener)
@@ -158,6 +160,17 @@ def _updates(patches: Patches, listener: Listener) -> None:
     patches.replace(Optimizer, "__init__", made)
     patches.replace(nn.Module, "__init__", module_made)
     patches.replace(nn.Module, "update", assigned)
+
+
+def _losses(patches: Patches, listener: Listener) -> None:
+    cross_entropy = nn.losses.cross_entropy
+
+    def told(logits, targets, weights=None, *args, **kwargs):
+        if listener.listening:  # not inside of gradients
+            listener.on_loss(logits, targets, weights, sys._getframe(1))
+        return cross_entropy(logits, targets, weights, *args, **kwargs)
+
+    patches.replace(nn.losses, "cross_entropy", told)
 
 
 def _compile(patches: Patches, listener: Listener) -> None:

@@ -1,9 +1,10 @@
-"""How long a script's training will be, read from the loops around its gradient."""
+"""How long a script's training will be, and whether it does more every so often, read from its loops."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import pairwise
 from math import prod
 from types import FrameType
 from typing import Any
@@ -34,6 +35,27 @@ def rounds(frame: FrameType | None) -> int | None:
         frame = frame.f_back
     known = [count for count in counts if count is not None]
     return prod(known) if known and len(known) == len(counts) else None
+
+
+def seldom(frame: FrameType | None) -> bool:
+    """Whether the loops of the user's frames do something every so many rounds alone, such as validation: under an
+    ``if`` with a remainder, or once the loop inside of them has ended."""
+    while frame is not None:
+        if own_file(frame.f_code.co_filename):
+            loops = list(_around(frame))
+            inner = any(
+                isinstance(node, ast.For) and node is not outer.body[-1] for outer, node in pairwise(loops)
+            )
+            if inner or any(_now_and_then(node) for loop in loops for node in ast.walk(loop)):
+                return True
+        frame = frame.f_back
+    return False
+
+
+def _now_and_then(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and any(
+        isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mod) for part in ast.walk(node.test)
+    )
 
 
 def _around(frame: FrameType) -> Iterator[ast.For | ast.While]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlxstories.ladder.capture.figures import Evaluations
 from mlxstories.ladder.capture.sites import Site
 from mlxstories.ladder.where.places import Line
 
@@ -50,9 +51,11 @@ class Seen:
     forwards: list[Forward] = field(default_factory=list)
     gradient: list[Line] = field(default_factory=list)
     rounds: int | None = None  # of the loops around the gradient, where they say
+    seldom: bool = False  # something more is done every so many of them
     drawn: Line | None = None  # the line that hands over the batch
     compiled: Compiled | None = None
     sites: dict[tuple[Line, ...], Site] = field(
         default_factory=dict
     )  # where the model is called outside of gradients
+    evaluations: Evaluations = field(default_factory=Evaluations)
     notes: list[str] = field(default_factory=list)

@@ -105,6 +105,12 @@ class World:
         random.setstate(theirs["random"][0])
         np.random.set_state(theirs["random"][1])
 
+    @property
+    def written(self) -> int:
+        """The bytes that it has printed so far."""
+        self.log.flush()
+        return os.fstat(self.log.fileno()).st_size
+
     def last_line(self) -> str:
         """The last line that the script printed."""
         self.log.flush()

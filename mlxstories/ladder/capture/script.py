@@ -24,6 +24,7 @@ from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.roles import Roles
 from mlxstories.ladder.capture.seen import DROPOUT, findings
 from mlxstories.ladder.capture.settings import Settings
+from mlxstories.ladder.capture.told import Told
 from mlxstories.ladder.capture.where import located
 from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.random_states import put_random_key, random_key
@@ -33,6 +34,7 @@ from mlxstories.ladder.time_limit import TimeLimitError
 _STEPS = 8  # updates that the script really makes while it is recorded
 _BATCHES = 160  # that are recorded, if it hands out so many
 _SECONDS = 20.0  # after which recording ends
+_FAR, _LATE = 1200, 6.0  # gradients and seconds up to which a validation is waited for
 
 
 class CapturedScript:
@@ -73,6 +75,7 @@ class CapturedScript:
                 self.roles = Roles(self.loop.waiting, read(self.loop.waiting))
                 self._check_loss()
             self.batches = self._record(steps, batches)
+            self.told = Told(self)
             self.validation, self.decoding = validation_of(self), decoding_of(self)
             for what, found in (("validation", self.validation), ("decoding", self.decoding)):
                 if found is not None:
@@ -80,6 +83,8 @@ class CapturedScript:
                     self.loop.on_note(
                         f"its own {what} is examined too: {line.function} at {line.file}:{line.line}"
                     )
+            for note in self.told.notes():
+                self.loop.on_note(note)
             self.subject = self._subject()
         except StoriesError as error:
             self.close()
@@ -106,7 +111,9 @@ class CapturedScript:
 
     def explained(self, diagnosis: Diagnosis) -> Diagnosis:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""
-        kept, folded = fold([*findings(self), *diagnosis.findings, *diagnosis.consequences])
+        kept, folded = fold(
+            [*findings(self), *self.told.findings(), *diagnosis.findings, *diagnosis.consequences]
+        )
         return located(replace(diagnosis, findings=kept, consequences=folded), self)
 
     def close(self) -> None:
@@ -130,7 +137,7 @@ class CapturedScript:
 
     def _record(self, steps: int, most: int) -> list[tuple[np.ndarray, ...]]:
         """Run the loop on its own batches: first as it is, then at the speed of its data."""
-        loop, batches, start = self.loop, [], time.monotonic()
+        loop, batches, start, gradients = self.loop, [], time.monotonic(), 0
         got: Any = None
         self.losses: list[float] = []
 
@@ -145,11 +152,12 @@ class CapturedScript:
             if len(batches) < most:
                 with self.inside():
                     batches.append(self.roles.take(loop.waiting))
-            elif not self._warming():
+            elif not (self._warming() or self._validates_later(gradients, time.monotonic() - start)):
                 break
             loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
             loop.advance(own)
-        loop.skipping = False
+            gradients += 1
+        loop.skipping = loop.seen.evaluations.open = False
         if loop.waiting is None and loop.script.ended.startswith("exited"):
             loop.on_note(f"its loop ended after {len(self.losses)} gradients: it {loop.script.ended}")
         rates = self.rates
@@ -169,6 +177,13 @@ class CapturedScript:
         rates = self.rates
         by_hand = bool(rates) and not self.loop.first_optimizer._schedulers
         return by_hand and rates[-1] > 1.0001 * rates[0] and rates[-1] >= max(rates) and rates[-1] > rates[-2]
+
+    def _validates_later(self, gradients: int, seconds: float) -> bool:
+        """Whether a validation may be near that comes every so many updates: not at the price of the loop's end."""
+        seen = self.loop.seen
+        if not seen.seldom or seen.evaluations.all:
+            return False
+        return seconds < _LATE and gradients < min(_FAR, (seen.rounds or _FAR) - 2)
 
     def _check_loss(self) -> None:
         first = self.roles.first

@@ -18,8 +18,9 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.optimizers import parts, read_rate
 from mlxstories.ladder.capture.copies import clone, leaves, whole
 from mlxstories.ladder.capture.expressions import Making, making
+from mlxstories.ladder.capture.figures import passed
 from mlxstories.ladder.capture.hooks import GradientCall, Listed
-from mlxstories.ladder.capture.length import rounds
+from mlxstories.ladder.capture.length import rounds, seldom
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
 from mlxstories.ladder.capture.record import Compiled, Forward, Seen, Update
@@ -66,6 +67,7 @@ class Watcher:
         self.skipping = self._busy = False
         self._watched: set[type] = set()
         self._since = self.updated = 0
+        self._shape: tuple = ()  # of the ids that a model was called with last
 
     @property
     def listening(self) -> bool:
@@ -90,9 +92,11 @@ class Watcher:
             )
             return self._unwatched(call)
         self._moved_unseen()
+        if self.seen.evaluations.waiting:
+            self.seen.evaluations.gradient(self.script.world.written)
         if not self.seen.gradient:
             self.seen.gradient = stack(sys._getframe())
-            self.seen.rounds = rounds(sys._getframe())
+            self.seen.rounds, self.seen.seldom = rounds(sys._getframe()), seldom(sys._getframe())
             self.seen.drawn = holder(
                 sys._getframe(), [array for _, array in leaves([call.args, call.kwargs])]
             )
@@ -160,7 +164,7 @@ class Watcher:
         logits = out[0] if isinstance(out, (tuple, list)) else out
         if not args or not isinstance(args[0], mx.array):
             return
-        lines = stack(sys._getframe(1))
+        self._shape, lines = args[0].shape, stack(sys._getframe(1))
         if len(self.seen.sites) < _SITES and tuple(lines) not in self.seen.sites and whole(args[0]):
             site = Site(module, at_work(sys._getframe(2)), args[0], module.training)
             self.seen.sites[tuple(lines)] = site
@@ -169,6 +173,17 @@ class Watcher:
         best = mx.argmax(logits, axis=-1) if len(args[0]) == 1 else None
         mx.eval(best)
         self.seen.forwards.append(Forward(args[0], best, module.training, lines))
+
+    def on_loss(self, logits: Any, targets: Any, weights: Any, frame: FrameType) -> None:
+        if not self.seen.evaluations.open:
+            return
+        self._busy = True
+        try:
+            new = passed(logits, targets, weights, self._shape, frame)
+        finally:
+            self._busy = False
+        if new is not None:
+            self.seen.evaluations.add(new, self.script.world.written)
 
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any:
         if self.model is None:

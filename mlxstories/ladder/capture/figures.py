@@ -1,0 +1,213 @@
+"""Validation inside a script's loop: the losses that it takes outside of gradients, and the figures that it prints."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import exp, log
+from types import FrameType
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxstories.ladder.bench.averages import MEAN, Average, Cells, averages_of
+from mlxstories.ladder.capture.copies import host
+from mlxstories.ladder.where.places import Line, stack
+
+_PASSES = 600  # that are kept
+_NUMBER = re.compile(r"-?\d+\.\d+(?:[eE][+-]?\d+)?")
+_HELD_OUT = re.compile(r"(?<![a-z])(val|valid\w*|eval\w*|test|dev|held\w*|perplexity|ppl)(?![a-z])", re.I)
+_OTHER = re.compile(r"train|time|took|second|sec\b|rate|lr|norm|mem|ms\b|/s|best", re.I)
+_FORMS = (  # what a label promises, from an average
+    (re.compile(r"perplexity|ppl", re.I), lambda average: exp(min(average.loss, 700.0))),
+    (re.compile(r"bits|bpc|bpb|bpt", re.I), lambda average: average.loss / log(2)),
+    (re.compile(r"acc|hits", re.I), lambda average: average.accuracy),
+    (re.compile(""), lambda average: average.loss),
+)
+_DIGITS = 3  # decimals from which on a match is no coincidence
+_EXACT, _HALF = 1e-5, 4e-3  # of a value, in float32 and in 16 bits
+
+
+@dataclass
+class Pass:
+    """One cross-entropy outside of gradients.
+
+    Attributes:
+        values: nats, flat nats and hits of each cell, [3, B, T].
+        targets: [B, T].
+        mask: what the script weighs the cells by, [B, T], or None where none was at hand.
+        lines: the user's, the outermost first.
+        precise: whether the logits are not of 16 bits.
+    """
+
+    values: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray | None
+    lines: list[Line]
+    precise: bool
+
+    def cells(self, padding: int | None) -> Cells:
+        """Its cells, real where the mask or, without one, the training's own padding says so."""
+        real = (self.targets >= 0) & (self.mask if self.mask is not None else self.targets != padding)
+        return Cells(self.values, real)
+
+
+@dataclass
+class Evaluation:
+    """Losses without a gradient between them, and the part of the log that was printed since: up to the second gradient
+    after them."""
+
+    passes: list[Pass] = field(default_factory=list)
+    start: int = 0
+    end: int | None = None
+    gradients: int = 0
+
+
+@dataclass
+class Printed:
+    """A number in the log, what stands before it on its line, and half a unit of its last place."""
+
+    label: str
+    value: float
+    half: float
+
+    @property
+    def coarse(self) -> bool:
+        return self.half > 0.6 * 10**-_DIGITS
+
+    def form(self, average: Average) -> float:
+        """What this label promises of an average."""
+        return next(form for words, form in _FORMS if words.search(self.label))(average)
+
+
+@dataclass
+class Match:
+    """A printed figure that is an average of losses that were seen.
+
+    Attributes:
+        way: of averaging, as `averages_of` names it.
+        honest: what would have been printed per token.
+        tokens: real ones in the passes.
+    """
+
+    printed: Printed
+    way: str
+    honest: float
+    passes: list[Pass]
+    tokens: int
+
+
+def passed(logits: Any, targets: Any, weights: Any, shape: tuple, frame: FrameType) -> Pass | None:
+    """One cross-entropy as it was called; None where its targets are no ids.
+
+    Args:
+        logits: [..., V].
+        targets: ids, [...].
+        shape: [B, T] of the ids that the model was called with last, for cells in a row.
+        frame: the caller's, whose mask may lie beside.
+    """
+    if not isinstance(targets, mx.array) or targets.ndim != logits.ndim - 1 or not targets.size:
+        return None
+    if not mx.issubdtype(targets.dtype, mx.integer):
+        return None
+    precise = logits.dtype == mx.float32
+    logits, ids = logits.astype(mx.float32), targets.astype(mx.int64)
+    inside = (ids >= 0) & (ids < logits.shape[-1])
+    total = mx.logsumexp(logits, axis=-1)
+    own = mx.take_along_axis(logits, mx.where(inside, ids, 0)[..., None], axis=-1).squeeze(-1)
+    flat = total - logits.mean(axis=-1)
+    values = np.array(mx.stack([total - own, flat, (mx.argmax(logits, -1) == ids).astype(mx.float32)]))
+    rows = shape if len(shape) == 2 and np.prod(shape) == targets.size else (1, targets.size)
+    rows = targets.shape if targets.ndim == 2 else rows
+    mask = _mask(weights, frame, targets.size)
+    return Pass(
+        values.astype(np.float64).reshape(3, *rows),
+        np.array(mx.where(inside, ids, -1)).reshape(rows),
+        None if mask is None else mask.reshape(rows),
+        stack(frame),
+        precise,
+    )
+
+
+def _mask(weights: Any, frame: FrameType, size: int) -> np.ndarray | None:
+    """Weights of 0 and 1 of as many cells: handed over, or in sight of the call."""
+    for value in (weights, *frame.f_locals.values()):
+        if isinstance(value, (mx.array, np.ndarray)) and value.size == size:
+            array = host(value)
+            if set(np.unique(array)) == {0, 1}:
+                return array > 0
+    return None
+
+
+class Evaluations:
+    """Collects the losses of a script between its gradients, as long as it is ``open``."""
+
+    def __init__(self):
+        self.all: list[Evaluation] = []
+        self.open = True
+
+    def add(self, new: Pass, position: int) -> None:
+        """One more loss, with the length of the log before it."""
+        self.open = sum(len(evaluation.passes) for evaluation in self.all) < _PASSES
+        if not self.all or self.all[-1].gradients:
+            self.all.append(Evaluation(start=position))
+        self.all[-1].passes.append(new)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether what is printed still belongs to the last ones."""
+        return bool(self.all) and self.all[-1].end is None
+
+    def gradient(self, position: int) -> None:
+        """A gradient is taken."""
+        last = self.all[-1]
+        last.gradients += 1
+        if last.gradients == 2:
+            last.end = position
+
+
+def matches(evaluation: Evaluation, log: str, padding: int | None) -> Iterator[Match | Printed]:
+    """Figures of held-out data that were printed after an evaluation: matched, or as they stand where nothing of what
+    was seen gives them."""
+    groups = [(group, [p.cells(padding) for p in group]) for group in _groups(evaluation)]
+    known = [(group, averages_of(cells), sum(int(c.real.sum()) for c in cells)) for group, cells in groups]
+    # The honest one first, of any group.
+    ways = sorted(((way, *of) for of in known for way in of[1]), key=lambda item: item[0] != MEAN)
+    for printed in numbers(log):
+        for way, group, averages, tokens in ways:
+            if _near(printed, printed.form(averages[way]), all(p.precise for p in group)):
+                yield Match(printed, way, printed.form(averages[MEAN]), group, tokens)
+                break
+        else:
+            yield printed
+
+
+def _groups(evaluation: Evaluation) -> list[list[Pass]]:
+    """All passes, those of each line, and halves of these: of training and held-out data, as a rule."""
+    parts = [list(part) for _, part in itertools.groupby(evaluation.passes, key=lambda p: p.lines)]
+    groups = [evaluation.passes, *(parts if len(parts) > 1 else [])]
+    for part in parts:
+        half = len(part) // 2
+        groups += [part[:half], part[half:]] if len(part) == 2 * half else []
+    return groups
+
+
+def _near(printed: Printed, value: float, precise: bool) -> bool:
+    room = (_EXACT if precise else _HALF) * max(1.0, abs(value))
+    return abs(printed.value - value) <= 1.02 * printed.half + room
+
+
+def numbers(log: str) -> Iterator[Printed]:
+    """Figures of held-out data in what was printed, by their names."""
+    for line in log.splitlines():
+        since = 0
+        for number in _NUMBER.finditer(line):
+            before, since = line[max(since, number.start() - 40) : number.start()], number.end()
+            label = re.split(r"[,|{\[(]", before.rstrip(" :=|,'\"{[("))[-1].strip(" '\"")
+            if _HELD_OUT.search(label) and not _OTHER.search(label):
+                mantissa, _, power = number[0].lower().partition("e")
+                digits = len(mantissa.partition(".")[2]) - int(power or 0)
+                yield Printed(label, float(number[0]), 0.5 * 10.0**-digits)

@@ -1,0 +1,80 @@
+"""What a script prints of its own validation, held against the losses that were seen before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxstories.findings import ERROR, WARNING, Finding
+from mlxstories.ladder.bench.averages import MEAN, PADDED
+from mlxstories.ladder.capture.figures import Match, Printed, matches
+from mlxstories.ladder.capture.places import below
+from mlxstories.ladder.where.places import Line, place
+
+if TYPE_CHECKING:
+    from mlxstories.ladder.capture.script import CapturedScript
+
+_MOVED = 0.01  # of the figure: less is no matter
+_RUNG = "script"
+
+
+class Told:
+    """Figures of validation in the log of a script that was recorded.
+
+    Attributes:
+        matches: printed figures that are averages of losses that were seen.
+        others: those that are none.
+    """
+
+    def __init__(self, script: CapturedScript):
+        self.script = script
+        log = Path(script.log).read_bytes()
+        self.matches: list[Match] = []
+        self.others: list[Printed] = []
+        padding = script.roles.padding if script.roles.masked else None
+        for evaluation in script.loop.seen.evaluations.all:
+            text = log[evaluation.start : evaluation.end].decode("utf-8", "replace")
+            for found in matches(evaluation, text, padding):
+                (self.matches if isinstance(found, Match) else self.others).append(found)
+
+    def notes(self) -> Iterator[str]:
+        """One line on what was found."""
+        if self.matches:
+            first = self.matches[0]
+            way = "mean per token" if first.way == MEAN else first.way
+            yield (
+                f"its own validation was seen{_at(self._line(first))}: what it prints, "
+                f"{first.printed.label!r} {first.printed.value:g}, is the {way} of {len(first.passes)} losses, "
+                f"{first.tokens} tokens"
+            )
+
+    def findings(self) -> Iterator[Finding]:
+        """An average that is not per token, where every figure is one of its kind and the difference is no rounding."""
+        ways = {match.way for match in self.matches}
+        first = next((m for m in self.matches if not m.printed.coarse), None)
+        if self.others or len(ways) != 1 or ways == {MEAN} or first is None:
+            return
+        if not all(p.precise for p in first.passes):
+            return
+        apart = abs(first.printed.value - first.honest) / max(abs(first.honest), 1e-9)
+        padded = first.way in PADDED
+        if apart < _MOVED and not padded:
+            return
+        yield Finding(
+            "padding-in-accuracy" if padded else "metric-mismatch",
+            ERROR if apart >= _MOVED else WARNING,
+            _RUNG,
+            f"the {first.printed.label!r} that the script prints, {first.printed.value:g}, is "
+            f"{'an average with ' if padded else 'the '}{first.way}: per token it is {first.honest:.4f}",
+            {"printed": first.printed.value, "per_token": first.honest, "figures": len(self.matches)},
+            "sum the nats of all real tokens and divide once by their number",
+            place(self._line(first)),
+        )
+
+    def _line(self, match: Match) -> Line | None:
+        return below(match.passes[0].lines, self.script.loop.seen.gradient)
+
+
+def _at(line: Line | None) -> str:
+    return f" at {line.file}:{line.line}" if line else ""

@@ -1,0 +1,137 @@
+"""Validation inside the loop of a script: the losses it takes, and the figures that it prints of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlxstories.ladder.capture.figures import numbers
+from tests.ladder.test_capture import LOOP, MODEL, captured, line_of  # noqa: F401
+
+HELD = """
+held = [mx.array(rng.integers(1, V, (size, T + 1))) for size in (4, 4, 1)]
+for data in held:
+    data[0, 5:] = 0
+"""
+PLAIN = """
+    if i % 40 == 30:
+        losses = [loss_fn(model, data[:, :-1], data[:, 1:]).item() for data in held]
+        print(f"step {i}: val loss {sum(losses) / len(losses):.4f}")
+"""
+MASKED = """
+def loss_fn(model, x, y):
+    mask = y != 0
+    return (nn.losses.cross_entropy(model(x), y) * mask).sum() / mask.sum()
+
+
+def rows():
+    data = mx.array(rng.integers(1, V, (B, T + 1)))
+    data[1, 6:] = 0
+    return data
+"""
+PER_TOKEN = """
+    if i % 40 == 30:
+        total = count = 0
+        for data in held:
+            x, y = data[:, :-1], data[:, 1:]
+            total += (nn.losses.cross_entropy(model(x), y) * (y != 0)).sum().item()
+            count += (y != 0).sum().item()
+        print({"step": i, "eval_loss": round(total / count, 5), "perplexity": round(float(np.exp(total / count)), 4)})
+"""
+
+
+def reference(script, held, real):
+    """Nats per token by numpy, of the weights that the script validates with."""
+    nats, count = 0.0, 0
+    for data in held:
+        x, y = data[:, :-1], data[:, 1:]
+        logits = np.array(script.loop.model(x)).astype(np.float64)
+        logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+        cells = -np.take_along_axis(logits, np.array(y)[..., None], -1)[..., 0]
+        kept = np.array(y) != 0 if real else np.ones(cells.shape, bool)
+        nats, count = nats + cells[kept].sum(), count + kept.sum()
+    return nats / count
+
+
+def test_a_figure_printed_in_the_loop_is_matched(captured):  # noqa: F811
+    held = "held = [rows() for _ in range(3)]\n"
+    text = MODEL + held + LOOP + PLAIN
+    script = captured(text)
+    (match,) = script.told.matches[:1]
+    own = script.loop.script.names()["held"]
+    assert match.way == "mean" and match.printed.value == pytest.approx(match.honest, abs=6e-5)
+    assert match.honest == pytest.approx(reference(script, own, False), rel=1e-5)
+    assert len(match.passes) == 3 and not script.told.others and not list(script.told.findings())
+    (note,) = [n for n in script.notes if "validation was seen" in n]
+    assert (
+        f"train.py:{line_of(text, 'losses = [')}" in note
+        and "the mean per token of 3 losses, 96 tokens" in note
+    )
+
+
+def test_the_mean_of_unequal_batches_is_an_error_with_its_line(captured):  # noqa: F811
+    text = MODEL + HELD.replace("(4, 4, 1)", "(6, 6, 1)") + LOOP + PLAIN
+    text = text.replace("data[0, 5:] = 0", "data[-1] = data[-1] // data.shape[0] ** 0")
+    text = text.replace("model = Model()", "model = Model()\nmodel.out.weight *= 6")
+    script = captured(text)
+    (found,) = script.told.findings()
+    assert found.code == "metric-mismatch" and found.severity == "error"
+    assert "mean of batch means" in found.message and found.where["line"] == line_of(text, "losses = [")
+
+
+def test_a_validation_over_padding_is_an_error(captured):  # noqa: F811
+    loose = PLAIN.replace("loss_fn(model, data[:, :-1], data[:, 1:])", "plain(data)")
+    plain = (
+        "\ndef plain(data):\n    return nn.losses.cross_entropy(model(data[:, :-1]), data[:, 1:]).mean()\n\n"
+    )
+    held = HELD.replace("(4, 4, 1)", "(4, 4, 4)").replace("5:", "2:")
+    script = captured(MODEL + MASKED + plain + held + LOOP + loose)
+    (found,) = script.told.findings()
+    assert found.code == "padding-in-accuracy"
+
+
+def test_a_validation_per_real_token_is_none(captured):  # noqa: F811
+    script = captured(MODEL + MASKED + HELD + LOOP + PER_TOKEN)
+    assert [m.way for m in script.told.matches] == ["mean", "mean"] and script.told.matches[
+        0
+    ].tokens == 9 * 8 - 3 * 4
+    assert not list(script.told.findings())
+    own = script.loop.script.names()["held"]
+    assert script.told.matches[0].honest == pytest.approx(reference(script, own, True), rel=1e-5)
+
+
+def test_a_figure_of_something_else_is_no_finding(captured):  # noqa: F811
+    text = MODEL + HELD + LOOP + PLAIN.replace("/ len(losses)", "/ len(losses) + 0.3")
+    script = captured(text)
+    assert script.told.others and not script.told.matches and not list(script.told.findings())
+
+
+EPOCHS = """
+optimizer, step = optim.AdamW(1e-2), nn.value_and_grad(model, loss_fn)
+batches = [rows() for _ in range(30)]
+for epoch in range(9):
+    for data in batches:
+        loss, grads = step(model, data[:, :-1], data[:, 1:])
+        optimizer.update(model, grads)
+    losses = [loss_fn(model, data[:, :-1], data[:, 1:]).item() for data in held]
+    print(f"Epoch {epoch} | train = {loss.item():.4f} | val = {sum(losses) / len(losses):.4f}")
+"""
+
+
+def test_validation_once_an_epoch_is_waited_for(captured):  # noqa: F811
+    script = captured(MODEL + "held = [rows() for _ in range(3)]\n" + EPOCHS)
+    assert [m.printed.label for m in script.told.matches] == ["val"] and script.loop.waiting is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("step 5: train loss 1.234, val loss 2.345 (0.51s)", [("val loss", 2.345, 5e-4)]),
+        ("Epoch  1 | train = 1.2 | val = 2.34", [("val", 2.34, 5e-3)]),
+        ('{"eval_loss": 2.5e-1, "eval_time": 1.5}', [("eval_loss", 0.25, 5e-3)]),
+        ("interval 0.5, value 3.25, best val loss 1.25, validation took 1.5", []),
+        ("Iter 1: Val loss 6.123, Val took 0.456s", [("Iter 1: Val loss", 6.123, 5e-4)]),
+    ],
+)
+def test_figures_of_held_out_data_are_read_by_their_names(line, found):
+    assert [(n.label, n.value, pytest.approx(n.half)) for n in numbers(line)] == found
