@@ -12,6 +12,7 @@ from tiny import Tiny, subject
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.memorising import memorised, memorising_steps, start_loss
+from mlxstories.ladder.bench.optimizers import held_at
 from mlxstories.ladder.bench.trial import Trial
 
 
@@ -31,6 +32,43 @@ def test_stories_not_memorised_are_a_failed_check_and_a_named_cause():
     assert status_of(diagnosis, "memorises a few stories").status == "failed"
     assert [f.code for f in diagnosis.findings] == ["learning-rate-too-small"]
     assert_no_tick_over_a_failed_check(diagnosis)
+
+
+def warming(weight_decay=0.01):
+    rates = [optim.linear_schedule(2e-6, 1e-2, 5000), optim.cosine_decay(1e-2, 14000, 1e-3)]
+    rate = optim.join_schedules(rates, [5000])
+    return optim.AdamW(rate, weight_decay=weight_decay, bias_correction=True)
+
+
+WARMUPS = {
+    "one": warming,
+    "several": lambda: optim.MultiOptimizer([warming(), warming(0.0)], [lambda _, array: array.ndim >= 2]),
+}
+
+
+@pytest.mark.parametrize("name", WARMUPS)
+def test_a_warmup_with_weights_of_16_bits_is_no_small_rate(name):
+    def half():
+        model = Tiny()
+        model.set_dtype(mx.bfloat16)
+        return model
+
+    # The first updates, of 2e-6, are lost between numbers that are 1e-3 apart; those at the peak are not.
+    made = subject(model=half, optimizer=WARMUPS[name], updates=19_000)
+    diagnosis = diagnose(made, rungs=["minimal", "sweep"])
+    assert [f.code for f in diagnosis.findings] == []
+
+
+def test_rates_are_held_for_a_while():
+    optimizer = WARMUPS["several"]()
+    with held_at(optimizer, [1e-2, 2e-2]):
+        optimizer.update(Tiny(), Tiny().parameters())
+        assert [part.learning_rate.item() for part in optimizer.optimizers] == [
+            pytest.approx(1e-2),
+            pytest.approx(2e-2),
+        ]
+    optimizer.update(Tiny(), Tiny().parameters())
+    assert optimizer.learning_rate.item() == pytest.approx(2e-6 + (1e-2 - 2e-6) / 5000)
 
 
 def test_where_a_cause_is_known_memorising_is_skipped_for_it():

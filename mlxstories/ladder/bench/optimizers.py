@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +98,22 @@ def read_schedule(optimizer: Optimizer) -> RateCurve:
         while (middle := _before(getattr(_curve(rates), mark), rates)) is not None:
             rates[middle] = rate_at(middle)
     return _curve(rates)
+
+
+@contextmanager
+def held_at(optimizer: Optimizer, rates: Sequence[float]) -> Iterator[None]:
+    """Hold the scheduled rates of an optimiser, of each of its `parts`, at these instead."""
+    kept = []
+    for part, rate in zip(parts(optimizer), rates, strict=False):
+        schedule = part._schedulers.pop("learning_rate", None)
+        if schedule is not None:
+            kept.append((part, schedule))
+            part.learning_rate = rate
+    try:
+        yield
+    finally:
+        for part, schedule in kept:
+            part._schedulers["learning_rate"] = schedule
 
 
 def _curve(rates: dict[int, float]) -> RateCurve:

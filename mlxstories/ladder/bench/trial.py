@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
@@ -14,8 +16,8 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.adam import overstep, uncorrected_betas
 from mlxstories.ladder.bench.arrays import between, put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.bench import Bench
-from mlxstories.ladder.bench.optimizers import intercepted, read_rate
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.optimizers import held_at, intercepted, parts, read_rate, read_schedule
 from mlxstories.ladder.bench.plan import plan
 from mlxstories.ladder.bench.scoring import scored
 
@@ -83,7 +85,9 @@ def train(
     trial = Trial(model, optimizer)
     bench.seed_all(bench.seed + 1)
     pace = _pace(bench, steps, ramp, corrected)
-    with intercepted(optimizer, receive):
+    # In 16 bits the small updates of a warmup are rounded away, and nothing is left to be scaled.
+    held = nullcontext() if plain or not coarse(model) else held_at(optimizer, peaks(bench))
+    with intercepted(optimizer, receive), held:
         for step in range(steps):
             before = dict(tree_flatten(model.parameters()))
             trial.losses.append(bench.step(model, optimizer, batches[step % len(batches)]))
@@ -98,6 +102,17 @@ def train(
             if patience and not np.isfinite(trial.losses[-1]):
                 break
     return trial
+
+
+@measurement
+def peaks(bench: Bench) -> list[float]:
+    """The peak rate of each part of the subject's optimiser."""
+    return [read_schedule(part).peak for part in parts(bench.optimizer())]
+
+
+def coarse(model: nn.Module) -> bool:
+    """Whether weights of 16 bits are trained."""
+    return any(a.dtype in (mx.bfloat16, mx.float16) for _, a in tree_flatten(model.trainable_parameters()))
 
 
 def _to_the_peak(bench: Bench, rate: float | None) -> float:
