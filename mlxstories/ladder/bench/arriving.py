@@ -21,6 +21,7 @@ from mlxstories.ladder.bench.received import Arrays, loss_gradient, watched_step
 _BATCHES = 2
 _SAME = 1e-4  # relative difference by rounding
 _ENTRIES, _PARALLEL = 8, 1e-6  # of a gradient that could be another's copy; of their cosine from 1
+_PART = 4.0  # entries that must have a say in it
 _CALLS = 16  # of a step that updates only every so many
 _INDIFFERENT = ("adam", "lion", "muon", "adafactor", "rmsprop", "adagrad")
 
@@ -135,11 +136,21 @@ def replicas(bench: Bench) -> dict[tuple[str, str], float]:
     for names in by_place.values():
         for one, other in pairwise(names):
             a, b = (_flat(run.received[0][n]) for n in (one, other))
-            if a.shape == b.shape and a.any() and b.any():
+            if a.shape == b.shape and min(_taking_part(a), _taking_part(b)) > _PART:
                 sizes = np.linalg.norm(a), np.linalg.norm(b)
                 if float(a @ b) > (1 - _PARALLEL) * sizes[0] * sizes[1]:
                     found[one, other] = float(sizes[0] / sizes[1])
     return found
+
+
+def _taking_part(array: np.ndarray) -> float:
+    """How many entries make up an array's length: two in which one alone does point the same way by chance.
+
+    The participation ratio, (sum a^2)^2 / sum a^4.
+    """
+    squares = array.astype(np.float64) ** 2
+    squares = squares / max(squares.max(), 1e-300)
+    return float(squares.sum() ** 2 / max((squares**2).sum(), 1e-300))
 
 
 def _arrival(bench: Bench, batch: HostBatch, *, again: bool) -> Arrival | str:

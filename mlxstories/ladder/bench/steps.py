@@ -41,6 +41,7 @@ class WatchedSteps:
         cosines: of each update with the downhill direction of our own loss.
         decays: share of the weights that each update removed.
         spreads: coefficient of variation of the update's entries, over matrices.
+        slopes: the same of our own gradient's entries, of the first calls.
         ratios: norm of each parameter's updates over its own norm, one entry an update.
         losses: returned by the step.
         rates: the optimiser's learning rate after each call, where it can be read.
@@ -58,6 +59,7 @@ class WatchedSteps:
     cosines: list[float] = field(default_factory=list)
     decays: list[float] = field(default_factory=list)
     spreads: list[float] = field(default_factory=list)
+    slopes: list[float] = field(default_factory=list)
     ratios: dict[str, list[float]] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     rates: list[float | None] = field(default_factory=list)
@@ -157,6 +159,7 @@ def _take_update(watched: WatchedSteps, before: Arrays, change: Arrays, moved, g
         watched.ratios.setdefault(name, []).append(ratio)
     if gradient:
         watched.cosines.append(_cosine(change, gradient))
+        watched.slopes.append(_spread_of(gradient, [n for n in matrices if n in gradient]))
 
 
 def _largest(arrays: Arrays) -> dict[str, float]:

@@ -20,6 +20,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
     spread=Limit(0.05, "coefficient of variation"),
     beyond_the_first=Limit(0.005, "above five times the first step's"),
     decay=Limit(1e-3, "of the weights a step"),
+    unlike=Limit(0.1, "coefficient of variation, of the gradient's entries"),
 )
 def state_kept(bench: Bench, limits: Gauges) -> Verdict:
     """Looks at how the sizes of an update's entries spread, from the second step on.
@@ -60,5 +61,7 @@ def _starts_anew(watched: WatchedSteps, later: list[float], limits: Gauges) -> b
     alike = limits.spread.below(max(later)) and limits.beyond_the_first.below(
         max(later) - 5 * watched.spreads[0]
     )
+    # Where the gradient is as large at every entry, as through a scale of sign(weight), any Adam does so.
+    alike = alike and all(limits.unlike.above(slope) for slope in watched.slopes)
     # Decay moves entries by different amounts, and hides what is asked here.
     return alike and not any(limits.decay.above(decay) for decay in watched.decays)
