@@ -7,7 +7,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from tiny import Tiny, subject
+from tiny import T, Tiny, subject
 
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
@@ -35,6 +35,25 @@ def test_gradients_that_are_as_large_at_every_entry_are_no_lost_state():
     assert max(watched.spreads[1:]) < 0.05 and max(watched.slopes) < 0.1  # moves as an Adam does that forgets
     assert "state-not-kept" not in [f.code for f in diagnose(made, rungs=["minimal"]).findings]
     assert min(watched_steps(Bench(subject(), 0)).slopes) > 0.5
+
+
+class Masked(Tiny):
+    """Attention to the past, with a mask of infinities that MLX counts among the parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.mask = mx.where(mx.tril(mx.ones((T, T))) > 0, 0.0, -mx.inf)
+
+    def __call__(self, tokens):
+        x, t = self.embed(tokens), tokens.shape[1]
+        weights = mx.softmax(x @ x.swapaxes(-1, -2) + self.mask[:t, :t], axis=-1)
+        return self.head(x + mx.tanh(self.mix(weights @ x)))
+
+
+def test_infinities_of_a_mask_among_the_parameters_are_no_broken_step():
+    made = subject(model=Masked, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
+    assert "not-finite" not in [f.code for f in diagnose(made, rungs=["minimal"]).findings]
+    assert np.isfinite(watched_steps(Bench(made, 0)).decays).all()
 
 
 def test_how_many_entries_take_part():

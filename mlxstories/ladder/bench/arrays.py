@@ -56,11 +56,12 @@ def _filled(tree, arrays: dict[str, mx.array], path: tuple[str, ...]):
 
 
 def between(before: mx.array, after: mx.array, factor: float) -> mx.array:
-    """``before`` moved by ``factor`` times its way to ``after``, in float32; what is no number is ``after``."""
+    """``before`` moved by ``factor`` times its way to ``after``, in float32; what is no number, or did not move, as
+    the infinities of a mask, is ``after``."""
     if not mx.issubdtype(before.dtype, mx.floating):
         return after
     old, new = before.astype(mx.float32), after.astype(mx.float32)
-    return (old + factor * (new - old)).astype(before.dtype)
+    return mx.where(old == new, new, old + factor * (new - old)).astype(before.dtype)
 
 
 def is_pattern(array: mx.array) -> bool:

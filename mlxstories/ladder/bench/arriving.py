@@ -187,7 +187,8 @@ def _direction(own: Arrays, received: Arrays, weights: Arrays) -> tuple[float, f
 
 
 def _cosine(wanted: np.ndarray, got: np.ndarray, weight: np.ndarray) -> float:
-    """Cosine of both, the part of ``got`` that is decay of the weights taken out."""
+    """Cosine of both, the part of ``got`` that is decay of the weights taken out; infinities of a mask do not decay."""
+    weight = np.where(np.isfinite(weight), weight, 0.0)
     if weight @ weight > 0 and got.size > 2:
         parts, *_ = np.linalg.lstsq(np.stack([wanted, weight], axis=1), got, rcond=None)
         got = got - parts[1] * weight if parts[1] > 0 else got

@@ -134,7 +134,9 @@ def _weight(array: mx.array) -> Weight:
 
 
 def _change(before: Arrays, after: Arrays, names: Iterable[str]) -> Arrays:
-    return {n: after[n].astype(mx.float32) - before[n].astype(mx.float32) for n in names if n in after}
+    pairs = {n: (before[n].astype(mx.float32), after[n].astype(mx.float32)) for n in names if n in after}
+    # The infinities of a mask that MLX counts among the parameters stay as they are.
+    return {n: mx.where(old == new, 0.0, new - old) for n, (old, new) in pairs.items()}
 
 
 def _take(watched: WatchedSteps, before: Arrays, change: Arrays, gradient: Arrays) -> None:
@@ -175,8 +177,9 @@ def _raise(most: dict[str, float], values: Mapping[str, float]) -> None:
 
 def _decay_of(before: Arrays, change: Arrays, names: list[str]) -> float:
     # Random weights are as good as orthogonal to their gradients, so the shrinking part is the decay.
-    shrink = sum((change[n] * before[n].astype(mx.float32)).sum() for n in names) if names else 0.0
-    norm = sum(before[n].astype(mx.float32).square().sum() for n in names) if names else 1.0
+    olds = {n: mx.where(mx.isfinite(before[n]), before[n].astype(mx.float32), 0.0) for n in names}
+    shrink = sum((change[n] * old).sum() for n, old in olds.items()) if names else 0.0
+    norm = sum(old.square().sum() for old in olds.values()) if names else 1.0
     return -float(shrink / mx.maximum(mx.array(norm), 1e-12))
 
 
