@@ -537,6 +537,13 @@ NOT_CAPTURED = {
         + "while True:\n    step(w, mx.ones(3))\n",
         "no nn.Module holds at ",
     ),
+    "logits in the loss alone": (
+        MODEL.replace("self.out(self.drop(x + mx.tanh(before)))", "self.drop(x + mx.tanh(before))").replace(
+            "(model(x), y,", "(model.out(model(x)), y,"
+        )
+        + LOOP,
+        "16 numbers a token, of which its loss makes 12 logits",
+    ),
     "no language model": (
         MODEL + "net = nn.Linear(3, 2)\nnn.value_and_grad(net, lambda x: net(x).sum())(mx.ones((4, 3)))\n",
         "token ids",

@@ -32,13 +32,15 @@ class Reading:
     value: float
     vocab: int
     line: Line | None = None  # of the cross-entropy, or of the model's call where that is written by hand
+    classes: int | None = None  # of the cross-entropy, where it is MLX's
 
 
 @contextmanager
 def outputs(model: nn.Module, change: Callable = lambda out: out, *, inside: bool = False) -> Iterator[list]:
-    """Inside, collect (token ids, output, lines) of this module's calls, and pass its logits through ``change``: where
-    it returns them, or with ``inside`` where the cross-entropy takes them, for models that return their loss."""
-    calls: list[tuple[Any, mx.array, list[Line]]] = []
+    """Inside, collect (token ids, output, lines, classes of the cross-entropy) of this module's calls, and pass its
+    logits through ``change``: where it returns them, or with ``inside`` where the cross-entropy takes them, for models
+    that return their loss."""
+    calls: list[tuple[Any, mx.array, list[Line], int | None]] = []
     real, at = type(model).__call__, []
 
     def call(module, *args, **kwargs):
@@ -47,7 +49,7 @@ def outputs(model: nn.Module, change: Callable = lambda out: out, *, inside: boo
         logits = out[0] if isinstance(out, (tuple, list)) else out
         if module is not model or ids is None or not isinstance(logits, mx.array):
             return out
-        calls.append((ids, logits, at or stack(sys._getframe(1))))
+        calls.append((ids, logits, at or stack(sys._getframe(1)), None))
         if inside:
             return out
         logits = change(logits)
@@ -58,7 +60,7 @@ def outputs(model: nn.Module, change: Callable = lambda out: out, *, inside: boo
     def loss(logits, *args, **kwargs):
         at[:] = stack(sys._getframe(1))
         if calls:
-            calls[0] = (*calls[0][:2], list(at))
+            calls[0] = (*calls[0][:2], list(at), logits.shape[-1])
         return cross_entropy(change(logits) if inside else logits, *args, **kwargs)
 
     with Patches() as patches:
@@ -113,6 +115,7 @@ def read(call: GradientCall) -> Reading:
         float(loss),
         logits.shape[-1],
         calls[0][2][-1] if calls[0][2] else None,
+        calls[0][3],
     )
 
 

@@ -31,6 +31,11 @@ class Roles:
             self._tell_apart()
         self.weights = self._weights(call)
         full = self._values(call)
+        if full is None and first.classes not in (None, first.vocab):
+            raise StoriesError(
+                f"its model returns {first.vocab} numbers a token, of which its loss makes {first.classes} logits: "
+                "have the model return these"
+            )
         if full is None:
             raise StoriesError(
                 "its loss takes neither inputs and targets nor tokens as arguments or captured variables"
