@@ -666,6 +666,32 @@ def test_what_a_compiled_step_does_not_list_is_seen(captured, inputs, dropout, c
         assert abs(finding.where["line"] - line_of(text, "@partial(mx.compile")) <= 1
 
 
+SAVING = {
+    "all": ("    mx.savez(f'{i}.npz', **dict(tree_flatten(model.parameters())))\n", None),
+    "all, by the model": ("    model.save_weights(f'{i}.npz')\n", None),
+    "two files": (
+        "    p = dict(tree_flatten(model.parameters()))\n"
+        "    mx.savez('a.npz', **{'embed.weight': p['embed.weight']})\n    del p['embed.weight']\n"
+        "    mx.savez('b.npz', **p)\n",
+        None,
+    ),
+    "one part alone": ("    mx.savez('a.npz', w=model.embed.weight)\n", None),
+    "no biases": (
+        "    p = tree_flatten(model.parameters())\n"
+        "    mx.save_safetensors('a.safetensors', {n: a for n, a in p if 'weight' in n})\n",
+        "out.bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAVING)
+def test_a_checkpoint_that_leaves_weights_out_is_seen_with_its_line(captured, name):
+    text, missing = MODEL + LOOP + SAVING[name][0], SAVING[name][1]
+    found = findings_of(captured(text))
+    assert [f.evidence["missing"] for f in found] == ([[missing]] if missing else [])
+    assert not found or found[0].where["line"] == line_of(text, "mx.save_safetensors")
+
+
 def test_gradients_without_an_update_are_seen(captured):
     text = MODEL + LOOP.replace("    optimizer.update(model, grads)\n", "")
     found = findings(captured(text, steps=8))["no-update"]

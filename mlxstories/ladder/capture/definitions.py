@@ -92,6 +92,9 @@ class _Until:
     def on_loss(self, logits, targets, weights, frame):
         """Not of interest."""
 
+    def on_saved(self, values, frame):
+        """Not of interest."""
+
     def on_compiled(self, listed, run):
         return run()
 

@@ -78,6 +78,7 @@ class Listener(Protocol):
     def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any: ...
     def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None: ...
     def on_loss(self, logits: Any, targets: Any, weights: Any, frame: FrameType) -> None: ...
+    def on_saved(self, values: Any, frame: FrameType) -> None: ...
     def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any: ...
     def on_note(self, text: str) -> None: ...
 
@@ -191,7 +192,12 @@ def _compile(patches: Patches, listener: Listener) -> None:
 
 def _saving(patches: Patches, listener: Listener) -> None:
     def held_back(name):
-        return lambda *args, **kwargs: listener.on_note(f"{name} was held back")
+        def held(*args, **kwargs):
+            values = args[0].parameters() if args and isinstance(args[0], nn.Module) else [args, kwargs]
+            listener.on_saved(values, sys._getframe(1))
+            listener.on_note(f"{name} was held back")
+
+        return held
 
     load = nn.Module.load_weights
 

@@ -44,6 +44,16 @@ class Compiled:
 
 
 @dataclass
+class Saved:
+    """What was saved between two updates: names of the model's own trained parameters, of those that training had moved
+    by then the ones that were left out so far, and the line."""
+
+    names: set[str]
+    missing: set[str]
+    line: Line | None
+
+
+@dataclass
 class Seen:
     """What only the script itself shows, in the order of its happening."""
 
@@ -57,5 +67,6 @@ class Seen:
     sites: dict[tuple[Line, ...], Site] = field(
         default_factory=dict
     )  # where the model is called outside of gradients
+    saved: dict[int, Saved] = field(default_factory=dict)  # by the updates before
     evaluations: Evaluations = field(default_factory=Evaluations)
     notes: list[str] = field(default_factory=list)

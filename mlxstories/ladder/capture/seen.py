@@ -25,7 +25,7 @@ DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 def findings(script: CapturedScript) -> list[Finding]:
     """Findings from the recording alone, each with its line."""
-    found = (_no_update, _state_not_kept, _compiled, _dropout, _decoding)
+    found = (_no_update, _state_not_kept, _compiled, _dropout, _decoding, _saved)
     return [finding for look in found for finding in look(script)]
 
 
@@ -141,6 +141,25 @@ def _decoding(script: CapturedScript) -> Iterator[Finding]:
                 {"tokens": len(told), "likeliest_at_last": float(last.mean())},
                 "take the logits of the last position, logits[:, -1]",
                 place(line),
+            )
+            return
+
+
+def _saved(script: CapturedScript) -> Iterator[Finding]:
+    """A checkpoint of most of the trained weights that leaves others out, whichever files it is spread over."""
+    for saved in script.loop.seen.saved.values():
+        if saved.missing and len(saved.missing) < len(saved.names):
+            first, *more = sorted(saved.missing)
+            yield Finding(
+                "hidden-parameters",
+                ERROR,
+                _RUNG,
+                f"the checkpoint holds {len(saved.names)} trained parameters of the model, but not {first}"
+                + (f" and {len(more)} more" if more else "")
+                + ": loaded again, the model is another",
+                {"saved": len(saved.names), "missing": sorted(saved.missing)},
+                "save dict(tree_flatten(model.parameters())), or model.save_weights",
+                place(saved.line),
             )
             return
 

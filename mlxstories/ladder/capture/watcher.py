@@ -23,7 +23,7 @@ from mlxstories.ladder.capture.hooks import GradientCall, Listed
 from mlxstories.ladder.capture.length import rounds, seldom
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
-from mlxstories.ladder.capture.record import Compiled, Forward, Seen, Update
+from mlxstories.ladder.capture.record import Compiled, Forward, Saved, Seen, Update
 from mlxstories.ladder.capture.running import Script, Stop
 from mlxstories.ladder.capture.sites import Site, at_work
 from mlxstories.ladder.where.places import Line, own_file, stack
@@ -245,6 +245,18 @@ class Watcher:
             self._making.setdefault(id(value), stack(frame))
         elif self.model is None and _of_user(type(value)):
             self._watch(type(value))  # what is validated before it is trained
+
+    def on_saved(self, values: Any, frame: FrameType) -> None:
+        if self.model is None or self.handed is not None or not self.updated:
+            return
+        kept = {id(array) for _, array in leaves(values)}
+        own, first = (dict(tree_flatten(m.trainable_parameters())) for m in (self.model, self.snapshot))
+        names = {name for name, array in own.items() if id(array) in kept}
+        line = next(iter(stack(frame)[-1:]), None)
+        saved = self.seen.saved.setdefault(self.updated, Saved(set(), set(own), line))
+        saved.names |= names
+        saved.missing -= names
+        saved.missing -= {n for n in saved.missing if n in first and mx.array_equal(own[n], first[n]).item()}
 
     def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any:
         before = self.updated
