@@ -29,6 +29,7 @@ from mlxstories.ladder.capture.seen import findings as findings_of
 from mlxstories.ladder.where.forward import begins, probe_of
 from mlxstories.storage.files import scratch
 
+T, B = 8, 4  # of MODEL
 MODEL = """
 import json, os, random, sys
 import mlx.core as mx
@@ -321,6 +322,37 @@ for i in range(500):
     assert float(script.subject.loss(model, part)) == pytest.approx(
         float(nats.sum()) / part[2].sum(), rel=1e-4
     )
+
+
+CUT = """
+def objective(model, batch, spans):
+    x, y = batch[:, :-1], batch[:, 1:]
+    steps = mx.arange(1, T + 1)[None]
+    mask = (steps >= spans[:, :1]) & (steps <= spans[:, 1:])
+    return (nn.losses.cross_entropy(model(x), y) * mask).sum() / mask.sum()
+
+
+optimizer = optim.AdamW(1e-2)
+step = nn.value_and_grad(model, objective)
+for i in range(500):
+    lengths = np.full(B, T + 1) if i == 0 else rng.integers(3, T + 2, B)
+    data = np.array(rows()) * (np.arange(T + 1)[None] <= lengths[:, None])
+    loss, grads = step(model, mx.array(data), mx.array(np.stack([0 * lengths, lengths], 1)))
+    optimizer.update(model, grads)
+"""
+
+
+def test_spans_beyond_the_end_of_rows_that_are_cut_are_understood(captured):
+    script = captured(MODEL + CUT)  # as mlx-lm cuts them, and the first batch has no shorter row
+    for _, targets, mask in script.batches:
+        assert ((targets != 0) <= (mask > 0)).all() and ((mask > 0).sum(1) >= 3).all()
+    inputs, targets, mask = script.batches[0]
+    assert mask.all() and not script.batches[1][2].all()
+    mask = np.tile(np.arange(T) < 4, (B, 1)).astype(np.float32)
+    model, changed = script.subject.model(), inputs.copy()
+    changed[:, 5:] = 1 + changed[:, 5:] % 11  # of the tokens, the fifth is a target
+    losses = [float(script.subject.loss(model, (x, targets, mask))) for x in (inputs, changed)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
 def test_accumulation_and_a_rate_set_by_hand(captured):

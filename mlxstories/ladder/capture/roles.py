@@ -40,6 +40,8 @@ class Roles:
             raise StoriesError(
                 "its loss takes neither inputs and targets nor tokens as arguments or captured variables"
             )
+        if "spans" in full:
+            self._settle(call)
         targets = full["targets"]
         masked = set(targets[first.mask == 0].tolist())
         lone = len(masked) == 1 and not (masked & set(targets[first.mask > 0].tolist()))
@@ -103,6 +105,17 @@ class Roles:
         self.apart = np.median(apart, axis=0).astype(np.int64)
         return bool(((apart == self.apart).mean(0) >= 0.5).all())
 
+    def _settle(self, call: GradientCall) -> None:
+        """Where rows end, spans may point beyond them: ask the loss about shorter ones."""
+        inputs, targets = self.first.inputs, self.first.targets
+        short, apart = np.ones(inputs.shape, np.float32), self.apart
+        short[:, inputs.shape[1] // 2 :] = 0
+        for shift in (0, -1, 1, -2, 2):
+            self.apart = np.add(apart, (0, shift))
+            if (read(self.give(call, inputs, targets, short)).mask == short).all():
+                return
+        self.apart = apart
+
     def _weights(self, call: GradientCall) -> list[tuple]:
         """Places where the loss is handed the parameters themselves, as with `mx.value_and_grad`."""
         own = {name for name, _ in tree_flatten(call.model.trainable_parameters())}
@@ -123,11 +136,11 @@ class Roles:
         inputs, targets = values["inputs"], values["targets"]
         if "mask" in values and not (self.first.mask > 0).all():
             mask = values["mask"].reshape(inputs.shape) > 0
-        elif (self.first.mask > 0).all():
-            mask = np.ones(inputs.shape)
         elif "spans" in values:
             cells, ends = np.arange(inputs.shape[1]), values["spans"] - self.apart
             mask = (cells >= ends[:, :1]) & (cells <= ends[:, 1:])
+        elif (self.first.mask > 0).all():
+            mask = np.ones(inputs.shape)
         elif "lengths" in values:
             mask = np.arange(inputs.shape[1]) < values["lengths"][:, None] - self.extra
         elif self.padding is not None:
