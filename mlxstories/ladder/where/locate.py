@@ -64,7 +64,7 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
     if code in _SLOPES:
         return backward.steepest(model, _ids(bench), grows=code == "exploding-gradient")
     if part not in dict(tree_flatten(model.parameters())):
-        return None
+        return _of_module(model, part)
     if code in _CUT:
         return backward.cut_off(model, _ids(bench), part)
     if code == "not-finite":
@@ -73,6 +73,15 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
         return found
     found = _without_effect(bench, part) if code == "without-effect" else None
     return found or backward.assigned(model, part)
+
+
+def _of_module(model: nn.Module, path: str) -> Place | None:
+    """Where a module computes, or where it is made, if it is a library's."""
+    module = dict(model.named_modules()).get(path)
+    if module is None:
+        return None
+    line = defined(type(module).__call__)
+    return place(line, path) if line else backward.assigned(model, f"{path}.weight")
 
 
 def _ids(bench: Bench) -> np.ndarray:
