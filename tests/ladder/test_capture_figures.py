@@ -130,7 +130,12 @@ def test_validation_once_an_epoch_is_waited_for(captured):  # noqa: F811
         ("Epoch  1 | train = 1.2 | val = 2.34", [("val", 2.34, 5e-3)]),
         ('{"eval_loss": 2.5e-1, "eval_time": 1.5}', [("eval_loss", 0.25, 5e-3)]),
         ("interval 0.5, value 3.25, best val loss 1.25, validation took 1.5", []),
-        ("Iter 1: Val loss 6.123, Val took 0.456s", [("Iter 1: Val loss", 6.123, 5e-4)]),
+        (
+            "  \x1b[38;5;244m   1\x1b[0m    \x1b[1;35mval\x1b[0m \x1b[1m5.959\x1b[0m",
+            [("val", 5.959, 5e-4)],
+        ),
+        ('{"event": "val_step", "loss": 3.8691, "step": 20}', [("loss", 3.8691, 5e-5)]),
+        ("Iter 1: Val loss 6.123, Val took 0.456s", [("Val loss", 6.123, 5e-4)]),
     ],
 )
 def test_figures_of_held_out_data_are_read_by_their_names(line, found):

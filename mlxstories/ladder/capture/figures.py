@@ -20,6 +20,7 @@ from mlxstories.ladder.where.places import Line, stack
 _PASSES = 600  # that are kept
 _NUMBER = re.compile(r"-?\d+\.\d+(?:[eE][+-]?\d+)?")
 _HELD_OUT = re.compile(r"(?<![a-z])(val|valid\w*|eval\w*|test|dev|held\w*|perplexity|ppl)(?![a-z])", re.I)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _OTHER = re.compile(r"train|time|took|second|sec\b|rate|lr|norm|mem|ms\b|/s|best", re.I)
 _FORMS = (  # what a label promises, from an average
     (re.compile(r"perplexity|ppl", re.I), lambda average: exp(min(average.loss, 700.0))),
@@ -68,11 +69,13 @@ class Evaluation:
 
 @dataclass
 class Printed:
-    """A number in the log, what stands before it on its line, and half a unit of its last place."""
+    """A number in the log, what stands before it on its line, half a unit of its last place, and whether it is the line
+    alone that speaks of held-out data."""
 
     label: str
     value: float
     half: float
+    loose: bool = False
 
     @property
     def coarse(self) -> bool:
@@ -178,11 +181,14 @@ def matches(evaluation: Evaluation, log: str, padding: int | None) -> Iterator[M
     ways = sorted(((way, *of) for of in known for way in of[1]), key=lambda item: item[0] != MEAN)
     for printed in numbers(log):
         for way, group, averages, tokens in ways:
-            if _near(printed, printed.form(averages[way]), all(p.precise for p in group)):
+            if (way == MEAN or not printed.loose) and _near(
+                printed, printed.form(averages[way]), all(p.precise for p in group)
+            ):
                 yield Match(printed, way, printed.form(averages[MEAN]), group, tokens)
                 break
         else:
-            yield printed
+            if not printed.loose:
+                yield printed
 
 
 def _groups(evaluation: Evaluation) -> list[list[Pass]]:
@@ -202,12 +208,13 @@ def _near(printed: Printed, value: float, precise: bool) -> bool:
 
 def numbers(log: str) -> Iterator[Printed]:
     """Figures of held-out data in what was printed, by their names."""
-    for line in log.splitlines():
-        since = 0
+    for line in _COLOURS.sub("", log).splitlines():
+        since, speaks = 0, _HELD_OUT.search(line)
         for number in _NUMBER.finditer(line):
             before, since = line[max(since, number.start() - 40) : number.start()], number.end()
-            label = re.split(r"[,|{\[(]", before.rstrip(" :=|,'\"{[("))[-1].strip(" '\"")
-            if _HELD_OUT.search(label) and not _OTHER.search(label):
+            label = re.split(r"[,|{\[(]|\s-\s|:\s", before.rstrip(" :=|,'\"{[("))[-1].strip(" '\"0123456789")
+            held = _HELD_OUT.search(label)
+            if (held or (speaks and "loss" in label.lower())) and not _OTHER.search(label):
                 mantissa, _, power = number[0].lower().partition("e")
                 digits = len(mantissa.partition(".")[2]) - int(power or 0)
-                yield Printed(label, float(number[0]), 0.5 * 10.0**-digits)
+                yield Printed(label, float(number[0]), 0.5 * 10.0**-digits, not held)
