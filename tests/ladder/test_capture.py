@@ -355,6 +355,21 @@ def test_spans_beyond_the_end_of_rows_that_are_cut_are_understood(captured):
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+def test_targets_that_are_the_inputs_are_captured(captured):
+    script = captured(MODEL + LOOP.replace("data[:, 1:])", "mx.array(data[:, :-1]))"))
+    assert (script.batches[1][0] == script.batches[1][1]).all()
+    model, batch = script.subject.model(), tuple(np.random.default_rng(3).integers(0, 12, (2, B, T)))
+    wanted = nn.losses.cross_entropy(model(mx.array(batch[0])), mx.array(batch[1])).mean()
+    assert float(script.subject.loss(model, batch)) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_a_gpu_that_is_not_there_is_not_asked_for(captured):
+    limits = 'mx.set_wired_limit(mx.device_info()["max_recommended_working_set_size"])\n'
+    script = captured(MODEL + limits + "mx.set_default_device(mx.gpu)\n" + LOOP)
+    assert len(script.batches) == 16
+    assert "max_recommended_working_set_size" not in mx.device_info(mx.cpu)
+
+
 def test_accumulation_and_a_rate_set_by_hand(captured):
     text = (
         MODEL

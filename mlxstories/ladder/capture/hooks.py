@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -228,5 +229,18 @@ def _devices(patches: Patches, listener: Listener) -> None:
         except (ValueError, RuntimeError):
             return stream(mx.cpu)
 
+    def with_memory(device_info):
+        def info(*args, **kwargs):
+            size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            # What scripts ask a GPU for, to set their limits.
+            return {"memory_size": size, "max_recommended_working_set_size": size} | device_info(
+                *args, **kwargs
+            )
+
+        return info
+
+    for owner in (mx, mx.metal):
+        if hasattr(owner, "device_info"):
+            patches.replace(owner, "device_info", with_memory(owner.device_info))
     patches.replace(mx, "set_default_device", set_default_device)
     patches.replace(mx, "default_stream", default_stream)
