@@ -13,6 +13,7 @@ from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arriving import _taking_part
 from mlxstories.ladder.bench.inside import linear_pairs
+from mlxstories.ladder.bench.objective import _solve
 from mlxstories.ladder.bench.steps import watched_steps
 
 
@@ -54,6 +55,19 @@ def test_infinities_of_a_mask_among_the_parameters_are_no_broken_step():
     made = subject(model=Masked, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
     assert "not-finite" not in [f.code for f in diagnose(made, rungs=["minimal"]).findings]
     assert np.isfinite(watched_steps(Bench(made, 0)).decays).all()
+
+
+def test_a_loss_in_16_bits_smooths_no_labels():
+    fitted = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        terms = np.stack([5.55 + 0.2 * rng.random(10), 5.65 + 0.05 * rng.random(10)], axis=1)
+        sign, smoothing, _ = _solve(terms, terms @ [0.9, 0.1])
+        assert (sign, smoothing) == (1, pytest.approx(0.1))
+        rounded = np.array(mx.array(terms[:, 0]).astype(mx.bfloat16).astype(mx.float32))
+        if (solved := _solve(terms, rounded)) is not None:
+            fitted.append(solved[1])
+    assert len(fitted) > 5 and not any(fitted)
 
 
 def test_how_many_entries_take_part():
