@@ -38,7 +38,7 @@ class Cells:
     @property
     def rows(self) -> list[np.ndarray]:
         """The means of each row's real cells."""
-        return [self.values[:, i][:, real].mean(1) for i, real in enumerate(self.real)]
+        return [self.values[:, i][:, real].mean(1) for i, real in enumerate(self.real) if real.any()]
 
 
 def averages(logits: Sequence[np.ndarray], batches: Sequence[HostBatch]) -> dict[str, Average]:

@@ -112,9 +112,9 @@ def passed(logits: Any, targets: Any, weights: Any, shape: tuple, frame: FrameTy
         shape: [B, T] of the ids that the model was called with last, for cells in a row.
         frame: the caller's, whose mask may lie beside.
     """
-    if not isinstance(targets, mx.array) or targets.ndim != logits.ndim - 1 or not targets.size:
+    if not isinstance(targets, mx.array) or not mx.issubdtype(targets.dtype, mx.integer):
         return None
-    if not mx.issubdtype(targets.dtype, mx.integer):
+    if not targets.size or targets.shape != logits.shape[:-1]:
         return None
     precise = logits.dtype == mx.float32
     logits, ids = logits.astype(mx.float32), targets.astype(mx.int64)
@@ -176,7 +176,11 @@ def matches(evaluation: Evaluation, log: str, padding: int | None) -> Iterator[M
     """Figures of held-out data that were printed after an evaluation: matched, or as they stand where nothing of what
     was seen gives them."""
     groups = [(group, [p.cells(padding) for p in group]) for group in _groups(evaluation)]
-    known = [(group, averages_of(cells), sum(int(c.real.sum()) for c in cells)) for group, cells in groups]
+    known = [
+        (group, averages_of(cells), sum(int(c.real.sum()) for c in cells))
+        for group, cells in groups
+        if all(c.real.any() for c in cells)
+    ]
     # The honest one first, of any group.
     ways = sorted(((way, *of) for of in known for way in of[1]), key=lambda item: item[0] != MEAN)
     for printed in numbers(log):
