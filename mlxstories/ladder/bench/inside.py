@@ -40,15 +40,24 @@ class Inside:
         scores: mean standard deviation, over rows of the batch, of attention scores at one place of the score matrix,
             largest over the softmaxes; what positions alone add is the same in every row.
         rises: of the scores with the distance, for each head of each softmax.
+        attention: path of the innermost module at work there, empty for the model itself.
         promoted: paths of modules with weights of 16 bits that were handed float32.
         halves: modules with weights of 16 bits that were called.
+        at_work: paths of the modules that are being called, the innermost last.
     """
 
     calls: dict[str, Seen] = field(default_factory=dict)
     scores: float = 0.0
     rises: list[Rise] = field(default_factory=list)
+    attention: str = ""
     promoted: list[str] = field(default_factory=list)
     halves: int = 0
+    at_work: list[str] = field(default_factory=list)
+
+    def attend(self, spread: float) -> None:
+        """Scores of this spread were seen, in the module that is at work."""
+        if spread > self.scores:
+            self.scores, self.attention = spread, self.at_work[-1] if self.at_work else ""
 
 
 @measurement
@@ -77,7 +86,9 @@ def _watched_modules(model: nn.Module, found: Inside) -> Iterator[None]:
 
 def _noting(path: str, module: nn.Module, found: Inside) -> Callable[..., Any]:
     def call(own, *args, **kwargs):
+        found.at_work.append(path)
         made = own(*args, **kwargs)
+        found.at_work.pop()
         alone = len(args) == 1 and not kwargs and isinstance(made, mx.array)
         if alone and isinstance(args[0], mx.array) and path not in found.calls:
             found.calls[path] = Seen(module, args[0], made)
@@ -103,7 +114,7 @@ def _watched_attention(found: Inside) -> Iterator[None]:
 
     def watched_softmax(scores, *args, **kwargs):
         if isinstance(scores, mx.array) and scores.ndim >= 3 and scores.shape[-1] == scores.shape[-2] > 2:
-            found.scores = max(found.scores, _spread(scores))
+            found.attend(_spread(scores))
             found.rises += rises(scores)
         return softmax(scores, *args, **kwargs)
 
@@ -114,7 +125,7 @@ def _watched_attention(found: Inside) -> Iterator[None]:
             scores = (
                 q.astype(mx.float32) @ keys.astype(mx.float32).swapaxes(-1, -2) * kwargs.get("scale", 1.0)
             )
-            found.scores = max(found.scores, _spread(scores))
+            found.attend(_spread(scores))
             mask = kwargs.get("mask")
             added = mask if isinstance(mask, mx.array) and mx.issubdtype(mask.dtype, mx.floating) else 0
             found.rises += rises(scores + added)

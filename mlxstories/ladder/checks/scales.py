@@ -32,12 +32,13 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
     Fix: divide scores by the root of the head's width; multiply by `rsqrt`; start embeddings at 1 / sqrt(width) where
     they are multiplied.
     """
-    spread, powers, start = inside(bench).scores, degrees(bench), stream_start(bench)
+    watched, powers, start = inside(bench), degrees(bench), stream_start(bench)
+    spread = watched.scores
     detail = f"scores spread by {spread:.2g}"
     answer = first_answer(bench)
     pretrained = limits.knows.above(answer.expected - answer.loss)
     if limits.scores.above(spread) and not pretrained:
-        return failed(detail, _saturated(spread))
+        return failed(detail, _saturated(spread, watched.attention or "model"))
     squaring = {path: power for path, power in powers.items() if limits.degree.above(power)}
     if squaring:
         return failed(detail, _squaring(squaring))
@@ -46,14 +47,14 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
     return passed(detail)
 
 
-def _saturated(spread: float):
+def _saturated(spread: float, where: str):
     return error(
         "extreme-scale",
         f"attention scores of the untrained model spread by {spread:.1f} from row to row, where about 0.3 to 1 is "
         "usual: the softmax attends to single tokens, chosen at random, and hands on next to no gradient",
         fix="divide the scores by the root of the head's width, once, and look for a scale that is the inverse of the "
         "one meant",
-        where="model",
+        where=where,
         spread=spread,
     )
 
