@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlxstories.ladder.capture import script as scripts
 from mlxstories.ladder.capture.figures import numbers
 from tests.ladder.test_capture import LOOP, MODEL, captured, line_of  # noqa: F401
 
@@ -121,6 +122,19 @@ for epoch in range(9):
 def test_validation_once_an_epoch_is_waited_for(captured):  # noqa: F811
     script = captured(MODEL + "held = [rows() for _ in range(3)]\n" + EPOCHS)
     assert [m.printed.label for m in script.told.matches] == ["val"] and script.loop.waiting is not None
+
+
+def test_a_validation_without_end_is_cut_off_and_the_loop_goes_on(captured, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(scripts, "_LATE", 1.0)
+    endless = PLAIN.replace(
+        "[loss_fn(", "[sum(loss_fn(model, data[:, :-1], data[:, 1:]).item() for _ in count()) + loss_fn("
+    )
+    text = "from itertools import count\n" + MODEL + "held = [rows() for _ in range(3)]\n" + LOOP + endless
+    script = captured(text.replace("model = Model()", "model = Model(0.1)"))
+    assert script.loop.waiting is not None and len(script.batches) == 16 and script.subject.updates == 500
+    assert not any("evaluation mode" in note for note in script.notes)
+    model = script.subject.model()
+    assert np.isfinite(script.subject.train_step(model, script.subject.optimizer(), script.batches[0]).item())
 
 
 @pytest.mark.parametrize(

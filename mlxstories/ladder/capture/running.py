@@ -22,6 +22,8 @@ from mlxstories.ladder.subject import describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.where.places import own_file
 
+STOPPED = "was stopped"
+
 
 class Stop(BaseException):
     """Raised inside the script when nobody needs it any more; no ``except Exception`` of its catches it."""
@@ -194,7 +196,7 @@ class Script:
                 self._run_file()
             self.ended = "ended"
         except Stop:
-            self.ended = "was stopped"
+            self.ended = STOPPED
         except NeedsInput as error:
             self.ended = f"asks for input{_at(error)}: hand it over as arguments"
         except SystemExit as error:

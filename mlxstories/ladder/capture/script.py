@@ -22,6 +22,7 @@ from mlxstories.ladder.capture.copies import bound, clone, host, scalar
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.roles import Roles
+from mlxstories.ladder.capture.running import STOPPED
 from mlxstories.ladder.capture.seen import DROPOUT, findings
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.told import Told
@@ -34,7 +35,7 @@ from mlxstories.ladder.time_limit import TimeLimitError
 _STEPS = 8  # updates that the script really makes while it is recorded
 _BATCHES = 160  # that are recorded, if it hands out so many
 _SECONDS = 20.0  # after which recording ends
-_FAR, _LATE = 1200, 6.0  # gradients and seconds up to which a validation is waited for
+_FAR, _LATE = 1200, 6.0  # gradients, and seconds of work, up to which a validation is waited for
 
 
 class CapturedScript:
@@ -152,12 +153,15 @@ class CapturedScript:
             if len(batches) < most:
                 with self.inside():
                     batches.append(self.roles.take(loop.waiting))
-            elif not (self._warming() or self._validates_later(gradients, time.monotonic() - start)):
+            elif not (self._warming() or self._validates_later(gradients)):
                 break
             loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
             loop.advance(own)
             gradients += 1
         loop.skipping = loop.seen.evaluations.open = False
+        loop.deadline = None
+        if loop.waiting is None and loop.script.ended == STOPPED:
+            loop.begin_again()  # a validation was cut off
         if loop.waiting is None and loop.script.ended.startswith("exited"):
             loop.on_note(f"its loop ended after {len(self.losses)} gradients: it {loop.script.ended}")
         rates = self.rates
@@ -178,12 +182,15 @@ class CapturedScript:
         by_hand = bool(rates) and not self.loop.first_optimizer._schedulers
         return by_hand and rates[-1] > 1.0001 * rates[0] and rates[-1] >= max(rates) and rates[-1] > rates[-2]
 
-    def _validates_later(self, gradients: int, seconds: float) -> bool:
-        """Whether a validation may be near that comes every so many updates: not at the price of the loop's end."""
-        seen = self.loop.seen
+    def _validates_later(self, gradients: int) -> bool:
+        """Whether a validation may be near that comes every so many updates: not at the price of the loop's end, and
+        cut off where it takes too long."""
+        loop, seen = self.loop, self.loop.seen
         if not seen.seldom or seen.evaluations.all:
             return False
-        return seconds < _LATE and gradients < min(_FAR, (seen.rounds or _FAR) - 2)
+        loop.deadline = loop.deadline or time.process_time() + _LATE
+        near = gradients < min(_FAR, (seen.rounds or _FAR) - 2)
+        return near and time.process_time() < loop.deadline
 
     def _check_loss(self) -> None:
         first = self.roles.first

@@ -6,6 +6,7 @@ import _thread
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -68,6 +69,7 @@ class Watcher:
         self._watched: set[type] = set()
         self._since = self.updated = 0
         self._shape: tuple = ()  # of the ids that a model was called with last
+        self.deadline: float | None = None  # of CPU time, for calls of the model outside of gradients
 
     @property
     def listening(self) -> bool:
@@ -161,6 +163,8 @@ class Watcher:
         return mine and self.listening and self.handed is None
 
     def _forward(self, module: nn.Module, args: tuple, out: Any) -> None:
+        if self.deadline is not None and time.process_time() > self.deadline:
+            raise Stop  # a validation that is too long to be waited for
         logits = out[0] if isinstance(out, (tuple, list)) else out
         if not args or not isinstance(args[0], mx.array):
             return
