@@ -17,7 +17,7 @@ from mlxstories.ladder.bench.averages import MEAN, Average, Cells, averages_of
 from mlxstories.ladder.capture.copies import host
 from mlxstories.ladder.where.places import Line, stack
 
-_PASSES = 600  # that are kept
+_CELLS = 4_000_000  # that are kept
 _NUMBER = re.compile(r"-?\d+\.\d+(?:[eE][+-]?\d+)?")
 _HELD_OUT = re.compile(r"(?<![a-z])(val|valid\w*|eval\w*|test|dev|held\w*|perplexity|ppl)(?![a-z])", re.I)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -53,7 +53,7 @@ class Pass:
     def cells(self, padding: int | None) -> Cells:
         """Its cells, real where the mask or, without one, the training's own padding says so."""
         real = (self.targets >= 0) & (self.mask if self.mask is not None else self.targets != padding)
-        return Cells(self.values, real)
+        return Cells(self.values.astype(np.float64), real)
 
 
 @dataclass
@@ -127,8 +127,8 @@ def passed(logits: Any, targets: Any, weights: Any, shape: tuple, frame: FrameTy
     rows = targets.shape if targets.ndim == 2 else rows
     mask = _mask(weights, frame, targets.size)
     return Pass(
-        values.astype(np.float64).reshape(3, *rows),
-        np.array(mx.where(inside, ids, -1)).reshape(rows),
+        values.reshape(3, *rows),
+        np.array(mx.where(inside, ids, -1).astype(mx.int32)).reshape(rows),
         None if mask is None else mask.reshape(rows),
         stack(frame),
         precise,
@@ -150,11 +150,12 @@ class Evaluations:
 
     def __init__(self):
         self.all: list[Evaluation] = []
-        self.open = True
+        self.open, self._cells = True, 0
 
     def add(self, new: Pass, position: int) -> None:
         """One more loss, with the length of the log before it."""
-        self.open = sum(len(evaluation.passes) for evaluation in self.all) < _PASSES
+        self._cells += new.targets.size
+        self.open = self._cells < _CELLS
         if not self.all or self.all[-1].gradients:
             self.all.append(Evaluation(start=position))
         self.all[-1].passes.append(new)
