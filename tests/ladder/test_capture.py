@@ -595,6 +595,15 @@ NOT_CAPTURED = {
         MODEL + "net = nn.Linear(3, 2)\nnn.value_and_grad(net, lambda x: net(x).sum())(mx.ones((4, 3)))\n",
         "token ids",
     ),
+    "our own training": (
+        MODEL
+        + "from mlxstories.batch import Batch\nfrom mlxstories.model import ModelConfig, Transformer\n"
+        + "from mlxstories.training.losses import next_token\n"
+        + "own = Transformer(ModelConfig(vocab_size=12, dim=16, layers=1, heads=2, context=16))\n"
+        + "def total(x):\n    return next_token(own, Batch(x[:, :-1], x[:, 1:], mx.ones(x[:, 1:].shape)))[0]\n"
+        + "step = nn.value_and_grad(own, total)\nwhile True:\n    step(rows())\n",
+        "`mlxstories debug RUN`",
+    ),
 }
 
 

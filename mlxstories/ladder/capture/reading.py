@@ -18,6 +18,7 @@ from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.random_states import put_random_key, random_key
 from mlxstories.ladder.where.places import Line, stack
+from mlxstories.model import Transformer
 
 _COUNTED = 1e-3  # of the largest gradient at a cell: less does not count
 
@@ -88,6 +89,10 @@ def read(call: GradientCall) -> Reading:
 
     try:
         loss, calls = value()
+        if not calls and isinstance(call.model, Transformer):
+            raise StoriesError(
+                "its loss takes our own model's features, not its logits: `mlxstories debug RUN` examines such runs"
+            )
         if not calls:
             raise StoriesError("its loss does not call the model on token ids")
         ids, logits = host(calls[0][0]), calls[0][1]
