@@ -39,8 +39,8 @@ class Inside:
         calls: the first call of each module by its path.
         scores: mean standard deviation, over rows of the batch, of attention scores at one place of the score matrix,
             largest over the softmaxes; what positions alone add is the same in every row.
-        rises: of the scores with the distance, for each head of each softmax.
         attention: path of the innermost module at work there, empty for the model itself.
+        rises: of the scores with the distance, for each head of each softmax.
         promoted: paths of modules with weights of 16 bits that were handed float32.
         halves: modules with weights of 16 bits that were called.
         at_work: paths of the modules that are being called, the innermost last.
@@ -48,8 +48,8 @@ class Inside:
 
     calls: dict[str, Seen] = field(default_factory=dict)
     scores: float = 0.0
-    rises: list[Rise] = field(default_factory=list)
     attention: str = ""
+    rises: list[Rise] = field(default_factory=list)
     promoted: list[str] = field(default_factory=list)
     halves: int = 0
     at_work: list[str] = field(default_factory=list)
