@@ -198,3 +198,12 @@ def test_a_model_that_tells_the_last_place_alone_leaves_open_what_is_wrong_with_
 @pytest.mark.parametrize("generate", [anew, compiled, lambda model, prompt, n: [0] * n])
 def test_decoding_without_a_cache_is_not_measured(generate):
     assert cached_steps(bench(generate=generate)) is None
+
+
+def test_logits_that_are_no_numbers_are_left_to_another_check():
+    class Overflowing(Cached):
+        def __call__(self, tokens, cache=None):
+            logits = super().__call__(tokens, cache)
+            return mx.where(logits > 0, mx.inf, logits) - mx.where(logits > 1, mx.inf, 0)
+
+    assert ask(bench(Overflowing)).status in ("passed", "failed")

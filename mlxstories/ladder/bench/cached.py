@@ -66,7 +66,8 @@ def cached_steps(bench: Bench) -> CachedSteps | None:
         return None
     alone = read(bench, model, row, 1)
     full, behind = whole(bench, model, row), range(_PROMPT, len(row))
-    spread = max(float(np.nanstd([values[np.isfinite(values)] for values in full.values()])), 1e-30)
+    finite = np.concatenate([values[np.isfinite(values)] for values in full.values()])
+    spread = max(float(finite.std()), 1e-30) if finite.size else 1e-30
 
     def apart(one: Places, other: Places, places: Iterable[int] = range(len(row))) -> float:
         return _apart(one, other, places) / spread
