@@ -9,9 +9,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import numpy as np
 
+from mlxstories.data.tokenizer import parts
 from mlxstories.errors import StoriesError
 
 SPLITS = ("seeded", "tail")
@@ -28,7 +30,8 @@ def fingerprint(text: str) -> bytes:
     """What two stories share if they differ at most in case, spacing and Unicode form."""
     if not text.isascii():
         text = _marks().sub(rf"\g<0>{_JOINER}", text)
-    normal = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    spaced = (" ".join(part.split()) for part in parts(unicodedata.normalize("NFC", text).casefold()))
+    normal = " ".join(part for part in spaced if part)
     return hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -147,10 +150,17 @@ def _spread(total: int, most: int) -> list[int]:
 def _min_hash(text: str):
     from datasketch import MinHash
 
-    words = text.casefold().split()
-    count = max(1, len(words) - 2)
+    triples = _triples(word for part in parts(text.casefold()) for word in part.split())
     signature = MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
-    for start in range(0, count, _HASHED):
-        here = range(start, min(start + _HASHED, count))
-        signature.update_batch({" ".join(words[i : i + 3]).encode("utf-8") for i in here})
+    while batch := {triple.encode("utf-8") for triple in islice(triples, _HASHED)}:
+        signature.update_batch(batch)
     return signature
+
+
+def _triples(words: Iterator[str]) -> Iterator[str]:
+    """Each three words in a row; fewer where there are no three."""
+    window = list(islice(words, 3))
+    yield " ".join(window)
+    for word in words:
+        window = [*window[1:], word]
+        yield " ".join(window)

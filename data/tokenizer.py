@@ -21,9 +21,9 @@ SPECIALS = ("<|endoftext|>", "<|unknown|>", "<|mask|>")
 KINDS = ("word", "char", "bpe")
 T = TypeVar("T")
 
-_CHUNK, _CHUNK_LENGTH = 1024, 1 << 22  # texts encoded in one call, and their characters
+_CHUNK, _CHUNK_LENGTH = 1024, 1 << 19  # texts encoded in one call, and their characters
 
-_PART = 1 << 18
+_PART = 1 << 16
 _CUT = re.compile(r"(?<=\S)(?=[ \n])")
 _LONG = re.compile(
     r"\S{1000}|\s{1000}"
@@ -161,7 +161,8 @@ def normalise(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words and marks of a text, as the word level sees them."""
-    return [piece for piece, _ in _PIECES.pre_tokenize_str(_NORMALIZER.normalize_str(text))]
+    normal = map(_NORMALIZER.normalize_str, parts(text))
+    return [piece for part in normal for piece, _ in _PIECES.pre_tokenize_str(part)]
 
 
 def _untrained(kind: str, vocab_size: int) -> tuple[Backend, trainers.Trainer]:
@@ -185,13 +186,18 @@ def _kind_of(backend: Backend) -> str:
     vocabulary = backend.get_vocab(with_added_tokens=False)
     if any(vocabulary.get(name) != index for index, name in enumerate(SPECIALS)):
         raise StoriesError(f"not a tokenizer of mlxstories: ids 0 to 2 must be {', '.join(SPECIALS)}")
-    if isinstance(backend.model, models.BPE):
-        return "bpe"
-    return "char" if backend.normalizer is None else "word"
+    bpe = isinstance(backend.model, models.BPE)
+    if not bpe and not isinstance(backend.model, models.WordLevel):
+        raise StoriesError("not a tokenizer of mlxstories: its model must be WordLevel or BPE")
+    if backend.model.unk_token != (None if bpe else SPECIALS[UNKNOWN]):
+        raise StoriesError(
+            f"not a tokenizer of mlxstories: unk_token is {str(backend.model.unk_token)[:40]!r}"
+        )
+    return "bpe" if bpe else "char" if backend.normalizer is None else "word"
 
 
 def parts(text: str) -> Iterator[str]:
-    """A text in parts whose tokens are together its own: the library takes 150 bytes for each character at a time.
+    """A text in parts whose tokens are together its own: the library takes 200 bytes for each character at a time.
 
     Parts of ``_PART`` characters or more end before a space, which no token of any kind goes across.
     """
@@ -212,7 +218,7 @@ def short_runs(text: str) -> Iterator[str]:
 
 
 def chunks(items: Iterable[T], text: Callable[[T], str] = lambda item: item) -> Iterator[list[T]]:
-    """Items in lists of at most 1,024 and about 4 million characters of their ``text``."""
+    """Items in lists of at most 1,024 and about half a million characters of their ``text``."""
     chunk: list[T] = []
     length = 0
     for item in items:
@@ -236,7 +242,7 @@ def _opening(quote: str) -> str:
 
 _NORMALIZER = normalizers.Sequence(
     [
-        _replace(rf"(?<!{_LETTER}|_)_+|_+(?!{_LETTER}|_)", ""),  # _emphasis_
+        _replace(rf"(?<!{_LETTER}|_)_+|_+(?!{_LETTER}|_)|(?<=_)_+", ""),  # _emphasis_, snake__case
         normalizers.NFC(),
         _replace(r"--|―", "—"),
         _replace(r"[„‟«]", "“"),

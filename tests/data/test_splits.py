@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
+import zlib
 
 import pytest
+from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxstories.data import source
+from mlxstories.data import source, splits, tokenizer
 from mlxstories.data.splits import distinct, fingerprint, near_duplicates, split
 from mlxstories.errors import StoriesError
 
@@ -95,3 +98,31 @@ def test_marks_by_the_thousand_take_time_by_their_number():
     fingerprint("e" + "\u0301\u0323" * 200_000)  # each pair out of order
     assert time.process_time() - began < 5  # by the square: minutes
     assert fingerprint("Cafe\u0301") == fingerprint("Caf\u00e9")
+
+
+@given(st.text(alphabet="aB \n\té\u0301\u2003", max_size=40))
+@settings(deadline=None)
+def test_a_long_story_is_compared_in_parts_as_in_one(text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "_PART", 1)
+        patch.setattr(splits, "_HASHED", 2)
+        key, signature = fingerprint(text), splits._min_hash(text)
+    assert key == fingerprint(text) == fingerprint(" ".join(text.split()))
+    words = text.casefold().split()
+    whole = MinHash(num_perm=len(signature), hashfunc=zlib.crc32)
+    for start in range(max(1, len(words) - 2)):
+        whole.update(" ".join(words[start : start + 3]).encode())
+    assert signature == whole
+
+
+def test_a_long_story_takes_a_small_multiple_of_its_length(monkeypatch):
+    monkeypatch.setattr(splits, "_HASHED", 500)
+    text = " ".join(f"w{i % 7919}" for i in range(200_000))
+    tracemalloc.start()
+    try:
+        fingerprint(text)
+        near_duplicates([text], ["The cat sat."])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * len(text)  # as a list of words it takes 15 times its length

@@ -27,6 +27,7 @@ MARKS = st.text(alphabet="aB1é \n\t'’‘“”\"«»„.,;:!?-—_()[]{}…%$
         ("the boys' toys don't 'stop'", "the boys’ toys don't ‘stop’"),
         ("  spaces \n\n and\ttabs ", "spaces and tabs"),
         ("a ,b ( c ) d", "a, b (c) d"),
+        ("_so_ a__b __c__ 0_0", "so a_b c 0_0"),
         ('wait--"What?" he--', "wait—“What?” he—"),
         ("_Oh!_ snake_case", "Oh! snake_case"),
         ("1,000.50 at 3:30", "1,000.50 at 3:30"),
@@ -169,6 +170,17 @@ def test_damaged_files(content, message, tmp_path):
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("kind", "unknown"), [("word", "x"), ("word", None), ("char", "the"), ("bpe", "x")])
+def test_a_file_whose_unknown_token_was_changed(tmp_path, kind, unknown):
+    """The library raises only when it meets an unknown word."""
+    Tokenizer.train(kind, TEXTS, 500).save(tmp_path / "a.json")
+    description = json.loads((tmp_path / "a.json").read_text())
+    description["model"]["unk_token"] = unknown
+    (tmp_path / "a.json").write_text(json.dumps(description))
+    with pytest.raises(StoriesError, match="a.json"):
+        Tokenizer.load(tmp_path / "a.json")
+
+
 def test_foreign_and_missing_files(tmp_path):
     import tokenizers
 
@@ -222,6 +234,8 @@ def test_a_long_text_is_encoded_in_parts_as_in_one(trained, kind, text):
         patch.setattr(tokenizer, "_PART", 1)
         (tokens,) = trained[kind].encode_batch([text])
         assert "".join(tokenizer.parts(text)) == text
+        found = tokenizer.words(text)
+    assert found == tokenizer.words(text)
     assert tokens.tolist() == trained[kind].encode(text)
 
 
