@@ -105,13 +105,14 @@ class _Commands(click.Group):
 
 # Of what is written to: full, over quota, broken, over the limit of a file's size, closed by its reader.
 _NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
+_UNREAD = 128 + 13  # as a shell tells of a program that SIGPIPE ended; click's 1 means an error found in a setup
 
 
 def _give_up_output(error: OSError) -> None:
-    """Exit code 2 and one line; for a pipe that nobody reads any more, 1 and none."""
+    """Exit code 2 and one line; for a pipe that nobody reads any more, that of SIGPIPE and none."""
     _discard(sys.stdout)
     if error.errno == errno.EPIPE:
-        sys.exit(1)
+        sys.exit(_UNREAD)
     with contextlib.suppress(OSError):
         click.echo(f"Error: cannot write what there is to say: {error.strerror}.", err=True)
     sys.exit(2)
@@ -182,6 +183,8 @@ def _in_one_line():
             raise
         raise click.UsageError(one_line(str(error))) from error
     except OSError as error:
+        if error.filename is None and error.errno == errno.EPIPE:
+            _give_up_output(error)
         if error.filename is None and _lost():
             raise click.UsageError("the working directory is gone: change to one that exists.") from error
         if error.filename is None:

@@ -17,7 +17,7 @@ from mlxstories.cli.options import RUN, data_options, runs_option, say_what_suit
 from mlxstories.cli.parts import parts
 from mlxstories.cli.recipe import model_options, phase_changes, phase_options
 from mlxstories.cli.sections import MODEL, RECIPE, STORIES, Sectioned
-from mlxstories.cli.types import MOST_SEED, Name, Number, Whole
+from mlxstories.cli.types import MOST_SEED, Listed, Name, Number, Whole
 
 _SECTIONS = {
     "Used most": ("data", "name", "epochs", "steps", "seed", "start", "resume"),
@@ -82,7 +82,7 @@ _SECTIONS = {
 @click.option(
     "--report-to",
     metavar="LIST",
-    default="",
+    type=Listed(Name()),
     help="Also hand the metrics to tensorboard, wandb or both.  [default: neither]",
 )
 @click.option("--no-check", is_flag=True, help="Skip the ladder's cheap checks before the first step.")
@@ -152,8 +152,7 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
     from mlxstories.runs.trackers import Trackers
     from mlxstories.training import experiment
 
-    names = [name.strip() for name in report_to.split(",") if name.strip()] if group.leads else []
-    trackers = group.together(lambda: Trackers(names))
+    trackers = group.together(lambda: Trackers((report_to or []) if group.leads else []))
     with contextlib.ExitStack() as held:
         if resume is not None:
             run = open_run(group, lambda: find_run(resume, runs))

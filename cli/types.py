@@ -38,6 +38,8 @@ class _Named(click.ParamType):
     def convert(self, value, param, ctx):
         if value in ("", b""):
             self.fail("it is empty: give a name, or leave it out.", param, ctx)
+        if "\0" in str(value):
+            self.fail("it holds a null character, as no name of a file can.", param, ctx)
         return super().convert(value, param, ctx)
 
 

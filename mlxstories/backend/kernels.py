@@ -52,6 +52,15 @@ def prepare() -> None:
         os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100")
 
 
+def try_compiling() -> None:
+    """Compile a small kernel, so that what MLX lacks for it is said before anything is begun.
+
+    Raises:
+        RuntimeError: of MLX; on a CPU there is no compiler, or no temporary directory to compile in.
+    """
+    mx.eval(mx.compile(lambda x: mx.abs(x) * x + 1)(mx.ones(2)))
+
+
 def chunk_elements() -> int:
     """Logits to handle at once: what a CPU's cache holds, or enough to fill a GPU."""
     return 1 << 21 if on_cpu() else 1 << 25

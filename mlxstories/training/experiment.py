@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxstories.backend import memory
+from mlxstories.backend import kernels, memory
 from mlxstories.data.counts import baselines
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.distributed import ALONE, Group
@@ -143,6 +143,7 @@ def _trainer(
     if training.max_repairs:
         require_alone(group.size)
     rows = training.share(group.size)
+    kernels.try_compiling()
     model = planned_model(model_config, training.seed)
     trainer = Trainer(model, phase, dataset, training, run, report, group=group)
     require_for_training(model, trainer.optimizer.state, rows, getattr(mx, training.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlxstories.errors import StoriesError
@@ -24,6 +24,11 @@ class Scores:
     ceiling: float | None = None
     tokens: int | None = None
     bits: float | None = None
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            if value is not None and not isinstance(value, int | float):
+                raise TypeError(f"{name} is {value!r}")
 
     @property
     def above_floor(self) -> float | None:

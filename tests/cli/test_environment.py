@@ -37,6 +37,17 @@ def test_what_there_is_to_say_does_not_fit(tmp_path, words):
     assert done.stderr == "Error: cannot write what there is to say: No space left on device.\n"
 
 
+@pytest.mark.parametrize("words", [["data", "show", "--stories", "20000"], ["debug", "--break", "list"]])
+def test_a_pipe_that_nobody_reads_any_more(tmp_path, words):
+    """As SIGPIPE ends other programs; 1 would be an error that `debug` found."""
+    command = [sys.executable, "-m", "mlxstories.cli", *words]
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as pipe:
+        done = subprocess.run(command, cwd=tmp_path, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
 TRAIN = [sys.executable, "-m", "mlxstories.cli", "train", "--size", "debug", "--no-check", "--name", "tale"]
 TRAIN += ["--stories", "20", "--validation", "5", "--steps", "1"]
 
@@ -47,6 +58,7 @@ def test_mlx_has_no_temporary_directory_to_compile_in(tmp_path):
     done = subprocess.run(TRAIN, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "TMPDIR" in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])

@@ -177,7 +177,7 @@ def test_a_file_whose_unknown_token_was_changed(tmp_path, kind, unknown):
     description = json.loads((tmp_path / "a.json").read_text())
     description["model"]["unk_token"] = unknown
     (tmp_path / "a.json").write_text(json.dumps(description))
-    with pytest.raises(StoriesError, match="a.json"):
+    with pytest.raises(StoriesError, match=r"a\.json"):
         Tokenizer.load(tmp_path / "a.json")
 
 

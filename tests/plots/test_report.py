@@ -37,6 +37,7 @@ from mlxstories.training.evaluation import Evaluator
 from mlxstories.training.phases import PHASE_1
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
+VALIDATION = '{"step": 0, "epoch": 0, "tokens": 0, "split": "val", "loss": 2, "accuracy": 0, "bits_per_character": %s}'
 
 
 class Page(HTMLParser):
@@ -372,6 +373,8 @@ def test_runs_that_differ_in_their_seed_are_one_arm_with_an_interval(make_run):
         ("result.json", '{"loss": 1}', "it is damaged"),
         ("result.json", '{"loss": "x", "accuracy": 1}', "it is damaged"),
         ("result.json", "[]", "it is damaged"),
+        ("metrics.jsonl", VALIDATION % "[]", "it is damaged"),
+        ("metrics.jsonl", VALIDATION % '"2.1"', "it is damaged"),
     ],
 )
 def test_damaged_files_are_one_line_and_exit_code_2(make_run, tmp_path, file, content, message):
