@@ -33,7 +33,7 @@ ROOMS = {
     "evaluation": ("mlxstories/training/evaluation.py", "tests/training/test_evaluation.py"),
     "generation": ("mlxstories/generation/*.py", "tests/generation"),
     "data": ("data/*.py", "tests/data"),
-    "statistics": ("mlxstories/comparison/statistics.py", "tests/comparison"),
+    "statistics": ("mlxstories/comparison/statistics.py", "tests/comparison/test_statistics.py"),
     "findings": ("mlxstories/findings/*.py", "tests/findings tests/ladder/test_engine.py"),
     "checks": ("mlxstories/ladder/checks/*.py", "tests/ladder/test_judging.py tests/ladder/test_verdicts.py"),
 }  # fmt: skip
@@ -154,8 +154,11 @@ def tried(copy: Path, mutant: Mutant, patience: int) -> Outcome:
 
 
 def _trials(mutant: Mutant) -> list[list[str]]:
-    """Words to pytest, for one run after the other until one fails."""
+    """Words to pytest, for one run after the other until one fails: the file's own tests go first."""
     tests = [ROOMS[mutant.room][1].split()]
+    own = Path(tests[0][0]) / f"test_{Path(mutant.path).name}"
+    if (ROOT / own).is_file():
+        tests.insert(0, [str(own)])
     if mutant.room == "checks" and (names := _judged(mutant.path)):
         tests.append([*FAULTS.split(), "-k", " or ".join(sorted(names))])
     return tests

@@ -37,7 +37,9 @@ from mlxstories.training.evaluation import Evaluator
 from mlxstories.training.phases import PHASE_1
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
-VALIDATION = '{"step": 0, "epoch": 0, "tokens": 0, "split": "val", "loss": 2, "accuracy": 0, "bits_per_character": %s}'
+VALIDATION = (
+    '{"step": 0, "epoch": 0, "tokens": 0, "split": "val", "loss": 2, "accuracy": 0, "bits_per_character": %s}'
+)
 
 
 class Page(HTMLParser):
