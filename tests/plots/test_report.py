@@ -184,10 +184,11 @@ def test_nothing_comes_from_elsewhere_and_only_its_own_script_runs(html):
     assert f"script-src 'sha256-{digest}'" in policy and policy.startswith("default-src 'none'")
 
 
-def test_what_a_run_says_is_text(make_run):
-    (account,) = read_accounts([hostile(make_run("a&b"))])
+@pytest.mark.parametrize("live", [False, True])
+def test_what_a_run_says_is_text(make_run, live):
+    (account,) = read_accounts([hostile(make_run("<img src=x onerror=alert(1)>&b"))])
     token = Token(EVIL, 0.5, 1.0, EVIL)
-    found = Page(page.of_runs([account], {account.label: [Story(EVIL, [token], 1.0, None)]}))
+    found = Page(page.of_runs([account], {account.label: [Story(EVIL, [token], 1.0, None)]}, live=live))
     assert len(found.all("script")) == 1 and not found.all("img")
     assert not any(name.startswith("on") for _, attributes in found.elements for name in attributes)
     shown = found.all("main")[0][1]
