@@ -60,10 +60,11 @@ def cases(folder: Path) -> Iterator[Case]:
 
 
 def _words(command: str, value: str) -> tuple[str, ...]:
-    """The command's words; a value that is options, or a place of a word alone, is several of them."""
-    several = (command.endswith(" {}") and " " in value.strip()) or command == "{}"
-    filled = [word.replace("{}", value) for word in command.split()]
-    return tuple(filled[:-1] + value.split(" ") if several else filled)
+    """The command's words with the value among them."""
+    before, several, after = command.partition("{*}")
+    if several:
+        return (*before.split(), *value.split(" "), *after.split())
+    return tuple(word.replace("{}", value) for word in command.split())
 
 
 def _edited(value, path: list[str], new):

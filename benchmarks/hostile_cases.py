@@ -1,7 +1,7 @@
 """Hostile inputs by hand, thought up from docs/ alone: commands, files, runs. ``by_hand.py`` runs them.
 
 Where the pages say how a case ends, it stands under ``REFUSED`` (one line, exit code 2) or ``TAKEN``; elsewhere both are
-right. ``{}`` is where a value goes; values are separated by spaces, or are a list where a space is one of them.
+right. ``{}`` is where a value goes, ``{*}`` where several words do; values are separated by spaces, or are a list.
 """
 
 # ruff: noqa: E501
@@ -83,11 +83,11 @@ REFUSED: list[tuple[str, str | list[str]]] = [
     (f"{TRAIN} --patience {{}}", "-1 nan x"),
     (f"{TRAIN} --from {{}}", ["nosuch", "", "a.txt", "prepared", "runs"]),
     (f"{TRAIN} --arch {{}}", ["mlx-lm:nosuch", "mlx-lm:", "mlx-lm:os", "mlx-lm:../x", "mlx-lm:__init__", "transformer", "mlx-lm"]),
-    (f"{TRAIN} {{}}", ["--arch encoder --mixing 4", "--from run --layers 3", "extra", "--nosuch", "--lr", "-x", "--resum run"]),
+    (f"{TRAIN} {{*}}", ["--arch encoder --mixing 4", "--from run --layers 3", "extra", "--nosuch", "--lr", "-x", "--resum run"]),
     ("train --resume={}", NO_RUNS),
     (f"{OWN} {{}}", ["nosuch.txt", "", "empty", "/dev/null", "\0", LONG, "exported", "runs/run"]),
-    (f"{OWN} prepared {{}}", ["--data a.txt", "--tokenizer char", "--vocab-size 9", "--field x", "--split tail", "--separator file"]),
-    (f"{OWN} a.txt {{}}", ["--data stories", "--data tinystories", "--validation 9999", "--field", "--data nosuch"]),
+    (f"{OWN} prepared {{*}}", ["--data a.txt", "--tokenizer char", "--vocab-size 9", "--field x", "--split tail", "--separator file"]),
+    (f"{OWN} a.txt {{*}}", ["--data stories", "--data tinystories", "--validation 9999", "--field", "--data nosuch"]),
     ("sample {}", NO_RUNS),
     ("sample run --num={}", f"0 -1 1.5 x {BIG}"),
     ("sample run --max-tokens={}", f"0 -1 x {BIG}"),
@@ -99,7 +99,7 @@ REFUSED: list[tuple[str, str | list[str]]] = [
     ("sample run --no-repeat-ngram={}", "-1 x 1.5"),
     ("sample run --seed={}", f"-1 x 1{BIG}"),
     ("sample run --weights={}", ["worst", "", "step-1", "best,last"]),
-    ("sample run {}", ["--tempreature 1", "run", "--runs nosuch", "--runs a.txt", "--num", "--json=1"]),
+    ("sample run {*}", ["--tempreature 1", "run", "--runs nosuch", "--runs a.txt", "--num", "--json=1"]),
     (f"{COMPARE} --arms {{}}", ["nosuch", "empty", "", "a.txt", "/dev/null", "a.parquet", LONG]),
     (f"{COMPARE} --arch {{}}", ["nosuch", "", "decoder,", "decoder,nosuch"]),
     (f"{COMPARE} --scale {{}}", ["", "0", "-1", "x", "4,,6", "1e3", "4,abc", "4;6", BIG]),
@@ -110,32 +110,32 @@ REFUSED: list[tuple[str, str | list[str]]] = [
     (f"{COMPARE} --batch-size {{}}", f"0 -1 {BIG}"),
     (f"{COMPARE} --context {{}}", "0 -1"),
     (f"{COMPARE} --jobs {{}}", "0 -1 x"),
-    (f"{COMPARE} {{}}", ["--ablate --schedules", "--arms a.json --ablate", "extra", "--store a.txt", "--json empty", "--report empty"]),
+    (f"{COMPARE} {{*}}", ["--ablate --schedules", "--arms a.json --ablate", "extra", "--store a.txt", "--json empty", "--report empty"]),
     ("plot {}", NO_RUNS),
-    ("plot run {}", ["--format gif", "--against time", "--export a.txt", "--export /proc/x", "nosuch", "--export \0"]),
+    ("plot run {*}", ["--format gif", "--against time", "--export a.txt", "--export /proc/x", "nosuch", "--export \0"]),
     ("report {}", NO_RUNS),
     ("report run --to={}", ["empty", "/proc/x.html", "/dev/null/x.html", "a.txt/x.html", "\0"]),
-    ("report run {}", ["--num -1", "--num x", "--weights worst", "nosuch", f"--num {BIG}"]),
+    ("report run {*}", ["--num -1", "--num x", "--weights worst", "nosuch", f"--num {BIG}"]),
     ("watch {}", NO_RUNS),
     ("watch run --num 0 --port={}", f"-1 65536 x 1.5 {BIG}"),
     ("export {}", NO_RUNS),
     ("export run --to={}", ["exported", "a.txt", "a.txt/x", "/dev/null/x", "/proc/x", "runs/run", "\0"]),
-    ("export run {}", ["--dtype int8", "--quantize 3", "--quantize x", "--weights worst", "other"]),
+    ("export run {*}", ["--dtype int8", "--quantize 3", "--quantize x", "--weights worst", "other"]),
     ("import {}", ["nosuch", "a.txt", "runs/run", "", "empty", "prepared", "\0", LONG, "a.json", "/dev/null"]),
     ("import exported --name={}", [*BAD_NAMES, "run"]),
     ("data show --data {}", ["nosuch", "", "empty", "\0", LONG, "/dev/null"]),
-    ("data show {}", ["--stories 0", "--stories -1", "--stories x", "--seed -1", "--seed x", "--separator x", "extra"]),
-    ("data show --data a.txt {}", ["--data stories", "--floor", "--data nosuch"]),
-    ("data stats {}", ["--data nosuch", "--stories 0", "--validation 0", "--tokenizer x", "--data empty", "--data a.txt --validation 999"]),
-    ("data prepare {}", ["", "stories", "a.txt", "nosuch --to new", "empty --to new", "--to new", "a.txt stories --to new"]),
+    ("data show {*}", ["--stories 0", "--stories -1", "--stories x", "--seed -1", "--seed x", "--separator x", "extra"]),
+    ("data show --data a.txt {*}", ["--data stories", "--floor", "--data nosuch"]),
+    ("data stats {*}", ["--data nosuch", "--stories 0", "--validation 0", "--tokenizer x", "--data empty", "--data a.txt --validation 999"]),
+    ("data prepare {*}", ["", "stories", "a.txt", "nosuch --to new", "empty --to new", "--to new", "a.txt stories --to new"]),
     ("data prepare a.txt --to={}", ["a.txt", "exported", "runs", "/proc/x", "/dev/null/x", "a.txt/x", "\0"]),
-    ("data prepare a.txt --to new {}", ["--split tail", "--validation 999", "--stories 0", "--vocab-size 1", "--tokenizer x", "--data-seed -1"]),
-    ("data prepare a.txt --to prepared {}", ["--tokenizer char", "--validation 3", "--vocab-size 99"]),
+    ("data prepare a.txt --to new {*}", ["--split tail", "--validation 999", "--stories 0", "--vocab-size 1", "--tokenizer x", "--data-seed -1"]),
+    ("data prepare a.txt --to prepared {*}", ["--tokenizer char", "--validation 3", "--vocab-size 99"]),
     ("data verify {}", ["nosuch", "a.txt", ".", "exported", "runs/run", "", "empty", "\0", "prepared prepared", "stories"]),
-    ("data {}", ["nosuch", "Show", "--stories 3"]),
-    ("info --cost {}", ["--layers 0", "--dim 7 --heads 2", "--batch-size 0", "--vocab-size 0", "--arch nosuch", "--context -1", "--dropout 1"]),
-    ("info {}", ["extra", "--size tiny", "--nosuch"]),
-    ("{}", ["nosuch", "trian", "--nosuch", "\0", LONG, "\x1b[31m", "train.py", "-x"]),
+    ("data {*}", ["nosuch", "Show", "--stories 3"]),
+    ("info --cost {*}", ["--layers 0", "--dim 7 --heads 2", "--batch-size 0", "--vocab-size 0", "--arch nosuch", "--context -1", "--dropout 1"]),
+    ("info {*}", ["extra", "--size tiny", "--nosuch"]),
+    ("{*}", ["nosuch", "trian", "--nosuch", "\0", LONG, "\x1b[31m", "train.py", "-x"]),
     ("debug --steps={}", "0 10001 x"),
     ("debug --stories={}", "0 65 -1"),
     ("debug --seed={}", "-1 2147483648"),
@@ -143,19 +143,19 @@ REFUSED: list[tuple[str, str | list[str]]] = [
     ("debug --format={}", "xml json"),
     ("debug --rung={}", ["nosuch", ""]),
     ("debug --break {}", ["nosuch", "", LONG]),
-    ("debug {}", ["nosuch.py", "", ":", "a.txt", "mlx-lm:", "mlx-lm:nosuch", "empty", "-m nosuch", "-m ../x", "--set x=1", "--follow"]),
+    ("debug {*}", ["nosuch.py", "", ":", "a.txt", "mlx-lm:", "mlx-lm:nosuch", "empty", "-m nosuch", "-m ../x", "--set x=1", "--follow"]),
 ]  # fmt: skip
 
 TAKEN: list[tuple[str, str | list[str]]] = [
-    (f"{TRAIN} {{}}", ["--name é", "--name 'x", "--seed 0", "--dropout 0", "--lr 1e-30", "--context 2"]),
+    (f"{TRAIN} {{*}}", ["--name é", "--name 'x", "--seed 0", "--dropout 0", "--lr 1e-30", "--context 2"]),
     (f"{TRAIN} --name {{}}", ["$(rm)", "a&b", "<b>", "{{7*7}}", "名前", "a b", "%s", "con", "🙂"]),
     ("sample run --num 1 --max-tokens 3 --prompt={}", ["", "\t", "<|endoftext|>", "\x1b[31m", "x" * 20_000, "名前", "{{7*7}}", "\u202e"]),
-    ("sample run --num 1 --max-tokens 3 {}", ["--temperature 0", "--temperature 1e-30", "--temperature 1e30", "--top-k 99999", "--min-p 0.999", "--top-p 1e-30", "--repetition-penalty 1e30", "--no-repeat-ngram 1", "--json", "--stream"]),
-    ("plot {}", ["run", "run run", "runs/run", "./runs/../runs/run/", "run --format svg --against tokens"]),
-    ("report {}", ["run --num 0", "run run --num 0", "runs/run/ --num 0", "run --num 0 --to new/deep/page.html"]),
-    ("data show --data {}", ["a.txt", "./a.txt", "a.txt --data a.txt", "a.json --field x --separator file"]),
-    ("data {}", ["verify prepared", "verify ./prepared/", "stats --data a.txt", "prepare a.txt --to new"]),
-    ("info {}", ["--json", "--cost --size debug"]),
+    ("sample run --num 1 --max-tokens 3 {*}", ["--temperature 0", "--temperature 1e-30", "--temperature 1e30", "--top-k 99999", "--min-p 0.999", "--top-p 1e-30", "--repetition-penalty 1e30", "--no-repeat-ngram 1", "--json", "--stream"]),
+    ("plot {*}", ["run", "run run", "runs/run", "./runs/../runs/run/", "run --format svg --against tokens"]),
+    ("report {*}", ["run --num 0", "run run --num 0", "runs/run/ --num 0", "run --num 0 --to new/deep/page.html"]),
+    ("data show --data {*}", ["a.txt", "./a.txt", "a.txt --data a.txt", "a.json --field x --separator file"]),
+    ("data {*}", ["verify prepared", "verify ./prepared/", "stats --data a.txt", "prepare a.txt --to new"]),
+    ("info {*}", ["--json", "--cost --size debug"]),
 ]  # fmt: skip
 
 # Content of a file of stories; each is shown and counted.
@@ -223,7 +223,7 @@ FIELDS: list[tuple[str, str, list[Any], list[str]]] = [
         ("architectures", [1, [], None]),
     ]
 ] + [
-    ("prepared/index.json", field, values, ["data verify prepared", "data show --data prepared"])
+    ("prepared/shards.json", field, values, ["data verify prepared", "data show --data prepared"])
     for field, values in [("format", [0, 99, "x"]), ("train", [1, None, [], [{}]]), ("fingerprint", [1, "", None])]
 ]  # fmt: skip
 

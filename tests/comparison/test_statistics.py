@@ -16,6 +16,7 @@ def test_an_interval_is_students(count):
     found = estimate(values)
     low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
     assert (found.mean, found.low, found.high) == pytest.approx((values.mean(), low, high))
+    assert found.half == pytest.approx((high - low) / 2)
 
 
 def test_one_seed_gives_no_interval_and_decides_nothing():
