@@ -87,19 +87,16 @@ def test_seeds_to_decide_have_the_power_that_is_promised():
     assert 0.77 < power < 0.9
 
 
-@pytest.mark.parametrize("effect", np.geomspace(0.6, 20, 60))
-def test_seeds_to_decide_are_the_fewest_with_the_power_of_a_t_test(effect):
-    n = next(n for n in range(2, 100) if _power(n, effect) >= 0.8)
-    assert seeds_to_decide(effect + np.array([-1.0, 1.0]) / 2**0.5) == n
+@pytest.mark.parametrize("n", [*range(2, 20), statistics._MOST_SEEDS])
+def test_seeds_to_decide_are_the_fewest_with_the_power_of_a_t_test(n):
+    """At the effect for which so many seeds have just the power."""
+    effect = optimize.brentq(lambda effect: _power(n, effect) - 0.8, 0.05, 100)
+    draws = np.array([-1.0, 1.0]) / 2**0.5  # a standard deviation of 1
+    assert seeds_to_decide(effect * (1 + 1e-6) + draws) == n
+    one_more = None if n == statistics._MOST_SEEDS else n + 1
+    assert seeds_to_decide(effect * (1 - 1e-6) + draws) == one_more
 
 
 def _power(n: int, effect: float) -> float:
     """Of a two-sided t test of ``n`` values at 5 %, by its definition."""
     return stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, effect * n**0.5)
-
-
-@pytest.mark.parametrize(("more", "seeds"), [(1e-6, statistics._MOST_SEEDS), (-1e-6, None)])
-def test_the_seeds_that_are_looked_for_end_where_it_is_said(more, seeds):
-    """At the effect for which the last number has just the power."""
-    effect = optimize.brentq(lambda effect: _power(statistics._MOST_SEEDS, effect) - 0.8, 0.05, 0.2)
-    assert seeds_to_decide(effect + more + np.array([-1.0, 1.0]) / 2**0.5) == seeds
