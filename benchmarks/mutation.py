@@ -84,20 +84,21 @@ class Outcome:
 @click.option("--sample", default=40, show_default=True, help="Mutants of each room.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--room", "rooms", multiple=True, type=click.Choice(list(ROOMS)), help="These rooms alone.")
+@click.option("--own", is_flag=True, help="Only files with tests of their own name, tried by these alone.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the outcomes here.")
 @click.option("--docs", type=click.Path(exists=True, path_type=Path), help="Renew the table of this page.")
-def main(sample, seed, rooms, path, docs):
+def main(sample, seed, rooms, own, path, docs):
     """Mutate, test, count."""
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         copy = _copy(Path(folder))
         for room in rooms or ROOMS:
-            mutants = list(places(copy, room))
+            mutants = [mutant for mutant in places(copy, room) if not own or _own(mutant)]
             chosen = random.Random(seed).sample(mutants, min(sample, len(mutants)))
-            _, seconds = _tested(copy, ROOMS[room][1].split(), None)
+            seconds = 0.0 if own else _tested(copy, ROOMS[room][1].split(), None)[1]
             patience = max(_AT_LEAST, int(_PATIENCE * seconds))
             for mutant in chosen:
-                outcome = tried(copy, mutant, patience)
+                outcome = tried(copy, mutant, [_own(mutant)] if own else _trials(mutant), patience)
                 outcomes.append(outcome)
                 if outcome.verdict == "survived":
                     print(
@@ -138,7 +139,7 @@ def places(copy: Path, room: str):
                 yield Mutant(room, str(path.relative_to(copy)), name, occurrence)
 
 
-def tried(copy: Path, mutant: Mutant, patience: int) -> Outcome:
+def tried(copy: Path, mutant: Mutant, trials: list[list[str]], patience: int) -> Outcome:
     """Make the mutation, run the tests, take it back."""
     from cosmic_ray.mutating import use_mutation
     from cosmic_ray.plugins import get_operator
@@ -147,7 +148,6 @@ def tried(copy: Path, mutant: Mutant, patience: int) -> Outcome:
     with use_mutation(copy / mutant.path, operator, mutant.occurrence) as (before, after):
         was, now = before.splitlines(), after.splitlines()
         line = next(i for i, (a, b) in enumerate(zip(was, now, strict=True)) if a != b)
-        trials = _trials(mutant)
         passed = all(_tested(copy, trial, patience)[0] for trial in trials)
         verdict = "survived" if passed else "killed"
     return Outcome(mutant, verdict, was[line].strip(), now[line].strip(), line + 1)
@@ -156,12 +156,18 @@ def tried(copy: Path, mutant: Mutant, patience: int) -> Outcome:
 def _trials(mutant: Mutant) -> list[list[str]]:
     """Words to pytest, for one run after the other until one fails: the file's own tests go first."""
     tests = [ROOMS[mutant.room][1].split()]
-    own = Path(tests[0][0]) / f"test_{Path(mutant.path).name}"
-    if (ROOT / own).is_file():
-        tests.insert(0, [str(own)])
+    if (own := _own(mutant)) and own != tests[0]:
+        tests.insert(0, own)
     if mutant.room == "checks" and (names := _judged(mutant.path)):
         tests.append([*FAULTS.split(), "-k", " or ".join(sorted(names))])
     return tests
+
+
+def _own(mutant: Mutant) -> list[str]:
+    """The file of tests that has the name of the mutated one, if there is one."""
+    folder = Path(ROOMS[mutant.room][1].split()[0])
+    own = (folder if folder.suffix == "" else folder.parent) / f"test_{Path(mutant.path).name}"
+    return [str(own)] if (ROOT / own).is_file() else []
 
 
 def _judged(path: str) -> set[str]:
