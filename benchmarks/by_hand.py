@@ -14,9 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,22 +122,16 @@ def failure(case: Case) -> str | None:
     return f"left behind or changed: {left[:5]}" if left else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kind", help="these alone")
-    parser.add_argument("--json", type=Path, metavar="PATH")
-    options = parser.parse_args()
-    path = options.json and options.json.resolve()
-    counts: dict[str, Counter] = {}
-    failed = []
-    with tempfile.TemporaryDirectory(prefix="by-hand-") as name:
-        good, here = Path(name) / "good", Path(name) / "here"
-        good.mkdir()
-        os.chdir(good)
+def outcomes(folder: Path, wanted: Callable[[int, Case], bool]) -> Iterator[tuple[Case, str | None]]:
+    """The wanted cases, by number and content, each with what is wrong with how it ends."""
+    good, here, before = folder / "good", folder / "here", Path.cwd()
+    good.mkdir()
+    os.chdir(good)
+    try:
         furnish(good)
         clean = None
-        for case in cases(good):
-            if options.kind not in (None, case.kind):
+        for number, case in enumerate(cases(good)):
+            if not wanted(number, case):
                 continue
             if clean is None or state(here) != clean:
                 os.chdir(good)
@@ -148,19 +141,30 @@ def main() -> None:
                 os.chdir(here)
             for file, content in case.files.items():
                 Path(file).write_bytes(content if isinstance(content, bytes) else content.encode())
-            began = time.process_time()
-            wrong = failure(case)
+            yield case, failure(case)
+    finally:
+        os.chdir(before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kind", help="these alone")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    options = parser.parse_args()
+    counts: dict[str, Counter] = {}
+    failed = []
+    path = options.json and options.json.resolve()
+    with tempfile.TemporaryDirectory(prefix="by-hand-") as folder:
+        for case, wrong in outcomes(Path(folder), lambda _, case: options.kind in (None, case.kind)):
             row = counts.setdefault(case.kind, Counter())
             row["cases"] += 1
-            row["cpu_seconds"] += time.process_time() - began
             if wrong:
                 row["failed"] += 1
-                content = next(iter(case.files.values()), "")
-                failed.append({"words": case.words, "content": repr(content)[:200], "wrong": wrong})
-                print(*(word[:60] for word in case.words), repr(content)[:120], "\n  ", wrong, flush=True)
-        os.chdir(name)
+                content = repr(next(iter(case.files.values()), ""))[:200]
+                failed.append({"words": case.words, "content": content, "wrong": wrong})
+                print(*(word[:60] for word in case.words), content, "\n  ", wrong, flush=True)
     for kind, row in counts.items():
-        print(f"{kind:>24}: {row['cases']:4} cases, {row['failed']} failed, {row['cpu_seconds']:.0f} CPU s")
+        print(f"{kind:>24}: {row['cases']:4} cases, {row['failed']} failed")
     print(f"{sum(row['cases'] for row in counts.values())} cases, {len(failed)} failed")
     if path:
         path.write_text(json.dumps({"kinds": counts, "failed": failed}, indent=1) + "\n")
