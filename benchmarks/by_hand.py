@@ -45,7 +45,7 @@ def cases(folder: Path) -> Iterator[Case]:
         for command, values in rows:
             listed = isinstance(values, list)
             for value in values if listed else values.split():
-                yield Case(command.split()[0], _words(command, value), {}, code)
+                yield Case(command.split()[0].strip("{*}") or "no command", _words(command, value), {}, code)
     for name, content in TEXTS:
         for command in ("data show --data", "data stats --validation 1 --data", OWN):
             yield Case("texts", (*command.split(), name), {name: content})
