@@ -105,7 +105,8 @@ class _Commands(click.Group):
 
 # Of what is written to: full, over quota, broken, over the limit of a file's size, closed by its reader.
 _NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
-_UNREAD = 128 + 13  # as a shell tells of a program that SIGPIPE ended; click's 1 means an error found in a setup
+# As a shell tells of a program that SIGPIPE ended; click's 1 would be an error that `debug` found.
+_UNREAD = 128 + 13
 
 
 def _give_up_output(error: OSError) -> None:
