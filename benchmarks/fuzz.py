@@ -311,7 +311,17 @@ _SHORT = {
 }
 _PLACES = ("--runs", "--to", "--export", "--store")  # written to, so the last word is ours
 # Options for which a large number is a long but honest piece of work, or that leave for the network.
-_HONEST = {"--steps", "--epochs", "--stories", "--max-tokens", "--num", "--timeout", "--jobs", "--story"}
+_HONEST = {
+    "--steps",
+    "--epochs",
+    "--stories",
+    "--validation",
+    "--max-tokens",
+    "--num",
+    "--timeout",
+    "--jobs",
+    "--story",
+}
 
 
 def command_line(draw, box: Sandbox) -> None:
