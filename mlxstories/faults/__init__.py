@@ -14,6 +14,7 @@ from mlxstories.faults import (
     numerics,
     optimisation,
     reported,
+    reported_again,
     rows,
     updates,
     vocabulary,
@@ -36,6 +37,7 @@ _PARTS = (
     judging,
     decoding,
     reported,
+    reported_again,
 )
 
 FAULTS: dict[str, Fault] = {fault.name: fault for part in _PARTS for fault in part.FAULTS}

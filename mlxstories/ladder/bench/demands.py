@@ -113,11 +113,12 @@ def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> float:
 @dataclass(frozen=True)
 class Uniform:
     """The loss of logits that are all 0, over ln V, of batches of the subject's own; beside the shares of their cells
-    that are real, and their numbers of real cells."""
+    that are real, and their numbers of real cells and of rows."""
 
     losses: list[float]
     shares: list[float]
     counts: list[int]
+    rows: list[int]
 
 
 @measurement
@@ -126,7 +127,7 @@ def uniform(bench: Bench) -> Uniform | None:
     if bench.subject.loss is None:
         return None
     batches = sorted(train_epoch(bench).batches, key=lambda batch: float((batch.mask > 0).mean()))
-    found = Uniform([], [], [])
+    found = Uniform([], [], [], [])
     for batch in (batches[0], batches[len(batches) // 2], batches[-1]):
         size = (*batch.shape, bench.subject.vocab_size)
         if math.prod(size) > _CELLS:
@@ -138,4 +139,5 @@ def uniform(bench: Bench) -> Uniform | None:
         found.losses.append(value / math.log(bench.subject.vocab_size))
         found.shares.append(float((batch.mask > 0).mean()))
         found.counts.append(int((batch.mask > 0).sum()))
+        found.rows.append(batch.shape[0])
     return found

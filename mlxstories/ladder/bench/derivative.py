@@ -16,6 +16,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.consistency import noised, plain
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.step_loss import is_random
 from mlxstories.ladder.patches import Patches
 
 _MODULES, _ROWS, _LENGTH = 16, 4, 32
@@ -70,6 +71,25 @@ def derivatives(bench: Bench) -> Derivatives:
     chosen = list(groups.items())[:: max(1, -(-len(groups) // _MODULES))]
     found = [_ask(bench, model, loss, name, slopes) for name, slopes in chosen]
     return Derivatives([one for one in found if one is not None], _stops(bench, model, batch))
+
+
+@measurement
+def derivative_in_training(bench: Bench) -> Derivative | None:
+    """The same of all weights at once, in training mode with the random state put back before each pass; None where
+    the model is not random there, not repeatable so, or stops gradients on purpose."""
+    model = noised(bench)
+    model.train()
+    if not plain(bench).full_precision or not is_random(bench, model):
+        return None
+    batch = sample(bench).rows(slice(0, _ROWS)).cut(_LENGTH)
+    loss = partial(_loss, bench, model, batch)
+    if loss() != loss() or _stops(bench, model, batch):
+        return None
+    bench.seed_all(1)
+    slopes = {
+        n: g for group in _groups(model, bench.gradients(model, batch)).values() for n, g in group.items()
+    }
+    return _ask(bench, model, loss, "", slopes) if slopes else None
 
 
 def _groups(model: nn.Module, gradients: dict[str, mx.array]) -> dict[str, dict[str, mx.array]]:

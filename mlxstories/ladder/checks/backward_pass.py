@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.derivative import Derivative, derivatives
+from mlxstories.ladder.bench.derivative import Derivative, derivative_in_training, derivatives
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
@@ -63,3 +63,46 @@ def backward_pass(bench: Bench, limits: Gauges) -> Verdict:
 
 def _wrong(one: Derivative, limits: Gauges) -> bool:
     return limits.missing.above(one.missing) and limits.unsteady.below(one.unsteady / one.missing)
+
+
+@check(
+    "the backward pass draws what the forward pass drew",
+    rung="init",
+    causes=("backward-mismatch",),
+    unless=(
+        *("token-out-of-range", "not-finite", "not-repeatable", "without-effect", "dead-parameters"),
+        "backward-mismatch",
+    ),
+    missing=Limit(0.15, "of the gradient"),
+    unsteady=Limit(0.1, "of what is missing"),
+)
+def draws_alike(bench: Bench, limits: Gauges) -> Verdict:
+    """Where the model is random in training mode: the gradient check once more in that mode, of all weights at once,
+    with the random state put back before each pass.
+
+    What is computed a second time on the way back draws anew: the gradient belongs to other units than the loss, and
+    is partly noise.
+    Example: `nn.utils.checkpoint` of a block with dropout; `mx.checkpoint` does not keep the random state.
+    Fix: draw the masks, or keys for them, outside of what is computed again, or leave dropout out of it.
+    """
+    found = derivative_in_training(bench)
+    if found is None or any(_wrong(d, limits) for d in derivatives(bench).modules):
+        return skipped(
+            "nothing in the model is random, or its gradient is another one in evaluation mode too"
+        )
+    detail = f"{found.missing:.1%} apart in training mode"
+    if not _wrong(found, limits):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "backward-mismatch",
+            f"in training mode the gradient is not the derivative of the loss, {found.missing:.0%} of its length apart "
+            "along random directions, while in evaluation mode it is: what is computed again on the way back draws "
+            "other random numbers than on the way there",
+            fix="draw dropout's masks, or mx.random keys for them, outside of the function given to mx.checkpoint or "
+            "nn.utils.checkpoint, neither of which keeps the random state",
+            where="model",
+            missing=found.missing,
+        ),
+    )

@@ -142,6 +142,8 @@ def _deaf(bench: Bench, found: Demands) -> Draft:
     ),
     apart=Limit(0.02, "of ln V, between the subject's own batches"),
     share=Limit(0.01, "from the share of real cells"),
+    exact=Limit(1e-4, "of ln V, from the real cells' share of cells and rows"),
+    short=Limit(5e-3, "of ln V, at least, in the batch of the fewest cells"),
 )
 def normalised(bench: Bench, limits: Gauges) -> Verdict:
     """Gives the loss logits that are all 0 on batches of many and of few real cells. A mean is ln V on each of them; a
@@ -158,6 +160,10 @@ def normalised(bench: Bench, limits: Gauges) -> Verdict:
         return skipped("the loss needs more of a model than its logits")
     losses, shares = np.array(found.losses), np.array(found.shares)
     detail = "ln V times " + ", ".join(f"{value:.3g}" for value in losses)
+    counts, rows = np.array(found.counts), np.array(found.rows)
+    off = np.abs(losses - counts / (counts + rows)).max() if np.isfinite(losses).all() else np.inf
+    if limits.exact.below(float(off)) and limits.short.above(1 - float(losses.min())):
+        return passed(detail, _first_places(losses, counts, rows))
     if not np.isfinite(losses).all() or not limits.apart.above(float(np.ptp(losses))):
         formula = loss_formula(bench)
         unequal = (
@@ -180,6 +186,20 @@ def normalised(bench: Bench, limits: Gauges) -> Verdict:
             lowest=float(losses.min()),
             highest=float(losses.max()),
         ),
+    )
+
+
+def _first_places(losses: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> Draft:
+    return warning(
+        "wrong-normalisation",
+        f"logits that are all 0 cost ln V a token, and the loss says {losses.min():.1%} to {losses.max():.1%} of it: "
+        "the sum is divided by the targets that count and one more for each row, which is how many tokens the rows "
+        "have, their first ones too, which nothing predicts",
+        fix="count the targets, after the shift: mask[:, 1:].sum() where tokens, not targets, are masked",
+        where="loss",
+        cells=int(counts[0]),
+        rows=int(rows[0]),
+        lowest=float(losses.min()),
     )
 
 

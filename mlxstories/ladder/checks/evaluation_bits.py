@@ -9,7 +9,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.evaluation import evaluated_twice, evaluation_batches, own_figures, text_sizes
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Draft, Verdict, failed, passed, skipped, warning
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
 
 _BITS = re.compile(r"bits?[ _-]?(?:per|/)[ _-]?(byte|char)|(?<![a-z])bp([bc])(?![a-z])", re.I)
 
@@ -67,7 +67,7 @@ def _draft(
         f"bits per {'byte' if kind == 'character' else 'character'}": bits / other,
     }
     way = next((way for way, right in ways.items() if limits.close.below(abs(value / right - 1))), None)
-    return warning(
+    return (error if way and way.startswith("nats") else warning)(  # bits of another unit may be meant
         "metric-mismatch",
         f"the validation reports {name} {value:.4g}, and its loss of {mean:.4g} nats per token makes "
         f"{bits / size:.4g} bits per {kind}" + (f": what it reports is {way}" if way else ""),

@@ -1,0 +1,90 @@
+"""Faults after a second set of public reports, of kinds that the first had not brought up."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.nn.utils import checkpoint
+
+from mlxstories.batch import Batch
+from mlxstories.data.packing import Documents, Rows
+from mlxstories.faults.fault import Faults, change, minimising
+from mlxstories.faults.model import rebuilt
+from mlxstories.faults.optimisation import mean_nats
+from mlxstories.faults.recipe import Recipe, padded_rows
+from mlxstories.model import ModelConfig, Transformer
+
+FAULTS = Faults("reported")
+
+HEAD = 40  # tokens
+
+
+class Recomputed(nn.Module):
+    """A branch with dropout behind it, computed a second time on the way back."""
+
+    def __init__(self, inner: nn.Module, share: float = 0.3):
+        super().__init__()
+        self.inner, self.drop = inner, nn.Dropout(share)
+
+    def __call__(self, x):
+        return checkpoint(self, lambda x: self.drop(self.inner(x)))(x)
+
+
+def recomputed(model: Transformer, config: ModelConfig) -> None:
+    for block in model.blocks:
+        block.feed_forward = Recomputed(block.feed_forward)
+
+
+def heads_of(documents: Documents, context: int, rng: np.random.Generator | None) -> Rows:
+    """Of each story the first 40 tokens."""
+    if rng is None:
+        return padded_rows(documents, context, None)
+    stories = (documents[story] for story in range(len(documents)))
+    rows = np.stack([story[: HEAD + 1] for story in stories if len(story) > HEAD]).astype(np.int32)
+    rows = rows[rng.permutation(len(rows))]
+    nought = np.zeros((len(rows), HEAD), np.int32)
+    return Rows(rows[:, :-1], rows[:, 1:], np.ones(nought.shape, np.float32), nought, nought)
+
+
+def commonest_left_out(recipe: Recipe) -> Recipe:
+    """Takes the commonest word for padding."""
+    word = int(np.bincount(np.concatenate([recipe.train[story] for story in range(64)])).argmax())
+
+    def loss(model: nn.Module, batch: Batch) -> mx.array:
+        return mean_nats(model, batch._replace(mask=batch.mask * (batch.targets != word)))
+
+    return minimising(loss)(recipe)
+
+
+def first_places_counted(model: nn.Module, batch: Batch) -> mx.array:
+    """Divides by the tokens of the rows, of which each has one more than targets."""
+    tokens = batch.mask.sum()
+    return mean_nats(model, batch) * tokens / (tokens + len(batch.mask))
+
+
+FAULTS.add(
+    "dropout-drawn-twice",
+    "backward-mismatch",
+    "a checkpointed branch draws its dropout anew when it is computed again on the way back",
+    rebuilt(recomputed),
+)
+FAULTS.add(
+    "heads-of-stories",
+    "texts-never-seen",
+    "of each story the first 40 tokens are kept, and the rest is thrown away",
+    change(arrange=heads_of),
+)
+FAULTS.add(
+    "commonest-word-left-out",
+    "wrong-loss",
+    "the loss leaves out the commonest word, whose id was taken for that of padding",
+    commonest_left_out,
+)
+FAULTS.add(
+    "first-places-counted",
+    "wrong-normalisation",
+    "the loss is divided by the targets and one more for each row",
+    minimising(first_places_counted),
+    severity="warning",
+)

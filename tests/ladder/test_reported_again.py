@@ -1,0 +1,153 @@
+"""Small measurements that a second set of public reports asked for."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.nn.utils import checkpoint
+from tiny import B, T, Tiny, V, subject
+
+from mlxstories.ladder import climb  # noqa: F401  (registers the checks)
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.derivative import derivative_in_training
+from mlxstories.ladder.bench.left_out import left_out
+from mlxstories.ladder.bench.untaught import untaught
+from mlxstories.ladder.registry import CHECKS
+
+
+def judged(name: str, **fields):
+    """(code, severity) of what a check says."""
+    bench = Bench(subject(**fields))
+    with bench.protected():
+        check = CHECKS[name]
+        return [(draft.code, draft.severity) for draft in check.ask(bench, check.gauges()).drafts]
+
+
+class Dropped(Tiny):
+    """The tiny model with dropout, computed again on the way back if ``again``, with the masks drawn inside or out."""
+
+    def __init__(self, again: bool, inside: bool):
+        super().__init__()
+        self.again, self.inside = again, inside
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+
+        def drawn():
+            return mx.random.bernoulli(0.5, x.shape) * 2 if self.training else mx.ones(x.shape)
+
+        outside = None if self.inside else drawn()
+
+        def branch(x):
+            return mx.tanh(self.mix(x)) * (drawn() if outside is None else outside)
+
+        return self.head(x + (checkpoint(self, branch) if self.again else branch)(x))
+
+
+DRAWS = "the backward pass draws what the forward pass drew"
+
+
+def test_dropout_drawn_again_on_the_way_back_is_an_error():
+    assert judged(DRAWS, model=lambda: Dropped(True, True)) == [("backward-mismatch", "error")]
+
+
+@pytest.mark.parametrize("again, inside", [(True, False), (False, True), (False, False)])
+def test_dropout_drawn_once_is_left_alone(again, inside):
+    bench = Bench(subject(model=lambda: Dropped(again, inside)))
+    assert derivative_in_training(bench).missing < 0.03
+    assert judged(DRAWS, model=lambda: Dropped(again, inside)) == []
+
+
+def test_a_model_without_randomness_has_no_derivative_in_training():
+    assert derivative_in_training(Bench(subject())) is None
+
+
+class Digits:
+    def encode(self, text):
+        return [int(c, V) for c in text]
+
+    def decode(self, ids):
+        return "".join("0123456789abc"[i] for i in ids)
+
+
+TEXTS = ["".join("0123456789abc"[i] for i in np.random.default_rng(n).integers(0, V, 60)) for n in range(20)]
+
+
+def leaving_out(token):
+    def loss(model, batch):
+        kept = batch.mask * (batch.targets != token)
+        nats = nn.losses.cross_entropy(model(batch.inputs), batch.targets)
+        return (nats * kept).sum() / mx.maximum(kept.sum(), 1)
+
+    return loss
+
+
+def test_an_id_that_the_loss_leaves_out_is_found_and_weighed():
+    fields = {"loss": leaving_out(3), "tokenizer": Digits(), "train_texts": TEXTS}
+    found = left_out(Bench(subject(**fields)))
+    inner = "".join(text.strip(text[0] + text[-1]) for text in TEXTS)
+    assert list(found.shares) == [3] and found.tried == V
+    assert found.shares[3] == pytest.approx(inner.count("3") / len(inner), abs=0.01)
+    assert judged("the loss leaves out no token of the texts", **fields) == [("wrong-loss", "error")]
+
+
+def test_a_loss_of_some_places_leaves_out_no_id():
+    def second_half(model, batch):
+        late = batch.mask * (mx.arange(T) >= T // 2)
+        nats = nn.losses.cross_entropy(model(batch.inputs), batch.targets)
+        return (nats * late).sum() / late.sum()
+
+    for loss in (second_half, leaving_out(-100)):
+        assert left_out(Bench(subject(loss=loss, tokenizer=Digits(), train_texts=TEXTS))).shares == {}
+
+
+def divided_by(more):
+    def loss(model, batch):
+        nats = nn.losses.cross_entropy(model(batch.inputs), batch.targets) * batch.mask
+        return nats.sum() / (batch.mask.sum() + more * len(batch.mask))
+
+    return loss
+
+
+def test_one_more_cell_for_each_row_is_told_from_a_mean():
+    name = "the loss counts tokens alike"
+    assert judged(name, loss=divided_by(1)) == [("wrong-normalisation", "warning")]
+    assert judged(name, loss=divided_by(0)) == []
+
+
+def rows_of(texts, length=T):
+    """Windows of each text, one after the other."""
+    ids = [Digits().encode(text) for text in texts]
+    return np.array([row[at : at + length + 1] for row in ids for at in range(0, len(row) - length, length)])
+
+
+def dealt(table):
+    for at in range(0, len(table) - B + 1, B):
+        rows = table[at : at + B]
+        yield mx.array(rows[:, :-1]), mx.array(rows[:, 1:])
+
+
+def of_texts(trained, val):
+    return Bench(
+        subject(
+            train_batches=lambda seed: dealt(np.random.default_rng(seed).permutation(rows_of(trained))),
+            val_batches=lambda: dealt(rows_of(val)),
+            tokenizer=Digits(),
+            train_texts=TEXTS,
+            val_texts=val,
+        )
+    )
+
+
+def test_what_validation_asks_and_no_batch_holds_is_counted():
+    """Validation joins pieces of texts too short to be taken for the texts themselves."""
+    val = ["".join(TEXTS[(n + i) % 20][7 * i : 7 * i + 7] for i in range(8)) for n in range(20)]
+    assert untaught(of_texts(TEXTS, val)).both < 0.03
+    half = untaught(of_texts(TEXTS[:10], val))
+    assert 0.08 < half.both < 0.2 and half.both > 0.9 * half.first  # two windows of seven, half of the texts
+
+
+def test_texts_that_are_validation_itself_are_no_lost_teaching():
+    assert untaught(of_texts(TEXTS[:15], TEXTS[15:])).both < 0.02
