@@ -151,3 +151,50 @@ def test_what_validation_asks_and_no_batch_holds_is_counted():
 
 def test_texts_that_are_validation_itself_are_no_lost_teaching():
     assert untaught(of_texts(TEXTS[:15], TEXTS[15:])).both < 0.02
+
+
+class Balanced(Tiny):
+    """Keeps a figure of all tokens for the loss to add; ``open`` is what the loss sees of the future besides."""
+
+    def __call__(self, tokens, future=0.0):
+        self.future = future
+        self._balance = self.mix(self.embed(tokens)).square().mean()
+        return super().__call__(tokens)
+
+
+def with_balance(future):
+    def loss(model, batch):
+        nats = nn.losses.cross_entropy(model(batch.inputs, future), batch.targets)
+        return (nats * batch.mask).sum() / batch.mask.sum() + model._balance
+
+    return loss
+
+
+def test_a_term_of_all_tokens_is_no_sight_of_the_future():
+    name = "the loss sees no later token"
+    assert judged(name, model=Balanced, loss=with_balance(0.0)) == []
+    assert judged(name, model=Balanced, loss=with_balance(0.3)) == [("future-leak", "error")]
+
+
+class Tapped(Tiny):
+    """Mixes each embedding with the two before it, channel by channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.taps = mx.full((3, 16), 1 / 3)
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        back = (mx.pad(x, [(0, 0), (n, 0), (0, 0)])[:, : x.shape[1]] for n in range(3))
+        return self.head(sum(tap * each for tap, each in zip(self.taps, back, strict=True)))
+
+
+class Constant(Tiny):
+    def __init__(self):
+        super().__init__()
+        self.mix.weight = mx.full(self.mix.weight.shape, 0.1)
+
+
+def test_taps_that_start_alike_are_no_copies_and_a_layer_of_one_number_is():
+    assert judged("units start apart", model=Tapped) == []
+    assert judged("units start apart", model=Constant) == [("bad-initialization", "error")]

@@ -353,10 +353,10 @@ class PrefixStory(Story):
         super().__init__(attention=Prefixed, size=V + 1)
 
     def __call__(self, x, cache=None):
-        is_ask = x == ASK
-        given = (mx.cumsum(is_ask, axis=1) == 0) & is_ask.any(axis=1, keepdims=True)
+        asked = mx.cumsum(x == ASK, axis=1)
+        first = (asked == 0) | ((asked == 1) & (x == ASK))
         for block in self.blocks:
-            block.attention._given = given | is_ask
+            block.attention._given = first & (asked[:, -1:] > 0)
         return super().__call__(x)
 
 

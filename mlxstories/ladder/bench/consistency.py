@@ -152,8 +152,9 @@ def places(bench: Bench) -> Places:
 
 @measurement
 def lengths(bench: Bench) -> Lengths:
-    """Show prefixes of the row alone, short and long ones, odd and even."""
+    """Show prefixes of the row alone, short and long ones, odd and even, and look at the places that count."""
     first, model = plain(bench), noised(bench)
+    asked = sample(bench).mask[0] > 0
     full = first.row.shape[1]
     wanted = {n for n in (*_ODD, full // 2, full // 2 + 1, full - 2, full - 1) if 0 < n < full}
     found: dict[int, Change] = {}
@@ -164,7 +165,8 @@ def lengths(bench: Bench) -> Lengths:
         except SubjectFault:
             refused.append(length)
         else:
-            found[length] = _change(first, answer, first.logits[:length])
+            if (here := asked[:length]).any():
+                found[length] = _change(first, answer[here], first.logits[:length][here])
     return Lengths(found, refused, full, first.full_precision)
 
 

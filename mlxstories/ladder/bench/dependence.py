@@ -29,7 +29,7 @@ class Dependence:
     """What was found of one model.
 
     Attributes:
-        future: largest change of a logit before a changed suffix, relative to the change after it.
+        future: largest change of a logit that is asked for, before a changed suffix, relative to the change after it.
         future_at: (position read, first position changed) of that change.
         rows: largest change of a row's logits when other rows change, relative to the change of those rows.
         own: change of the last logits when the last token changes, relative to the logits' spread.
@@ -57,7 +57,10 @@ class _Probe:
         self.rng = np.random.default_rng((bench.seed, seed))
         self.base = sample(bench).inputs[:_ROWS]
         # A full-length row keeps padding and separators out of the way of the question.
-        self.row = self.base[int(self.rng.integers(min(len(self.base), 4)))][None]
+        number = int(self.rng.integers(min(len(self.base), 4)))
+        self.row = self.base[number][None]
+        # What is given may see what is given behind it, in a model that is asked for the rest alone.
+        self.asked = sample(bench).mask[number] > 0
 
     def forward(self, tokens: np.ndarray) -> np.ndarray:
         self.bench.seed_all(self.seed)  # the same dropout for the same shapes
@@ -81,12 +84,12 @@ def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = Fa
         cuts = _cut_points(probe.row.shape[1], probe.rng)
         together = rows <= _APART[full] and not training  # dropout would differ between rows
         moved = _moved(probe, cuts, plain, together)
-        future, where = _future(moved, cuts, spread)
+        future, where = _future(moved, cuts, spread, probe.asked)
         if (
             together and future > _ROUNDED
         ):  # the rows of a batch are not all rounded alike, a row alone always is
             moved = _moved(probe, cuts, plain, together=False)
-            future, where = _future(moved, cuts, spread)
+            future, where = _future(moved, cuts, spread, probe.asked)
         own = float(moved[-2, -1]) / spread
         past = float(moved[-1, -1]) / spread if probe.row.shape[1] > 1 else np.inf
         order = _order(probe, spread)
@@ -112,12 +115,15 @@ def _moved(probe: _Probe, cuts: list[int], plain: np.ndarray, together: bool) ->
     return np.abs(answers - plain).max(-1)
 
 
-def _future(moved: np.ndarray, cuts: list[int], spread: float) -> tuple[float, tuple[int, int] | None]:
+def _future(
+    moved: np.ndarray, cuts: list[int], spread: float, asked: np.ndarray
+) -> tuple[float, tuple[int, int] | None]:
     future, where = 0.0, None
     for line, cut in zip(moved, cuts, strict=False):
-        leak = float(line[:cut].max()) / max(float(line[cut:].max()), 1e-3 * spread)
+        before = np.where(asked[:cut], line[:cut], 0.0)
+        leak = float(before.max()) / max(float(line[cut:].max()), 1e-3 * spread)
         if leak > future:
-            future, where = leak, (int(line[:cut].argmax()), int(cut))
+            future, where = leak, (int(before.argmax()), int(cut))
     return future, where
 
 

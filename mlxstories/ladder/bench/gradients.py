@@ -184,11 +184,14 @@ class Constant:
 
 @measurement
 def constant_matrices(bench: Bench) -> Constant:
-    """Matrices of the fresh model whose units would all compute and learn the same."""
+    """Matrices of the fresh model whose units would all compute and learn the same. A few rows or columns that are no
+    layer's weight may scale channels one by one, as the taps of a short convolution."""
     flat = [(n, a) for n, a in tree_flatten(bench.model().trainable_parameters()) if a.ndim >= 2]
     ranges = {n: _range(a) for n, a in flat if min(a.shape) > 1}
     same = {n: low for n, (low, high) in ranges.items() if high - low == 0}
-    return Constant([n for n, v in same.items() if v == 0], [n for n, v in same.items() if v != 0])
+    taps = {n for n, a in flat if min(a.shape) <= _FEW_UNITS and n.rpartition(".")[2] != "weight"}
+    stuck = [n for n, v in same.items() if v != 0 and n not in taps]
+    return Constant([n for n, v in same.items() if v == 0], stuck)
 
 
 def _range(array: mx.array) -> tuple[float, float]:
