@@ -198,3 +198,29 @@ class Constant(Tiny):
 def test_taps_that_start_alike_are_no_copies_and_a_layer_of_one_number_is():
     assert judged("units start apart", model=Tapped) == []
     assert judged("units start apart", model=Constant) == [("bad-initialization", "error")]
+
+
+class Shifting(Tiny):
+    """Takes rotated embeddings where it is told to."""
+
+    def __call__(self, tokens, turned=False):
+        return super().__call__((tokens + 5) % V if turned else tokens)
+
+
+def validated(model, batches):
+    total = count = 0.0
+    for batch in batches:
+        nats = nn.losses.cross_entropy(model(batch.inputs), batch.targets)
+        total, count = total + (nats * batch.mask).sum().item(), count + batch.mask.sum().item()
+    return {"loss": total / count}
+
+
+def test_a_model_that_training_calls_otherwise_is_found():
+    def loss(turned):
+        return lambda model, batch: nn.losses.cross_entropy(
+            model(batch.inputs, turned), batch.targets, reduction="mean"
+        )
+
+    name = "training and validation call the model alike"
+    for turned, wanted in ((False, []), (True, [("wrong-loss", "error")])):
+        assert judged(name, model=Shifting, loss=loss(turned), evaluate=validated) == wanted

@@ -85,6 +85,7 @@ from mlxstories.ladder.checks import (
     evaluation_accuracy,
     evaluation_figures,
     evaluation_bits,
+    both_ways,
     evaluation_repeats,
     greedy,
     greedy_rows,
