@@ -224,3 +224,23 @@ def test_a_model_that_training_calls_otherwise_is_found():
     name = "training and validation call the model alike"
     for turned, wanted in ((False, []), (True, [("wrong-loss", "error")])):
         assert judged(name, model=Shifting, loss=loss(turned), evaluate=validated) == wanted
+
+
+class Counted(Tiny):
+    """Counts on where it was last asked in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.at = 0
+
+    def __call__(self, tokens):
+        self.at += 0 if self.training else tokens.shape[1]
+        return super().__call__((tokens + self.at) % V)
+
+
+def test_a_count_that_training_goes_on_with_is_an_error():
+    assert judged("validating and decoding change nothing", model=Counted)[0] == (
+        "evaluation-changes-state",
+        "error",
+    )
+    assert judged("validating and decoding change nothing") == []

@@ -16,6 +16,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import minimal_batch, probe_batch
 from mlxstories.ladder.bench.optimizers import parts
+from mlxstories.ladder.bench.step_loss import is_random
 
 GENERATORS = ("numpy", "random", "mx.random")
 _STEPS = 2
@@ -32,12 +33,14 @@ class Traces:
             its learning rate, which validation may lower, there is none.
         change: of the logits in training mode under one seed, by their largest difference over their spread.
         reseeded: generators that are in the same state afterwards whatever they were in before.
+        random: whether the model in training mode was, with dropout say.
     """
 
     weights: list[str]
     moments: float
     change: float
     reseeded: list[str]
+    random: bool
 
 
 @measurement
@@ -49,10 +52,12 @@ def traces(bench: Bench) -> dict[str, Traces]:
     model.train()
     for call in range(_STEPS):
         bench.step(model, optimizer, probe_batch(bench, call))
+    model.train()
+    disturbed = is_random(bench, model)
     found = {}
     for name, call in _calls(bench, model, batch).items():
         try:
-            one = _traces(bench, model, optimizer, batch, call)
+            one = _traces(bench, model, optimizer, batch, call, disturbed)
         except SubjectFault:
             continue
         if one is not None:
@@ -77,7 +82,12 @@ def _calls(bench: Bench, model: nn.Module, batch: HostBatch) -> dict[str, Callab
 
 
 def _traces(
-    bench: Bench, model: nn.Module, optimizer: Optimizer, batch: HostBatch, call: Callable[[], object]
+    bench: Bench,
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: HostBatch,
+    call: Callable[[], object],
+    disturbed: bool,
 ) -> Traces | None:
     before = _training_logits(bench, model, batch)
     if not np.array_equal(before, _training_logits(bench, model, batch)):
@@ -95,12 +105,8 @@ def _traces(
     apart = float(np.abs(_training_logits(bench, model, batch) - before).max()) / max(
         float(before.std()), 1e-30
     )
-    return Traces(
-        changed,
-        shift,
-        apart,
-        [n for n, one, other in zip(GENERATORS, *states, strict=True) if one == other],
-    )
+    alike = [n for n, one, other in zip(GENERATORS, *states, strict=True) if one == other]
+    return Traces(changed, shift, apart, alike, disturbed)
 
 
 def _state(optimizer: Optimizer) -> dict[str, mx.array]:

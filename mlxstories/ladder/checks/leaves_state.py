@@ -17,6 +17,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     unless=("not-finite", "no-update", "batch-leak"),
     change=Limit(1e-5, "of the logits' spread"),
     moments=Limit(1e-3, "of the norm of the optimiser's state"),
+    other=Limit(0.05, "of the logits' spread, of a model without dropout"),
 )
 def leaves(bench: Bench, limits: Gauges) -> Verdict:
     """Compares weights, the optimiser's state, random states and the logits in training mode before and after
@@ -43,7 +44,7 @@ def _told(bench: Bench, name: str, one: Traces, limits: Gauges) -> list[Draft]:
     if one.weights and limits.change.above(one.change):
         drafts.append(_weights(name, one))
     elif limits.change.above(one.change):
-        drafts.append(_behaviour(name, one))
+        drafts.append(_behaviour(name, one, limits))
     if limits.moments.above(one.moments):
         drafts.append(_moments(name, one))
     drafts += [_generator(name, generator, drawn_with(bench)) for generator in one.reseeded]
@@ -73,12 +74,17 @@ def _moments(name: str, one: Traces) -> Draft:
     )
 
 
-def _behaviour(name: str, one: Traces) -> Draft:
-    return warning(
+def _behaviour(name: str, one: Traces, limits: Gauges) -> Draft:
+    """An error where training goes on with another function; less dropout is the same one, less disturbed."""
+    bad = not one.random and limits.other.above(one.change)
+    what = "a position or a state that is counted on, say" if bad else "a rate of dropout say"
+    return (error if bad else warning)(
         "evaluation-changes-state",
         f"after {name} the same weights under the same seed give other logits in training mode (by {one.change:.1g} "
-        "of their spread): something besides the weights was changed, a rate of dropout say",
-        fix="ask self.training in the forward pass, and set no attribute there",
+        f"of their spread): something besides the weights was changed, {what}",
+        fix="set no attribute in the forward pass, or set it back; hand counts and states over with the cache"
+        if bad
+        else "ask self.training in the forward pass, and set no attribute there",
         where=name.partition("(")[0],
         change=one.change,
     )
