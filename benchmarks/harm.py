@@ -100,7 +100,7 @@ def compare(fault, mend, updates: int, seed: int, only: str | None, known: dict)
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--only", default="", help="Cases whose name holds this.")
+@click.option("--only", multiple=True, default=("",), help="Cases whose name holds this; as often as wanted.")
 @click.option("--updates", default=150, show_default=True, help="Of each training.")
 @click.option("--seed", default=0, show_default=True, help="Of weights and batches.")
 @click.option(
@@ -121,7 +121,7 @@ def main(folder, only, updates, seed, path):
     known = {"trained": {}}
     figures = {}
     for name, given in cases.items():
-        if "mend" not in given or only not in name:
+        if "mend" not in given or not any(part in name for part in only):
             continue
         begun = time.process_time()
         known["name"] = given["mend"]

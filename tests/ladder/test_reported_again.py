@@ -65,6 +65,8 @@ def test_a_model_without_randomness_has_no_derivative_in_training():
 
 
 class Digits:
+    eos_id = V - 1  # no text holds it
+
     def encode(self, text):
         return [int(c, V) for c in text]
 
@@ -72,7 +74,9 @@ class Digits:
         return "".join("0123456789abc"[i] for i in ids)
 
 
-TEXTS = ["".join("0123456789abc"[i] for i in np.random.default_rng(n).integers(0, V, 60)) for n in range(20)]
+TEXTS = [
+    "".join("0123456789ab"[i] for i in np.random.default_rng(n).integers(0, V - 1, 60)) for n in range(40)
+]
 
 
 def leaving_out(token):
@@ -88,7 +92,7 @@ def test_an_id_that_the_loss_leaves_out_is_found_and_weighed():
     fields = {"loss": leaving_out(3), "tokenizer": Digits(), "train_texts": TEXTS}
     found = left_out(Bench(subject(**fields)))
     inner = "".join(text.strip(text[0] + text[-1]) for text in TEXTS)
-    assert list(found.shares) == [3] and found.tried == V
+    assert list(found.shares) == [3] and found.tried == V - 1
     assert found.shares[3] == pytest.approx(inner.count("3") / len(inner), abs=0.01)
     assert judged("the loss leaves out no token of the texts", **fields) == [("wrong-loss", "error")]
 
@@ -244,3 +248,36 @@ def test_a_count_that_training_goes_on_with_is_an_error():
         "error",
     )
     assert judged("validating and decoding change nothing") == []
+
+
+def ruled(name: str, table: np.ndarray, skipped: int = 0):
+    """What a data check says of rows, of which the first targets do not count."""
+
+    def dealt_out(seed):
+        for x, y in dealt(table):
+            yield x, y, mx.broadcast_to(mx.arange(y.shape[1]) >= skipped, y.shape).astype(mx.float32)
+
+    return judged(name, train_batches=dealt_out, tokenizer=Digits(), train_texts=TEXTS)
+
+
+@pytest.mark.parametrize(
+    "between, wanted",
+    [("", [("end-never-trained", "error")]), ("c", []), ("0", [])],
+    ids=["none", "end", "other"],
+)
+def test_texts_joined_with_nothing_between_them(between, wanted):
+    assert ruled("texts that share a row are told apart", rows_of([between.join(TEXTS)], 40)) == wanted
+
+
+def test_a_prompt_that_was_erased_with_its_labels():
+    rows = rows_of(TEXTS, 40)[:, :-1]
+    erased = rows.copy()
+    erased[:, 1:9] = 0
+    name = "the prompt is there to be read"
+    assert ruled(name, erased, 8) == [("tokenizer-mismatch", "error")]
+    assert ruled(name, rows, 8) == []
+
+
+def test_padding_in_front_of_a_text_erases_nothing():
+    rows = np.array([[0] * 10 + Digits().encode(text)[:30] for text in TEXTS])
+    assert ruled("the prompt is there to be read", rows, 9) == []

@@ -64,7 +64,7 @@ def ends(bench: Bench) -> Ends | None:
     if not rows:
         return None
     token, count = first.most_common(1)[0]
-    fill, eos = rest.most_common(1)[0][0], _eos(bench)
+    fill, eos = rest.most_common(1)[0][0], end_token(bench)
     return Ends(
         rows,
         rows / every,
@@ -78,6 +78,7 @@ def ends(bench: Bench) -> Ends | None:
     )
 
 
-def _eos(bench: Bench) -> int | None:
+def end_token(bench: Bench) -> int | None:
+    """The id of the end token that the tokenizer names, if any."""
     found = (getattr(bench.subject.tokenizer, name, None) for name in _NAMES)
     return next((int(value) for value in found if isinstance(value, (int, np.integer))), None)

@@ -15,6 +15,7 @@ from mlxstories.ladder.checks import (
     texts_seen,
     untaught,
     ends,
+    joins,
     split,
     validation_again,
     # init
