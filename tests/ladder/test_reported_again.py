@@ -13,7 +13,7 @@ from mlxstories.ladder import climb  # noqa: F401  (registers the checks)
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.derivative import derivative_in_training
 from mlxstories.ladder.bench.left_out import left_out
-from mlxstories.ladder.bench.untaught import untaught
+from mlxstories.ladder.bench.untaught import heads, untaught
 from mlxstories.ladder.registry import CHECKS
 
 
@@ -133,28 +133,46 @@ def dealt(table):
         yield mx.array(rows[:, :-1]), mx.array(rows[:, 1:])
 
 
-def of_texts(trained, val):
+def of_texts(trained, val, texts=None, length=T):
     return Bench(
         subject(
-            train_batches=lambda seed: dealt(np.random.default_rng(seed).permutation(rows_of(trained))),
+            train_batches=lambda seed: dealt(
+                np.random.default_rng(seed).permutation(rows_of(trained, length))
+            ),
             val_batches=lambda: dealt(rows_of(val)),
             tokenizer=Digits(),
-            train_texts=TEXTS,
+            train_texts=texts or TEXTS,
             val_texts=val,
         )
     )
 
 
-def test_what_validation_asks_and_no_batch_holds_is_counted():
-    """Validation joins pieces of texts too short to be taken for the texts themselves."""
-    val = ["".join(TEXTS[(n + i) % 20][7 * i : 7 * i + 7] for i in range(8)) for n in range(20)]
-    assert untaught(of_texts(TEXTS, val)).both < 0.03
-    half = untaught(of_texts(TEXTS[:10], val))
-    assert 0.08 < half.both < 0.2 and half.both > 0.9 * half.first  # two windows of seven, half of the texts
+def mixed(texts):
+    """Pieces of texts, too short to be taken for the texts themselves."""
+    count = len(texts)
+    return ["".join(texts[(n + i) % count][7 * i : 7 * i + 7] for i in range(8)) for n in range(count)]
+
+
+def test_rows_of_a_source_that_is_never_read_lack_what_others_do_not():
+    """A source of few pairs, which validation repeats, beside digits at random."""
+    pairs = ["ab" * 4 + "".join(f"b{TEXTS[n][i]}" for i in range(26)) for n in range(12)]
+    again = ["ab" * 30 for _ in range(4)]
+    unread = untaught(of_texts(TEXTS, mixed(TEXTS) + again, TEXTS + pairs))
+    read = untaught(of_texts(TEXTS + pairs, mixed(TEXTS) + again, TEXTS + pairs))
+    assert unread.of_a_kind > read.of_a_kind and read.of_a_kind < 0.02 and unread.median < 0.1
 
 
 def test_texts_that_are_validation_itself_are_no_lost_teaching():
-    assert untaught(of_texts(TEXTS[:15], TEXTS[15:])).both < 0.02
+    found = untaught(of_texts(TEXTS[:30], TEXTS[30:]))
+    assert found.of_a_kind == 0 and found.median == 0
+
+
+def test_the_rest_of_each_text_is_told_from_a_part_of_the_texts():
+    long = ["".join(TEXTS[n : n + 4]) for n in range(0, 32, 4)]
+    cut = heads(of_texts([text[:41] for text in long], TEXTS[:4], long, 40))
+    some = heads(of_texts(long[:3], TEXTS[:4], long, 40))
+    assert cut.texts == some.texts == 8
+    assert cut.rest < 0.1 < some.rest and some.head < 0.5
 
 
 class Balanced(Tiny):

@@ -1,4 +1,4 @@
-"""What validation asks, and the training texts tell, but no batch holds."""
+"""What validation asks, and the training texts tell, but no batch holds; and what of each text is read."""
 
 from __future__ import annotations
 
@@ -10,64 +10,117 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.hashing import rolling
 from mlxstories.ladder.bench.material import Epoch, second_epoch, train_epoch, val_epoch
 
-_SHORT = 6  # tokens of a stretch that is looked for
+_SHORT, _STRETCH = 6, 12  # tokens of a stretch that is looked for: of validation, of the texts
 _LONG, _LEAST = 24, 8  # tokens by which a text's place is known for validation's; in short rows half a row
 _CELLS = 400_000  # tokens of the texts that are read
+_HALF = 0.5  # of a row's stretches
 
 
 @dataclass(frozen=True)
 class Untaught:
-    """Stretches of six tokens of validation's rows.
+    """Validation's rows, by the share of their stretches that stand in the texts and in no batch of two epochs.
 
     Attributes:
-        first, both: share that stands in the training texts, and in no batch of the first epoch, or of two.
-        stretches: that were looked for.
+        of_a_kind: share of the rows of which half or more is withheld.
+        median: of all rows.
+        rows: that were looked at.
     """
 
-    first: float
-    both: float
-    stretches: int
+    of_a_kind: float
+    median: float
+    rows: int
 
 
 @measurement
 def untaught(bench: Bench) -> Untaught | None:
     """Look for validation's stretches in the texts and in the batches of two epochs; None where these were not read to
     the end. Places of the texts that are validation's own are left aside."""
-    epochs, val = [train_epoch(bench), second_epoch(bench)], val_epoch(bench)
-    if val is None or not all(epoch.batches and epoch.complete for epoch in epochs):
+    epochs, val = _whole_epochs(bench), val_epoch(bench)
+    if val is None or epochs is None:
         return None
-    asked, long = held(val, _SHORT), min(_LONG, max(batch.shape[1] for batch in val.batches) // 2)
+    long = min(_LONG, max(batch.shape[1] for batch in val.batches) // 2)
     told = _told(bench, held(val, long), long) if long >= _LEAST else []
-    if not len(asked) or not len(told):
+    if not len(told):
         return None
-    missing = np.isin(asked, told) & ~np.isin(asked, held(epochs[0], _SHORT))
-    still = missing & ~np.isin(asked, held(epochs[1], _SHORT))
-    return Untaught(float(missing.mean()), float(still.mean()), len(asked))
+    taught = np.concatenate([held(epoch, _SHORT) for epoch in epochs])
+    lost, shares = np.setdiff1d(told, taught), []
+    for batch in val.batches:
+        if batch.shape[1] >= _SHORT:
+            found = np.isin(rolling(batch.targets, _SHORT), lost)
+            whole = np.lib.stride_tricks.sliding_window_view(batch.mask > 0, _SHORT, axis=1).all(-1)
+            asked = whole.sum(1)
+            shares += list(((found & whole).sum(1) / np.maximum(asked, 1))[asked >= _SHORT])
+    if not shares:
+        return None
+    return Untaught(float(np.mean(np.array(shares) >= _HALF)), float(np.median(shares)), len(shares))
+
+
+def _whole_epochs(bench: Bench) -> list[Epoch] | None:
+    epochs = [train_epoch(bench), second_epoch(bench)]
+    return epochs if all(epoch.batches and epoch.complete for epoch in epochs) else None
 
 
 def held(epoch: Epoch, length: int) -> np.ndarray:
-    """Hashes of all stretches of real cells of an epoch, the first input and the targets."""
-    found = [np.empty(0, np.uint64)]
-    for batch in epoch.batches:
-        if batch.shape[1] + 1 >= length:
-            rows = np.concatenate([batch.inputs[:, :1], batch.targets], axis=1)
-            real = np.concatenate([batch.mask[:, :1], batch.mask], axis=1) > 0
-            whole = np.lib.stride_tricks.sliding_window_view(real, length, axis=1).all(-1)
-            found.append(rolling(rows, length)[whole])
-    return np.concatenate(found)
+    """Hashes of all stretches of an epoch's rows, whether they count or not."""
+    rows = (
+        np.concatenate([b.inputs[:, :1], b.targets], axis=1) for b in epoch.batches if b.shape[1] >= length
+    )
+    return np.unique(np.concatenate([rolling(r, length).ravel() for r in rows] or [np.empty(0, np.uint64)]))
 
 
 def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
     """Hashes of the short stretches of the texts, where these are none of validation's ``own`` long ones."""
-    found, cells = [np.empty(0, np.uint64)], 0
+    found = [np.empty(0, np.uint64)]
+    for ids in _encoded(bench):
+        if ids.shape[1] >= long:  # a shorter one cannot be told from one of validation's
+            covered = np.convolve(np.isin(rolling(ids, long)[0], own), np.ones(long)) > 0
+            free = np.convolve(covered, np.ones(_SHORT), "valid") == 0
+            found.append(rolling(ids, _SHORT)[0][free])
+    return np.unique(np.concatenate(found))
+
+
+@measurement
+def _encoded(bench: Bench) -> list[np.ndarray]:
+    """The texts' ids, [1, T] each."""
+    found, cells = [], 0
     with bench.calling("the tokenizer"):
         for text in bench.subject.train_texts:
-            ids = np.array([[int(i) for i in bench.subject.tokenizer.encode(str(text))]], np.int64)
-            if ids.shape[1] >= long:  # a shorter one cannot be told from one of validation's
-                covered = np.convolve(np.isin(rolling(ids, long)[0], own), np.ones(long)) > 0
-                free = np.convolve(covered, np.ones(_SHORT), "valid") == 0
-                found.append(rolling(ids, _SHORT)[0][free])
-            cells += ids.size
+            found.append(np.array([[int(i) for i in bench.subject.tokenizer.encode(str(text))]], np.int64))
+            cells += found[-1].size
             if cells >= _CELLS:
                 break
-    return np.concatenate(found)
+    return found
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Stretches of 12 tokens of the texts that are longer than two rows.
+
+    Attributes:
+        head, rest: shares found in two epochs of those within the first row's length of a text, and of those behind it.
+        behind: share of the tokens that lie behind it.
+        texts: that are so long.
+    """
+
+    head: float
+    rest: float
+    behind: float
+    texts: int
+
+
+@measurement
+def heads(bench: Bench) -> Heads | None:
+    """Look for the texts' stretches by their place; None where epochs were not read to the end or no text is long."""
+    epochs = _whole_epochs(bench)
+    if epochs is None:
+        return None
+    row = max(batch.shape[1] for batch in epochs[0].batches)
+    texts = [ids for ids in _encoded(bench) if ids.shape[1] > 2 * row]
+    if not texts or row < 2 * _STRETCH:
+        return None
+    taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
+    found = [np.isin(rolling(ids, _STRETCH)[0], taught) for ids in texts]
+    head = np.concatenate([f[: row - 2 * _STRETCH + 1] for f in found])
+    rest = np.concatenate([f[row:] for f in found])
+    size = sum(ids.shape[1] for ids in texts)
+    return Heads(float(head.mean()), float(rest.mean()), 1 - len(texts) * row / size, len(texts))
