@@ -237,12 +237,10 @@ def main(folder, only, seed, path, take, docs):
     sys.path[:0] = [str(folder), str(folder.parent)]  # a second set builds on what the first is made of
     modules: dict[Path, ModuleType] = {}
     outcomes = []
-    taken = {known["case"]: known for file in take for known in json.loads(file.read_text())}
+    taken = {one["case"]: one for file in take for one in json.loads(file.read_text())}
     for name, given in cases.items():
-        if name in taken:
-            outcome = recalled(taken[name], given)
-        else:
-            outcome = examine(folder, name, given, modules, seed)
+        known = taken.get(name)
+        outcome = recalled(known, given) if known else examine(folder, name, given, modules, seed)
         outcomes.append(outcome)
         mark = "ok  " if outcome.right else "MISS" if outcome.want else "FALSE ALARM"
         click.echo(f"{mark} {name}: {', '.join(outcome.errors) or 'no error'}, {outcome.seconds:.1f} s")
