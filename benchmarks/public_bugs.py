@@ -143,7 +143,7 @@ _SECOND = (
     "not read the checks: how well the ladder does where nobody has taught it. 24 reports, their mends, and 14 sound "
     "setups from public code that look odd. What was called right was written down before the ladder ran. Ten of the "
     "faults, where it was in doubt whether they hurt, were trained beside their mends (`benchmarks/harm.py`, 150 "
-    "updates, 115,200 tokens at most, seed 0): their losses, held out, in nats per token, stand beside them, and the one "
+    "updates, 115,200 tokens at most, seed 0): their losses, held out, in nats per token, stand beside, and the one "
     "that did not hurt counts as sound. *Now* was climbed anew for the 13 cases that a mend could reach; of the others "
     "it is what was said at first.",
 )
