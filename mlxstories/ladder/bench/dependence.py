@@ -60,7 +60,8 @@ class _Probe:
         number = int(self.rng.integers(min(len(self.base), 4)))
         self.row = self.base[number][None]
         # What is given may see what is given behind it, in a model that is asked for the rest alone.
-        self.asked = sample(bench).mask[number] > 0
+        counts = sample(bench).mask[number] > 0
+        self.asked = counts if counts.any() else np.ones_like(counts)
 
     def forward(self, tokens: np.ndarray) -> np.ndarray:
         self.bench.seed_all(self.seed)  # the same dropout for the same shapes
