@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -30,6 +32,11 @@ def masked_mean(model: nn.Module, batch) -> mx.array:
     losses, _ = token_losses(out[0] if isinstance(out, (tuple, list)) else out, batch.targets)
     mask = (batch.mask > 0).astype(mx.float32)
     return (losses * mask).sum() / mx.maximum(mask.sum(), 1)
+
+
+def central_difference(value: Callable[[float], float], step: float) -> float:
+    """The slope of ``value`` at 0, to the second order of ``step``."""
+    return (value(step) - value(-step)) / (2 * step)
 
 
 def put(model: nn.Module, arrays: dict[str, mx.array]) -> None:

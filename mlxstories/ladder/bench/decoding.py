@@ -82,14 +82,18 @@ def decoding(bench: Bench) -> Decoding:
     models = [("with noisy weights", noisy), ("untrained", bench.noisy(14))]
     if (memorised := memorised_model(bench)) is not None:
         models.append(("after memorising", memorised))
-    found = [
-        Continuation(name, prompt, tokens, behind(bench, model, prompt, tokens))
-        for name, model in models
-        for index, prompt in enumerate(_prompts(bench))
-        if (tokens := _continue(bench, model, prompt, _LONG if model is noisy and not index else _NEW))
-    ]
+    found = [one for name, model in models for one in continuations(bench, name, model, long=model is noisy)]
     silent = not found and len({_choice(bench, model, p) for _, model in models for p in _prompts(bench)}) > 1
     return Decoding(found, _repeats(bench, noisy), _over_the_edge(bench, noisy), silent)
+
+
+def continuations(bench: Bench, name: str, model: nn.Module, *, long: bool = False) -> list[Continuation]:
+    """A few prompts continued by a model of this name, the first of them far if it is to be ``long``."""
+    return [
+        Continuation(name, prompt, tokens, behind(bench, model, prompt, tokens))
+        for index, prompt in enumerate(_prompts(bench))
+        if (tokens := _continue(bench, model, prompt, _LONG if long and not index else _NEW))
+    ]
 
 
 def _choice(bench: Bench, model: nn.Module, prompt: list[int]) -> int:

@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import is_pattern, masked_mean, put
+from mlxstories.ladder.bench.arrays import central_difference, is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.consistency import noised, plain
@@ -126,18 +126,15 @@ def _ask(
         }
         slope = float(sum((slopes[p] * along[p]).sum() for p in along))
 
-        def difference(by: float, along=along) -> float:
-            ends = []
-            for signed in (by, -by):
-                put(model, {p: kept[p] + signed * along[p] for p in along})
-                ends.append(loss())
-            put(model, kept)
-            return (ends[0] - ends[1]) / (2 * by)
+        def moved(by: float, along=along) -> float:
+            put(model, {p: kept[p] + by * along[p] for p in along})
+            return loss()
 
-        taken = difference(step)
+        taken = central_difference(moved, step)
         if abs(taken - slope) > _SUSPECT * expected:  # curvature, a kink, or the backward pass
-            coarse, taken = difference(step / 2), difference(step / _FINER)
+            coarse, taken = (central_difference(moved, step / parts) for parts in (2, _FINER))
             unsteady.append((taken - coarse) / expected)
+        put(model, kept)
         if not taken:
             return None  # rounded on purpose: a straight-through gradient is no derivative
         missing.append((taken - slope) / expected)

@@ -232,7 +232,12 @@ def text_sizes(bench: Bench) -> tuple[float, float] | None:
 @measurement
 def own_figures(bench: Bench) -> Own | None:
     """Let ``evaluate`` judge a real model by its own batches; None where there are none."""
-    epoch, model = val_epoch(bench), trained_model(bench) or bench.noisy(9)
+    return figures_of(bench, trained_model(bench) or bench.noisy(9))
+
+
+def figures_of(bench: Bench, model: nn.Module) -> Own | None:
+    """Let ``evaluate`` judge this model by its own batches; None where there are none."""
+    epoch = val_epoch(bench)
     if epoch is None:
         return None
     spread = np.unique(np.linspace(0, len(epoch.batches) - 1, _OWN).astype(int))

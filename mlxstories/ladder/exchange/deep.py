@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from mlxstories.findings import ERROR, Finding, Place, cause_of, fold
@@ -13,6 +14,7 @@ from mlxstories.ladder.exchange.exchange import Exchange, gap
 from mlxstories.ladder.exchange.judging import judge, known, said
 from mlxstories.ladder.exchange.material import material
 from mlxstories.ladder.exchange.run import Clock, OutOfTime
+from mlxstories.ladder.exchange.table import table
 from mlxstories.ladder.subject import Subject
 from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft
@@ -57,6 +59,9 @@ def deepened(
     rung.status = FAILED if failed else PASSED if exchange.runs else SKIPPED
     losses = ", ".join(f"{name} {run.loss:.3f}" for name, run in exchange.runs.items())
     rung.checks.append(Line("the parts exchanged", rung.status, "; ".join(p for p in (losses, ended) if p)))
+    if not ended:
+        with bench.protected(), suppress(TimeLimitError):
+            rung.checks += table(exchange, {_part(f) for f in kept if f.severity == ERROR})
     rung.figures["exchange"] = {name: run.curve for name, run in exchange.runs.items() if run.curve}
     for finding in findings:
         rung.figures["exchange"] |= finding.evidence["curves"]
@@ -75,21 +80,26 @@ def _placed(where):
 
 
 def _proved(exchange: Exchange, finding: Finding) -> Finding:
-    """An error of the climb with what the exchange of the part that it accuses brings."""
+    """An error of the climb with the part that it accuses, and what the exchange of that brings."""
     if finding.rung == RUNG:
         return finding
     part = cause_of(finding.code).part
     made = exchange.of_part(part)
+    evidence = {**finding.evidence, "part": part}
     if made is None:
-        return finding
+        return replace(finding, evidence=evidence)
     before, after = made
     brings = "leaves" if gap(before, after).low > 0 else "brings nothing:"
     told = (
         f"{finding.message}. A plain {part} {brings} a held-out loss of {after.loss:.3f} instead of {said(before)} "
         f"after {after.updates} updates on the same batches"
     )
-    evidence = {**finding.evidence, "curves": {run.name: run.curve for run in made}}
+    evidence |= {"curves": {run.name: run.curve for run in made}}
     return replace(finding, message=told, evidence=evidence)
+
+
+def _part(finding: Finding) -> str:
+    return finding.evidence.get("part") or cause_of(finding.code).part
 
 
 def _found(exchange: Exchange) -> tuple[list[Draft], str]:

@@ -23,11 +23,12 @@ from mlxstories.ladder.exchange.run import (
     plain_optimizer,
     plain_step,
 )
+from mlxstories.ladder.exchange.unseen import rows_of_all_texts
 
 AS_IS, STEP, LOSS, ALL = "as it is", "plain step", "plain step and loss", "all plain"
-SHUFFLED = "rows shuffled anew"
-AROUND = {"data": (AS_IS, SHUFFLED), "step": (AS_IS, STEP), "loss": (STEP, LOSS)}
-"""Parts around the model, and the trainings before and after the exchange of each."""
+SHUFFLED, WHOLE = "rows shuffled anew", "rows of all texts"
+AROUND = {"data": (AS_IS, (SHUFFLED, WHOLE)), "step": (AS_IS, (STEP,)), "loss": (STEP, (LOSS,))}
+"""Parts around the model, the training before the exchange of each, and those after it, of which the best counts."""
 
 _RATES = (
     1e-3,
@@ -37,6 +38,7 @@ _USUAL_WIDTH = 64
 _RACED = 0.25  # of the updates, after which the better rate goes on alone
 _NEAR = 0.02  # a gap of less says that both parts between are sound
 _SEED_NOISE = 0.006  # of the loss: what another seed of the first weights moves it, measured on sound setups
+_CLOSE = 4.0  # standard errors between a gap and a margin, within which a second seed is asked
 
 Progress = Callable[[str], None]
 
@@ -62,15 +64,33 @@ class Gap:
     def high(self) -> float:
         return self.share + 2 * self.error
 
+    def near(self, margin: float) -> bool:
+        """Whether another seed might put it on the other side of ``margin``."""
+        return np.isfinite([self.share, self.error]).all() and abs(self.share - margin) < _CLOSE * self.error
 
-def gap(before: Run, after: Run, *, other_weights: bool = False) -> Gap:
-    """Between two trainings; with ``other_weights`` they do not start from the same ones."""
+    def mean(self, other: Gap) -> Gap:
+        """Of two seeds."""
+        return Gap((self.share + other.share) / 2, float(np.hypot(self.error, other.error)) / 2)
+
+
+def gap(before: Run, after: Run, margin: float | None = None) -> Gap:
+    """Between two trainings; where it is close to ``margin``, of two seeds.
+
+    Rows are noise, and so are first weights where the two do not start from the same ones.
+    """
+    first = _gap(before, after)
+    if margin is None or not first.near(margin):
+        return first
+    return first.mean(_gap(before.again(), after.again()))
+
+
+def _gap(before: Run, after: Run) -> Gap:
     if not np.isfinite(after.loss):
         return Gap(0.0, float("inf"))
     if not np.isfinite(before.loss):
         return Gap(float("inf"), 0.0)
     rows = before.measured.error_beside(after.measured) / after.loss
-    seeds = _SEED_NOISE * np.sqrt(2) if other_weights else 0.0
+    seeds = _SEED_NOISE * np.sqrt(2) if before.redrawn or after.redrawn else 0.0
     return Gap(before.loss / after.loss - 1, float(np.hypot(rows, seeds)))
 
 
@@ -79,8 +99,8 @@ class Exchange:
     """The trainings made so far, and what they say.
 
     Attributes:
-        runs: by `AS_IS`, `STEP`, `LOSS` and `ALL`; each exchanges one part more than the one before. And by `SHUFFLED`,
-            which is as it is but for the order of the data.
+        runs: by `AS_IS`, `STEP`, `LOSS` and `ALL`; each exchanges one part more than the one before. And by `SHUFFLED`
+            and `WHOLE`, which are as it is but for the data.
     """
 
     bench: Bench
@@ -109,60 +129,61 @@ class Exchange:
         """The better of the trainings of the subject's own model: a step of its own may suit it best."""
         return min((self.runs[AS_IS], self.runs[LOSS]), key=lambda run: run.loss)
 
-    @property
-    def model_gap(self) -> Gap:
-        """Between the subject's model, as well as it was trained, and the plain decoder."""
-        return gap(self.own, self.runs[ALL], other_weights=True)
-
     def of_part(self, part: str) -> tuple[Run, Run] | None:
         """The trainings before and after the exchange of a part, where both were made."""
         if part == "model":
             return (self.own, self.runs[ALL]) if ALL in self.runs else None
-        names = AROUND.get(part, ())
-        made = tuple(self.runs[name] for name in names if name in self.runs)
-        return made if len(made) == 2 else None
+        before, after = AROUND.get(part, ("", ()))
+        made = [self.runs[name] for name in after if name in self.runs]
+        if before not in self.runs or not made:
+            return None
+        return self.runs[before], min(made, key=lambda run: run.loss)
 
-    def gap_of(self, part: str) -> Gap | None:
-        """The gap that the exchange of one of `AROUND` leaves, where both trainings were made."""
+    def gap_of(self, part: str, margin: float | None = None) -> Gap | None:
+        """The gap that the exchange of a part leaves, where both trainings were made; see `gap`."""
         made = self.of_part(part)
-        return gap(*made) if made is not None else None
+        return gap(*made, margin) if made is not None else None
 
     def go(self) -> Exchange:
         """Make the trainings, as many as are needed to tell the parts apart."""
         self._run(AS_IS, self.own_setup)
-        if (batches := shuffled(self.bench)) is not None:
-            self._run(SHUFFLED, self.own_setup, batches)
+        for name, drawn in ((SHUFFLED, shuffled), (WHOLE, rows_of_all_texts)):
+            if (batches := drawn(self.bench)) is not None:
+                self._run(name, self.own_setup, batches)
         self._raced(LOSS, self.own_model_by)
         if gap(self.runs[AS_IS], self.runs[LOSS]).share > _NEAR:
             if self._same_loss():
                 self.runs[STEP] = self.runs[LOSS]
             else:
-                self._run(STEP, partial(self.own_model_by, self.rate, self.bench.loss))
-        self._raced(ALL, self.plain_model_by)
+                self._run(STEP, partial(self.own_model_by, rate=self.rate, loss=self.bench.loss))
+        self._raced(ALL, self.plain_model_by, redrawn=True)
         return self
 
-    def own_setup(self):
+    def own_setup(self, seed: int):
         """Model, optimiser and step of the subject."""
-        return self.bench.model(), self.bench.optimizer(), own_step(self.bench)
+        return self.bench.model(seed), self.bench.optimizer(), own_step(self.bench)
 
-    def own_model_by(self, rate: float, loss: Loss | None = None):
+    def own_model_by(self, seed: int, rate: float, loss: Loss | None = None):
         """The subject's model, by the plain step and, unless another is given, the plain loss."""
         loss = loss or plain_loss
-        return self.bench.model(), plain_optimizer(rate), plain_step(self.bench, loss)
+        return self.bench.model(seed), plain_optimizer(rate), plain_step(self.bench, loss)
 
-    def plain_model_by(self, rate: float):
-        """The plain decoder by plain step and plain loss."""
+    def plain_model_by(self, _: int, rate: float):
+        """The plain decoder, drawn from the state as it is, by plain step and plain loss."""
         return PlainDecoder(self.shape), plain_optimizer(rate), plain_step(self.bench, plain_loss)
 
     def _run(self, name: str, make: Callable, batches: list[HostBatch] | None = None) -> None:
         self.tell(name)
         self.runs[name] = Run(self.bench, name, make, self.clock, batches=batches).advance()
 
-    def _raced(self, name: str, make: Callable[[float], tuple]) -> None:
+    def _raced(self, name: str, make: Callable[..., tuple], *, redrawn: bool = False) -> None:
         """At several rates for a while, then on with the best of them."""
         self.tell(name)
         rates = [rate * _USUAL_WIDTH / self.shape.width for rate in _RATES]
-        runs = {r: Run(self.bench, name, partial(make, r), self.clock).advance(_RACED) for r in rates}
+        runs = {
+            rate: Run(self.bench, name, partial(make, rate=rate), self.clock, redrawn=redrawn).advance(_RACED)
+            for rate in rates
+        }
         best = min(runs, key=lambda rate: runs[rate].loss)
         if name == LOSS:
             self.rate = best

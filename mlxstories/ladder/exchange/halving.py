@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from mlxstories.ladder.exchange.exchange import AS_IS, Exchange, Gap, gap
+from mlxstories.ladder.exchange.exchange import AS_IS, LOSS, Exchange, Gap, gap
+from mlxstories.ladder.exchange.inside_branches import for_branches
 from mlxstories.ladder.exchange.inside_model import for_model
 from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.parts import for_parts
 from mlxstories.ladder.exchange.run import Run, own_step
 
-_ROUNDS = ((0.25, None), (0.5, 4), (1.0, 2))
+_ROUNDS = ((1 / 8, None), (1 / 4, 12), (1 / 2, 4), (1.0, 2))
 """Share of the updates, and how many of the best go on to it."""
+_TOLD = 1 / 2  # of the updates, from which what is not ahead is given up
 
 
 @dataclass(frozen=True)
@@ -31,51 +33,72 @@ class Proof:
     run: Run
     beside: Run
 
-    @property
-    def gap(self) -> Gap:
-        return gap(self.beside, self.run)
+    def gap(self, margin: float | None = None) -> Gap:
+        return gap(self.beside, self.run, margin)
 
 
 def best_in_step(exchange: Exchange, *, rate: bool = False) -> Proof | None:
     """The change of the subject's own step that leaves least loss; with ``rate``, of the size of its updates."""
     bench = exchange.bench
 
-    def make(change: Intervention):
-        model, optimizer = bench.model(), bench.optimizer()
+    def make(change: Intervention, seed: int):
+        model, optimizer = bench.model(seed), bench.optimizer()
         change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
-    return _race(exchange, for_rate() if rate else for_step(bench), make, exchange.runs[AS_IS])
+    changes, unchanged = for_rate() if rate else for_step(bench), exchange.runs[AS_IS]
+    return _race(exchange, changes, make, unchanged, unchanged)
 
 
 def best_in_model(exchange: Exchange) -> Proof | None:
     """The change inside the subject's model, trained by the plain step and loss, that leaves least loss."""
 
-    def make(change: Intervention):
-        model, optimizer, step = exchange.own_model_by(exchange.rate)
+    def make(change: Intervention, seed: int):
+        model, optimizer, step = exchange.own_model_by(seed, exchange.rate)
         change.model(model)
         return model, optimizer, step
 
     model = exchange.bench.model()
     with exchange.bench.calling("looking for changes inside the model"):
         changes = for_model(model, exchange.bench.subject.vocab_size)
+        changes += for_branches(exchange.bench)
         changes += for_parts(exchange.bench, exchange.shape)
-    return _race(exchange, changes, make, exchange.own)
+    return _race(exchange, changes, make, exchange.runs[LOSS], exchange.own)
 
 
-def _race(exchange: Exchange, changes: Sequence[Intervention], make, beside: Run) -> Proof | None:
+def _race(
+    exchange: Exchange, changes: Sequence[Intervention], make, unchanged: Run, beside: Run
+) -> Proof | None:
+    """The best of the changes, beside the better of the trainings without; None where none is ahead of the same
+    training ``unchanged``."""
     runs = {
-        change.name: Run(exchange.bench, change.name, partial(make, change), exchange.clock, change.around)
+        change.name: Run(
+            exchange.bench,
+            change.name,
+            partial(make, change),
+            exchange.clock,
+            change.around,
+            redrawn=change.redrawn,
+        )
         for change in changes
     }
+    without = dict(unchanged.curve)
     going = list(changes)
     for share, most in _ROUNDS:
         going = sorted(going, key=lambda change: runs[change.name].loss)[:most]
         for change in going:
             exchange.tell(f"with {change.name}")
             runs[change.name].advance(share)
-        going = [change for change in going if runs[change.name].broke is None]
+        going = [change for change in going if _promises(runs[change.name], without, share)]
     if not going:
         return None
     best = min(going, key=lambda change: runs[change.name].loss)
     return Proof(best, runs[best.name], beside)
+
+
+def _promises(run: Run, without: dict[int, float], share: float) -> bool:
+    """Whether a change has any effect, and in the end one that helps."""
+    if run.broke is not None:
+        return False
+    beside = without.get(run.updates, float("inf"))
+    return run.loss < beside if share >= _TOLD else run.loss != beside

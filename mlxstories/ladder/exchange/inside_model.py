@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import is_pattern, put
 from mlxstories.ladder.exchange.inside_attention import for_attention
-from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+from mlxstories.ladder.exchange.intervention import Intervention, Site, changed, site_of
 from mlxstories.ladder.exchange.reference import table_of
 from mlxstories.ladder.patches import Patches, reroute
 
@@ -70,11 +69,6 @@ def _first_scales(model: nn.Module) -> list[Intervention]:
 # --- modules exchanged -------------------------------------------------------------------------------
 
 
-def _first(out: Any, change: Callable[[mx.array], mx.array]) -> Any:
-    """Change an output, or the first of several."""
-    return type(out)([change(out[0]), *out[1:]]) if isinstance(out, (tuple, list)) else change(out)
-
-
 def _norms(model: nn.Module) -> list[Intervention]:
     """Modules of vectors alone that keep the shape and scale of what they are given become the library's norm."""
     names = [n for n, m in model.named_modules() if n and _is_own_norm(m)]
@@ -123,7 +117,7 @@ def _blocks(model: nn.Module) -> list[Intervention]:
 
         def each(change: Callable[[mx.array, mx.array], mx.array]) -> Callable[[nn.Module], None]:
             def call(own, came, *args, **kwargs):
-                return _first(
+                return changed(
                     own(came, *args, **kwargs),
                     lambda out: change(came, out) if out.shape == came.shape else out,
                 )

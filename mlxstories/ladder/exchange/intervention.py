@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
@@ -35,6 +37,11 @@ def site_of(part: str, function: Callable | None, module: str = "") -> Site:
     return Site(**known, file=code.co_filename, line=code.co_firstlineno)
 
 
+def changed(out: Any, change: Callable[[mx.array], mx.array]) -> Any:
+    """What a module returns with a change of it, or of the first of several."""
+    return type(out)([change(out[0]), *out[1:]]) if isinstance(out, (tuple, list)) else change(out)
+
+
 @dataclass(frozen=True)
 class Intervention:
     """One change.
@@ -47,6 +54,7 @@ class Intervention:
         around: a context in which the step is made and the held-out rows are measured.
         scale: factor on each update.
         own_gradient: whether the optimiser gets the gradient of the subject's own loss, taken by us.
+        redrawn: whether it draws first weights anew.
         site: where the change is made, if it is in one place.
     """
 
@@ -57,4 +65,5 @@ class Intervention:
     around: Callable[[], AbstractContextManager] = nullcontext
     scale: float = 1.0
     own_gradient: bool = False
+    redrawn: bool = False
     site: Site | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxstories.ladder.bench.short import baselines
-from mlxstories.ladder.exchange.exchange import ALL, AROUND, Exchange, Gap
+from mlxstories.ladder.exchange.exchange import ALL, AROUND, SHUFFLED, Exchange, Gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Site, site_of
@@ -44,21 +44,21 @@ def judge(exchange: Exchange) -> list[Draft]:
 def _larger_first(exchange: Exchange) -> list[Callable[[Exchange, Gauges], list[Draft]]]:
     """Step and loss by the gaps that they leave: two steps with a wrong loss differ for no good reason."""
     step, loss = exchange.gap_of("step"), exchange.gap_of("loss")
-    return [_order, *([_loss, _step] if step and loss and loss.share > step.share else [_step, _loss])]
+    return [_data, *([_loss, _step] if step and loss and loss.share > step.share else [_step, _loss])]
 
 
 def known(exchange: Exchange) -> list[Draft]:
     """The findings of an exchange that was broken off: what the trainings made so far prove by themselves."""
     limits, found = Gauges(LIMITS), []
     for part in AROUND:
-        between = exchange.gap_of(part)
+        between = exchange.gap_of(part)  # of one seed: there is no time for another
         if between is not None and _clear(between, limits):
             found.append((between, part))
     if not found:
         return []
     between, part = max(found, key=lambda one: one[0].share)
     if part == "data":
-        return [_sorted(exchange, between)]
+        return [_other_data(exchange, between)]
     return [_behind(exchange, part, *exchange.of_part(part), between, None)]
 
 
@@ -68,25 +68,35 @@ def _clear(between: Gap, limits: Gauges) -> bool:
 
 def _proves(proof: Proof | None, between: Gap, limits: Gauges) -> bool:
     """Whether a change inside a part takes away a good part of the gap, for sure."""
-    if proof is None or not limits.helps.above(proof.gap.low):
+    if proof is None:
         return False
-    return math.isinf(between.share) or limits.closes.above(proof.gap.share / between.share)
+    helped = proof.gap(limits.helps.value)
+    if not limits.helps.above(helped.low):
+        return False
+    return math.isinf(between.share) or limits.closes.above(helped.share / between.share)
 
 
-def _order(exchange: Exchange, limits: Gauges) -> list[Draft]:
-    between = exchange.gap_of("data")
+def _data(exchange: Exchange, limits: Gauges) -> list[Draft]:
+    between = exchange.gap_of("data", limits.far.value)
     if between is None or not limits.helps.above(between.low):
         return []
-    return [_sorted(exchange, between, error if _clear(between, limits) else warning)]
+    return [_other_data(exchange, between, error if _clear(between, limits) else warning)]
 
 
-def _sorted(exchange: Exchange, between: Gap, make=error) -> Draft:
+def _other_data(exchange: Exchange, between: Gap, make=error) -> Draft:
     before, after = exchange.of_part("data")
+    shuffled = after.name == SHUFFLED
+    change = "the epoch's rows shuffled anew" if shuffled else "rows cut from all training texts"
+    why = (
+        "batches are not drawn at random" if shuffled else "every epoch goes round the same part of the texts"
+    )
     return make(
         "behind-reference",
-        f"with the epoch's rows shuffled anew the held-out loss is {after.loss:.3f} instead of {said(before)} "
-        f"after {after.updates} updates: batches are not drawn at random",
-        fix="shuffle the rows of the whole epoch before they are made into batches",
+        f"with {change} the held-out loss is {after.loss:.3f} instead of {said(before)} "
+        f"after {after.updates} updates: {why}",
+        fix="shuffle the rows of the whole epoch before they are made into batches"
+        if shuffled
+        else "let every epoch reach all texts",
         where=site_of("data", exchange.bench.subject.train_batches),
         part="data",
         **_evidence(exchange, before, after, between),
@@ -94,25 +104,24 @@ def _sorted(exchange: Exchange, between: Gap, make=error) -> Draft:
 
 
 def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
-    between = exchange.gap_of("step")
+    between = exchange.gap_of("step", limits.far.value)
     if between is None or not limits.near.above(between.share):
         return []
     runs = exchange.of_part("step")
     proof = best_in_step(exchange)
     if _proves(proof, between, limits):
         return [_behind(exchange, "step", *runs, between, proof)]
-    if not _clear(between, limits):
-        return []
     proof = best_in_step(exchange, rate=True)
-    if not _proves(proof, between, limits):
-        return [_behind(exchange, "step", *runs, between, None)]
-    # Larger updates only save time, and more of them do the same.
-    slow = proof.intervention.scale > 1
-    return [_behind(exchange, "step", *runs, between, proof, make=warning if slow else error)]
+    if _proves(proof, between, limits):
+        # Larger updates only save time, and more of them do the same.
+        slow, helped = proof.intervention.scale > 1, proof.gap(limits.helps.value)
+        sure = not slow and limits.far_for_sure.above(helped.low)
+        return [_behind(exchange, "step", *runs, between, proof, make=error if sure else warning)]
+    return [_behind(exchange, "step", *runs, between, None)] if _clear(between, limits) else []
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
-    between = exchange.gap_of("loss")
+    between = exchange.gap_of("loss", limits.far.value)
     if between is None or not limits.near.above(between.share):
         return []
     reached = influence(exchange.bench)
@@ -130,13 +139,14 @@ def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
 def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
     if not math.isfinite(exchange.own.loss):
         return []  # the climb says why
-    between = exchange.model_gap
+    between = exchange.gap_of("model")
     if limits.model.above(between.share):
         return _model_behind(exchange, between, limits)
     if limits.trained.below(exchange.start / baselines(exchange.bench).unigram):
         return []  # it brought what it knows
-    ahead = -between.share
-    return [_ahead(exchange, ahead, limits)] if limits.ahead.above(ahead) else []
+    if not limits.ahead.above(-between.share):
+        return []
+    return [_ahead(exchange, exchange.gap_of("model", -limits.far_ahead.value), limits)]
 
 
 def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
@@ -186,22 +196,22 @@ def _behind(
         f"after {helped.updates} updates on the same batches ({plain}: {after.loss:.3f})"
     )
     evidence["changed"] = change.name
-    evidence["helped"] = proof.gap.share
+    evidence["helped"] = proof.gap(LIMITS["helps"].value).share
     evidence["curves"][f"with {change.name}"] = helped.curve
     fix = f"look at what this change undoes in the {part}"
     return make("behind-reference", message, fix=fix, where=change.site or site, **evidence)
 
 
-def _ahead(exchange: Exchange, ahead: float, limits: Gauges) -> Draft:
+def _ahead(exchange: Exchange, between: Gap, limits: Gauges) -> Draft:
     own, plain = exchange.own, exchange.runs[ALL]
-    make = error if limits.far_ahead.above(ahead) else warning
+    make = error if limits.far_ahead.above(-between.share) else warning
     return make(
         "ahead-of-reference",
         f"this model reaches a held-out loss of {own.loss:.3f} after {own.updates} updates where a plain decoder of "
         f"this size reaches {plain.loss:.3f} on the same batches",
         fix="look for a way by which later tokens reach earlier places; an honest model seldom gains so much",
         where=Site(part="model"),
-        **_evidence(exchange, own, plain, exchange.model_gap),
+        **_evidence(exchange, own, plain, between),
     )
 
 

@@ -53,7 +53,8 @@ def for_parts(bench: Bench, shape: Shape) -> list[Intervention]:
         like = replace(shape, width=call.args[0].shape[-1])
         change = partial(_exchange, paths=paths, make=partial(_PLAIN[kind], like))
         site = site_of("model", cls.__call__, paths[0])
-        found.append(Intervention(f"a plain {kind} for {cls.__name__}", "model", model=change, site=site))
+        name = f"a plain {kind} for {cls.__name__}"
+        found.append(Intervention(name, "model", model=change, redrawn=True, site=site))
     return found
 
 

@@ -22,6 +22,7 @@ from mlxstories.ladder.exchange.material import Measured, held_out, material
 _POINTS = 8  # measurements of a curve
 _WARMUP = 20  # updates
 _CLIP = 1.0
+_APART = 10_000  # seeds of one training from those of the next
 
 Loss = Callable[[nn.Module, HostBatch], mx.array]
 Step = Callable[[nn.Module, Optimizer, HostBatch], None]
@@ -49,23 +50,39 @@ class Run:
 
     Attributes:
         name: what is exchanged.
-        make: () -> model, optimiser and step, fresh.
+        make: seed -> model, optimiser and step, fresh.
         around: a context for every step and measurement.
         batches: to train on, where they are not the shared ones.
+        redrawn: whether its first weights are not the subject's own, but drawn anew.
+        nth: of the seeds of first weights and dropout; the order of the batches stays.
         curve: (updates, held-out loss in nats per token), from 0 updates on.
         broke: why it could not go on, or None.
     """
 
     bench: Bench
     name: str
-    make: Callable[[], tuple[nn.Module, Optimizer, Step]]
+    make: Callable[[int], tuple[nn.Module, Optimizer, Step]]
     clock: Clock
     around: Callable[[], AbstractContextManager] = nullcontext
     batches: list[HostBatch] | None = None
+    redrawn: bool = False
+    nth: int = 0
     curve: list[tuple[int, float]] = field(default_factory=list)
     measured: Measured | None = None
     broke: str | None = None
     _kept: tuple | None = None
+    _again: Run | None = None
+
+    @property
+    def seed(self) -> int:
+        return self.bench.seed + _APART * self.nth
+
+    @property
+    def model(self) -> nn.Module:
+        """As it is trained so far."""
+        model, parameters, *_ = self._kept
+        put(model, parameters)
+        return model
 
     @property
     def updates(self) -> int:
@@ -76,6 +93,21 @@ class Run:
         """The last held-out loss; infinite where the training broke down."""
         last = self.curve[-1][1] if self.curve else np.inf
         return float(last) if self.broke is None and np.isfinite(last) else float("inf")
+
+    def again(self) -> Run:
+        """The same training from the next seed, made once."""
+        if self._again is None:
+            self._again = Run(
+                self.bench,
+                self.name,
+                self.make,
+                self.clock,
+                self.around,
+                self.batches,
+                self.redrawn,
+                self.nth + 1,
+            ).advance()
+        return self._again
 
     def advance(self, share: float = 1.0) -> Run:
         """Go on to this share of the updates, measuring on the way."""
@@ -94,9 +126,9 @@ class Run:
         return self
 
     def _begin(self) -> None:
-        self.bench.seed_all(self.bench.seed)
+        self.bench.seed_all(self.seed)
         with self.bench.calling(f"building the setup {self.name!r}"):
-            model, optimizer, step = self.make()
+            model, optimizer, step = self.make(self.seed)
         self._keep(model, optimizer, step)
         self._measure(model, 0)
 
@@ -111,7 +143,7 @@ class Run:
         for part, state in zip(parts(optimizer), states, strict=True):
             put_back(part.state, state)
         model.train()
-        self.bench.seed_all(self.bench.seed + 1 + self.updates)
+        self.bench.seed_all(self.seed + 1 + self.updates)
         for batch in batches:
             self.clock.check()
             step(model, optimizer, batch)

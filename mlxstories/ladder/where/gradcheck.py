@@ -7,6 +7,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.findings import Place
+from mlxstories.ladder.bench.arrays import central_difference
 from mlxstories.ladder.where.calls import Call, calls
 from mlxstories.ladder.where.forward import place_of
 
@@ -44,7 +45,7 @@ def _differs(call: Call) -> bool:
     apart = []
     for _ in range(_DIRECTIONS):
         along = size * drawn(given) + given
-        difference = float(answer(given + _STEP * along) - answer(given - _STEP * along)) / (2 * _STEP)
-        apart.append(difference - float((slope * along).sum()))
+        taken = central_difference(lambda by, along=along: float(answer(given + by * along)), _STEP)
+        apart.append(taken - float((slope * along).sum()))
     expected = size * float(mx.linalg.norm(slope))
     return bool(np.sqrt(np.mean(np.square(apart))) > _APART * expected)
