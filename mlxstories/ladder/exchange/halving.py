@@ -46,8 +46,7 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> Proof | None:
         change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
-    changes, unchanged = for_rate() if rate else for_step(bench), exchange.runs[AS_IS]
-    return _race(exchange, changes, make, unchanged, unchanged)
+    return _race(exchange, for_rate() if rate else for_step(bench), make, exchange.runs[AS_IS])
 
 
 def best_in_model(exchange: Exchange) -> Proof | None:
@@ -63,14 +62,17 @@ def best_in_model(exchange: Exchange) -> Proof | None:
         changes = for_model(model, exchange.bench.subject.vocab_size)
         changes += for_branches(exchange.bench)
         changes += for_parts(exchange.bench, exchange.shape)
-    return _race(exchange, changes, make, exchange.runs[LOSS], exchange.own)
+    return _race(exchange, changes, make, exchange.own, exchange.runs[LOSS])
 
 
 def _race(
-    exchange: Exchange, changes: Sequence[Intervention], make, unchanged: Run, beside: Run
+    exchange: Exchange, changes: Sequence[Intervention], make, beside: Run, without: Run | None = None
 ) -> Proof | None:
-    """The best of the changes, beside the better of the trainings without; None where none is ahead of the same
-    training ``unchanged``."""
+    """The best of the changes, ``beside`` the training that it is held against.
+
+    What changes a model acts from the first update on: where the same training ``without`` it is given, what makes no
+    difference to that is given up at once, and later what is not ahead of it. A schedule's end may lie far ahead.
+    """
     runs = {
         change.name: Run(
             exchange.bench,
@@ -82,14 +84,14 @@ def _race(
         )
         for change in changes
     }
-    without = dict(unchanged.curve)
+    plain = dict(without.curve) if without is not None else {}
     going = list(changes)
     for share, most in _ROUNDS:
         going = sorted(going, key=lambda change: runs[change.name].loss)[:most]
         for change in going:
             exchange.tell(f"with {change.name}")
             runs[change.name].advance(share)
-        going = [change for change in going if _promises(runs[change.name], without, share)]
+        going = [change for change in going if _promises(runs[change.name], plain, share)]
     if not going:
         return None
     best = min(going, key=lambda change: runs[change.name].loss)
@@ -97,8 +99,9 @@ def _race(
 
 
 def _promises(run: Run, without: dict[int, float], share: float) -> bool:
-    """Whether a change has any effect, and in the end one that helps."""
     if run.broke is not None:
         return False
-    beside = without.get(run.updates, float("inf"))
+    beside = without.get(run.updates)
+    if beside is None:
+        return True
     return run.loss < beside if share >= _TOLD else run.loss != beside
