@@ -196,6 +196,7 @@ def _behind(
         f"after {helped.updates} updates on the same batches ({plain}: {after.loss:.3f})"
     )
     evidence["changed"] = change.name
+    evidence["seeds"] = helped.seeds
     evidence["helped"] = proof.gap(LIMITS["helps"].value).share
     evidence["curves"][f"with {change.name}"] = helped.curve
     fix = f"look at what this change undoes in the {part}"
@@ -224,6 +225,7 @@ def _evidence(exchange: Exchange, one: Run, two: Run, between: Gap) -> dict[str,
     return {
         "updates": exchange.updates,
         "seed": exchange.bench.seed,
+        "seeds": two.seeds,
         "gap": between.share,
         "interval": [between.low, between.high],
         "losses": {name: run.loss for name, run in exchange.runs.items()},

@@ -78,6 +78,11 @@ class Run:
         return self.bench.seed + _APART * self.nth
 
     @property
+    def seeds(self) -> int:
+        """That it was made from so far."""
+        return 1 if self._again is None else 2
+
+    @property
     def model(self) -> nn.Module:
         """As it is trained so far."""
         model, parameters, *_ = self._kept
