@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from mlxstories.findings import ERROR
 from mlxstories.ladder.bench.short import baselines
 from mlxstories.ladder.exchange.exchange import ALL, AROUND, SHUFFLED, Exchange, Gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
@@ -35,16 +36,19 @@ LIMITS = {
 def judge(exchange: Exchange) -> list[Draft]:
     """The findings of a finished exchange; makes the trainings inside the part at fault."""
     limits = Gauges(LIMITS)
+    data = _data(exchange, limits)
+    if any(draft.severity == ERROR for draft in data):
+        return data
     for judged in _larger_first(exchange):
         if found := judged(exchange, limits):
-            return found
-    return _model(exchange, limits)
+            return [*found, *data]
+    return [*_model(exchange, limits), *data]
 
 
 def _larger_first(exchange: Exchange) -> list[Callable[[Exchange, Gauges], list[Draft]]]:
     """Step and loss by the gaps that they leave: two steps with a wrong loss differ for no good reason."""
     step, loss = exchange.gap_of("step"), exchange.gap_of("loss")
-    return [_data, *([_loss, _step] if step and loss and loss.share > step.share else [_step, _loss])]
+    return [_loss, _step] if step and loss and loss.share > step.share else [_step, _loss]
 
 
 def known(exchange: Exchange) -> list[Draft]:
