@@ -16,7 +16,8 @@ from mlxstories.ladder.exchange.run import Run, own_step
 
 _ROUNDS = ((1 / 8, None), (1 / 4, 12), (1 / 2, 4), (1.0, 2))
 """Share of the updates, and how many of the best go on to it."""
-_TOLD = 1 / 2  # of the updates, from which what is not ahead is given up
+_HOPELESS = (1 / 4, 1.02), (1 / 2, 1.0)
+"""Share of the updates, and times the loss without a change from which the change is given up there."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> Proof | None:
         change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
-    return _race(exchange, for_rate() if rate else for_step(bench), make, exchange.runs[AS_IS])
+    proofs = _race(exchange, for_rate() if rate else for_step(bench), make, exchange.runs[AS_IS])
+    return proofs[0] if proofs else None
 
 
-def best_in_model(exchange: Exchange) -> Proof | None:
-    """The change inside the subject's model, trained by the plain step and loss, that leaves least loss."""
+def best_in_model(exchange: Exchange) -> list[Proof]:
+    """The changes inside the subject's model, trained by the plain step and loss, that leave least loss."""
 
     def make(change: Intervention, seed: int):
         model, optimizer, step = exchange.own_model_by(seed, exchange.rate)
@@ -67,8 +69,8 @@ def best_in_model(exchange: Exchange) -> Proof | None:
 
 def _race(
     exchange: Exchange, changes: Sequence[Intervention], make, beside: Run, without: Run | None = None
-) -> Proof | None:
-    """The best of the changes, ``beside`` the training that it is held against.
+) -> list[Proof]:
+    """The best of the changes, the better first, ``beside`` the training that they are held against.
 
     What changes a model acts from the first update on: where the same training ``without`` it is given, what makes no
     difference to that is given up at once, and later what is not ahead of it. A schedule's end may lie far ahead.
@@ -92,10 +94,8 @@ def _race(
             exchange.tell(f"with {change.name}")
             runs[change.name].advance(share)
         going = [change for change in going if _promises(runs[change.name], plain, share)]
-    if not going:
-        return None
-    best = min(going, key=lambda change: runs[change.name].loss)
-    return Proof(best, runs[best.name], beside)
+    going = sorted(going, key=lambda change: runs[change.name].loss)
+    return [Proof(change, runs[change.name], beside) for change in going]
 
 
 def _promises(run: Run, without: dict[int, float], share: float) -> bool:
@@ -104,4 +104,5 @@ def _promises(run: Run, without: dict[int, float], share: float) -> bool:
     beside = without.get(run.updates)
     if beside is None:
         return True
-    return run.loss < beside if share >= _TOLD else run.loss != beside
+    hopeless = [times for since, times in _HOPELESS if share >= since]
+    return run.loss < hopeless[-1] * beside if hopeless else run.loss != beside

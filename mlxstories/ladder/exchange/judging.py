@@ -154,9 +154,14 @@ def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
 
 
 def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
-    proof = best_in_model(exchange)
-    if _proves(proof, between, limits):
-        return [_behind(exchange, "model", exchange.own, exchange.runs[ALL], between, proof)]
+    proofs = [proof for proof in best_in_model(exchange) if _proves(proof, between, limits)]
+    if proofs:
+        # A part drawn anew may only be of another kind than the plain one; a change of what is there shows a mistake.
+        proof = min(proofs, key=lambda proof: proof.intervention.redrawn)
+        small = not proof.intervention.redrawn
+        sure = small or limits.far_for_sure.above(proof.gap(limits.helps.value).low)
+        runs = exchange.own, exchange.runs[ALL]
+        return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
         return []
     plain, own = exchange.runs[ALL], exchange.own
