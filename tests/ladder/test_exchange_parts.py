@@ -16,10 +16,11 @@ from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import central_difference
 from mlxstories.ladder.diagnosis import Diagnosis
-from mlxstories.ladder.exchange import deepened
+from mlxstories.ladder.exchange import deepened, judging
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, gap
-from mlxstories.ladder.exchange.halving import best_in_model
+from mlxstories.ladder.exchange.halving import Proof, best_in_model
 from mlxstories.ladder.exchange.inside_branches import for_branches
+from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.material import Measured
 from mlxstories.ladder.exchange.run import Clock, Run
 from mlxstories.ladder.exchange.unseen import rows_of_all_texts
@@ -151,6 +152,21 @@ def test_what_changes_nothing_is_given_up_at_once():
     proofs = best_in_model(exchange)
     assert told.count("with mx.stop_gradient without effect") == 1  # Tiny has none
     assert all(proof.run.loss < exchange.runs[LOSS].loss for proof in proofs)
+
+
+@pytest.mark.parametrize(("redrawn", "severity"), [(True, "warning"), (False, "error")])
+def test_a_plain_part_that_helps_a_little_is_a_warning_and_a_small_change_an_error(
+    monkeypatch, redrawn, severity
+):
+    own, helped = trained(2.2), trained(2.08, redrawn=redrawn)
+    own._again, helped._again = trained(2.2), trained(2.08, redrawn=redrawn)
+    proof = Proof(Intervention("something", "model", redrawn=redrawn), helped, own)
+    monkeypatch.setattr(judging, "best_in_model", lambda _: [proof])
+    runs = {AS_IS: own, LOSS: own, ALL: trained(2.0, redrawn=True)}
+    exchange = Exchange(Bench(subject()), runs=runs)
+    with exchange.bench.protected():
+        (draft,) = judging.judge(exchange)
+    assert (draft.severity, draft.evidence["changed"]) == (severity, "something")
 
 
 # --- texts that no batch holds -----------------------------------------------------------------------
