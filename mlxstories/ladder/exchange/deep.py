@@ -89,9 +89,13 @@ def _proved(exchange: Exchange, finding: Finding) -> Finding:
     if made is None:
         return replace(finding, evidence=evidence)
     before, after = made
-    brings = "leaves" if gap(before, after).low > 0 else "brings nothing:"
+    brought = gap(before, after).low > 0
+    if part == "data":
+        plain, brings = after.name.capitalize(), "leave" if brought else "bring nothing:"
+    else:
+        plain, brings = f"A plain {part}", "leaves" if brought else "brings nothing:"
     told = (
-        f"{finding.message}. A plain {part} {brings} a held-out loss of {after.loss:.3f} instead of {said(before)} "
+        f"{finding.message}. {plain} {brings} a held-out loss of {after.loss:.3f} instead of {said(before)} "
         f"after {after.updates} updates on the same batches"
     )
     evidence |= {"curves": {run.name: run.curve for run in made}}
