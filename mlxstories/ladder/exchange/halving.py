@@ -89,13 +89,22 @@ def _race(
     plain = dict(without.curve) if without is not None else {}
     going = list(changes)
     for share, most in _ROUNDS:
-        going = sorted(going, key=lambda change: runs[change.name].loss)[:most]
+        going = _front(going, runs, most)
         for change in going:
             exchange.tell(f"with {change.name}")
             runs[change.name].advance(share)
         going = [change for change in going if _promises(runs[change.name], plain, share)]
     going = sorted(going, key=lambda change: runs[change.name].loss)
     return [Proof(change, runs[change.name], beside) for change in going]
+
+
+def _front(changes: Sequence[Intervention], runs: dict[str, Run], most: int | None) -> list[Intervention]:
+    """The best so far; of parts drawn anew, which prove less, no more than one."""
+    ranked = sorted(changes, key=lambda change: runs[change.name].loss)
+    if most is None:
+        return ranked
+    redrawn = [change for change in ranked if change.redrawn][:1]
+    return [change for change in ranked if not change.redrawn][: most - len(redrawn)] + redrawn
 
 
 def _promises(run: Run, without: dict[int, float], share: float) -> bool:
