@@ -14,7 +14,7 @@ from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.parts import for_parts
 from mlxstories.ladder.exchange.run import Run, own_step
 
-_ROUNDS = ((1 / 8, None), (1 / 4, 12), (1 / 2, 4), (1.0, 2))
+_ROUNDS = ((1 / 8, None), (1 / 4, 12), (1 / 2, 4), (1.0, 3))
 """Share of the updates, and how many of the best go on to it."""
 _HOPELESS = (1 / 4, 1.02), (1 / 2, 1.0)
 """Share of the updates, and times the loss without a change from which the change is given up there."""
