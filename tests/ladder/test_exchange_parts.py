@@ -286,5 +286,5 @@ def test_a_rate_that_is_far_too_large_is_an_error_of_the_step():
     )
     found = deepened(diagnose(given, rungs=["data"]), given).findings
     errors = [f for f in found if f.severity == "error"]
-    assert [f.where["part"] for f in errors] == ["step"]
+    assert [f.evidence["part"] for f in errors] == ["step"]
     assert errors[0].evidence["changed"] == "updates divided by 10"
