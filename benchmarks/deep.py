@@ -136,10 +136,11 @@ def in_words(results: list[Judged]) -> str:
     ]
     harm = [(r, h) for r in faults if (h := hurts(r, by_case)) is not None]
     hurting = [r for r, h in harm if h >= _HURTS]
-    lines.append(
-        f"{len(harm)} faults were trained beside a mended mate: {len(hurting)} are {_HURTS:.0%} or more away from it "
-        f"after the same updates, and for {sum(r.part_right for r in hurting)} of these the part is right."
-    )
+    if harm:
+        lines.append(
+            f"{len(harm)} faults were trained beside a mended mate: {len(hurting)} are {_HURTS:.0%} or more away from "
+            f"it after the same updates, and for {sum(r.part_right for r in hurting)} of these the part is right."
+        )
     lines.append(
         f"CPU seconds of an exchange: median {statistics.median(seconds):.0f}, at most {seconds[-1]:.0f}."
     )
