@@ -180,7 +180,7 @@ def table(results: list[Judged]) -> list[str]:
             ("warning", *rest) for _, *rest in sound.warnings
         ]
         cells = [
-            sound.why or sound.case,
+            sound.case.rpartition(":")[2],
             _loss(sound, "as it is"),
             _loss(sound, "all plain"),
             "; ".join(_short(*one) for one in said),
@@ -190,8 +190,8 @@ def table(results: list[Judged]) -> list[str]:
 
 
 def _short(severity: str, part: str, message: str) -> str:
-    change = message.partition(" the held-out loss")[0] if message.startswith("with ") else ""
-    return f"{severity}, {part}" + (f": {change}" if change else "")
+    change, proved, losses = message.partition(" the held-out loss is ")
+    return f"{severity}, {part}" + (f": {losses.split()[0]} {change}" if proved else "")
 
 
 def _loss(result: Judged, name: str) -> str:
