@@ -154,13 +154,16 @@ def test_what_changes_nothing_is_given_up_at_once():
     assert all(proof.run.loss < exchange.runs[LOSS].loss for proof in proofs)
 
 
-@pytest.mark.parametrize(("redrawn", "severity"), [(True, "warning"), (False, "error")])
-def test_a_plain_part_that_helps_a_little_is_a_warning_and_a_small_change_an_error(
-    monkeypatch, redrawn, severity
+@pytest.mark.parametrize(
+    ("kind", "severity"), [({"redrawn": True}, "warning"), ({"wanted": True}, "warning"), ({}, "error")]
+)
+def test_what_may_be_meant_and_costs_little_is_a_warning_and_a_small_change_an_error(
+    monkeypatch, kind, severity
 ):
+    redrawn = "redrawn" in kind
     own, helped = trained(2.2), trained(2.08, redrawn=redrawn)
     own._again, helped._again = trained(2.2), trained(2.08, redrawn=redrawn)
-    proof = Proof(Intervention("something", "model", redrawn=redrawn), helped, own)
+    proof = Proof(Intervention("something", "model", **kind), helped, own)
     monkeypatch.setattr(judging, "best_in_model", lambda _: [proof])
     runs = {AS_IS: own, LOSS: own, ALL: trained(2.0, redrawn=True)}
     exchange = Exchange(Bench(subject()), runs=runs)

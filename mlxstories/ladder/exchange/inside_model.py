@@ -201,7 +201,7 @@ def _stops() -> Intervention:
 
 def _precision(model: nn.Module) -> list[Intervention]:
     half = any(a.dtype in (mx.float16, mx.bfloat16) for _, a in tree_flatten(model.parameters()))
-    whole = Intervention("weights in float32", "model", model=lambda m: m.set_dtype(mx.float32))
+    whole = Intervention("weights in float32", "model", model=lambda m: m.set_dtype(mx.float32), wanted=True)
     return [whole] if half else []
 
 

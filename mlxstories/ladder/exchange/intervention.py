@@ -55,6 +55,7 @@ class Intervention:
         scale: factor on each update.
         own_gradient: whether the optimiser gets the gradient of the subject's own loss, taken by us.
         redrawn: whether it draws first weights anew.
+        wanted: whether what it takes away may be a choice, such as weights of 16 bits.
         site: where the change is made, if it is in one place.
     """
 
@@ -66,4 +67,5 @@ class Intervention:
     scale: float = 1.0
     own_gradient: bool = False
     redrawn: bool = False
+    wanted: bool = False
     site: Site | None = None

@@ -11,7 +11,7 @@ from mlxstories.ladder.bench.short import baselines
 from mlxstories.ladder.exchange.exchange import ALL, AROUND, SHUFFLED, Exchange, Gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
 from mlxstories.ladder.exchange.influence import influence
-from mlxstories.ladder.exchange.intervention import Site, site_of
+from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
 from mlxstories.ladder.exchange.run import Run
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.verdict import Draft, error, warning
@@ -156,10 +156,10 @@ def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
 def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
     proofs = [proof for proof in best_in_model(exchange) if _proves(proof, between, limits)]
     if proofs:
-        # A part drawn anew may only be of another kind than the plain one; a change of what is there shows a mistake.
-        proof = min(proofs, key=lambda proof: proof.intervention.redrawn)
-        small = not proof.intervention.redrawn
-        sure = small or limits.far_for_sure.above(proof.gap(limits.helps.value).low)
+        # A part drawn anew may only be of another kind than the plain one, and 16 bits are chosen; another change of
+        # what is there shows a mistake.
+        proof = min(proofs, key=lambda proof: _may_be_meant(proof.intervention))
+        sure = not _may_be_meant(proof.intervention) or limits.far_for_sure.above(proof.gap(limits.helps.value).low)
         runs = exchange.own, exchange.runs[ALL]
         return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
@@ -175,6 +175,10 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
             **_evidence(exchange, own, plain, between),
         )
     ]
+
+
+def _may_be_meant(change: Intervention) -> bool:
+    return change.redrawn or change.wanted
 
 
 def _behind(
