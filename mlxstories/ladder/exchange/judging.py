@@ -159,7 +159,9 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
         # A part drawn anew may only be of another kind than the plain one, and 16 bits are chosen; another change of
         # what is there shows a mistake.
         proof = min(proofs, key=lambda proof: _may_be_meant(proof.intervention))
-        sure = not _may_be_meant(proof.intervention) or limits.far_for_sure.above(proof.gap(limits.helps.value).low)
+        sure = not _may_be_meant(proof.intervention) or limits.far_for_sure.above(
+            proof.gap(limits.helps.value).low
+        )
         runs = exchange.own, exchange.runs[ALL]
         return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
