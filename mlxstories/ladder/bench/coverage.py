@@ -8,7 +8,8 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.hashing import rolling
-from mlxstories.ladder.bench.material import Epoch, second_epoch, train_epoch
+from mlxstories.ladder.bench.material import second_epoch, train_epoch
+from mlxstories.ladder.bench.texts import held, spread
 
 _LENGTH = 12  # tokens of a stretch that is looked for
 _ROOM, _REAL = 3, 0.5  # stretches that a row holds, and the share of its cells that are real, at the least
@@ -64,7 +65,9 @@ def searched(bench: Bench) -> Searched | None:
         return None
     hashes, owners, sizes = _stretches(bench)
     return (
-        Searched(*(np.isin(hashes, _held(epoch)) for epoch in epochs), owners, sizes) if len(sizes) else None
+        Searched(*(np.isin(hashes, held(epoch, _LENGTH)) for epoch in epochs), owners, sizes)
+        if len(sizes)
+        else None
     )
 
 
@@ -88,28 +91,11 @@ def coverage(bench: Bench) -> Coverage | None:
 
 def _stretches(bench: Bench) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hashes of stretches spread over the texts, the text of each, and the tokens of each text."""
-    texts = bench.subject.train_texts
     hashes, owners, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], []
-    for number in np.unique(np.linspace(0, len(texts) - 1, _TEXTS).astype(int)) if len(texts) else ():
-        with bench.calling("the tokenizer"):
-            ids = np.array(
-                [int(i) for i in bench.subject.tokenizer.encode(str(texts[int(number)]))], np.int64
-            )
+    for ids in spread(bench, _TEXTS):
         if len(ids) >= _LENGTH:
             starts = np.unique(np.linspace(0, len(ids) - _LENGTH, _STRETCHES).astype(int))
             hashes.append(rolling(np.stack([ids[s : s + _LENGTH] for s in starts]), _LENGTH)[:, 0])
             owners.append(np.full(len(starts), len(sizes)))
             sizes.append(len(ids))
     return np.concatenate(hashes), np.concatenate(owners), np.array(sizes, np.int64)
-
-
-def _held(epoch: Epoch) -> np.ndarray:
-    """Hashes of all stretches of the batches, targets after the inputs."""
-    return np.concatenate(
-        [
-            rolling(np.concatenate([b.inputs, b.targets[:, -1:]], axis=1), _LENGTH).ravel()
-            for b in epoch.batches
-            if b.shape[1] >= _LENGTH
-        ]
-        or [np.empty(0, np.uint64)]
-    )

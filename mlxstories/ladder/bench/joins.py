@@ -11,9 +11,10 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.ends import end_token
 from mlxstories.ladder.bench.hashing import rolling
 from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.texts import first_texts
 
 _LENGTH = 8  # tokens by which a place of a text is known
-_CELLS, _BATCHES = 400_000, 64  # tokens of the texts, and batches, that are read
+_BATCHES = 64  # that are read
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,7 @@ def _rows(batch: HostBatch) -> np.ndarray:
 @measurement
 def _texts(bench: Bench) -> list[np.ndarray]:
     """Hashes of all stretches of each text."""
-    found, cells = [], 0
-    with bench.calling("the tokenizer"):
-        for text in bench.subject.train_texts:
-            ids = np.array([[int(i) for i in bench.subject.tokenizer.encode(str(text))]], np.int64)
-            found.append(rolling(ids, _LENGTH)[0] if ids.shape[1] >= _LENGTH else _NONE)
-            cells += ids.size
-            if cells >= _CELLS:
-                break
-    return found
+    return [rolling(ids[None], _LENGTH)[0] if len(ids) >= _LENGTH else _NONE for ids in first_texts(bench)]
 
 
 def _first_places(bench: Bench) -> dict[int, int]:

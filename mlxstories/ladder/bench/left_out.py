@@ -10,6 +10,7 @@ import numpy as np
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.convention import gradient_at
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.texts import spread
 from mlxstories.ladder.bench.tokens import unknown_id
 
 _TEXTS = 64  # that are encoded, spread over all
@@ -56,11 +57,10 @@ def left_out(bench: Bench) -> LeftOut | None:
 
 def _inner_ids(bench: Bench) -> Counter[int]:
     """How often the tokenizer writes each id within the texts; marks and padding stand at their ends."""
-    texts, found = bench.subject.train_texts, Counter()
-    with bench.calling("the tokenizer"):
-        for number in np.unique(np.linspace(0, len(texts) - 1, _TEXTS).astype(int)) if len(texts) else ():
-            ids = [int(i) for i in bench.subject.tokenizer.encode(str(texts[int(number)]))]
-            ends = set(ids[:1] + ids[-1:])
-            inner = [place for place, token in enumerate(ids) if token not in ends]
-            found.update(ids[inner[0] : inner[-1] + 1] if inner else ())
+    found: Counter[int] = Counter()
+    for text in spread(bench, _TEXTS):
+        ids = text.tolist()
+        ends = set(ids[:1] + ids[-1:])
+        inner = [place for place, token in enumerate(ids) if token not in ends]
+        found.update(ids[inner[0] : inner[-1] + 1] if inner else ())
     return found

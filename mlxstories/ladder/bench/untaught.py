@@ -9,10 +9,10 @@ import numpy as np
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.hashing import rolling
 from mlxstories.ladder.bench.material import Epoch, second_epoch, train_epoch, val_epoch
+from mlxstories.ladder.bench.texts import first_texts, held
 
 _SHORT, _STRETCH = 6, 12  # tokens of a stretch that is looked for: of validation, of the texts
 _LONG, _LEAST = 24, 8  # tokens by which a text's place is known for validation's; in short rows half a row
-_CELLS = 400_000  # tokens of the texts that are read
 _HALF = 0.5  # of a row's stretches
 
 
@@ -60,36 +60,15 @@ def _whole_epochs(bench: Bench) -> list[Epoch] | None:
     return epochs if all(epoch.batches and epoch.complete for epoch in epochs) else None
 
 
-def held(epoch: Epoch, length: int) -> np.ndarray:
-    """Hashes of all stretches of an epoch's rows, whether they count or not."""
-    rows = (
-        np.concatenate([b.inputs[:, :1], b.targets], axis=1) for b in epoch.batches if b.shape[1] >= length
-    )
-    return np.unique(np.concatenate([rolling(r, length).ravel() for r in rows] or [np.empty(0, np.uint64)]))
-
-
 def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
     """Hashes of the short stretches of the texts, where these are none of validation's ``own`` long ones."""
     found = [np.empty(0, np.uint64)]
-    for ids in _encoded(bench):
-        if ids.shape[1] >= long:  # a shorter one cannot be told from one of validation's
-            covered = np.convolve(np.isin(rolling(ids, long)[0], own), np.ones(long)) > 0
+    for ids in first_texts(bench):
+        if len(ids) >= long:  # a shorter one cannot be told from one of validation's
+            covered = np.convolve(np.isin(rolling(ids[None], long)[0], own), np.ones(long)) > 0
             free = np.convolve(covered, np.ones(_SHORT), "valid") == 0
-            found.append(rolling(ids, _SHORT)[0][free])
+            found.append(rolling(ids[None], _SHORT)[0][free])
     return np.unique(np.concatenate(found))
-
-
-@measurement
-def _encoded(bench: Bench) -> list[np.ndarray]:
-    """The texts' ids, [1, T] each."""
-    found, cells = [], 0
-    with bench.calling("the tokenizer"):
-        for text in bench.subject.train_texts:
-            found.append(np.array([[int(i) for i in bench.subject.tokenizer.encode(str(text))]], np.int64))
-            cells += found[-1].size
-            if cells >= _CELLS:
-                break
-    return found
 
 
 @dataclass(frozen=True)
@@ -115,12 +94,12 @@ def heads(bench: Bench) -> Heads | None:
     if epochs is None:
         return None
     row = max(batch.shape[1] for batch in epochs[0].batches)
-    texts = [ids for ids in _encoded(bench) if ids.shape[1] > 2 * row]
+    texts = [ids for ids in first_texts(bench) if len(ids) > 2 * row]
     if not texts or row < 2 * _STRETCH:
         return None
     taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
-    found = [np.isin(rolling(ids, _STRETCH)[0], taught) for ids in texts]
+    found = [np.isin(rolling(ids[None], _STRETCH)[0], taught) for ids in texts]
     head = np.concatenate([f[: row - 2 * _STRETCH + 1] for f in found])
     rest = np.concatenate([f[row:] for f in found])
-    size = sum(ids.shape[1] for ids in texts)
+    size = sum(map(len, texts))
     return Heads(float(head.mean()), float(rest.mean()), 1 - len(texts) * row / size, len(texts))

@@ -10,6 +10,7 @@ from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.coverage import coverage
 from mlxstories.ladder.bench.hashing import rolling
 from mlxstories.ladder.bench.material import val_epoch
+from mlxstories.ladder.bench.texts import encoded
 from mlxstories.ladder.exchange.material import material
 
 _LITTLE = (
@@ -54,11 +55,8 @@ def rows_of_all_texts(bench: Bench) -> list | None:
 def _cut(bench: Bench, width: int) -> np.ndarray:
     """Stretches of texts spread over all of them, int [R, width]; what is left at the end of a text is dropped."""
     texts, cut, taken = bench.subject.train_texts, [], 0
-    for number in np.random.default_rng((bench.seed, 61)).permutation(len(texts)):
-        with bench.calling("the tokenizer"):
-            ids = np.array(
-                [int(i) for i in bench.subject.tokenizer.encode(str(texts[int(number)]))], np.int64
-            )
+    order = np.random.default_rng((bench.seed, 61)).permutation(len(texts))
+    for ids in encoded(bench, (texts[int(number)] for number in order)):
         whole = len(ids) // width
         cut.append(ids[: whole * width].reshape(whole, width))
         taken += whole * width
