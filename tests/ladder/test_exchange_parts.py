@@ -172,6 +172,17 @@ def test_what_may_be_meant_and_costs_little_is_a_warning_and_a_small_change_an_e
     assert (draft.severity, draft.evidence["changed"]) == (severity, "something")
 
 
+def test_no_change_proves_anything_where_the_plain_step_breaks_the_model_down(monkeypatch):
+    own, helped = trained(2.2), trained(2.0)
+    proof = Proof(Intervention("something", "model"), helped, own)
+    monkeypatch.setattr(judging, "best_in_model", lambda _: [proof])
+    runs = {AS_IS: own, LOSS: trained(np.nan), ALL: trained(2.0, redrawn=True)}
+    exchange = Exchange(Bench(subject()), runs=runs)
+    with exchange.bench.protected():
+        (draft,) = judging.judge(exchange)
+    assert draft.severity == "warning" and "changed" not in draft.evidence
+
+
 # --- texts that no batch holds -----------------------------------------------------------------------
 
 

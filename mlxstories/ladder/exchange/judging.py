@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench.short import baselines
-from mlxstories.ladder.exchange.exchange import ALL, AROUND, SHUFFLED, Exchange, Gap
+from mlxstories.ladder.exchange.exchange import ALL, AROUND, LOSS, SHUFFLED, Exchange, Gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
@@ -154,14 +154,15 @@ def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
 
 
 def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
-    proofs = [proof for proof in best_in_model(exchange) if _proves(proof, between, limits)]
-    if proofs:
+    # Changes are trained by the plain step, and prove nothing where the model as it is breaks down under that.
+    comparable = math.isfinite(exchange.runs[LOSS].loss)
+    changed = best_in_model(exchange) if comparable else []
+    if proofs := [proof for proof in changed if _proves(proof, between, limits)]:
         # A part drawn anew may only be of another kind than the plain one, and 16 bits are chosen; another change of
         # what is there shows a mistake.
         proof = min(proofs, key=lambda proof: _may_be_meant(proof.intervention))
-        sure = not _may_be_meant(proof.intervention) or limits.far_for_sure.above(
-            proof.gap(limits.helps.value).low
-        )
+        small = not _may_be_meant(proof.intervention)
+        sure = small or limits.far_for_sure.above(proof.gap(limits.helps.value).low)
         runs = exchange.own, exchange.runs[ALL]
         return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
