@@ -36,7 +36,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.material import pool, val_epoch
 from mlxstories.ladder.capture import CapturedScript
 from mlxstories.ladder.exchange.material import material, plain_loss
-from mlxstories.ladder.exchange.run import Clock, Run, own_step
+from mlxstories.ladder.exchange.training import Clock, Training, own_step
 from mutating.lines import Lines
 
 HURTS, EQUIVALENT, SLIGHT, BETTER = "hurts", "equivalent", "slight", "better"
@@ -147,7 +147,7 @@ def measure(bench: Bench, updates: int, kept: dict) -> Measured:
             made[:] = bench.model(), bench.optimizer()
             return *made, own_step(bench)
 
-        run = Run(bench, "mutant", make, Clock())
+        run = Training(bench, "mutant", make, Clock())
         for share in (0.25, 0.5, 1.0):
             run.advance(share)
             if run.broke or _decided(run.curve, kept):

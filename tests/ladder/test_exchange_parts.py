@@ -22,13 +22,13 @@ from mlxstories.ladder.exchange.halving import Proof, best_in_model
 from mlxstories.ladder.exchange.inside_branches import for_branches
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.material import Measured
-from mlxstories.ladder.exchange.run import Clock, Run
+from mlxstories.ladder.exchange.training import Clock, Training
 from mlxstories.ladder.exchange.unseen import rows_of_all_texts
 
 
-def trained(loss: float, *, redrawn: bool = False) -> Run:
+def trained(loss: float, *, redrawn: bool = False) -> Training:
     """A finished training of this loss, whose rows all have the same."""
-    run = Run(None, "", None, Clock(), redrawn=redrawn, curve=[(160, loss)])
+    run = Training(None, "", None, Clock(), redrawn=redrawn, curve=[(160, loss)])
     run.measured = Measured(np.full(10, 4 * loss), np.full(10, 4.0))
     return run
 
@@ -64,7 +64,7 @@ def test_another_seed_has_other_first_weights_and_the_same_batches():
 
         return bench.model(seed), bench.optimizer(), step
 
-    run = Run(bench, "", make, Clock()).advance(1 / 8)
+    run = Training(bench, "", make, Clock()).advance(1 / 8)
     run.again()
     assert run.again() is run.again() and run.seeds == 2
     assert run.curve[0][1] != run.again().curve[0][1]

@@ -12,7 +12,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from mlxstories.ladder.capture.copies import alike, bound, clone, host, whole
-from mlxstories.ladder.capture.sites import Called, Site
+from mlxstories.ladder.capture.uses import Called, Use
 from mlxstories.ladder.patches import Patches, rerouted
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.time_limit import TimeLimitError
@@ -43,11 +43,11 @@ def standing_in(own: nn.Module, model: Any, call: Callable[..., Any]) -> Iterato
 
 
 @contextmanager
-def replaying(script: CapturedScript, site: Site, model: Any) -> Iterator[None]:
-    """Inside, the script's world, in which its own module has the parameters of ``model`` and the mode of the site."""
+def replaying(script: CapturedScript, use: Use, model: Any) -> Iterator[None]:
+    """Inside, the script's world, in which its own module has the parameters of ``model`` and the mode of the use."""
     training = getattr(model, "training", False)
-    with undisturbed(), script.inside(), bound(site.model, model):
-        site.model.train(site.training)
+    with undisturbed(), script.inside(), bound(use.model, model):
+        use.model.train(use.training)
         try:
             yield
         finally:
@@ -58,8 +58,8 @@ def replaying(script: CapturedScript, site: Site, model: Any) -> Iterator[None]:
 class Validation:
     """A function of the script's that runs its model over several batches and returns a loss."""
 
-    def __init__(self, script: CapturedScript, site: Site, called: Called):
-        self.script, self.site, self.called = script, site, called
+    def __init__(self, script: CapturedScript, use: Use, called: Called):
+        self.script, self.use, self.called = script, use, called
 
     def __call__(self, model: nn.Module, batches: Sequence[Any]) -> dict[str, float]:
         """Its loss of the ladder's batches; each stands once at every place of its loop, whatever its length. Nothing
@@ -68,13 +68,13 @@ class Validation:
         try:
             told = [self._told(model, parts, turn) for turn in range(len(parts))]
         except Exception as error:
-            if isinstance(error, TimeLimitError) or not alike(self.site.model, model):
+            if isinstance(error, TimeLimitError) or not alike(self.use.model, model):
                 raise
             return {}
         return {"loss": float(np.mean(told))} if told else {}
 
     def _told(self, model: nn.Module, batches: list, turn: int) -> float:
-        own, passes = self.site.model, 0
+        own, passes = self.use.model, 0
 
         def fed(model, ids, *args, **kwargs):
             nonlocal passes
@@ -99,7 +99,7 @@ class Validation:
                 targets = shown[-1].reshape(logits.shape[:-1])
             return cross_entropy(logits, targets, *args, **kwargs)
 
-        with replaying(self.script, self.site, model), standing_in(own, model, fed), Patches() as patches:
+        with replaying(self.script, self.use, model), standing_in(own, model, fed), Patches() as patches:
             patches.replace(nn.losses, "cross_entropy", of_shown)
             value = _loss_of(self.called.run())
         if value is None or passes < 2:
@@ -110,13 +110,13 @@ class Validation:
 class Decoding:
     """A function of the script's that extends a prompt; drawing at random becomes the likeliest token."""
 
-    def __init__(self, script: CapturedScript, site: Site, called: Called):
-        self.script, self.site, self.called = script, site, called
+    def __init__(self, script: CapturedScript, use: Use, called: Called):
+        self.script, self.use, self.called = script, use, called
 
     def __call__(self, model: nn.Module, prompt: list[int], n: int) -> list[int]:
         """The first ``n`` tokens that it appends, as the model is shown them afterwards."""
         told: list[int] = []
-        called = self.called.with_(lambda value: _prompted(value, self.site.ids, prompt))
+        called = self.called.with_(lambda value: _prompted(value, self.use.ids, prompt))
         first = True
 
         def watched(model, ids, *args, **kwargs):
@@ -128,7 +128,7 @@ class Decoding:
                 raise Enough
             return model(ids, *args, **kwargs)
 
-        inside = replaying(self.script, self.site, model), standing_in(self.site.model, model, watched)
+        inside = replaying(self.script, self.use, model), standing_in(self.use.model, model, watched)
         with inside[0], inside[1], greedy(), suppress(Enough):
             called.run()
         return told
@@ -178,8 +178,8 @@ def validation_of(script: CapturedScript) -> Validation | None:
     """The script's validation, if one of its functions can be called again on batches of the ladder's."""
     if script.roles.masked:  # whose mask is its own, and cannot be given another
         return None
-    for site, called in _beside(script):
-        found = Validation(script, site, called)
+    for use, called in _beside(script):
+        found = Validation(script, use, called)
         if _tried(_tells_a_loss, found):
             return found
     return None
@@ -202,8 +202,8 @@ def _tells_a_loss(validation: Validation) -> bool:
 
 def decoding_of(script: CapturedScript) -> Decoding | None:
     """The script's decoding, if one of its functions can be called again on prompts of the ladder's."""
-    for site, called in _beside(script):
-        found = Decoding(script, site, called)
+    for use, called in _beside(script):
+        found = Decoding(script, use, called)
         if _tried(_tells_first_choices, found):
             return found
     return None
@@ -227,11 +227,11 @@ def _tells_first_choices(decoding: Decoding) -> bool:
     return bool(np.array(ranks).all(0).any())
 
 
-def _beside(script: CapturedScript) -> Iterator[tuple[Site, Called]]:
+def _beside(script: CapturedScript) -> Iterator[tuple[Use, Called]]:
     seen = script.loop.seen
-    for site in (site for site in seen.sites.values() if site.model is script.loop.model):
-        for called in site.beside(seen.gradient):
-            yield site, called
+    for use in (use for use in seen.uses.values() if use.model is script.loop.model):
+        for called in use.beside(seen.gradient):
+            yield use, called
 
 
 def _tried(attempt: Callable[[Any], bool], found: Validation | Decoding) -> bool:

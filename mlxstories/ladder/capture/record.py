@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlxstories.ladder.capture.figures import Evaluations
-from mlxstories.ladder.capture.sites import Site
+from mlxstories.ladder.capture.uses import Use
 from mlxstories.ladder.where.places import Line
 
 
@@ -64,7 +64,7 @@ class Seen:
     seldom: bool = False  # something more is done every so many of them
     drawn: Line | None = None  # the line that hands over the batch
     compiled: Compiled | None = None
-    sites: dict[tuple[Line, ...], Site] = field(
+    uses: dict[tuple[Line, ...], Use] = field(
         default_factory=dict
     )  # where the model is called outside of gradients
     saved: dict[int, Saved] = field(default_factory=dict)  # by the updates before

@@ -26,11 +26,11 @@ from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
 from mlxstories.ladder.capture.record import Compiled, Forward, Saved, Seen, Update
 from mlxstories.ladder.capture.running import Script, Stop
-from mlxstories.ladder.capture.sites import Site, at_work
+from mlxstories.ladder.capture.uses import Use, at_work
 from mlxstories.ladder.where.places import Line, own_file, stack
 
 _FORWARDS = 600  # outside of gradients that are kept
-_SITES = 16  # of calls outside of gradients that are kept
+_USES = 16  # of calls outside of gradients that are kept
 _ARRAYS = 8  # gradients of arrays alone after which no model is waited for
 
 
@@ -169,9 +169,9 @@ class Watcher:
         if not args or not isinstance(args[0], mx.array):
             return
         self._shape, lines = args[0].shape, stack(sys._getframe(1))
-        if len(self.seen.sites) < _SITES and tuple(lines) not in self.seen.sites and whole(args[0]):
-            site = Site(module, at_work(sys._getframe(2)), args[0], module.training)
-            self.seen.sites[tuple(lines)] = site
+        if len(self.seen.uses) < _USES and tuple(lines) not in self.seen.uses and whole(args[0]):
+            use = Use(module, at_work(sys._getframe(2)), args[0], module.training)
+            self.seen.uses[tuple(lines)] = use
         if self.model is None or getattr(logits, "ndim", 0) != 3 or len(self.seen.forwards) >= _FORWARDS:
             return
         best = mx.argmax(logits, axis=-1) if len(args[0]) == 1 else None

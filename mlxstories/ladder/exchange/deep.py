@@ -13,8 +13,8 @@ from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
 from mlxstories.ladder.exchange.exchange import Exchange, gap
 from mlxstories.ladder.exchange.judging import judge, known, said
 from mlxstories.ladder.exchange.material import material
-from mlxstories.ladder.exchange.run import Clock, OutOfTime
 from mlxstories.ladder.exchange.table import table
+from mlxstories.ladder.exchange.training import Clock, OutOfTime
 from mlxstories.ladder.subject import Subject
 from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft

@@ -15,10 +15,10 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.exchange.material import material, plain_loss
 from mlxstories.ladder.exchange.order import shuffled
 from mlxstories.ladder.exchange.reference import PlainDecoder, Shape, shape_of
-from mlxstories.ladder.exchange.run import (
+from mlxstories.ladder.exchange.training import (
     Clock,
     Loss,
-    Run,
+    Training,
     own_step,
     plain_optimizer,
     plain_step,
@@ -73,7 +73,7 @@ class Gap:
         return Gap((self.share + other.share) / 2, float(np.hypot(self.error, other.error)) / 2)
 
 
-def gap(before: Run, after: Run, margin: float | None = None) -> Gap:
+def gap(before: Training, after: Training, margin: float | None = None) -> Gap:
     """Between two trainings; where it is close to ``margin``, of two seeds.
 
     Rows are noise, and so are first weights where the two do not start from the same ones.
@@ -84,7 +84,7 @@ def gap(before: Run, after: Run, margin: float | None = None) -> Gap:
     return first.mean(_gap(before.again(), after.again()))
 
 
-def _gap(before: Run, after: Run) -> Gap:
+def _gap(before: Training, after: Training) -> Gap:
     if not np.isfinite(after.loss):
         return Gap(0.0, float("inf"))
     if not np.isfinite(before.loss):
@@ -106,7 +106,7 @@ class Exchange:
     bench: Bench
     clock: Clock = field(default_factory=Clock)
     tell: Progress = lambda _: None
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Training] = field(default_factory=dict)
     rate: float = 0.0
 
     @cached_property
@@ -125,11 +125,11 @@ class Exchange:
         return self.runs[AS_IS].curve[0][1]
 
     @property
-    def own(self) -> Run:
+    def own(self) -> Training:
         """The better of the trainings of the subject's own model: a step of its own may suit it best."""
         return min((self.runs[AS_IS], self.runs[LOSS]), key=lambda run: run.loss)
 
-    def of_part(self, part: str) -> tuple[Run, Run] | None:
+    def of_part(self, part: str) -> tuple[Training, Training] | None:
         """The trainings before and after the exchange of a part, where both were made."""
         if part == "model":
             return (self.own, self.runs[ALL]) if ALL in self.runs else None
@@ -174,14 +174,16 @@ class Exchange:
 
     def _run(self, name: str, make: Callable, batches: list[HostBatch] | None = None) -> None:
         self.tell(name)
-        self.runs[name] = Run(self.bench, name, make, self.clock, batches=batches).advance()
+        self.runs[name] = Training(self.bench, name, make, self.clock, batches=batches).advance()
 
     def _raced(self, name: str, make: Callable[..., tuple], *, redrawn: bool = False) -> None:
         """At several rates for a while, then on with the best of them."""
         self.tell(name)
         rates = [rate * _USUAL_WIDTH / self.shape.width for rate in _RATES]
         runs = {
-            rate: Run(self.bench, name, partial(make, rate=rate), self.clock, redrawn=redrawn).advance(_RACED)
+            rate: Training(self.bench, name, partial(make, rate=rate), self.clock, redrawn=redrawn).advance(
+                _RACED
+            )
             for rate in rates
         }
         best = min(runs, key=lambda rate: runs[rate].loss)

@@ -12,7 +12,7 @@ from mlxstories.ladder.exchange.inside_model import for_model
 from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.parts import for_parts
-from mlxstories.ladder.exchange.run import Run, own_step
+from mlxstories.ladder.exchange.training import Training, own_step
 
 _ROUNDS = ((1 / 8, None), (1 / 4, 12), (1 / 2, 4), (1.0, 3))
 """Share of the updates, and how many of the best go on to it."""
@@ -31,8 +31,8 @@ class Proof:
     """
 
     intervention: Intervention
-    run: Run
-    beside: Run
+    run: Training
+    beside: Training
 
     def gap(self, margin: float | None = None) -> Gap:
         return gap(self.beside, self.run, margin)
@@ -68,7 +68,11 @@ def best_in_model(exchange: Exchange) -> list[Proof]:
 
 
 def _race(
-    exchange: Exchange, changes: Sequence[Intervention], make, beside: Run, without: Run | None = None
+    exchange: Exchange,
+    changes: Sequence[Intervention],
+    make,
+    beside: Training,
+    without: Training | None = None,
 ) -> list[Proof]:
     """The best of the changes, the better first, ``beside`` the training that they are held against.
 
@@ -76,7 +80,7 @@ def _race(
     difference to that is given up at once, and later what is not ahead of it. A schedule's end may lie far ahead.
     """
     runs = {
-        change.name: Run(
+        change.name: Training(
             exchange.bench,
             change.name,
             partial(make, change),
@@ -98,7 +102,9 @@ def _race(
     return [Proof(change, runs[change.name], beside) for change in going]
 
 
-def _front(changes: Sequence[Intervention], runs: dict[str, Run], most: int | None) -> list[Intervention]:
+def _front(
+    changes: Sequence[Intervention], runs: dict[str, Training], most: int | None
+) -> list[Intervention]:
     """The best so far; of parts drawn anew, which prove less, no more than one."""
     ranked = sorted(changes, key=lambda change: runs[change.name].loss)
     if most is None:
@@ -107,7 +113,7 @@ def _front(changes: Sequence[Intervention], runs: dict[str, Run], most: int | No
     return [change for change in ranked if not change.redrawn][: most - len(redrawn)] + redrawn
 
 
-def _promises(run: Run, without: dict[int, float], share: float) -> bool:
+def _promises(run: Training, without: dict[int, float], share: float) -> bool:
     if run.broke is not None:
         return False
     beside = without.get(run.updates)

@@ -12,7 +12,7 @@ from mlxstories.ladder.exchange.exchange import ALL, AROUND, LOSS, SHUFFLED, Exc
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
-from mlxstories.ladder.exchange.run import Run
+from mlxstories.ladder.exchange.training import Training
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.verdict import Draft, error, warning
 
@@ -187,8 +187,8 @@ def _may_be_meant(change: Intervention) -> bool:
 def _behind(
     exchange: Exchange,
     part: str,
-    before: Run,
-    after: Run,
+    before: Training,
+    after: Training,
     between: Gap,
     proof: Proof | None,
     words: str = "",
@@ -232,12 +232,12 @@ def _ahead(exchange: Exchange, between: Gap, limits: Gauges) -> Draft:
     )
 
 
-def said(run: Run) -> str:
+def said(run: Training) -> str:
     """The last held-out loss, or why there is none."""
     return f"{run.loss:.3f}" if math.isfinite(run.loss) else f"none ({run.broke})"
 
 
-def _evidence(exchange: Exchange, one: Run, two: Run, between: Gap) -> dict[str, Any]:
+def _evidence(exchange: Exchange, one: Training, two: Training, between: Gap) -> dict[str, Any]:
     return {
         "updates": exchange.updates,
         "seed": exchange.bench.seed,

@@ -12,7 +12,7 @@ from mlxstories.ladder.bench.decoding import continuations
 from mlxstories.ladder.bench.evaluation import figures_of
 from mlxstories.ladder.diagnosis import Line
 from mlxstories.ladder.exchange.exchange import AS_IS, LOSS, Exchange, gap
-from mlxstories.ladder.exchange.run import Run
+from mlxstories.ladder.exchange.training import Training
 from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED
 
 _TIE = 1e-3  # of the logits' spread, within which a choice may go either way
@@ -49,7 +49,7 @@ def _between(exchange: Exchange, part: str) -> str:
     return f"step and loss together: {_gap(*both)}"
 
 
-def _gap(before: Run, after: Run) -> str:
+def _gap(before: Training, after: Training) -> str:
     words = f"{after.name} {after.loss:.3f} instead of {before.loss:.3f}"
     between = gap(before, after)
     if not math.isfinite(between.share) or not math.isfinite(between.error):

@@ -45,7 +45,7 @@ class Clock:
 
 
 @dataclass
-class Run:
+class Training:
     """A training on the shared batches.
 
     Attributes:
@@ -71,7 +71,7 @@ class Run:
     measured: Measured | None = None
     broke: str | None = None
     _kept: tuple | None = None
-    _again: Run | None = None
+    _again: Training | None = None
 
     @property
     def seed(self) -> int:
@@ -99,10 +99,10 @@ class Run:
         last = self.curve[-1][1] if self.curve else np.inf
         return float(last) if self.broke is None and np.isfinite(last) else float("inf")
 
-    def again(self) -> Run:
+    def again(self) -> Training:
         """The same training from the next seed, made once."""
         if self._again is None:
-            self._again = Run(
+            self._again = Training(
                 self.bench,
                 self.name,
                 self.make,
@@ -114,7 +114,7 @@ class Run:
             ).advance()
         return self._again
 
-    def advance(self, share: float = 1.0) -> Run:
+    def advance(self, share: float = 1.0) -> Training:
         """Go on to this share of the updates, measuring on the way."""
         batches = self.batches or material(self.bench).batches
         goal = round(share * len(batches))

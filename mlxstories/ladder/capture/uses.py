@@ -34,7 +34,7 @@ class Called:
 
 
 @dataclass
-class Site:
+class Use:
     """Where the model is called outside of gradients.
 
     Attributes:
