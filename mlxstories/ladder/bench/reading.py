@@ -13,7 +13,8 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 
 _MAX_BATCHES = 400  # of an epoch that are read
 _MAX_CELLS = 400_000  # tokens of an epoch that are read
-_COMPUTED, _WAITED = 10, 60  # seconds of an epoch: its own work, which the machine's load does not stretch; by the clock
+_COMPUTED = 10  # seconds of work on an epoch, which the load of the machine does not stretch
+_WAITED = 60  # seconds on an epoch, for generators that hardly ever yield
 
 
 @dataclass
