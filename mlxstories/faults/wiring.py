@@ -165,6 +165,7 @@ FAULTS.add(
     "tie-broken",
     "the output matrix is set to the embedding's, as PyTorch shares them",
     lambda recipe: rebuilt(head_of_the_embedding)(shape(tied=False)(recipe)),
+    severity="warning",
 )
 FAULTS.add("dropout-of-0.9", "dropout-too-high", "dropout of 0.9, which was to be kept", shape(dropout=0.9))
 FAULTS.add(

@@ -86,6 +86,7 @@ def tied(bench: Bench, limits: Gauges) -> Verdict:
 
     `self.head.weight = self.embedding.weight` shares a tensor in PyTorch. In MLX both are parameters, and part at the
     first update: the model has more weights than it is taken for, and a checkpoint of a tied model is another model.
+    A warning, since it need not cost anything: two public trainings ended within 1 % with and without.
     Example: the line above, taken over from PyTorch.
     Fix: `self.embedding.as_linear(x)`, without a head.
     """
@@ -93,9 +94,9 @@ def tied(bench: Bench, limits: Gauges) -> Verdict:
     if not pairs:
         return passed()
     one, other = pairs[0]
-    return failed(
+    return passed(
         f"{one} and {other}",
-        error(
+        warning(
             "tie-broken",
             f"{one} and {other} start with the same numbers, and are two parameters: tied in PyTorch, they part "
             "here at the first update",
