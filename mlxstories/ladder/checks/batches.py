@@ -11,14 +11,12 @@ from mlxstories.ladder.verdict import Verdict, passed
 
 @check("batches readable", rung="data", causes=("subject-error",), quick=True)
 def readable(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Reads an epoch of training (at most 400 batches and 400 000 tokens) and the validation
-    batches: inputs, targets and mask of one shape, whole numbers, some of them real.
+    """Reads an epoch of training (at most 400 batches and 400 000 tokens) and the validation batches: inputs, targets
+    and mask of one shape, whole numbers, some of them real.
 
-    **Why it matters.** An epoch without batches trains nothing and raises nothing; a mask of zeros divides by zero.
-
-    **Example.** `for i in range(len(rows) // batch_size)` with fewer rows than a batch yields nothing.
-
-    **Fix.** Yield `Batch(inputs, targets, mask)`, each of shape [B, T], at least once an epoch.
+    An epoch without batches trains nothing and raises nothing; a mask of zeros divides by zero.
+    Example: `for i in range(len(rows) // batch_size)` with fewer rows than a batch yields nothing.
+    Fix: yield `Batch(inputs, targets, mask)`, each of shape [B, T], at least once an epoch.
     """
     epoch = train_epoch(bench)
     val_epoch(bench)

@@ -29,13 +29,11 @@ _UNTRUE_ENDS = (
     alike=Limit(0.6, "of the rows with a masked tail, whose last real target is the same"),
 )
 def end_trained(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Looks at the first masked target after each text, and at the last that counts.
+    """Looks at the first masked target after each text, and at the last that counts.
 
-    **Why it matters.** A model that was never told where texts end goes on for ever.
-
-    **Example.** Padding with the end token, and a mask of everything that is not padding; a mask one cell short.
-
-    **Fix.** Let the mask reach as far as the end token, the one after the text.
+    A model that was never told where texts end goes on for ever.
+    Example: padding with the end token, and a mask of everything that is not padding; a mask one cell short.
+    Fix: let the mask reach as far as the end token, the one after the text.
     """
     found = ends(bench)
     if found is None or limits.rows.below(found.rows) or limits.share.below(found.share):
@@ -80,14 +78,12 @@ def _untold(found: Ends, limits: Gauges) -> tuple[int, str] | None:
     beyond=Limit(0.5, "of the rows with a masked tail"),
 )
 def ends_with_the_end(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Looks whether the last target that counts is the padding, behind the tokenizer's end token.
+    """Looks whether the last target that counts is the padding, behind the tokenizer's end token.
 
-    **Why it matters.** One cell a row teaches to pad; and a mask that is not shifted with the targets leaves out a
-    token at its other end, of an answer the first.
-
-    **Example.** `steps <= lengths` for targets that begin one place later than the row.
-
-    **Fix.** Shift the mask with the targets, or let it end one cell earlier.
+    One cell a row teaches to pad; and a mask that is not shifted with the targets leaves out a token at its other end,
+    of an answer the first.
+    Example: `steps <= lengths` for targets that begin one place later than the row.
+    Fix: shift the mask with the targets, or let it end one cell earlier.
     """
     found = ends(bench)
     if found is None or limits.rows.below(found.rows):

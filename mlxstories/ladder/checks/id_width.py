@@ -20,16 +20,13 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, war
     room=Limit(0.01, "of the ids that fit, between the highest and the last"),
 )
 def id_width(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Where all ids of the training batches fit into 8 or 16 bits and `vocab_size` does not, asks
-    whether the tokenizer gives higher ids to `train_texts`; without these, whether the highest id is all but the last
-    that fits.
+    """Where all ids of the training batches fit into 8 or 16 bits and `vocab_size` does not, asks whether the tokenizer
+    gives higher ids to `train_texts`; without these, whether the highest id is all but the last that fits.
 
-    **Why it matters.** An id above 255 in 8 bits, or 65535 in 16, comes out as its remainder, and nobody complains:
-    the batches hold other words.
-
-    **Example.** `np.array(ids, dtype=np.uint16)` of a vocabulary of 128 000.
-
-    **Fix.** Store ids in 32 bits, or in the smallest type that holds `vocab_size - 1`.
+    An id above 255 in 8 bits, or 65535 in 16, comes out as its remainder, and nobody complains: the batches hold other
+    words.
+    Example: `np.array(ids, dtype=np.uint16)` of a vocabulary of 128 000.
+    Fix: store ids in 32 bits, or in the smallest type that holds `vocab_size - 1`.
     """
     found = narrow(bench)
     if found is None or limits.cells.below(found.cells):

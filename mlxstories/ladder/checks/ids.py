@@ -11,15 +11,12 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed
 
 @check("ids inside the vocabulary", rung="data", causes=("token-out-of-range",), quick=True)
 def ids(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Compares every id of inputs and targets with `vocab_size`; padding may be negative in
-    targets, and in inputs as far as it counts from the end of the table.
+    """Compares every id of inputs and targets with `vocab_size`; padding may be negative in targets, and in inputs as
+    far as it counts from the end of the table.
 
-    **Why it matters.** MLX reads past the end of a table without a word: logits and losses are then made of
-    whatever lies in memory there.
-
-    **Example.** A tokenizer that gained a special token after `vocab_size` was written down.
-
-    **Fix.** Take `vocab_size` from the tokenizer that made the batches.
+    MLX reads past the end of a table without a word: logits and losses are then made of whatever lies in memory there.
+    Example: a tokenizer that gained a special token after `vocab_size` was written down.
+    Fix: take `vocab_size` from the tokenizer that made the batches.
     """
     size, found = bench.subject.vocab_size, outsiders(bench)
     detail = f"0 to {size - 1}"

@@ -19,15 +19,12 @@ from mlxstories.ladder.verdict import Verdict, passed, skipped, warning
     order=Limit(0.98, "rank correlation"),
 )
 def in_order_of_length(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Correlates the place of each batch in its epoch with the mean length of its rows, in two
-    epochs.
+    """Correlates the place of each batch in its epoch with the mean length of its rows, in two epochs.
 
-    **Why it matters.** A model that is shown short texts first and long ones last, again and again, forgets the short
-    ones by the end of each epoch. One epoch in order, as a start, is a curriculum and no fault.
-
-    **Example.** `sorted(rows, key=len)` so that batches need little padding, without shuffling the batches.
-
-    **Fix.** Put rows of like length into a batch, and shuffle the batches.
+    A model that is shown short texts first and long ones last, again and again, forgets the short ones by the end of
+    each epoch. One epoch in order, as a start, is a curriculum and no fault.
+    Example: `sorted(rows, key=len)` so that batches need little padding, without shuffling the batches.
+    Fix: put rows of like length into a batch, and shuffle the batches.
     """
     found = length_order(bench)
     if found is None:

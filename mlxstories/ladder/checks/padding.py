@@ -26,15 +26,12 @@ _LIMITS = {
     **_LIMITS,
 )
 def train_padding(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Looks for a token that fills the ends (or beginnings) of rows in runs, is repeated nowhere
-    else, and that the mask counts as real.
+    """Looks for a token that fills the ends (or beginnings) of rows in runs, is repeated nowhere else, and that the
+    mask counts as real.
 
-    **Why it matters.** Padding is trivial to predict: loss and accuracy look better than they are, and the gradient
-    learns to pad.
-
-    **Example.** `mask=mx.ones_like(inputs)`, or no mask at all, over rows padded to one length.
-
-    **Fix.** Set the mask to 0 after the end of each story.
+    Padding is trivial to predict: loss and accuracy look better than they are, and the gradient learns to pad.
+    Example: `mask=mx.ones_like(inputs)`, or no mask at all, over rows padded to one length.
+    Fix: set the mask to 0 after the end of each story.
     """
     found = padding_of(fillers(bench)["train_batches"], limits)
     if found is None:
@@ -60,13 +57,11 @@ def train_padding(bench: Bench, limits: Gauges) -> Verdict:
     **_LIMITS,
 )
 def val_padding(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Looks in the validation batches for padding that the mask counts as real.
+    """Looks in the validation batches for padding that the mask counts as real.
 
-    **Why it matters.** Every padding cell predicted is a hit: accuracy rises with the length of the padding.
-
-    **Example.** A mask made by the training loader alone.
-
-    **Fix.** Set the mask to 0 after the end of each story in validation as in training.
+    Every padding cell predicted is a hit: accuracy rises with the length of the padding.
+    Example: a mask made by the training loader alone.
+    Fix: set the mask to 0 after the end of each story in validation as in training.
     """
     found = padding_of(fillers(bench)["val_batches"], limits)
     if found is None:

@@ -26,30 +26,25 @@ _ABOUT = {
 
 @check("targets of train_batches follow the inputs", **_ABOUT)
 def train_targets(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Counts, for shifts from -3 to 4, at how many real cells the target is the input so many
-    places on; the seams between packed documents are forgiven. And are all next inputs above the highest target
-    replaced by it?
+    """Counts, for shifts from -3 to 4, at how many real cells the target is the input so many places on; the seams
+    between packed documents are forgiven. And are all next inputs above the highest target replaced by it?
 
-    **Why it matters.** Targets that are the inputs teach copying, with a loss near 0 within minutes; targets
-    shifted twice, backwards or against other rows teach nothing.
-
-    **Example.** A loader that shifts already, under a loss that shifts once more.
-
-    **Fix.** `inputs = tokens[:, :-1]`, `targets = tokens[:, 1:]`, cut from the same rows and shuffled together.
+    Targets that are the inputs teach copying, with a loss near 0 within minutes; targets shifted twice, backwards or
+    against other rows teach nothing.
+    Example: a loader that shifts already, under a loss that shifts once more.
+    Fix: `inputs = tokens[:, :-1]`, `targets = tokens[:, 1:]`, cut from the same rows and shuffled together.
     """
     return _follow(bench, limits, "train_batches")
 
 
 @check("targets of val_batches follow the inputs", needs=("val_batches",), **_ABOUT)
 def val_targets(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Asks of the validation batches what is asked of those of training: at how many real cells
-    is the target the next input?
+    """Asks of the validation batches what is asked of those of training: at how many real cells is the target the next
+    input?
 
-    **Why it matters.** Validation against other targets than those trained on says nothing of training.
-
-    **Example.** A second loader, written for validation, that forgets to shift.
-
-    **Fix.** Make validation batches with the code that makes those of training.
+    Validation against other targets than those trained on says nothing of training.
+    Example: a second loader, written for validation, that forgets to shift.
+    Fix: make validation batches with the code that makes those of training.
     """
     return _follow(bench, limits, "val_batches")
 

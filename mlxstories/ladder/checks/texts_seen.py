@@ -23,16 +23,12 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     rows=Limit(2, "rows of a batch"),
 )
 def texts(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Looks for stretches of 12 tokens, spread over the training texts, in the batches of two
-    epochs.
+    """Looks for stretches of 12 tokens, spread over the training texts, in the batches of two epochs.
 
-    **Why it matters.** What reaches no batch teaches nothing: a model that goes round a tenth of its texts learns
-    that tenth by heart.
-
-    **Example.** A loader that takes the place where a run was resumed for the start of every epoch; a collate that
-    keeps one row of each batch.
-
-    **Fix.** Count the tokens of an epoch, and compare them with those of the texts.
+    What reaches no batch teaches nothing: a model that goes round a tenth of its texts learns that tenth by heart.
+    Example: a loader that takes the place where a run was resumed for the start of every epoch; a collate that keeps
+    one row of each batch.
+    Fix: count the tokens of an epoch, and compare them with those of the texts.
     """
     found = coverage(bench)
     if found is None:
@@ -81,15 +77,13 @@ def _finding(found: Coverage, stays: bool) -> dict:
     parted=Limit(0.99, "of the pairs"),
 )
 def short_texts(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Compares the lengths of the texts that stand in the batches of two epochs, by most of their
-    stretches of 12 tokens, with those of the others: how often, of one of each, the one that is missing is the shorter.
+    """Compares the lengths of the texts that stand in the batches of two epochs, by most of their stretches of 12
+    tokens, with those of the others: how often, of one of each, the one that is missing is the shorter.
 
-    **Why it matters.** A text that the end of a row cuts, or that is left out for its length or by chance, is not
-    shorter than the others. Where it is the short ones that are missing, and they alone, a loader drops them.
-
-    **Example.** `range(0, len(ids) - context, context)` for each text: one that is shorter than a row yields no window.
-
-    **Fix.** Pad short texts, or pack several into a row.
+    A text that the end of a row cuts, or that is left out for its length or by chance, is not shorter than the others.
+    Where it is the short ones that are missing, and they alone, a loader drops them.
+    Example: `range(0, len(ids) - context, context)` for each text: one that is shorter than a row yields no window.
+    Fix: pad short texts, or pack several into a row.
     """
     found = searched(bench)
     if found is None:

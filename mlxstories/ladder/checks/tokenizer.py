@@ -22,28 +22,24 @@ _FIX = "encode training and validation with one and the same tokenizer, and hand
 
 @check("tokenizer fits the train batches", needs=("tokenizer", "train_texts"), **_ABOUT)
 def train_tokenizer(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Decodes training rows and looks their phrases of four words up in `train_texts`; texts that
-    the tokenizer itself encoded and decoded show what to expect.
+    """Decodes training rows and looks their phrases of four words up in `train_texts`; texts that the tokenizer itself
+    encoded and decoded show what to expect.
 
-    **Why it matters.** With another vocabulary, or its words in another order, training runs as usual, and what the
-    model writes is gibberish.
-
-    **Example.** A tokenizer trained again after the shards were written.
-
-    **Fix.** Store the tokenizer beside the batches that it made, and hand that one over.
+    With another vocabulary, or its words in another order, training runs as usual, and what the model writes is
+    gibberish.
+    Example: a tokenizer trained again after the shards were written.
+    Fix: store the tokenizer beside the batches that it made, and hand that one over.
     """
     return _fits(bench, train_fit(bench), "train", limits)
 
 
 @check("tokenizer fits the val batches", needs=("tokenizer", "val_batches", "val_texts"), **_ABOUT)
 def val_tokenizer(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Decodes validation rows and looks their phrases up in `val_texts`.
+    """Decodes validation rows and looks their phrases up in `val_texts`.
 
-    **Why it matters.** Validation encoded otherwise than training measures the encoding.
-
-    **Example.** Validation shards from an earlier download, with the tokenizer of that day.
-
-    **Fix.** Encode training and validation with one and the same tokenizer.
+    Validation encoded otherwise than training measures the encoding.
+    Example: validation shards from an earlier download, with the tokenizer of that day.
+    Fix: encode training and validation with one and the same tokenizer.
     """
     return _fits(bench, val_fit(bench), "val", limits)
 

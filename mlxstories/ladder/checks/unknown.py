@@ -20,15 +20,12 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, w
     many=Limit(0.10, "of the real targets"),
 )
 def unknown_words(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Encodes signs that no story holds; where all become one id, counts that id among the real
-    targets of training and validation.
+    """Encodes signs that no story holds; where all become one id, counts that id among the real targets of training and
+    validation.
 
-    **Why it matters.** The unknown token is the easiest of all to predict: loss and accuracy look good on text that
-    has lost its words.
-
-    **Example.** A vocabulary of 60 words, or one that was trained on other stories.
-
-    **Fix.** Train the tokenizer on these stories with a larger vocabulary, or use subwords.
+    The unknown token is the easiest of all to predict: loss and accuracy look good on text that has lost its words.
+    Example: a vocabulary of 60 words, or one that was trained on other stories.
+    Fix: train the tokenizer on these stories with a larger vocabulary, or use subwords.
     """
     found = unknown(bench)
     if found is None:

@@ -25,15 +25,13 @@ _UNLESS = (
     rows=Limit(64, "rows"),
 )
 def sources(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Takes stretches of six tokens of validation's rows that stand in the training texts, outside of
-    what validation itself was cut from, and looks for them in the batches of two epochs, row by row.
+    """Takes stretches of six tokens of validation's rows that stand in the training texts, outside of what validation
+    itself was cut from, and looks for them in the batches of two epochs, row by row.
 
-    **Why it matters.** Where most rows lack nothing and some lack half, these are of another kind: of a source that is
-    among the texts, and that no batch holds.
-
-    **Example.** A mixture of two sources of which the loader reads the first.
-
-    **Fix.** Count the tokens of an epoch by source.
+    Where most rows lack nothing and some lack half, these are of another kind: of a source that is among the texts, and
+    that no batch holds.
+    Example: a mixture of two sources of which the loader reads the first.
+    Fix: count the tokens of an epoch by source.
     """
     found = untaught(bench)
     if found is None or limits.rows.below(found.rows):
@@ -68,14 +66,12 @@ def sources(bench: Bench, limits: Gauges) -> Verdict:
     texts=Limit(32, "texts longer than two rows"),
 )
 def beyond_the_head(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Looks for stretches of 12 tokens of the texts that are longer than two rows in the batches of
-    two epochs: within the first row's length of each text, and behind it.
+    """Looks for stretches of 12 tokens of the texts that are longer than two rows in the batches of two epochs: within
+    the first row's length of each text, and behind it.
 
-    **Why it matters.** A text cut to the length of a row loses all the rest, in every epoch.
-
-    **Example.** `tokenizer.encode(text)[:context]`, or `truncation=True`.
-
-    **Fix.** Cut a long text into several rows, or pack texts one behind the other.
+    A text cut to the length of a row loses all the rest, in every epoch.
+    Example: `tokenizer.encode(text)[:context]`, or `truncation=True`.
+    Fix: cut a long text into several rows, or pack texts one behind the other.
     """
     found = heads(bench)
     if found is None or limits.texts.below(found.texts):

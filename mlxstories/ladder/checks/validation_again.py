@@ -18,14 +18,12 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed
     quick=True,
 )
 def again(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Reads the validation batches, and then asks for the first of them again.
+    """Reads the validation batches, and then asks for the first of them again.
 
-    **Why it matters.** An iterator is empty after one pass: every validation after the first averages nothing, and
-    reports a loss of 0 or the same figure for ever.
-
-    **Example.** `val_batches=lambda: loader`, with one generator made outside.
-
-    **Fix.** Make `val_batches` a function that starts a new pass on every call.
+    An iterator is empty after one pass: every validation after the first averages nothing, and reports a loss of 0 or
+    the same figure for ever.
+    Example: `val_batches=lambda: loader`, with one generator made outside.
+    Fix: make `val_batches` a function that starts a new pass on every call.
     """
     if val_again(bench):
         return passed()

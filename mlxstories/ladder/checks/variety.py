@@ -23,14 +23,12 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, note, passe
     distinct_rows=Limit(0.2, "of the rows"),
 )
 def differ(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Counts the different batches and rows of an epoch, and reads a second epoch.
+    """Counts the different batches and rows of an epoch, and reads a second epoch.
 
-    **Why it matters.** A loader that starts over, or an index that never advances, trains on a handful of stories;
-    the loss falls nicely, and validation never follows. A generator handed out once is empty in the second epoch.
-
-    **Example.** `train_batches=lambda seed: generator`, with one generator made outside.
-
-    **Fix.** Make `train_batches` a function that starts a new, reshuffled pass over all stories on every call.
+    A loader that starts over, or an index that never advances, trains on a handful of stories; the loss falls nicely,
+    and validation never follows. A generator handed out once is empty in the second epoch.
+    Example: `train_batches=lambda seed: generator`, with one generator made outside.
+    Fix: make `train_batches` a function that starts a new, reshuffled pass over all stories on every call.
     """
     seen = variety(bench)
     evidence = {
@@ -86,15 +84,13 @@ def _few_rows(seen: Variety, limits: Gauges, evidence: dict[str, int]) -> list[D
     rows=Limit(16, "rows"),
 )
 def neighbours_differ(bench: Bench, limits: Gauges) -> Verdict:
-    """**What it does.** Compares each batch with the eight after it, and each row with the next of its batch, and with
-    the one at its place in the next batch, moved on by one to eight tokens.
+    """Compares each batch with the eight after it, and each row with the next of its batch, and with the one at its
+    place in the next batch, moved on by one to eight tokens.
 
-    **Why it matters.** Such batches hold one text many times over: their gradient is that of a single row, and the
-    next batch undoes what this one taught.
-
-    **Example.** Loader workers that all draw with one seed; windows at every token, in order.
-
-    **Fix.** Seed each worker differently; shuffle the windows.
+    Such batches hold one text many times over: their gradient is that of a single row, and the next batch undoes what
+    this one taught.
+    Example: loader workers that all draw with one seed; windows at every token, in order.
+    Fix: seed each worker differently; shuffle the windows.
     """
     found = neighbours(bench)
     detail = (
