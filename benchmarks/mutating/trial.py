@@ -143,8 +143,8 @@ def measure(bench: Bench, updates: int, kept: dict) -> Measured:
         bench.taken[material] = replace(own, batches=own.batches[:updates], held=held)
         made: list[Any] = []
 
-        def make():
-            made[:] = bench.model(), bench.optimizer()
+        def make(seed: int):
+            made[:] = bench.model(seed), bench.optimizer()
             return *made, own_step(bench)
 
         run = Training(bench, "mutant", make, Clock())

@@ -81,3 +81,10 @@ def test_a_bias_that_rewards_the_distance(slopes, accused, fast):
     verdict = check.ask(on, check.gauges())
     assert [(draft.code, draft.severity) for draft in verdict.drafts] == [("context-cut", "error")] * accused
     assert verdict.status == ("failed" if accused else "passed")
+
+
+def test_scores_hidden_by_all_that_a_float_holds_are_left_out():
+    far = mx.arange(T)[:, None] - mx.arange(T)
+    hidden = mx.where(far < 0, mx.finfo(mx.float32).min, -0.5 * far)
+    (rise,) = rises(mx.repeat(hidden[None, None], 3, axis=0))
+    assert (rise.rise, rise.fit) == pytest.approx((-0.5 * (T - 2), -1.0))

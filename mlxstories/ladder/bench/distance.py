@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 HIDDEN = -1e4  # scores below are masked
+_LOWEST = -1e9  # what is added to hide a score may be all that float32 holds
 _FEWEST = 8  # positions of a score matrix
 
 
@@ -26,7 +27,7 @@ class Rise:
 
 def rises(scores: mx.array) -> list[Rise]:
     """One for each head of scores [B, (H,) T, T]; what is masked, and a token's score with itself, is left out."""
-    values = np.array(scores.astype(mx.float32))
+    values = np.maximum(np.array(scores.astype(mx.float32)), _LOWEST)
     size = values.shape[-1]
     mean = values.reshape(values.shape[0], -1, size, size).mean(0)
     distance = np.arange(size)[:, None] - np.arange(size)
