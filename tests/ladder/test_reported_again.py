@@ -248,6 +248,15 @@ def test_a_model_that_training_calls_otherwise_is_found():
         assert judged(name, model=Shifting, loss=loss(turned), evaluate=validated) == wanted
 
 
+@pytest.mark.parametrize(("sign", "penalty"), [(1, 0.1), (-1, 0)])
+def test_a_term_of_the_weights_or_a_sign_is_no_other_call(sign, penalty):
+    def loss(model, batch):
+        nats = nn.losses.cross_entropy(model(batch.inputs), batch.targets, reduction="mean")
+        return sign * nats + penalty * mx.square(model.head.weight).sum()
+
+    assert judged("training and validation call the model alike", loss=loss, evaluate=validated) == []
+
+
 class Counted(Tiny):
     """Counts on where it was last asked in evaluation mode."""
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mlxstories.ladder.bench.averages import MEAN
+from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.dependence import different
 from mlxstories.ladder.bench.evaluation import oracle_reported
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.objective import loss_formula
 
 _ROWS, _EXACT = 4, 1e-3
-_SEEDS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,13 @@ class BothWays:
     Attributes:
         trained: as the training loss says.
         validated: as ``evaluate`` says.
+        apart: how much their difference moves with the targets; what the loss adds to the cross-entropy, a penalty
+            say, or the balance of experts, does not.
     """
 
     trained: float
     validated: float
+    apart: float
 
 
 @measurement
@@ -32,24 +38,36 @@ def both_ways(bench: Bench) -> BothWays | None:
     """Ask both about a few training rows; None where loss or validation is no plain mean cross-entropy of logits, the
     loss is random even in evaluation mode, or validation takes no such batch."""
     formula = loss_formula(bench)
-    if formula is None or (formula.softmaxes, formula.shift, formula.smoothing) != (1, 0, 0.0):
+    if formula is None or (formula.sign, formula.softmaxes, formula.shift, formula.smoothing) != (
+        1,
+        1,
+        0,
+        0.0,
+    ):
         return None
     if formula.reduction != "mean" or not _validates_the_mean(bench):
         return None
     model, batch = bench.noisy(9), sample(bench).rows(slice(0, _ROWS))
-    values = []
-    for seed in _SEEDS:
+    other = batch.with_(targets=different(bench, batch.targets, np.random.default_rng((bench.seed, 71))))
+
+    def trained(batch: HostBatch, seed: int = 1) -> float:
         model.eval()
         bench.seed_all(seed)
         with bench.calling("loss"):
-            values.append(float(bench.loss(model, batch)))
-    try:
+            return float(bench.loss(model, batch))
+
+    def validated(batch: HostBatch) -> float:
+        model.eval()
         with bench.calling("evaluate"):
-            model.eval()
-            validated = float(dict(bench.subject.evaluate(model, [batch.user()]))["loss"])
+            return float(dict(bench.subject.evaluate(model, [batch.user()]))["loss"])
+
+    if trained(batch) != trained(batch, seed=2):
+        return None
+    try:
+        told, told_of_other = validated(batch), validated(other)
     except (SubjectFault, KeyError):
         return None
-    return BothWays(values[0], validated) if values[0] == values[1] else None
+    return BothWays(trained(batch), told, abs((trained(batch) - told) - (trained(other) - told_of_other)))
 
 
 def _validates_the_mean(bench: Bench) -> bool:
