@@ -214,11 +214,11 @@ def table(results: list[Result]) -> str:
     twins = [result for result in results if result.group == "twins"]
     healthy = [result for result in results if result.group == "healthy"]
     names = ", ".join(dict.fromkeys(f"`{result.name}`" for result in healthy))
+    passed = f"Healthy twins of the faults, {sum(result.right for result in twins)} of {len(twins)} passed."
     return "\n".join(
         [
             *lines,
-            "",
-            f"Healthy twins of the faults, {sum(result.right for result in twins)} of {len(twins)} passed.",
+            *(["", passed] if twins else []),
             "",
             f"Healthy subjects, {sum(result.right for result in healthy)} of {len(healthy)} passed: {names}.",
         ]
