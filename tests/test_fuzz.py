@@ -3,7 +3,7 @@
 import fuzz
 import pytest
 
-INPUTS = 20
+INPUTS = 12
 
 
 @pytest.fixture(scope="module")
