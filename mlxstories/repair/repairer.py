@@ -15,10 +15,9 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.findings import CATALOGUE, ERROR, Finding
-from mlxstories.model import Transformer
+from mlxstories.model import Transformer, parameter_count
 from mlxstories.repair.branches import TRIAL, Branches, Snapshot, final_loss, with_rate
 from mlxstories.repair.signs import Sign, Signs, rates, word_entropy
 from mlxstories.repair.suspects import Suspect, bad_start, suspects
@@ -159,10 +158,8 @@ class _Repairer:
     def _cure(self, phase: Phase) -> tuple[list[Suspect], dict[str, Any], Snapshot]:
         """What is suspicious, the changes of the phase that set it right, and the start to go with them."""
         norms = [r["grad_norm"] for r in self._trainer.run.metrics() if r["split"] == "train"]
-        parameters = sum(
-            weight.size for _, weight in tree_flatten(self._trainer.model.trainable_parameters())
-        )
-        found = suspects(phase, self._trainer.total_steps, norms[0] if norms else None, parameters)
+        size = parameter_count(self._trainer.model)
+        found = suspects(phase, self._trainer.total_steps, norms[0] if norms else None, size)
         changes = {path: value for suspect in found for path, value in suspect.changes.items()}
         fresh = self._fresh_start()
         bad = bad_start(self._start.weights, fresh.weights)

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+HALF = (mx.bfloat16, mx.float16)
 
 
 class Answers(nn.Module):
@@ -32,6 +35,11 @@ def masked_mean(model: nn.Module, batch) -> mx.array:
     losses, _ = token_losses(out[0] if isinstance(out, (tuple, list)) else out, batch.targets)
     mask = (batch.mask > 0).astype(mx.float32)
     return (losses * mask).sum() / mx.maximum(mask.sum(), 1)
+
+
+def full_precision(parameters: dict) -> bool:
+    """Whether no array of a tree is of 16 bits, which round a thousand times as coarsely."""
+    return all(a.dtype not in HALF for _, a in tree_flatten(parameters))
 
 
 def central_difference(value: Callable[[float], float], step: float) -> float:

@@ -71,6 +71,11 @@ class HostBatch:
         return self.inputs.shape
 
     @property
+    def tokens(self) -> np.ndarray:
+        """The inputs and the last target, [B, T + 1]."""
+        return np.concatenate([self.inputs, self.targets[:, -1:]], axis=1)
+
+    @property
     def masked(self) -> bool:
         """Whether the user's batches can say that a cell does not count."""
         if self.convention.ignored is not None:

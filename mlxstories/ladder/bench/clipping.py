@@ -14,10 +14,8 @@ from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.rates import attempt, rate_sweep
 from mlxstories.ladder.bench.received import loss_gradient, watched_step
 
-_ALIKE, _TIMES = (
-    0.2,
-    4.0,
-)  # mean square of singular values over the largest; times that of the loss's gradient
+_ALIKE = 0.2  # mean square of the singular values over the largest
+_TIMES = 4.0  # that of the loss's gradient
 _LARGEST, _MATRICES = 1_000_000, 8  # entries of a matrix, and how many of them are taken apart
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.arrays import full_precision
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample
 
@@ -109,8 +109,7 @@ def plain(bench: Bench) -> Plain:
     """Show a model with noise on its weights one row; zero-initialised weights would hide what is asked."""
     model, row = bench.noisy(0), sample(bench).inputs[:1]
     logits = ask(bench, model, row)[0]
-    coarse = (mx.bfloat16, mx.float16)
-    full = all(a.dtype not in coarse for _, a in tree_flatten(model.parameters()))
+    full = full_precision(model.parameters())
     with np.errstate(invalid="ignore"):  # logits that are not finite are another check's finding
         spread = float(logits.std()) or 1.0
     return Plain(model.parameters(), row, logits, spread, full)

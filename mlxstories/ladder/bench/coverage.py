@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.hashing import rolling
-from mlxstories.ladder.bench.material import second_epoch, train_epoch
+from mlxstories.ladder.bench.material import train_epoch, whole_epochs
 from mlxstories.ladder.bench.texts import held, spread
 
 _LENGTH = 12  # tokens of a stretch that is looked for
@@ -60,8 +60,8 @@ class Searched:
 def searched(bench: Bench) -> Searched | None:
     """Look for stretches of the texts in two epochs; None where these were not read to the end, or no text is so
     long."""
-    epochs = [train_epoch(bench), second_epoch(bench)]
-    if not all(epoch.batches and epoch.complete for epoch in epochs):
+    epochs = whole_epochs(bench)
+    if epochs is None:
         return None
     hashes, owners, sizes = _stretches(bench)
     return (

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import token_losses
+from mlxstories.ladder.bench.arrays import full_precision, token_losses
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
 
@@ -74,7 +73,7 @@ class _Probe:
 def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = False) -> Dependence:
     """Change tokens and see which logits move, in evaluation mode unless ``training``."""
     probe = _Probe(bench, model, seed)
-    full = _full_precision(model)
+    full = full_precision(model.parameters())
     mode = model.training
     model.train(training)
     try:
@@ -173,10 +172,6 @@ def different(bench: Bench, tokens: np.ndarray, rng) -> np.ndarray:
     """Other tokens of the same shape out of the subject's own, every one different from the one it replaces."""
     drawn = rng.choice(np.unique(np.maximum(sample(bench).inputs, 0)), size=tokens.shape)
     return np.where(drawn == tokens, (drawn + 1) % bench.subject.vocab_size, drawn)
-
-
-def _full_precision(model: nn.Module) -> bool:
-    return all(a.dtype not in (mx.bfloat16, mx.float16) for _, a in tree_flatten(model.parameters()))
 
 
 @measurement

@@ -12,6 +12,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.arrays import HALF
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.distance import HIDDEN, Rise, rises
 from mlxstories.ladder.bench.material import sample
@@ -19,7 +20,6 @@ from mlxstories.ladder.patches import Patches, rerouted
 
 _ROWS, _LENGTH = 8, 48
 _LOUDER = 4.0  # times the input of a norm
-_HALF = (mx.bfloat16, mx.float16)
 
 
 @dataclass
@@ -100,7 +100,7 @@ def _noting(path: str, module: nn.Module, found: Inside) -> Callable[..., Any]:
 
 def _note_precision(module: nn.Module, path: str, given: mx.array, found: Inside) -> None:
     weight = module.get("weight")
-    if not isinstance(weight, mx.array) or weight.ndim < 2 or weight.dtype not in _HALF:
+    if not isinstance(weight, mx.array) or weight.ndim < 2 or weight.dtype not in HALF:
         return
     if mx.issubdtype(given.dtype, mx.floating):
         found.halves += 1

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.ends import end_token
 from mlxstories.ladder.bench.hashing import rolling
@@ -42,7 +41,7 @@ def joins(bench: Bench) -> Joins | None:
     first, last = (np.concatenate([h[at] for h in _texts(bench) if len(h)] or [_NONE]) for at in _ENDS)
     count, used = 0, False
     for batch in train_epoch(bench).batches[:_BATCHES]:
-        rows = _rows(batch)
+        rows = batch.tokens
         used = used or bool((rows == end).any())
         if rows.shape[1] >= 2 * _LENGTH:
             hashes = rolling(rows, _LENGTH)
@@ -75,7 +74,7 @@ def erased(bench: Bench) -> Erased | None:
     fronts: list[np.ndarray] = []
     sizes, keys = [], []
     for batch in train_epoch(bench).batches[:_BATCHES]:
-        for row, mask in zip(_rows(batch), batch.mask > 0, strict=True):
+        for row, mask in zip(batch.tokens, batch.mask > 0, strict=True):
             counted = np.flatnonzero(mask)
             if len(counted) >= _LENGTH and counted[0] > 1:
                 start = int(counted[0]) + 1  # of the first target, in the row
@@ -97,10 +96,6 @@ def erased(bench: Bench) -> Erased | None:
 
 _ENDS = (slice(0, 1), slice(-1, None))
 _NONE = np.empty(0, np.uint64)
-
-
-def _rows(batch: HostBatch) -> np.ndarray:
-    return np.concatenate([batch.inputs, batch.targets[:, -1:]], axis=1)
 
 
 @measurement

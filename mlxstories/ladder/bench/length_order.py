@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import Epoch, second_epoch, train_epoch
+from mlxstories.ladder.bench.material import Epoch, whole_epochs
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class LengthOrder:
 @measurement
 def length_order(bench: Bench) -> LengthOrder | None:
     """None where an epoch was not read to the end."""
-    epochs = [train_epoch(bench), second_epoch(bench)]
-    if not all(epoch.complete and epoch.batches for epoch in epochs):
+    epochs = whole_epochs(bench)
+    if epochs is None:
         return None
     first, second = (_lengths(epoch) for epoch in epochs)
     return LengthOrder(
@@ -45,7 +45,6 @@ def _lengths(epoch: Epoch) -> np.ndarray:
 
 def _rising(values: np.ndarray) -> float:
     """Spearman's rank correlation with the order 1, 2, ...; 0 where all are equal."""
-    ranks = (values[:, None] > values).sum(1) + (values[:, None] == values).sum(
-        1
-    ) / 2  # equal ones share a rank
+    below, equal = values[:, None] > values, values[:, None] == values
+    ranks = below.sum(1) + equal.sum(1) / 2  # equal ones share a rank
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) if np.ptp(ranks) else 0.0

@@ -55,6 +55,12 @@ def second_epoch(bench: Bench) -> Epoch:
     return epoch.by(convention(bench))
 
 
+def whole_epochs(bench: Bench) -> list[Epoch] | None:
+    """The first and the second epoch of training; None where either is empty or was not read to its end."""
+    found = [train_epoch(bench), second_epoch(bench)]
+    return found if all(epoch.batches and epoch.complete for epoch in found) else None
+
+
 def epoch_steps(bench: Bench) -> int | None:
     """Batches of an epoch of training, where all of them were read."""
     epoch = train_epoch(bench)

@@ -11,6 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.adam import adams
+from mlxstories.ladder.bench.arrays import HALF
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.optimizers import parts, read_rate
@@ -110,7 +111,7 @@ class _Entries:
 
     def __init__(self, model: nn.Module):
         flat = tree_flatten(model.trainable_parameters())
-        self.first = {n: a for n, a in flat if a.dtype in (mx.bfloat16, mx.float16) and a.ndim >= 2}
+        self.first = {n: a for n, a in flat if a.dtype in HALF and a.ndim >= 2}
         self.alive = {n: mx.zeros(a.shape, mx.bool_) for n, a in self.first.items()}
         self.moved = dict(self.alive)
 

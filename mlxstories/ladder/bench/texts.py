@@ -42,7 +42,5 @@ def first_texts(bench: Bench) -> list[np.ndarray]:
 def held(epoch: Epoch, length: int) -> np.ndarray:
     """Hashes of all stretches of so many tokens in the rows of an epoch, whether they count or not: its inputs and the
     last target of each."""
-    rows = (
-        np.concatenate([b.inputs, b.targets[:, -1:]], axis=1) for b in epoch.batches if b.shape[1] >= length
-    )
-    return np.unique(np.concatenate([rolling(r, length).ravel() for r in rows] or [np.empty(0, np.uint64)]))
+    found = [rolling(b.tokens, length).ravel() for b in epoch.batches if b.shape[1] >= length]
+    return np.unique(np.concatenate(found or [np.empty(0, np.uint64)]))

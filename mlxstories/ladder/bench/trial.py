@@ -7,14 +7,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.adam import overstep, uncorrected_betas
-from mlxstories.ladder.bench.arrays import between, put
+from mlxstories.ladder.bench.arrays import between, full_precision, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.optimizers import held_at, intercepted, parts, read_rate, read_schedule
@@ -86,7 +85,11 @@ def train(
     bench.seed_all(bench.seed + 1)
     pace = _pace(bench, steps, ramp, corrected)
     # In 16 bits the small updates of a warmup are rounded away, and nothing is left to be scaled.
-    held = nullcontext() if plain or not coarse(model) else held_at(optimizer, peaks(bench))
+    held = (
+        nullcontext()
+        if plain or full_precision(model.trainable_parameters())
+        else held_at(optimizer, peaks(bench))
+    )
     with intercepted(optimizer, receive), held:
         for step in range(steps):
             before = dict(tree_flatten(model.parameters()))
@@ -108,11 +111,6 @@ def train(
 def peaks(bench: Bench) -> list[float]:
     """The peak rate of each part of the subject's optimiser."""
     return [read_schedule(part).peak for part in parts(bench.optimizer())]
-
-
-def coarse(model: nn.Module) -> bool:
-    """Whether weights of 16 bits are trained."""
-    return any(a.dtype in (mx.bfloat16, mx.float16) for _, a in tree_flatten(model.trainable_parameters()))
 
 
 def _to_the_peak(bench: Bench, rate: float | None) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.hashing import rolling
-from mlxstories.ladder.bench.material import Epoch, second_epoch, train_epoch, val_epoch
+from mlxstories.ladder.bench.material import val_epoch, whole_epochs
 from mlxstories.ladder.bench.texts import first_texts, held
 
 _SHORT, _STRETCH = 6, 12  # tokens of a stretch that is looked for: of validation, of the texts
@@ -35,7 +35,7 @@ class Untaught:
 def untaught(bench: Bench) -> Untaught | None:
     """Look for validation's stretches in the texts and in the batches of two epochs; None where these were not read to
     the end. Places of the texts that are validation's own are left aside."""
-    epochs, val = _whole_epochs(bench), val_epoch(bench)
+    epochs, val = whole_epochs(bench), val_epoch(bench)
     if val is None or epochs is None:
         return None
     long = min(_LONG, max(batch.shape[1] for batch in val.batches) // 2)
@@ -53,11 +53,6 @@ def untaught(bench: Bench) -> Untaught | None:
     if not shares:
         return None
     return Untaught(float(np.mean(np.array(shares) >= _HALF)), float(np.median(shares)), len(shares))
-
-
-def _whole_epochs(bench: Bench) -> list[Epoch] | None:
-    epochs = [train_epoch(bench), second_epoch(bench)]
-    return epochs if all(epoch.batches and epoch.complete for epoch in epochs) else None
 
 
 def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
@@ -90,7 +85,7 @@ class Heads:
 @measurement
 def heads(bench: Bench) -> Heads | None:
     """Look for the texts' stretches by their place; None where epochs were not read to the end or no text is long."""
-    epochs = _whole_epochs(bench)
+    epochs = whole_epochs(bench)
     if epochs is None:
         return None
     row = max(batch.shape[1] for batch in epochs[0].batches)

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import is_pattern, put
+from mlxstories.ladder.bench.arrays import full_precision, is_pattern, put
 from mlxstories.ladder.exchange.inside_attention import for_attention
 from mlxstories.ladder.exchange.intervention import Intervention, Site, changed, site_of
 from mlxstories.ladder.exchange.reference import table_of
@@ -200,9 +200,8 @@ def _stops() -> Intervention:
 
 
 def _precision(model: nn.Module) -> list[Intervention]:
-    half = any(a.dtype in (mx.float16, mx.bfloat16) for _, a in tree_flatten(model.parameters()))
     whole = Intervention("weights in float32", "model", model=lambda m: m.set_dtype(mx.float32), wanted=True)
-    return [whole] if half else []
+    return [] if full_precision(model.parameters()) else [whole]
 
 
 def _train_mode_off(model: nn.Module) -> None:

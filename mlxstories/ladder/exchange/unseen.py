@@ -37,8 +37,7 @@ def rows_of_all_texts(bench: Bench) -> list | None:
     rows = _cut(bench, width + 1)
     if width < _STRETCH or not len(rows):
         return None
-    held = np.concatenate([found.held.inputs, found.held.targets[:, -1:]], axis=1)
-    rows = rows[~np.isin(rolling(rows, _STRETCH), rolling(held, _STRETCH)).any(1)]
+    rows = rows[~np.isin(rolling(rows, _STRETCH), rolling(found.held.tokens, _STRETCH)).any(1)]
     if len(rows) < height:
         return None
     rng = np.random.default_rng((bench.seed, 59))
