@@ -46,6 +46,10 @@ class GradientCall:
         """The loss in what `run` returned; computed once more where it is not in there."""
         return scalar(result[0] if self.valued else self.function(*self.args, **self.kwargs))
 
+    def gradient_of(self, result: Any) -> Any:
+        """The gradient in what `run` returned."""
+        return result[1] if self.valued else result
+
 
 @dataclass
 class Listed:

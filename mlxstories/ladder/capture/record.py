@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlxstories.ladder.capture.accumulation import Collected
 from mlxstories.ladder.capture.figures import Evaluations
 from mlxstories.ladder.capture.uses import Use
 from mlxstories.ladder.where.places import Line
@@ -12,13 +13,14 @@ from mlxstories.ladder.where.places import Line
 
 @dataclass
 class Update:
-    """One update as it really came: gradients since the last one, learning rate, its line, and whether the optimiser
-    had made none before (None where it is passed over)."""
+    """One update as it really came: gradients since the last one, learning rate, its line, whether the optimiser had
+    made none before (None where it is passed over), and what became of the gradients where it collects several."""
 
     gradients: int
     rate: float | None
     line: Line | None
     fresh: bool | None = None
+    collected: Collected | None = None
 
 
 @dataclass

@@ -17,6 +17,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import fold
+from mlxstories.ladder.capture.accumulation import Taken, entries
 from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.copies import bound, clone, host, scalar
 from mlxstories.ladder.capture.loop import Loop
@@ -145,8 +146,11 @@ class CapturedScript:
         def own(call):
             nonlocal got
             if not loop.skipping:
+                (inputs, _, mask), moved = batches[-1], loop.moved()
                 got = call.run()
-                self.losses.append(float(call.loss_of(got)))
+                loss, gradient = float(call.loss_of(got)), entries(call.gradient_of(got))
+                self.losses.append(loss)
+                loop.taken.append(Taken(gradient, loss, inputs.tobytes(), float(mask.sum()), moved))
             return got
 
         while loop.waiting is not None and time.monotonic() - start < _SECONDS:

@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.findings import ERROR, WARNING, Finding
+from mlxstories.ladder.capture import accumulation
 from mlxstories.ladder.capture.copies import host
 from mlxstories.ladder.capture.places import below
 from mlxstories.ladder.capture.record import Forward
@@ -25,7 +26,7 @@ DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 def findings(script: CapturedScript) -> list[Finding]:
     """Findings from the recording alone, each with its line."""
-    found = (_no_update, _state_not_kept, _compiled, _dropout, _decoding, _saved)
+    found = (_no_update, _state_not_kept, accumulation.findings, _compiled, _dropout, _decoding, _saved)
     return [finding for look in found for finding in look(script)]
 
 

@@ -120,9 +120,12 @@ class Settings:
         return ast.fix_missing_locations(ast.copy_location(new, old))
 
 
-def _name(target: ast.expr, attributes: bool) -> str:
-    """What an assignment's target is called; of ``config.width`` it is ``width``, with ``attributes``."""
-    return getattr(target, "id", "") or (getattr(target, "attr", "") if attributes else "")
+def _name(target: ast.expr, parts: bool) -> str:
+    """What an assignment's target is called; with ``parts`` also ``width`` of ``config.width`` and
+    ``config["width"]``."""
+    if parts and isinstance(target, ast.Subscript):
+        return str(getattr(target.slice, "value", ""))
+    return getattr(target, "id", "") or (getattr(target, "attr", "") if parts else "")
 
 
 def _constant(node: ast.expr) -> bool:

@@ -17,6 +17,7 @@ from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.optimizers import parts, read_rate
+from mlxstories.ladder.capture.accumulation import Taken, collect
 from mlxstories.ladder.capture.copies import clone, leaves, whole
 from mlxstories.ladder.capture.expressions import Making, making
 from mlxstories.ladder.capture.figures import passed
@@ -47,6 +48,7 @@ class Watcher:
         updated: updates so far.
         refused: why the script was ended before its model was met.
         left: the weights as the last gradient left them.
+        taken: gradients since the last update, while they are recorded.
     """
 
     script: Script | None = None
@@ -68,6 +70,7 @@ class Watcher:
         self.skipping = self._busy = False
         self._watched: set[type] = set()
         self._since = self.updated = 0
+        self.taken: list[Taken] = []
         self._shape: tuple = ()  # of the ids that a model was called with last
         self.deadline: float | None = None  # of CPU time, for calls of the model outside of gradients
 
@@ -108,9 +111,13 @@ class Watcher:
         """Count an update by an optimiser that sets the weights itself: most are others than the last gradient left."""
         if self.left is None or not self._since or self.optimizer is not None:
             return
-        now = self.weights()
-        if 2 * sum(a is not b for a, b in zip(self.left, now, strict=False)) > len(now):
+        if self.moved():
             self._count(self.own)
+
+    def moved(self) -> bool:
+        """Whether most weights are others than the last gradient left."""
+        left, now = self.left or [], self.weights()
+        return 2 * sum(a is not b for a, b in zip(left, now, strict=False)) > len(now)
 
     def weights(self) -> list[mx.array]:
         return [array for _, array in tree_flatten(self.model.trainable_parameters())]
@@ -205,9 +212,12 @@ class Watcher:
         if handed is not None and self.optimizer is None:  # the loop was begun anew
             share(handed, optimizer)
         self.optimizer = optimizer
+        taken = self.taken
         self._count(optimizer)
         if self.skipping:
             return nothing
+        if handed is None:
+            self.seen.updates[-1].collected = collect(taken, gradients)
         if type(handed) is not type(optimizer):
             return self._applied(apply, optimizer, gradients)
         # Through the ladder's optimiser, which may watch what reaches it, on the state of the script's.
@@ -232,7 +242,7 @@ class Watcher:
 
     def _count(self, optimizer: Any) -> None:
         self.updated += 1
-        gradients, self._since = self._since, 0
+        gradients, self._since, self.taken = self._since, 0, []
         if self.handed is not None:
             return
         line = next(iter(stack(sys._getframe(2))[-1:]), None)
