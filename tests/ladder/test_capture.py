@@ -882,11 +882,14 @@ def make(rate=2**-3, *, drop=0.5):
     sizes = Namespace()
     sizes.width = 5
     assert sizes.width == 2
+    parts = {}
+    parts["depth"] = 6
+    assert parts == {"depth": 1}
     return dict(decay=9, rate=rate, inner=inner, drop=drop, kept=keep)
 made = make()
 assert made == dict(decay=1, rate=0.25, inner=4, drop=0.0, kept=4), made
 """
-    settings = ["decay=1", "rate=0.25", "inner=4", "drop=0.0", "length=6", "width=2"]
+    settings = ["decay=1", "rate=0.25", "inner=4", "drop=0.0", "length=6", "width=2", "depth=1"]
     script = captured(text + LOOP, settings=settings)
     assert script.batches[0][0].shape == (4, 6)
     # A default of a class does not stand in the way of what is given for it.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlxstories.ladder.capture.accumulation import findings
+from mlxstories.ladder.capture.seen import findings as findings_of
 from tests.ladder.test_capture import MODEL, captured, line_of  # noqa: F401  (a fixture)
 
 LOOP = """
@@ -115,3 +116,19 @@ def test_weights_are_found_by_least_squares():
     assert _weights(columns, columns @ [0.5, 0.0, 2.0]) == pytest.approx([0.5, 0, 2], abs=1e-9)
     assert _weights(columns, np.sign(columns @ [1, 1, 1])) is None  # no sum of them
     assert _weights(columns[:, [0, 0]], columns[:, 0]) is None  # one and the same
+
+
+@pytest.mark.parametrize("count, codes", [("mask.sum()", ["not-finite"]), ("mx.maximum(mask.sum(), 1)", [])])
+def test_a_batch_in_which_nothing_counts_is_asked_for_its_loss(captured, count, codes):  # noqa: F811
+    """The seventh of all is one, long after the last update that is really made."""
+    text = (
+        MODEL
+        + MASKED.replace("mask.sum()", count)
+        + (
+            "optimizer = optim.AdamW(1e-2, bias_correction=True)\nstep = nn.value_and_grad(model, masked_loss)\n"
+            "for i in range(500):\n"
+            "    data, mask = rows(), mx.ones((B, T)) * (mx.arange(T) < (T - 1 if i != 6 else 0))\n"
+            "    loss, grads = step(model, data[:, :-1], data[:, 1:], mask)\n    optimizer.update(model, grads)\n"
+        )
+    )
+    assert [found.code for found in findings_of(captured(text))] == codes

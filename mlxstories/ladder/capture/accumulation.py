@@ -61,6 +61,12 @@ def entries(gradients: Any) -> dict[str, np.ndarray]:
     return {name: np.array(a, np.float64) for name, a in few.items()}
 
 
+def taken(batch: tuple[np.ndarray, ...], gradients: Any, loss: float, moved: bool) -> Taken:
+    """What is kept of a gradient on a batch of inputs, targets and mask."""
+    inputs, _, mask = batch
+    return Taken(entries(gradients), loss, inputs.tobytes(), float(mask.sum()), moved)
+
+
 def collect(taken: list[Taken], gradients: Any) -> Collected | None:
     """What became of the gradients ``taken`` in those that reach the optimiser; None of one alone, or where the weights
     were moved in between, as with sharpness-aware minimisation."""

@@ -70,5 +70,6 @@ class Seen:
         default_factory=dict
     )  # where the model is called outside of gradients
     saved: dict[int, Saved] = field(default_factory=dict)  # by the updates before
+    empty: list[float] = field(default_factory=list)  # losses of batches in which nothing counts
     evaluations: Evaluations = field(default_factory=Evaluations)
     notes: list[str] = field(default_factory=list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import fold
-from mlxstories.ladder.capture.accumulation import Taken, entries
+from mlxstories.ladder.capture.accumulation import taken
 from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.copies import bound, clone, host, scalar
 from mlxstories.ladder.capture.loop import Loop
@@ -140,23 +139,30 @@ class CapturedScript:
     def _record(self, steps: int, most: int) -> list[tuple[np.ndarray, ...]]:
         """Run the loop on its own batches: first as it is, then at the speed of its data."""
         loop, batches, start, gradients = self.loop, [], time.monotonic(), 0
-        got: Any = None
+        got = batch = None
         self.losses: list[float] = []
 
         def own(call):
             nonlocal got
+            empty = batch is not None and not batch[2].any()
+            if loop.skipping and not empty:
+                return got
+            moved, got = loop.moved(), call.run()
+            loss = float(call.loss_of(got))
+            if empty:
+                loop.seen.empty.append(loss)
             if not loop.skipping:
-                (inputs, _, mask), moved = batches[-1], loop.moved()
-                got = call.run()
-                loss, gradient = float(call.loss_of(got)), entries(call.gradient_of(got))
                 self.losses.append(loss)
-                loop.taken.append(Taken(gradient, loss, inputs.tobytes(), float(mask.sum()), moved))
+                if batch is not None:
+                    loop.taken.append(taken(batch, call.gradient_of(got), loss, moved))
             return got
 
         while loop.waiting is not None and time.monotonic() - start < _SECONDS:
+            batch = None
             if len(batches) < most:
                 with self.inside():
-                    batches.append(self.roles.take(loop.waiting))
+                    batch = self.roles.take(loop.waiting)
+                batches.append(batch)
             elif not (self._warming() or self._validates_later(gradients)):
                 break
             loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
@@ -273,27 +279,3 @@ def _whole_batch(batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     inputs, targets, *rest = [host(part) for part in batch]
     mask = rest[0] if rest else np.ones(inputs.shape)
     return inputs.astype(np.int64), targets.astype(np.int64), mask.astype(np.float32)
-
-
-def defines(path: Path, name: str) -> bool:
-    """Whether a file of Python assigns ``name`` at its top level, found out without running it."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return True  # importing it says what is wrong
-    return any(name in _names(node) for node in _top_level(tree))
-
-
-def _top_level(tree: ast.AST) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
-        yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            yield from _top_level(node)
-
-
-def _names(node: ast.AST) -> set[str]:
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {node.name}
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return {alias.asname or alias.name.split(".")[0] for alias in node.names}
-    return {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else set()

@@ -26,8 +26,34 @@ DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 def findings(script: CapturedScript) -> list[Finding]:
     """Findings from the recording alone, each with its line."""
-    found = (_no_update, _state_not_kept, accumulation.findings, _compiled, _dropout, _decoding, _saved)
+    found = (
+        _nothing,
+        _no_update,
+        _state_not_kept,
+        accumulation.findings,
+        _compiled,
+        _dropout,
+        _decoding,
+        _saved,
+    )
     return [finding for look in found for finding in look(script)]
+
+
+def _nothing(script: CapturedScript) -> Iterator[Finding]:
+    """Batches in which no target counts, and whose loss is no number: one such update spoils all weights."""
+    empty = script.loop.seen.empty
+    broken = sum(not np.isfinite(loss) for loss in empty)
+    if broken:
+        yield Finding(
+            "not-finite",
+            ERROR,
+            _RUNG,
+            f"in {broken} of {len(script.batches)} batches no target counts, and the loss there is "
+            f"{next(loss for loss in empty if not np.isfinite(loss))}",
+            {"batches": broken},
+            "leave such batches out, or divide by mx.maximum(mask.sum(), 1)",
+            place(script.loop.seen.gradient[-1]),
+        )
 
 
 def _no_update(script: CapturedScript) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from mlxstories.ladder.where.places import own_file
 
 class Settings:
     """Values for names that a script assigns at module level or in a class, or as an option's default; and, where they
-    are constants, inside functions, in calls, as attributes, as defaults of parameters and in dictionaries.
+    are constants, inside functions, in calls, as attributes and items, as defaults of parameters and in dictionaries.
 
     Raises:
         StoriesError: a setting is not NAME=VALUE.

@@ -109,9 +109,7 @@ class Watcher:
 
     def _moved_unseen(self) -> None:
         """Count an update by an optimiser that sets the weights itself: most are others than the last gradient left."""
-        if self.left is None or not self._since or self.optimizer is not None:
-            return
-        if self.moved():
+        if self._since and self.optimizer is None and self.moved():
             self._count(self.own)
 
     def moved(self) -> bool:
