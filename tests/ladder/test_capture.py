@@ -754,6 +754,32 @@ def test_gradients_without_an_update_are_seen(captured):
     assert abs(found.where["line"] - line_of(text, "grads = step(")) <= 1
 
 
+SCHEDULE = """
+optimizer = optim.AdamW(1e-2, bias_correction=True)
+step = nn.value_and_grad(model, loss_fn)
+total = None
+for i in range(4 * 30):
+    optimizer.learning_rate = 1e-2 * max(0.1, 1 - STEP / LAST)
+    data = rows()
+    loss, grads = step(model, data[:, :-1], data[:, 1:])
+    total = grads if total is None else tree_map(lambda a, b: a + b, total, grads)
+    if i % 4 == 3:
+        optimizer.update(model, tree_map(lambda g: g / 4, total))
+        total = None
+"""
+
+
+@pytest.mark.parametrize(
+    "step, last, severity",
+    [("i", 30, "error"), ("i // 4", 4, "warning"), ("i // 4", 30, None), ("0", 30, None)],
+)
+def test_a_rate_set_by_hand_that_ends_early_is_seen(captured, step, last, severity):
+    text = MODEL + SCHEDULE.replace("STEP", step).replace("LAST", str(last))
+    found = [f for f in findings_of(captured(text, batches=160)) if f.code == "schedule-out-of-step"]
+    assert [f.severity for f in found] == ([severity] if severity else [])
+    assert not found or found[0].where["line"] == line_of(text, "optim.AdamW")
+
+
 def test_dropout_in_validation_is_seen_with_its_line(captured):
     text = (
         MODEL.replace("model = Model()", "model = Model(0.5)")
