@@ -10,7 +10,7 @@ import numpy as np
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import train_epoch
 
-_NAMES = ("eos_token_id", "eos_id", "eot_id", "end_id")
+END_NAMES = ("eos_token_id", "eos_id", "eot_id", "end_id")
 _BATCHES = 64
 
 
@@ -80,5 +80,5 @@ def ends(bench: Bench) -> Ends | None:
 
 def end_token(bench: Bench) -> int | None:
     """The id of the end token that the tokenizer names, if any."""
-    found = (getattr(bench.subject.tokenizer, name, None) for name in _NAMES)
+    found = (getattr(bench.subject.tokenizer, name, None) for name in END_NAMES)
     return next((int(value) for value in found if isinstance(value, (int, np.integer))), None)

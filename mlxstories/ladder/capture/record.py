@@ -66,6 +66,7 @@ class Seen:
     seldom: bool = False  # something more is done every so many of them
     drawn: Line | None = None  # the line that hands over the batch
     compiled: Compiled | None = None
+    tokenizers: list[Any] = field(default_factory=list)  # that are at hand at the gradient
     uses: dict[tuple[Line, ...], Use] = field(
         default_factory=dict
     )  # where the model is called outside of gradients

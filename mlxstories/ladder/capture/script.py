@@ -25,6 +25,7 @@ from mlxstories.ladder.capture.roles import Roles
 from mlxstories.ladder.capture.running import STOPPED
 from mlxstories.ladder.capture.seen import DROPOUT, findings
 from mlxstories.ladder.capture.settings import Settings
+from mlxstories.ladder.capture.tokenizer import tokenizer_of
 from mlxstories.ladder.capture.told import Told
 from mlxstories.ladder.capture.where import located
 from mlxstories.ladder.diagnosis import Diagnosis
@@ -232,6 +233,7 @@ class CapturedScript:
             train_step=self._step,
             evaluate=self.validation,
             generate=self.decoding,
+            tokenizer=tokenizer_of(self),
             updates=self._updates,
             name=Path(self.target).name,
         )

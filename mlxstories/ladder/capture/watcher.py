@@ -27,6 +27,7 @@ from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
 from mlxstories.ladder.capture.record import Compiled, Forward, Saved, Seen, Update
 from mlxstories.ladder.capture.running import Script, Stop
+from mlxstories.ladder.capture.tokenizer import at_hand
 from mlxstories.ladder.capture.uses import Use, at_work
 from mlxstories.ladder.where.places import Line, own_file, stack
 
@@ -102,6 +103,7 @@ class Watcher:
         if not self.seen.gradient:
             self.seen.gradient = stack(sys._getframe())
             self.seen.rounds, self.seen.seldom = rounds(sys._getframe()), seldom(sys._getframe())
+            self.seen.tokenizers = at_hand(sys._getframe())
             self.seen.drawn = holder(
                 sys._getframe(), [array for _, array in leaves([call.args, call.kwargs])]
             )
@@ -243,8 +245,7 @@ class Watcher:
         gradients, self._since, self.taken = self._since, 0, []
         if self.handed is not None:
             return
-        line = next(iter(stack(sys._getframe(2))[-1:]), None)
-        rate, fresh = None, None
+        line, rate, fresh = next(iter(stack(sys._getframe(2))[-1:]), None), None, None
         if isinstance(optimizer, Optimizer):
             rate = read_rate(optimizer)
             fresh = None if self.skipping else all(int(part.step) == 0 for part in parts(optimizer))

@@ -1,0 +1,78 @@
+"""The script's own tokenizer, where it is at hand beside its training loop."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlxstories.ladder.bench.ends import END_NAMES
+from mlxstories.ladder.where.places import own_file
+
+if TYPE_CHECKING:
+    from mlxstories.ladder.capture.script import CapturedScript
+
+_ENDS = (*END_NAMES, "eot_token")  # tiktoken's name
+_TEXT = "Once upon a time"
+
+
+class Tokenizer:
+    """A script's tokenizer in its own world.
+
+    Attributes:
+        eos_token_id: the id that it names as the end of a text, if any.
+    """
+
+    def __init__(self, script: CapturedScript, own: Any):
+        self._script, self._own = script, own
+        ends = (getattr(own, name, None) for name in _ENDS)
+        self.eos_token_id = next((int(e) for e in ends if isinstance(e, (int, np.integer))), None)
+
+    def encode(self, text: str) -> list[int]:
+        with self._script.inside():
+            return [int(i) for i in self._own.encode(text)]
+
+    def decode(self, ids: list[int]) -> str:
+        with self._script.inside():
+            return str(self._own.decode([int(i) for i in ids]))
+
+
+def at_hand(frame: types.FrameType | None) -> list[Any]:
+    """What can encode and decode in the frames that are at work, or is a part of an object of theirs, nearest first."""
+    found: dict[int, Any] = {}
+    while frame is not None:
+        known = list(frame.f_locals.values())
+        if own_file(frame.f_code.co_filename):
+            known += frame.f_globals.values()
+        near = [*known, *(part for value in known for part in _parts(value))]
+        found |= {id(value): value for value in near if _codes(value) and id(value) not in found}
+        frame = frame.f_back
+    return list(found.values())
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if not isinstance(value, (type, types.ModuleType)):
+        yield from list(getattr(value, "__dict__", {}).values())
+
+
+def _codes(value: Any) -> bool:
+    if isinstance(value, (type, types.ModuleType, str, bytes)):
+        return False
+    kind = type(value)
+    return all(callable(getattr(kind, name, None)) for name in ("encode", "decode"))
+
+
+def tokenizer_of(script: CapturedScript) -> Tokenizer | None:
+    """The first of them that reads the script's batches, and writes ids of its vocabulary."""
+    rows = script.batches[0][0][:4].tolist()
+    for own in script.loop.seen.tokenizers:
+        tokenizer = Tokenizer(script, own)
+        try:
+            ids, texts = tokenizer.encode(_TEXT), [tokenizer.decode(row) for row in rows]
+        except Exception:  # not what its name says, or made for other ids
+            continue
+        if ids and any(texts) and min(ids) >= 0 and max(ids) < script.roles.first.vocab:
+            return tokenizer
+    return None
