@@ -11,7 +11,7 @@ CODES = """
 class Codes:
     END
     def encode(self, text):
-        return [1 + ord(c) % SIZE for c in text]
+        return [1 + (ord(c) - 97) % SIZE for c in text]
     def decode(self, ids):
         return "".join("?abcdefghijkl"[i] for i in ids)
 """
@@ -26,7 +26,9 @@ TOLD = [
 def test_the_tokenizer_beside_the_loop_is_found(captured, made, end, size, eos):  # noqa: F811
     text = CODES.replace("END", end).replace("SIZE", str(size)) + made + "\n"
     tokenizer = captured(MODEL + text + LOOP).subject.tokenizer
-    assert tokenizer.encode("ab") == [8, 9] and tokenizer.decode([1, 2]) == "ab"
+    assert tokenizer.encode("ab") == [1, 2] and tokenizer.decode([1, 2]) == "ab"
+    with pytest.raises(ValueError, match="not in its vocabulary"):
+        tokenizer.encode("z")
     assert tokenizer.eos_token_id == eos
 
 

@@ -31,12 +31,24 @@ class Tokenizer:
         self.eos_token_id = next((int(e) for e in ends if isinstance(e, (int, np.integer))), None)
 
     def encode(self, text: str) -> list[int]:
+        """Raises ValueError on what it does not give back: an id may stand for all that it does not know, and for a
+        word as well."""
+        ids = self.ids(text)
+        if _plain(text) not in _plain(self.decode(ids)):
+            raise ValueError(f"{text!r} is not in its vocabulary")
+        return ids
+
+    def ids(self, text: str) -> list[int]:
         with self._script.inside():
             return [int(i) for i in self._own.encode(text)]
 
     def decode(self, ids: list[int]) -> str:
         with self._script.inside():
             return str(self._own.decode([int(i) for i in ids]))
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).casefold()
 
 
 def at_hand(frame: types.FrameType | None) -> list[Any]:
@@ -70,7 +82,7 @@ def tokenizer_of(script: CapturedScript) -> Tokenizer | None:
     for own in script.loop.seen.tokenizers:
         tokenizer = Tokenizer(script, own)
         try:
-            ids, texts = tokenizer.encode(_TEXT), [tokenizer.decode(row) for row in rows]
+            ids, texts = tokenizer.ids(_TEXT), [tokenizer.decode(row) for row in rows]
         except Exception:  # not what its name says, or made for other ids
             continue
         if ids and any(texts) and min(ids) >= 0 and max(ids) < script.roles.first.vocab:
