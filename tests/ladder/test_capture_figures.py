@@ -70,6 +70,16 @@ def test_a_figure_printed_in_the_loop_is_matched(captured):  # noqa: F811
     )
 
 
+@pytest.mark.parametrize("often, codes", [("i % 8 == 0", ["metric-mismatch"]), ("i % 40 == 30", [])])
+def test_the_same_part_of_a_mean_twice_is_no_chance(captured, often, codes):  # noqa: F811
+    """As where validation is divided by the number of gradients that an update collects."""
+    held = "held = [rows() for _ in range(3)]\n"
+    divided = PLAIN.replace("i % 40 == 30", often).replace("/ len(losses)", "/ len(losses) / 4")
+    found = list(captured(MODEL + held + LOOP + divided).told.findings())
+    assert [f.code for f in found] == codes
+    assert not found or "divided by 4" in found[0].message
+
+
 def test_the_mean_of_unequal_batches_is_an_error_with_its_line(captured):  # noqa: F811
     text = MODEL + HELD.replace("(4, 4, 1)", "(6, 6, 1)") + LOOP + PLAIN
     text = text.replace("data[0, 5:] = 0", "data[-1] = data[-1] // data.shape[0] ** 0")

@@ -29,6 +29,8 @@ _FORMS = (  # what a label promises, from an average
     (re.compile(""), lambda average: average.loss),
 )
 _DIGITS = 3  # decimals from which on a match is no coincidence
+PART = "mean per token, divided by "
+_PARTS = 16  # at most: of more, every figure is near one
 _EXACT, _HALF = 1e-5, 4e-3  # of a value, in float32 and in 16 bits
 
 
@@ -193,7 +195,18 @@ def matches(evaluation: Evaluation, log: str, padding: int | None) -> Iterator[M
                 break
         else:
             if not printed.loose:
-                yield printed
+                yield _part(printed, known) or printed
+
+
+def _part(printed: Printed, known: list[tuple]) -> Match | None:
+    """A loss that is a whole part of a mean per token, such as one over the gradients that an update collects."""
+    for group, averages, tokens in known:
+        honest = averages[MEAN].loss
+        number = round(honest / printed.value) if printed.value > 0 else 0
+        whole = 2 <= number <= _PARTS and printed.form(averages[MEAN]) == honest
+        if whole and _near(printed, honest / number, all(p.precise for p in group)):
+            return Match(printed, f"{PART}{number}", honest, group, tokens)
+    return None
 
 
 def _groups(evaluation: Evaluation) -> list[list[Pass]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlxstories.findings import ERROR, WARNING, Finding
 from mlxstories.ladder.bench.averages import MEAN, PADDED
-from mlxstories.ladder.capture.figures import Match, Printed, matches
+from mlxstories.ladder.capture.figures import PART, Match, Printed, matches
 from mlxstories.ladder.capture.places import below
 from mlxstories.ladder.where.places import Line, place
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
 
 _MOVED = 0.01  # of the figure: less is no matter
+_FIGURES = 2  # different ones that are the same part of a mean
 _RUNG = "script"
 
 
@@ -37,6 +38,10 @@ class Told:
             text = log[evaluation.start : evaluation.end].decode("utf-8", "replace")
             for found in matches(evaluation, text, padding):
                 (self.matches if isinstance(found, Match) else self.others).append(found)
+        parts = [match for match in self.matches if match.way.startswith(PART)]
+        if len({match.printed.value for match in parts}) < _FIGURES:  # it may be chance
+            self.matches = [match for match in self.matches if not match.way.startswith(PART)]
+            self.others += [match.printed for match in parts]
 
     def notes(self) -> Iterator[str]:
         """One line on what was found."""
