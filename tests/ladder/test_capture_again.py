@@ -166,3 +166,25 @@ def test_nothing_of_the_script_changes_when_it_is_called_again(captured):  # noq
     after = dict(nn.utils.tree_flatten(own.parameters()))
     assert all((after[n] == a).all().item() for n, a in nn.utils.tree_flatten(before))
     assert (np.random.get_state()[1] == state).all() and key.shape == (2,)
+
+
+LAST = """
+class Model(Model):
+    def __call__(self, ids, targets=None):
+        x = self.embed(ids)
+        x = self.drop(x + mx.tanh(mx.pad(x, [(0, 0), (1, 0), (0, 0)])[:, :-1]))
+        return (self.out(x), 0) if targets is not None else (self.out(x[:, -1:]), None)
+def loss_fn(model, x, y):
+    return nn.losses.cross_entropy(model(x, y)[0], y, reduction="mean")
+model = Model()
+"""
+
+
+def test_a_model_may_give_the_last_place_alone_without_targets(captured):  # noqa: F811
+    script = captured(MODEL + LAST + LOOP)
+    model, ids = script.subject.model(), mx.array(script.batches[0][0])
+    assert model(ids)[0].shape == (4, 8, 12) and type(model).__name__ == "Model"
+    assert mx.array_equal(model(ids)[0], model(ids, ids)[0])
+    assert type(script.loop.model)(0.0)(ids)[0].shape == (4, 1, 12)  # the script's own is as it was
+    diagnosis = diagnose(script.subject, rungs=["init", "minimal"])
+    assert not [f.code for f in diagnosis.findings if f.severity == "error"]

@@ -19,6 +19,7 @@ from mlxstories.findings import fold
 from mlxstories.ladder.capture.accumulation import taken
 from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.copies import bound, clone, host, scalar
+from mlxstories.ladder.capture.last_place import logits_everywhere
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.roles import Roles
@@ -29,7 +30,7 @@ from mlxstories.ladder.capture.tokenizer import tokenizer_of
 from mlxstories.ladder.capture.told import Told
 from mlxstories.ladder.capture.where import located
 from mlxstories.ladder.diagnosis import Diagnosis
-from mlxstories.ladder.random_states import put_random_key, random_key
+from mlxstories.ladder.random_states import put_random_key, random_key, undisturbed
 from mlxstories.ladder.subject import Subject, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
 
@@ -76,6 +77,8 @@ class CapturedScript:
             with self.inside():
                 self.roles = Roles(self.loop.waiting, read(self.loop.waiting))
                 self._check_loss()
+                with undisturbed():
+                    logits_everywhere(self.loop.snapshot, mx.array(self.roles.first.inputs.astype(np.int32)))
             self.batches = self._record(steps, batches)
             self.told = Told(self)
             self.validation, self.decoding = validation_of(self), decoding_of(self)
