@@ -355,6 +355,17 @@ def test_spans_beyond_the_end_of_rows_that_are_cut_are_understood(captured):
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+def test_rows_in_which_nothing_counts_are_understood(captured):
+    """As where a prompt fills a row, and its answer is cut off."""
+    script = captured(MODEL + CUT.replace("0 * lengths", "np.where(np.arange(B) == 1, T + 3, 2)"))
+    assert all(mask[0].any() and not mask[1].any() for _, _, mask in script.batches)
+    inputs, targets, mask = (part[:2] for part in script.batches[2])
+    model = script.subject.model()
+    nats = nn.losses.cross_entropy(model(mx.array(inputs)), mx.array(targets)) * mx.array(mask)
+    own = script.subject.loss(model, (inputs, targets, mask))
+    assert float(own) == pytest.approx(float(nats.sum()) / mask.sum(), rel=1e-5)
+
+
 def test_targets_that_are_the_inputs_are_captured(captured):
     script = captured(MODEL + LOOP.replace("data[:, 1:])", "mx.array(data[:, :-1]))"))
     assert (script.batches[1][0] == script.batches[1][1]).all()

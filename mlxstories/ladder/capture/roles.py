@@ -81,7 +81,7 @@ class Roles:
         x, m = self.first.inputs, self.first.mask
         if array.shape == x.shape[:1] and self._lengths(array):
             return "lengths"
-        if array.shape == (len(x), 2) and (m.sum(1) > 0).all() and self._spans(array):
+        if array.shape == (len(x), 2) and m.any() and self._spans(array):
             return "spans"
         return None
 
@@ -101,7 +101,8 @@ class Roles:
 
     def _spans(self, array: np.ndarray) -> bool:
         """The first and last cell that counts in each row, but for a constant."""
-        apart = array - _ends(self.first.mask)
+        some = self.first.mask.any(1)  # a row may be cut off before its answer begins
+        apart = array[some] - _ends(self.first.mask[some])
         self.apart = np.median(apart, axis=0).astype(np.int64)
         return bool(((apart == self.apart).mean(0) >= 0.5).all())
 
@@ -211,9 +212,10 @@ def _places(call: GradientCall) -> Iterator[tuple[tuple, Any]]:
 
 
 def _ends(mask: np.ndarray) -> np.ndarray:
-    """Index of the first and the last cell that counts, [B, 2]."""
-    counted = mask > 0
-    return np.stack([counted.argmax(1), counted.shape[1] - 1 - counted[:, ::-1].argmax(1)], axis=1)
+    """Index of the first and the last cell that counts, [B, 2]; of a row in which none does, the wrong way round."""
+    counted, last = mask > 0, mask.shape[1] - 1
+    ends = np.stack([counted.argmax(1), last - counted[:, ::-1].argmax(1)], axis=1)
+    return np.where(counted.any(1)[:, None], ends, (last + 1, -1))
 
 
 def _like(old: Any, new: np.ndarray, inputs: np.ndarray) -> Any:
