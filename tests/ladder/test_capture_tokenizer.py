@@ -62,7 +62,12 @@ def texts():
 
 @pytest.mark.parametrize(
     "short, last, code",
-    [(1, "11", None), (0, "11", "padding-in-loss"), (1, "rng.integers(1, 11)", "end-never-trained")],
+    [
+        (1, "11", None),
+        (0, "11", "padding-in-loss"),
+        (1, "rng.integers(1, 11)", "end-never-trained"),
+        (0, "rng.integers(1, 11)", "end-never-trained"),
+    ],
 )
 def test_its_end_token_tells_what_stands_at_the_end_of_rows(captured, short, last, code):  # noqa: F811
     text = MODEL + CODES.replace("END", "eos_token_id = 11").replace("SIZE", "10")

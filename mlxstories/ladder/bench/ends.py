@@ -24,7 +24,8 @@ class Ends:
         first: the commonest target right after the last real one.
         first_share: of those rows.
         fill: the commonest target of the rest of the tails.
-        last_share: share of those rows whose last real target is the commonest one.
+        last: the commonest last real target of those rows.
+        last_share: share of those rows that end with it.
         beyond: share of those rows whose last real target is the fill, behind the end token that the tokenizer names.
         real: ids among the real targets.
         eos: the end token that the tokenizer names, if any.
@@ -35,6 +36,7 @@ class Ends:
     first: int
     first_share: float
     fill: int
+    last: int
     last_share: float
     beyond: float
     real: frozenset[int]
@@ -65,13 +67,15 @@ def ends(bench: Bench) -> Ends | None:
         return None
     token, count = first.most_common(1)[0]
     fill, eos = rest.most_common(1)[0][0], end_token(bench)
+    ending, endings = last.most_common(1)[0]
     return Ends(
         rows,
         rows / every,
         token,
         count / rows,
         fill,
-        last.most_common(1)[0][1] / rows,
+        ending,
+        endings / rows,
         0.0 if eos is None or eos == fill else before[eos, fill] / rows,
         frozenset(real),
         eos,

@@ -64,8 +64,15 @@ def _untold(found: Ends, limits: Gauges) -> tuple[int, str] | None:
             return found.first, f"{where}, other ids fill the rest"
         if found.first == found.eos:
             return found.first, f"{where}, the tokenizer's end token, which fills the rest as well"
-    if found.eos is not None and found.eos not in found.real and limits.alike.below(found.last_share):
+    if found.eos is None or found.eos in found.real:
+        return None
+    if limits.alike.below(found.last_share):
         return found.eos, f"the tokenizer's end token is id {found.eos}, rows are padded texts"
+    if found.last == found.fill != found.eos:
+        return (
+            found.eos,
+            f"texts end with one cell of padding, id {found.fill}, the tokenizer's end is id {found.eos}",
+        )
     return None
 
 
