@@ -1,5 +1,5 @@
 """Every planted fault, its healthy twins and every healthy subject through the ladder: recall, precision, false
-alarms, seconds, and the margins of the ladder's limits.
+alarms, CPU seconds, and the margins of the ladder's limits.
 
     python benchmarks/faults.py --seeds 0,1,2 --jobs 2 --json faults.json --docs --margins
 
@@ -14,6 +14,7 @@ import math
 import multiprocessing
 import os
 import statistics
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,8 @@ MARGINS = ROOT / "mlxstories" / "ladder" / "margins.json"
 class Result:
     """What the ladder said of a subject; ``expected`` is None for a healthy one.
 
-    ``readings`` are (check, limit, lowest, highest) of what was held against the ladder's limits.
+    ``seconds`` are of the processor, which other work on the machine moves least; ``readings`` are (check, limit,
+    lowest, highest) of what was held against the ladder's limits.
     """
 
     name: str
@@ -86,7 +88,9 @@ def diagnosed(kind: str, name: str, seed: int) -> Result:
         from healthy import HEALTHY
 
         group, expected, subject = "healthy", None, HEALTHY[name](seed)
+    began = time.process_time()
     diagnosis = diagnose(subject, seed=seed)
+    seconds = time.process_time() - began
     errors = [finding for finding in diagnosis.findings if finding.severity == "error"]
     if not errors and kind == "fault" and FAULTS[name].severity == "warning":
         errors = [finding for finding in diagnosis.findings if finding.code == expected]
@@ -101,7 +105,7 @@ def diagnosed(kind: str, name: str, seed: int) -> Result:
             f"{finding.severity}: {finding.code}" for finding in diagnosis.findings if finding is not first
         ],
         message=first.message if first else "",
-        seconds=diagnosis.seconds,
+        seconds=seconds,
         readings=[
             (check, limit, min(gauge.readings), max(gauge.readings))
             for (check, limit), gauge in diagnosis.gauges.items()
@@ -189,8 +193,8 @@ def in_words(totals: dict) -> str:
     return (
         f"{totals['faults']} faults and {totals['healthy']} healthy subjects over {totals['seeds']} seed(s): "
         f"recall {share(totals['recall'])}, precision {share(totals['precision'])}, "
-        f"{totals['false_alarms']} false alarms, median {totals['median_seconds']:.1f} s, "
-        f"at most {totals['max_seconds']:.1f} s a subject."
+        f"{totals['false_alarms']} false alarms, median {totals['median_seconds']:.1f} CPU s, "
+        f"at most {totals['max_seconds']:.1f} a subject."
     )
 
 
@@ -265,7 +269,9 @@ def main(seeds, only, which, jobs, path, docs, write_margins, written):
         found = result.found or "nothing"
         expected = f" (expected {result.expected})" if result.expected and not result.right else ""
         said = "" if result.right else f"; {result.message} {result.others}"
-        click.echo(f"{mark} {result.name} [{result.seed}]: {found}{expected}, {result.seconds:.1f} s{said}")
+        click.echo(
+            f"{mark} {result.name} [{result.seed}]: {found}{expected}, {result.seconds:.1f} CPU s{said}"
+        )
     totals = summary(results)
     click.echo(in_words(totals))
     if path:

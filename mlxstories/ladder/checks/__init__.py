@@ -27,8 +27,10 @@ from mlxstories.ladder.checks import (
     consistency,
     places_count,
     demands,
+    normalised,
     left_out,
     leaks,
+    row_place,
     lengths,
     context_cut,
     distance,
@@ -63,6 +65,7 @@ from mlxstories.ladder.checks import (
     leaves_state,
     step_loss,
     memorises,
+    schedule_counts,
     # sweep
     learning_rates,
     penalty,
@@ -89,6 +92,7 @@ from mlxstories.ladder.checks import (
     both_ways,
     evaluation_repeats,
     greedy,
+    context_end,
     greedy_rows,
     loops,
 )
