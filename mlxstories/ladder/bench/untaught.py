@@ -57,12 +57,18 @@ def untaught(bench: Bench) -> Untaught | None:
 
 def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
     """Hashes of the short stretches of the texts, where these are none of validation's ``own`` long ones."""
-    found = [np.empty(0, np.uint64)]
-    for ids in first_texts(bench):
-        if len(ids) >= long:  # a shorter one cannot be told from one of validation's
-            covered = np.convolve(np.isin(rolling(ids[None], long)[0], own), np.ones(long)) > 0
-            free = np.convolve(covered, np.ones(_SHORT), "valid") == 0
-            found.append(rolling(ids[None], _SHORT)[0][free])
+    # A shorter text cannot be told from one of validation's.
+    texts = [ids for ids in first_texts(bench) if len(ids) >= long]
+    if not texts:
+        return np.empty(0, np.uint64)
+    places = [rolling(ids[None], long)[0] for ids in texts]
+    # Asked once of all texts: each question sorts what is looked for anew.
+    shared = np.split(np.isin(np.concatenate(places), own), np.cumsum([len(p) for p in places])[:-1])
+    found = []
+    for ids, own_places in zip(texts, shared, strict=True):
+        covered = np.convolve(own_places, np.ones(long)) > 0
+        free = np.convolve(covered, np.ones(_SHORT), "valid") == 0
+        found.append(rolling(ids[None], _SHORT)[0][free])
     return np.unique(np.concatenate(found))
 
 
