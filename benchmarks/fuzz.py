@@ -6,8 +6,8 @@ Inputs are made by hypothesis from good ones: bits flipped, parts cut out, doubl
 wrong type, size or name, links that lead outside, headers that promise terabytes, numbers without end. What counts as
 a failure: any exception but StoriesError, a message of more than one line, an exit code other than 0, 1 or 2, more
 than 10 s of CPU time or 1 GiB of memory, and a file written, changed or removed outside the folder that was named. A
-crash ends the benchmark itself. Areas whose inputs take more CPU time get fewer of them; ``different`` counts inputs
-that no earlier one of their area was equal to.
+crash ends the benchmark itself. ``--inputs`` counts different ones: an area goes on until it has its share, or until
+nothing new is drawn. All areas get about the same CPU time.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ from mlxstories.training import experiment
 CPU_SECONDS = 10
 WAIT = 60  # seconds, at a pipe for example
 MEMORY = 2**30  # bytes
+_SPARE = 10  # more inputs in a round that makes up for repeats
 TEXT = (
     "Once upon a time there was a cat.\n\nThe cat's name was “Zoë”.<|endoftext|>\nShe ran home.\n\nThe end.\n"
 )
@@ -414,16 +415,20 @@ AREAS: dict[str, Callable] = {
     )
 }
 
-# Milliseconds of CPU time of an input, as measured, where they are more than the usual five.
+# Milliseconds of CPU time of an input, as measured, where they are more than the usual seven.
 _COST = {
-    "command line": 10,
-    "json lines": 12,
-    "text files": 22,
-    "environments": 25,
     "configurations": 27,
+    "json lines": 28,
     "metrics": 31,
+    "command line": 38,
+    "text files": 40,
+    "links": 45,
+    "odd files": 46,
+    "checkpoint files": 70,
+    "sealed checkpoints": 104,
+    "environments": 124,
+    "names": 409,
 }
-_COST |= {"links": 45, "odd files": 45, "sealed checkpoints": 50, "checkpoint files": 70, "names": 350}
 
 
 @contextlib.contextmanager
@@ -459,20 +464,14 @@ def _peak() -> int:
 
 
 def fuzz(name: str, box: Sandbox, inputs: int, seed: int = 0) -> tuple[Counter, dict[str, str]]:
-    """How many of ``inputs`` were accepted, refused, failed and different, and a traceback for each kind of failure."""
+    """Feed ``inputs`` different inputs to an area, fewer if it has no more.
+
+    Returns how many were accepted, refused, failed and different, and a traceback for each kind of failure.
+    """
     counts: Counter = Counter()
     failures: dict[str, str] = {}
     seen: set[int] = set()
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=inputs,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        phases=[hypothesis.Phase.generate],
-    )
-    @hypothesis.given(st.data())
     def one(data) -> None:
         drawn: list = []
 
@@ -496,20 +495,30 @@ def fuzz(name: str, box: Sandbox, inputs: int, seed: int = 0) -> tuple[Counter, 
             failures.setdefault(f"{type(error).__name__} at {place.filename}:{place.lineno}", story)
         seen.add(hash(tuple(value if isinstance(value, bytes) else repr(value) for value in drawn)))
 
-    one()
+    before = -1
+    while before < len(seen) < inputs:
+        before = len(seen)
+        settings = hypothesis.settings(
+            max_examples=inputs - before + (_SPARE if before else 0),
+            deadline=None,
+            database=None,
+            suppress_health_check=list(hypothesis.HealthCheck),
+            phases=[hypothesis.Phase.generate],
+        )
+        hypothesis.seed(seed + before)(settings(hypothesis.given(st.data())(one)))()
     counts["different"] = len(seen)
     return counts, failures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=10_000, help="over all areas")
+    parser.add_argument("--inputs", type=int, default=10_000, help="different ones, over all areas")
     parser.add_argument("--area", choices=list(AREAS), action="append", help="only this one; repeatable")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="PATH")
     options = parser.parse_args()
     chosen = options.area or list(AREAS)
-    shares = {name: 1 / _COST.get(name, 5) ** 0.75 for name in chosen}
+    shares = {name: 1 / _COST.get(name, 7) for name in chosen}
     totals: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         box = Sandbox(Path(folder))
@@ -519,16 +528,11 @@ def main() -> None:
             counts, failures = fuzz(name, box, inputs, options.seed)
             totals[name] = {**counts, "cpu_seconds": round(time.process_time() - began, 1)}
             print(f"{name:>20}: {totals[name]}", *failures.values(), sep="\n", flush=True)
-    sums = {
-        key: sum(counts.get(key, 0) for counts in totals.values())
-        for key in ("different", "accepted", "refused", "failed")
-    }
-    inputs = sum(sums.values()) - sums["different"]
-    print(f"{inputs:,} inputs: " + ", ".join(f"{count:,} {name}" for name, count in sums.items()))
-    if options.json:
-        options.json.write_text(
-            json.dumps({"inputs": sums, "areas": totals}, indent=2) + "\n", encoding="utf-8"
-        )
+            sums = sum((Counter(counts) for counts in totals.values()), Counter())
+            if options.json:
+                report = {"seed": options.seed, "inputs": sums, "areas": totals}
+                options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print({key: round(count) for key, count in sums.items()})
     if sums["failed"]:
         raise SystemExit(1)
 
