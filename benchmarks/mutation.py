@@ -1,12 +1,13 @@
 """Do the tests notice? Small mutations of the core, one at a time, and the tests of their room.
 
-    python benchmarks/mutation.py --sample 40 --seed 1 --json mutation.json --docs docs/mutation.md
+    python benchmarks/mutation.py --sample 40 --seed 1 --json mutation.json
+    python benchmarks/mutation.py --again docs/mutation.md
 
 Mutations are cosmic-ray's (``pip install cosmic-ray``): numbers, comparisons, arithmetic, truth values. They are made
 in a copy of the tracked files. A mutation is killed when a test fails, or when the tests take ten times the CPU seconds
 that they take without it; one that survives is listed with its line, and is either a gap in the tests or changes
-nothing that can be seen. A check is tried by the tests of its thresholds, by the faults that it names and by their
-twins.
+nothing that can be seen. A list of survivors is also what ``--again`` reads: the same mutations, in the lines of today.
+A check is tried by the tests of its thresholds, by the faults that it names and by their twins.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,64 +59,70 @@ _PATIENCE = 10  # times the tests' own CPU seconds
 _AT_LEAST = 60  # CPU seconds for the tests of a mutation
 _HUNG = 1800  # seconds by the clock
 _NO_TESTS = 5  # the exit code of pytest where ``-k`` chose none
-_BEGIN, _END = "<!-- table:begin -->", "<!-- table:end -->"
+_LISTED = re.compile(r"`(?P<path>\S+):(?P<line>\d+)`: `(?P<before>.+?)` became `(?P<after>.+?)`")
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """One mutation: the how-manieth place of a file where an operator applies."""
+class Mutation:
+    """One mutation: a line of a file, without its indent, before and after."""
 
     room: str
     path: str
-    operator: str
-    occurrence: int
+    line: int
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"`{self.path}:{self.line}`: `{self.before}` became `{self.after}`"
+
+    def of(self, source: str) -> str:
+        """The source with this mutation."""
+        lines = source.splitlines(keepends=True)
+        lines[self.line - 1] = lines[self.line - 1].replace(self.before, self.after)
+        return "".join(lines)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it: "killed" or "survived", and the line before and after."""
+    """What became of a mutation: "killed" or "survived"."""
 
-    mutant: Mutant
+    mutation: Mutation
     verdict: str
-    before: str
-    after: str
-    line: int
 
 
 @click.command()
-@click.option("--sample", default=40, show_default=True, help="Mutants of each room.")
+@click.option("--sample", default=40, show_default=True, help="Mutations of each room.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--room", "rooms", multiple=True, type=click.Choice(list(ROOMS)), help="These rooms alone.")
 @click.option("--own", is_flag=True, help="Only files with tests of their own name, tried by these alone.")
+@click.option("--again", type=click.Path(exists=True, path_type=Path), help="The mutations that it lists.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the outcomes here.")
-@click.option("--docs", type=click.Path(exists=True, path_type=Path), help="Renew the table of this page.")
-def main(sample, seed, rooms, own, path, docs):
+def main(sample, seed, rooms, own, again, path):
     """Mutate, test, count."""
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         copy = _copy(Path(folder))
+        given = list(listed(again.read_text(encoding="utf-8"), copy)) if again else None
         for room in rooms or ROOMS:
-            mutants = [mutant for mutant in places(copy, room) if not own or _own(mutant)]
-            chosen = random.Random(seed).sample(mutants, min(sample, len(mutants)))
+            if given is None:
+                mutations = drawn(copy, room, sample, seed, own)
+            else:
+                mutations = [mutation for mutation in given if mutation.room == room]
+            if not mutations:
+                continue
             seconds = 0.0 if own else _tested(copy, ROOMS[room][1].split(), None)[1]
             patience = max(_AT_LEAST, int(_PATIENCE * seconds))
-            for mutant in chosen:
-                outcome = tried(copy, mutant, [_own(mutant)] if own else _trials(mutant), patience)
-                outcomes.append(outcome)
-                if outcome.verdict == "survived":
-                    print(
-                        f"{mutant.path}:{outcome.line}\n  - {outcome.before}\n  + {outcome.after}", flush=True
-                    )
+            for mutation in mutations:
+                trials = [_own(mutation.room, mutation.path)] if own else _trials(mutation)
+                outcomes.append(Outcome(mutation, tried(copy, mutation, trials, patience)))
+                if outcomes[-1].verdict == "survived":
+                    print(f"- {mutation}", flush=True)
             print(_row(room, outcomes), flush=True)
-    if path:
-        path.write_text(
-            json.dumps({"seed": seed, "outcomes": [asdict(outcome) for outcome in outcomes]}, indent=1)
-        )
-    if docs:
-        before, rest = docs.read_text(encoding="utf-8").split(_BEGIN)
-        docs.write_text(
-            f"{before}{_BEGIN}\n{table(outcomes, seed)}{_END}{rest.split(_END)[1]}", encoding="utf-8"
-        )
+            if path:
+                report = {"seed": seed, "outcomes": [asdict(outcome) for outcome in outcomes]}
+                path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    killed = sum(outcome.verdict == "killed" for outcome in outcomes)
+    print(f"{killed} of {len(outcomes)} killed ({killed / max(1, len(outcomes)):.1%})")
 
 
 def _copy(folder: Path) -> Path:
@@ -125,48 +134,68 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def places(copy: Path, room: str):
-    """All mutants of a room."""
-    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+def drawn(copy: Path, room: str, sample: int, seed: int, own: bool) -> list[Mutation]:
+    """Some of all mutations of a room."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
-    for path in sorted(copy.glob(ROOMS[room][0])):
-        nodes = list(ast_nodes(get_ast_from_path(path)))
-        for name in OPERATORS:
-            operator = get_operator(f"core/{name}")()
+    operators = {name: get_operator(f"core/{name}")() for name in OPERATORS}
+    places = []
+    for file in sorted(copy.glob(ROOMS[room][0])):
+        path, source = str(file.relative_to(copy)), file.read_text(encoding="utf-8")
+        if own and not _own(room, path):
+            continue
+        nodes = list(ast_nodes(get_ast(source)))
+        for name, operator in operators.items():
             count = sum(len(list(operator.mutation_positions(node))) for node in nodes)
-            for occurrence in range(count):
-                yield Mutant(room, str(path.relative_to(copy)), name, occurrence)
-
-
-def tried(copy: Path, mutant: Mutant, trials: list[list[str]], patience: int) -> Outcome:
-    """Make the mutation, run the tests, take it back."""
-    from cosmic_ray.mutating import use_mutation
-    from cosmic_ray.plugins import get_operator
-
-    operator = get_operator(f"core/{mutant.operator}")()
-    with use_mutation(copy / mutant.path, operator, mutant.occurrence) as (before, after):
-        was, now = before.splitlines(), after.splitlines()
+            places += [(path, source, name, occurrence) for occurrence in range(count)]
+    mutations = []
+    for path, source, name, occurrence in random.Random(seed).sample(places, min(sample, len(places))):
+        was, now = source.splitlines(), mutate_code(source, operators[name], occurrence).splitlines()
         line = next(i for i, (a, b) in enumerate(zip(was, now, strict=True)) if a != b)
-        passed = all(_tested(copy, trial, patience)[0] for trial in trials)
-        verdict = "survived" if passed else "killed"
-    return Outcome(mutant, verdict, was[line].strip(), now[line].strip(), line + 1)
+        mutations.append(Mutation(room, path, line + 1, was[line].strip(), now[line].strip()))
+    return mutations
 
 
-def _trials(mutant: Mutant) -> list[list[str]]:
+def listed(text: str, copy: Path) -> Iterator[Mutation]:
+    """The mutations of a list, each in the line nearest to the named one that reads the same today."""
+    for found in _LISTED.finditer(text):
+        path, number, before, after = found.group("path", "line", "before", "after")
+        room = next(room for room, (pattern, _) in ROOMS.items() if Path(path).match(pattern))
+        lines = (copy / path).read_text(encoding="utf-8").splitlines() if (copy / path).is_file() else []
+        alike = [i for i, line in enumerate(lines, 1) if line.strip() == before]
+        if alike:
+            yield Mutation(room, path, min(alike, key=lambda i: abs(i - int(number))), before, after)
+        else:
+            print(f"no longer there: `{path}`: `{before}`", flush=True)
+
+
+def tried(copy: Path, mutation: Mutation, trials: list[list[str]], patience: int) -> str:
+    """Make the mutation, run the tests, take it back."""
+    file = copy / mutation.path
+    source = file.read_text(encoding="utf-8")
+    file.write_text(mutation.of(source), encoding="utf-8")
+    try:
+        return "survived" if all(_tested(copy, trial, patience)[0] for trial in trials) else "killed"
+    finally:
+        file.write_text(source, encoding="utf-8")
+
+
+def _trials(mutation: Mutation) -> list[list[str]]:
     """Words to pytest, for one run after the other until one fails: the file's own tests go first."""
-    tests = [ROOMS[mutant.room][1].split()]
-    if (own := _own(mutant)) and own != tests[0]:
+    tests = [ROOMS[mutation.room][1].split()]
+    if (own := _own(mutation.room, mutation.path)) and own != tests[0]:
         tests.insert(0, own)
-    if mutant.room == "checks" and (names := _judged(mutant.path)):
+    if mutation.room == "checks" and (names := _judged(mutation.path)):
         tests.append([*FAULTS.split(), "-k", " or ".join(sorted(names))])
     return tests
 
 
-def _own(mutant: Mutant) -> list[str]:
+def _own(room: str, path: str) -> list[str]:
     """The file of tests that has the name of the mutated one, if there is one."""
-    folder = Path(ROOMS[mutant.room][1].split()[0])
-    own = (folder if folder.suffix == "" else folder.parent) / f"test_{Path(mutant.path).name}"
+    folder = Path(ROOMS[room][1].split()[0])
+    own = (folder if folder.suffix == "" else folder.parent) / f"test_{Path(path).name}"
     return [str(own)] if (ROOT / own).is_file() else []
 
 
@@ -207,26 +236,8 @@ def _tested(copy: Path, tests: list[str], patience: int | None) -> tuple[bool, f
 
 
 def _row(room: str, outcomes: list[Outcome]) -> str:
-    verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.mutant.room == room)
+    verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.mutation.room == room)
     return f"| {room} | {sum(verdicts.values())} | {verdicts['killed']} | {verdicts['survived']} |"
-
-
-def table(outcomes: list[Outcome], seed: int) -> str:
-    """The table of the page, and the survivors."""
-    rooms = dict.fromkeys(outcome.mutant.room for outcome in outcomes)
-    killed = sum(outcome.verdict == "killed" for outcome in outcomes)
-    lines = [
-        f"Seed {seed}: {killed} of {len(outcomes)} killed ({killed / max(1, len(outcomes)):.1%}).\n",
-        "| room | mutants | killed | survived |\n| --- | --- | --- | --- |",
-        *(_row(room, outcomes) for room in rooms),
-        "\nSurvivors:\n",
-    ]
-    for outcome in outcomes:
-        if outcome.verdict == "survived":
-            lines.append(
-                f"- `{outcome.mutant.path}:{outcome.line}`: `{outcome.before}` became `{outcome.after}`"
-            )
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
