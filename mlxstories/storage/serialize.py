@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cattrs
+import cattrs.v
 from cattrs.gen import make_dict_structure_fn
 
 from mlxstories.errors import StoriesError
@@ -52,15 +53,20 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
     Raises:
         StoriesError: a field is unknown, missing or of the wrong type; ``where`` is named in the message.
     """
+    if not isinstance(values, dict):
+        raise StoriesError(f"{where} must be an object; got {values!r:.80}.")
     try:
         return _converter.structure(values, cls)
     except StoriesError as error:
         raise StoriesError(f"{where}: {error}") from error
     except Exception as error:
-        reasons = cattrs.transform_error(error) if isinstance(error, cattrs.BaseValidationError) else [error]
-        raise StoriesError(
-            f"{where} is not a valid {cls.__name__}: {'; '.join(map(str, reasons))}"
-        ) from error
+        reasons = cattrs.transform_error(error, format_exception=_reason)
+        said = "; ".join(reason.removesuffix(" @ $").replace(" @ $.", " at ") for reason in reasons)
+        raise StoriesError(f"{where} is not a valid {cls.__name__}: {said}") from error
+
+
+def _reason(error: BaseException, cls: type | None) -> str:
+    return str(error) if isinstance(error, StoriesError) else cattrs.v.format_exception(error, cls)
 
 
 def read_json(path: Path) -> Any:

@@ -31,6 +31,14 @@ def test_unknown_fields_wrong_types_and_wrong_values_are_named(damage, named):
     assert "config.json, model" in str(error.value)
 
 
+def test_a_value_is_refused_in_the_words_of_its_own_check():
+    with pytest.raises(StoriesError) as error:
+        from_dict(ModelConfig, to_dict(ModelConfig(100)) | {"layers": 10**7}, "here")
+    assert str(error.value) == (
+        "here is not a valid ModelConfig: layers must be a whole number from 1 to 1,000; got 10000000."
+    )
+
+
 @pytest.mark.parametrize("values", [None, 3, [], "text", {}])
 def test_anything_else_is_refused(values):
     with pytest.raises(StoriesError, match="here"):

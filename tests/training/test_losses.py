@@ -14,6 +14,8 @@ from mlxstories.training.losses import (
     corrupt,
     cross_entropy,
     fused_next_token_metrics,
+    next_token,
+    next_token_by_logits,
     next_token_metrics,
     objective,
     target_nats,
@@ -103,6 +105,15 @@ def test_a_masked_cell_does_not_spoil_the_sum():
     assert cross_entropy(spoilt, targets, mask)[0].item() == pytest.approx(expected)
 
 
+def test_a_masked_row_does_not_spoil_the_sums_of_chunks():
+    _, targets, mask = (mx.array(x) for x in example())
+    rng = np.random.default_rng(6)
+    features, weight = (mx.array(rng.standard_normal(s).astype("f4")) for s in ((3, 7, 5), (19, 5)))
+    spoilt = mx.where(mask[..., None] > 0, features, mx.inf)
+    expected, got = (fused_next_token_metrics(x, weight, targets, mask) for x in (features, spoilt))
+    assert [x.item() for x in got] == [x.item() for x in expected]
+
+
 def test_hits_are_argmax_over_real_tokens():
     logits, targets, mask = example()
     _, _, hits, _ = next_token_metrics(mx.array(logits), mx.array(targets), mx.array(mask))
@@ -180,3 +191,13 @@ def test_objectives(arch):
         assert 5 <= tokens <= 40 and first[0].item() != other[0].item()
     _, gradients = nn.value_and_grad(model, lambda m: run(m, batch, mx.random.key(1), 0.1)[0])(model)
     assert mx.abs(gradients["embed"]["weight"]).max().item() > 0
+
+
+def test_a_model_that_keeps_its_output_matrix_is_measured_by_its_logits():
+    mx.random.seed(3)
+    model = Transformer(ModelConfig(23, dim=16, layers=1, heads=2, context=32, separator=0))
+    inputs = mx.random.randint(3, 23, (4, 32))
+    batch = Batch(inputs, mx.roll(inputs, -1, 1), mx.arange(32)[None] < mx.array([[32], [9], [1], [20]]))
+    for smoothing in ((), (None, 0.1)):
+        expected, got = (measure(model, batch, *smoothing) for measure in (next_token, next_token_by_logits))
+        assert [x.item() for x in got] == pytest.approx([x.item() for x in expected], rel=1e-5)
