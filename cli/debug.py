@@ -170,10 +170,10 @@ def command(
         _write(diagnosis, ladder, False, None, report, log, form)
         sys.exit(1)
     from mlxstories.cli.deep import after_climb
-    from mlxstories.ladder import diagnose
+    from mlxstories.ladder import diagnose, directory
     from mlxstories.ladder.time_limit import TimeLimitError
 
-    with ExitStack() as stack:
+    with directory.kept(), ExitStack() as stack:
         with _in_time(examined.name, timeout):
             if setup:
                 examined.write_subject(setup)

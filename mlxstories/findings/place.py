@@ -21,7 +21,7 @@ class Place(dict):
         """The file, relative to the working directory if it lies below it."""
         try:
             relative = os.path.relpath(self["file"])
-        except ValueError:  # another drive
+        except (ValueError, FileNotFoundError):  # another drive, or the working directory is gone
             return self["file"]
         return self["file"] if relative.startswith("..") else relative
 

@@ -530,6 +530,21 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
     assert "mx.savez was held back" in script.notes
 
 
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "os.makedirs('out/run'); os.chdir('out/run'); open('log.txt', 'w').close()",
+        "os.mkdir('gone'); os.chdir('gone'); os.rmdir(os.getcwd())",
+    ],
+)
+def test_a_script_may_work_in_a_folder_that_it_makes_or_removes(captured, tmp_path, monkeypatch, deed):
+    monkeypatch.chdir(tmp_path)
+    script = captured(f"{MODEL}\n{deed}\n{LOOP}")
+    script.subject.train_step(script.subject.model(), script.subject.optimizer(), script.batches[0])
+    assert os.getcwd() == str(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+
+
 def test_files_made_past_open_are_left_out_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text("{}")

@@ -113,6 +113,16 @@ def test_a_healthy_subject_of_bad_manners_is_healthy(tmp_path, deed):
     assert json.loads((tmp_path / "found.json").read_text())["healthy"]
 
 
+def test_a_subject_that_removes_its_directory_is_examined_to_the_end(tmp_path):
+    gone = "gone = os.path.abspath('gone'); os.mkdir(gone); os.chdir(gone); os.rmdir(gone)"
+    wrong = "return Subject(model=Model, vocab_size=16, train_batches=batches)"
+    result = debug(tmp_path, f"{gone}; {wrong}")
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    assert "token-out-of-range at setup.py:" in result.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["findings"][0]["code"] == "token-out-of-range"
+
+
 @pytest.mark.parametrize("loop", ["any(itertools.repeat(0))", "time.sleep(999)"], ids=["C", "Python"])
 def test_the_limit_holds_for_deep_too(tmp_path, loop):
     (tmp_path / "hangs.py").write_text(

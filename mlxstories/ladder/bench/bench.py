@@ -15,6 +15,7 @@ from mlx.optimizers import AdamW, Optimizer
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.backend import kernels
+from mlxstories.ladder import directory
 from mlxstories.ladder.bench.arrays import is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.optimizers import RateCurve, copied, parts, put_back, read_schedule
@@ -139,8 +140,8 @@ class Bench:
 
     @contextmanager
     def protected(self) -> Iterator[None]:
-        """Leave random states, and a model or optimiser that the user handed out, as they were found."""
-        with undisturbed():
+        """Leave random states, the working directory, and a model or optimiser that was handed out, as they were."""
+        with undisturbed(), directory.kept():
             try:
                 yield
             finally:

@@ -21,7 +21,7 @@ _CHANGING = ("remove", "unlink", "rmdir", "truncate", "chmod", "chown", "utime")
 _MOVING = ("rename", "replace")
 _LINKING = ("link", "symlink")
 _MAKING = ("mkdir", "mkfifo", "mknod")
-_LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir")
+_LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir", "chdir")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 

@@ -16,6 +16,7 @@ import greenlet
 import numpy as np
 
 from mlxstories.errors import StoriesError
+from mlxstories.ladder import directory
 from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.subject import describe_error
@@ -61,7 +62,7 @@ class World:
             "stdout": log,
             "stderr": log,
             "main": ModuleType("__main__"),
-            "cwd": os.getcwd(),
+            "cwd": directory.here(),
             "environ": dict(os.environ),
             "random": (random.getstate(), np.random.get_state()),
         }
@@ -92,7 +93,7 @@ class World:
             {
                 **{name: getattr(sys, name) for name in ("argv", "path", "stdin", "stdout", "stderr")},
                 "main": sys.modules["__main__"],
-                "cwd": os.getcwd(),
+                "cwd": directory.here(),
                 "environ": dict(os.environ),
                 "random": (random.getstate(), np.random.get_state()),
             },
@@ -100,7 +101,7 @@ class World:
         for name in ("argv", "path", "stdin", "stdout", "stderr"):
             setattr(sys, name, theirs[name])
         sys.modules["__main__"] = theirs["main"]
-        os.chdir(theirs["cwd"])
+        directory.enter(theirs["cwd"])
         if theirs["environ"] != self._others["environ"]:
             os.environ.clear()
             os.environ.update(theirs["environ"])
