@@ -97,7 +97,7 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            record = parse_json(line)
+            record = parse_json(line, halves=True)  # other fields may hold what they will
         except ValueError as error:
             raise StoriesError(f"{path}, line {number}: not JSON ({error}); one object a line") from None
         if not isinstance(record, dict) or not isinstance(record.get(field), str):

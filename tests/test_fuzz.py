@@ -15,5 +15,5 @@ def sandbox(tmp_path_factory):
 def test_bad_input_is_taken_or_refused_in_one_line(sandbox, area):
     counts, failures = fuzz.fuzz(area, sandbox, INPUTS)
     assert not failures, "\n\n".join(failures.values())
-    assert counts["different"] == INPUTS
+    assert counts["different"] >= INPUTS
     assert counts["refused"] > 0  # the inputs are bad ones

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from mlxstories.findings import Place
 from mlxstories.storage.files import read_text
 
 T = TypeVar("T")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # escaped, alone or as one of a pair
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_structure_hook_factory(
@@ -85,9 +87,21 @@ def read_json(path: Path) -> Any:
         raise StoriesError(f"{path} cannot be read as JSON ({error}): it is damaged.") from error
 
 
-def parse_json(text: str) -> Any:
-    """The value of a JSON text; whatever is wrong with it is a ValueError, nesting too deep to follow included."""
+def parse_json(text: str, *, halves: bool = False) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        halves: take half characters too, which JSON can hold as an escape and no file can as text.
+
+    Raises:
+        ValueError: whatever is wrong with it, nesting too deep to follow included.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if not halves and _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{error.object[error.start]!a} is half a character") from None

@@ -6,7 +6,7 @@ import pytest
 
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
-from mlxstories.storage.serialize import from_dict, read_json, to_dict
+from mlxstories.storage.serialize import from_dict, parse_json, read_json, to_dict
 from mlxstories.training.phases import PHASES, Phase
 
 
@@ -51,3 +51,11 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
     (tmp_path / "b.json").write_bytes(b"\xff{")
     with pytest.raises(StoriesError, match=r"b\.json cannot be read"):
         read_json(tmp_path / "b.json")
+
+
+def test_half_a_character_is_no_text():
+    for text in (r'"\ud800"', r'{"a": ["\uDFFF"]}', r'{"\udc00": 1}', r'"\ude42\ud83d"'):
+        with pytest.raises(ValueError, match="half a character"):
+            parse_json(text)
+        parse_json(text, halves=True)
+    assert parse_json(r'"\ud83d\ude42 \\ud800"') == "\N{SLIGHTLY SMILING FACE} \\ud800"
