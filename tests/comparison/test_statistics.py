@@ -29,6 +29,11 @@ def test_the_sign_of_the_measure_decides(lower, verdict):
     assert paired([1.0, 1.1, 0.9], [2.0, 2.0, 2.1], lower_is_better=lower).verdict == verdict
 
 
+def test_differences_without_any_spread_are_certain_or_none():
+    assert paired([1.0, 1.0], [1.0, 1.0], lower_is_better=True).verdict == "undecided"
+    assert paired([1.0, 1.0], [2.0, 2.0], lower_is_better=True).verdict == "better"
+
+
 @pytest.fixture
 def few_seeds(monkeypatch):
     """The seeds that would decide are not looked for among many: that takes most of the time."""

@@ -116,6 +116,13 @@ def test_a_forbidden_token_is_never_drawn():
     assert set(drawn) == {20, 30} and abs((drawn == 20).mean() - 0.5) < 0.01
 
 
+@pytest.mark.parametrize(("number", "drawn"), [(0.0, 1), (1.0, 2)])
+def test_the_ends_of_the_random_numbers_draw_the_first_and_the_last_allowed_token(monkeypatch, number, drawn):
+    monkeypatch.setattr(mx.random, "uniform", lambda shape, key: mx.full(shape, number))
+    logits = mx.array([[-mx.inf, 0.0, 1.0, -mx.inf]])
+    assert sampling.draw(logits, mx.random.key(0)[None]).tolist() == [drawn]
+
+
 @pytest.fixture
 def uncompiled():
     """mlx-lm compiles its filters anew for every threshold."""

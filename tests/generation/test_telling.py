@@ -13,6 +13,7 @@ TEXT = "Tom lost a red ball. Mia found the ball, and Tom was happy."
     [
         ("Tom ran. He fell. And th", "Tom ran. He fell."),
         ('Tom ran. "Stop!" said', 'Tom ran. "Stop!"'),
+        ("Tom ran. Tom ran. Tom ran. Tom", "Tom ran. Tom ran. Tom ran."),
         (
             "He paid 3.50 for it, which",
             "He paid 3.50 for it, which",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -10,13 +13,18 @@ import pytest
 from mlxstories.batch import Batch
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.adam import uncorrected_betas
 from mlxstories.ladder.bench.arriving import Arrival, Arriving, arriving, loss_factors
 from mlxstories.ladder.bench.bench import schedule
 from mlxstories.ladder.bench.consistency import Change, Repeats, repeats
 from mlxstories.ladder.bench.constants import Constants, constants, gradient_entry
-from mlxstories.ladder.bench.coverage import Coverage, coverage
+from mlxstories.ladder.bench.coverage import Coverage, Searched, coverage, searched
+from mlxstories.ladder.bench.first_updates import Beginning, beginnings
+from mlxstories.ladder.bench.memorising import memorising
 from mlxstories.ladder.bench.optimizers import RateCurve
+from mlxstories.ladder.bench.plan import Plan, plan
 from mlxstories.ladder.bench.rates import RateSweep, rate_sweep
+from mlxstories.ladder.bench.short import short_training, unramped
 from mlxstories.ladder.bench.steps import WatchedSteps, watched_steps
 from mlxstories.ladder.bench.untrained import TableReads, table_reads
 from mlxstories.ladder.checks import explaining
@@ -83,6 +91,32 @@ def test_a_larger_rate_helps_where_it_does_far_better(own, more, helps, monkeypa
     assert (rates.raise_helps, rates.lower_helps, rates.best) == (helps, False, 10.0)
 
 
+def test_a_smaller_rate_helps_where_it_finds_far_more_tokens():
+    bench = Bench(Subject(model=Plain, vocab_size=V, train_batches=batches), 0)
+    bench.taken |= {rate_sweep: RateSweep({1.0: (3.5, 0.1), 0.1: (3.4, 0.6)}, 30, 4.0)}
+    assert explaining.judge_rates(bench, Gauges(explaining.RATE_LIMITS)).lower_helps
+
+
+@pytest.mark.parametrize(("warmup", "status"), [(400, "passed"), (600, "failed")])
+def test_a_warmup_is_to_end_within_half_of_the_run(warmup, status):
+    curve = RateCurve(True, (0, warmup, 1000), (0.0, 1.0, 1.0))
+    taken = {schedule: curve, plan: Plan(1000, True, warmup), memorising: SimpleNamespace(learned=True)}
+    verdict = judged("warmup", taken)
+    assert verdict.status == status
+    assert all("about 50 steps" in draft.fix for draft in verdict.drafts)
+
+
+def test_a_schedule_that_counts_two_calls_an_update_is_told_as_that():
+    curve = RateCurve(True, tuple(range(61)), tuple(max(0.0, 1 - step / 20) for step in range(61)))
+    taken = {
+        schedule: curve,
+        plan: Plan(10, True, 0),
+        watched_steps: WatchedSteps(calls=8, updates=4),
+    }
+    (draft,) = judged("the schedule lasts", taken).drafts
+    assert "2 times the 10 of the run" in draft.message and "1/2 of it" in draft.message
+
+
 @pytest.mark.parametrize(
     ("end", "severity", "status"),
     [(3, "error", "failed"), (7, "warning", "passed"), (EPOCH, None, "passed")],
@@ -113,6 +147,35 @@ def test_gradients_of_another_length(ratios, told):
     verdict = judged("the loss's gradient reaches the optimiser", taken)
     assert [draft.code for draft in verdict.drafts] == (["gradient-mismatch"] if told else [])
     assert verdict.status == ("failed" if told else "passed")
+
+
+def test_gradients_as_long_as_the_calls_that_are_collected_were_added():
+    steps = (Arrival(2.0, 2.0, 1.0, 1.0, 4.0, 4.0, 4, 1.0),) * 2
+    taken = {arriving: Arriving(steps, True), loss_factors: (1.0, 1.0)}
+    (draft,) = judged("the loss's gradient reaches the optimiser", taken).drafts
+    assert "gradients of the 4 calls that it collects are added" in draft.message
+
+
+@pytest.mark.parametrize(("alike", "told"), [(1, True), (3, False)])
+def test_short_texts_are_missed_where_they_and_nearly_they_alone_are_missing(alike, told):
+    """Of each pair, one there and one missing, the missing is shorter; as long counts half."""
+    sizes = np.array([10] * (alike + 20) + [20] * (60 - alike))
+    there = np.array([True] * alike + [False] * 20 + [True] * (60 - alike))
+    found = Searched(there, there, np.arange(80), sizes)
+    verdict = judged("short texts reach a batch", {searched: found})
+    assert [draft.code for draft in verdict.drafts] == (["texts-never-seen"] if told else [])
+
+
+@pytest.mark.parametrize(("end", "status"), [(math.inf, "failed"), (3.0, "passed")])
+def test_a_loss_that_is_no_number_after_the_first_updates_has_grown(end, status):
+    short = SimpleNamespace(steps=60, loss=2.0)
+    taken = {
+        beginnings: (Beginning(2.5, end),) * 2,
+        short_training: short,
+        unramped: SimpleNamespace(end=end),
+    }
+    verdict = judged("survives its first updates", taken | {uncorrected_betas: None})
+    assert verdict.status == status
 
 
 @pytest.mark.parametrize(
