@@ -29,6 +29,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parents[1]
+_VERDICTS = "tests/ladder/test_judging.py tests/ladder/test_verdicts.py"
 ROOMS = {
     "optim": ("mlxstories/optim/*.py", "tests/optim"),
     "losses": ("mlxstories/training/losses.py", "tests/training/test_losses.py tests/training/test_evaluation.py"),
@@ -37,8 +38,8 @@ ROOMS = {
     "generation": ("mlxstories/generation/*.py", "tests/generation"),
     "data": ("data/*.py", "tests/data"),
     "statistics": ("mlxstories/comparison/statistics.py", "tests/comparison/test_statistics.py"),
-    "findings": ("mlxstories/findings/*.py", "tests/findings tests/ladder/test_engine.py"),
-    "checks": ("mlxstories/ladder/checks/*.py", "tests/ladder/test_judging.py tests/ladder/test_verdicts.py"),
+    "findings": ("mlxstories/findings/*.py", f"tests/findings tests/ladder/test_engine.py {_VERDICTS}"),
+    "checks": ("mlxstories/ladder/checks/*.py", _VERDICTS),
 }  # fmt: skip
 FAULTS = "tests/ladder/test_faults.py tests/ladder/test_twins.py tests/ladder/test_state.py tests/ladder/test_kinds.py"
 COMPARISONS = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq", "Lt_GtE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -51,6 +52,19 @@ def test_no_story_is_in_both_splits(built_in):
     assert len(built_in.train) == 300 and len(built_in.val) == 50
     marks = [{fingerprint(text) for text in texts} for texts in (built_in.train_texts, built_in.val_texts)]
     assert len(marks[0]) == 300 and len(marks[1]) == 50 and not marks[0] & marks[1]
+
+
+def test_a_dataset_cannot_be_changed_by_mistake(built_in):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        built_in.train = built_in.val
+
+
+def test_stories_that_resemble_each_other_are_shown_by_80_characters(tmp_path):
+    text = " ".join(f"word{i}" for i in range(60))
+    (tmp_path / "a.txt").write_text("\n\n".join([text, "Tom ran home.", text.replace("word59", "end")]))
+    report = load_dataset(DataConfig(str(tmp_path / "a.txt"), validation=1, split="tail")).report
+    (found,) = report["near_duplicates"]["examples"]
+    assert (found["train"], found["validation"]) == (text[:80],) * 2
 
 
 def test_validation_does_not_depend_on_the_number_of_training_stories(built_in):
@@ -171,6 +185,7 @@ def test_tinystories_come_from_the_cache(tmp_path, monkeypatch):
         ({"split": "random"}, "split must be one of"),
         ({"separator": ","}, "separator must be one of"),
         ({"vocab_size": 3}, "vocab_size must be a whole number from 4 to 10,000,000; got 3"),
+        ({"seed": 2**63}, "seed must be a whole number from 0 to 9,223,372,036,854,775,807"),
         ({"source": ()}, "no source of stories"),
         ({"source": ("stories", "x.txt")}, "cannot be mixed"),
     ],
