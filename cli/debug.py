@@ -17,6 +17,7 @@ from mlxstories.cli.options import RUN_OR_FILE, whole_option
 from mlxstories.cli.screen import Ladder
 from mlxstories.cli.sections import Sectioned
 from mlxstories.cli.types import MOST_SEED, Number, Place
+from mlxstories.cli.words import wrapped
 from mlxstories.cli.written import write_json
 from mlxstories.errors import StoriesError
 
@@ -267,4 +268,5 @@ def list_faults() -> None:
         if fault.group != group:
             group = fault.group
             click.echo(f"\n{group}")
-        click.echo(f"  {fault.name:<{width}}  {fault.description} [{fault.code}]")
+        line = f"{fault.name:<{width}}  {fault.description} [{fault.code}]"
+        click.echo(wrapped(line, "  ", hanging=" " * (width + 2)))

@@ -8,6 +8,7 @@ import click
 
 from mlxstories.cli.options import RUN, runs_option, which_option
 from mlxstories.cli.types import Place
+from mlxstories.cli.words import continued, wrapped
 
 
 @click.command("export")
@@ -37,9 +38,8 @@ def command(run, to, dtype, bits, which, runs):
     to = to or Path("exports") / found.path.resolve().name
     done = export(found, to, which=which, dtype=dtype, bits=bits and int(bits))
     trust = " --trust-remote-code" if done["code"] else ""
-    click.echo(
-        f"{to}: {done['model_type']}, step {done['step']:,} of {found.path}, {done['bytes'] / 1e6:.1f} MB. Next:\n"
-        f'  python -m mlx_lm generate --model {to}{trust} --prompt "Once upon a time"'
-    )
+    what = f"{done['model_type']}, step {done['step']:,} of {found.path}, {done['bytes'] / 1e6:.1f} MB"
+    click.echo(wrapped(f"{to}: {what}. Next:"))
+    click.echo(continued(f'  python -m mlx_lm generate --model {to}{trust} --prompt "Once upon a time"'))
     if done["code"]:
-        click.echo(f"mlx-lm has no such model of its own and builds it from {to / done['code']}.")
+        click.echo(wrapped(f"mlx-lm has no such model of its own and builds it from {to / done['code']}."))

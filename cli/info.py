@@ -118,7 +118,8 @@ def _cost(model: dict, vocab_size: int, batch_size: int) -> dict:
 def _in_words(facts: dict) -> str:
     machine, least = facts["machine"], facts["least_seconds"]
     return "\n".join(
-        (
+        wrapped(line, hanging=" " * 18)
+        for line in (
             f"parameters        {facts['parameters']:,}",
             f"tokens            {facts['tokens']:,} an update",
             f"arithmetic        {facts['flops'] / 1e9:,.1f} GFLOP an update",

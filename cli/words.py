@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -89,4 +90,8 @@ def continued(command: str) -> str:
     if not sys.stdout.isatty():
         return command
     options = {"break_long_words": False, "break_on_hyphens": False}
-    return " \\\n".join(textwrap.wrap(command, _width() - 2, subsequent_indent="    ", **options))
+    whole = re.sub(
+        r'"[^"]*"', lambda quoted: quoted[0].replace(" ", "\0"), command
+    )  # are one word to a shell
+    lines = textwrap.wrap(whole, _width() - 2, subsequent_indent="    ", **options)
+    return " \\\n".join(lines).replace("\0", " ")
