@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import click
 
+from mlxstories.cli.pace import Pace
 from mlxstories.cli.words import styled, wrapped
 from mlxstories.durations import between, duration
 
@@ -22,8 +22,8 @@ class Display:
 
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.console.soft_wrap = not self.console.is_terminal  # a file or a pipe has no width
-        self.live = self.run = self.began = None
-        self.total, self.at_most = 0, ""
+        self.live = self.run = None
+        self.total, self.at_most, self.pace = 0, "", Pace(1)
 
     def begin(self, trainer) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -42,8 +42,8 @@ class Display:
         )
         if trainer.progress.step == 0 and trainer.group.leads:
             self._before(trainer)
-        self.total = trainer.total_steps
-        self.at_most = "up to " if config.stop_after else ""
+        self.total, self.pace = trainer.total_steps, Pace(trainer.evaluate_every)
+        self.at_most = "up to " if config.stop_after and trainer.progress.cooldown is None else ""
         if self.console.is_terminal and not self.console.quiet:
             columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total}"))
             self.console.print()
@@ -74,6 +74,9 @@ class Display:
         )
 
     def __call__(self, record: dict) -> None:
+        if record["split"] == "cooldown":
+            self._cools_down(record)
+            return
         if record["split"] == "val":
             text = (
                 f"step {record['step']:>5}  epoch {record['epoch']:.2f}  "
@@ -98,19 +101,19 @@ class Display:
         else:
             self.live.update(self.task, completed=record["step"], description=text)
 
+    def _cools_down(self, record: dict) -> None:
+        best, updates = record["weights_of"], record["updates"]
+        self._print(
+            f"Validation has stopped improving: back to the weights of step {best}, the best, and cooling down from "
+            f"there over {updates:,} updates (--stop-after)."
+        )
+        self.total, self.at_most = record["step"] + updates, ""
+        if self.live is not None:
+            self.live.update(self.task, total=self.total)
+
     def _left(self, step: int) -> str:
-        """The time left at the pace since the first line, validations included."""
-        now = time.monotonic()
-        if self.began is None:
-            self.began = (now, step)
-            return ""
-        since, first = self.began
-        if step <= first:  # a repair went back
-            self.began = (now, step)
-            return ""
-        if step == self.total:
-            return ""
-        return f"  {self.at_most}{duration((self.total - step) * (now - since) / (step - first))} left"
+        seconds = self.pace.left(step, self.total)
+        return "" if seconds is None or step == self.total else f"  {self.at_most}{duration(seconds)} left"
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal was closed, and a checkpoint is yet to be saved
@@ -149,12 +152,12 @@ class Display:
 
         out = Console(highlight=False)
         out.soft_wrap = not out.is_terminal
-        steps, total = result["steps"], trainer.total_steps
+        steps, total = result["steps"], trainer.planned_steps
         if trainer.config.stop_after and steps < total:
-            out.print(
-                f"Ended after {steps:,} of {total:,} updates, for the last {trainer.config.stop_after} validations did "
-                "not improve on the best (--stop-after)."
-            )
+            cooled = result["cooldown"]
+            why = f"cooled down from step {cooled['weights_of']}" if cooled else ""
+            why = why or f"for the last {trainer.config.stop_after} validations did not improve on the best"
+            out.print(f"Ended after {steps:,} of {total:,} updates, {why} (--stop-after).")
         out.print(_held_out(result))
         if result["floor"] is not None:
             above = result["loss"] / result["floor"] - 1

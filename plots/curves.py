@@ -56,7 +56,7 @@ def loss(runs: Sequence[Curves], against: str = "updates") -> Figure:
     figure, panels = new_figure("Loss", _caption(runs, "training"), heights)
     _draw_splits(panels[0], runs, against, "loss")
     _draw_levels(panels[0], runs, "floor", "floor {:.3f}", above=False)
-    _draw_repairs(panels[0], runs, against)
+    _draw_moments(panels[0], runs, against)
     top = max(np.nanmax(np.concatenate([run.train["loss"], run.val["loss"]])) for run in runs)
     panels[0].set(ylabel="loss (nats per token)", ylim=(0, min(top * 1.05, _first_loss(runs) * 1.3)))
     if len(panels) == 2:
@@ -86,7 +86,7 @@ def accuracy(runs: Sequence[Curves], against: str = "epochs") -> Figure:
 def learning_rate(runs: Sequence[Curves], against: str = "updates") -> Figure:
     """The learning rate of every update that was recorded."""
     figure, (axes,) = new_figure("Learning rate", _caption(runs), (3.4,))
-    _draw_repairs(axes, runs, against)
+    _draw_moments(axes, runs, against)
     for index, (run, colour) in enumerate(zip(runs, COLOURS, strict=False)):
         x, y = run.train[AGAINST[against]], run.train["learning_rate"]
         # Runs often share a schedule: the first lines are broad enough to be seen under the later ones.
@@ -159,16 +159,17 @@ def _draw_levels(axes: Axes, runs: Sequence[Curves], name: str, text: str, *, ab
         mark_level(axes, value, text.format(value), above=above, colour=colour)
 
 
-def _draw_repairs(axes: Axes, runs: Sequence[Curves], against: str) -> None:
-    """A dotted line where a run went on with a repaired recipe, and what was wrong."""
+def _draw_moments(axes: Axes, runs: Sequence[Curves], against: str) -> None:
+    """A dotted line where a run went on with a repaired recipe, and what was wrong, or cooled down early."""
     for run, (colour, _) in zip(runs, _colours(runs), strict=True):
         key = AGAINST[against]
         places: dict[float, list[str]] = {}
         for repair in run.repairs:
             places.setdefault(repair[key], []).append(repair["code"])
-        for place, codes in places.items():
-            left = place > run.train[key][-1] / 2
-            mark_moment(axes, place, "repaired: " + ", ".join(codes), left=left, colour=colour)
+        texts = {place: "repaired: " + ", ".join(codes) for place, codes in places.items()}
+        texts |= {c[key]: f"cool-down from step {c['weights_of']}" for c in run.cooldowns}
+        for place, text in texts.items():
+            mark_moment(axes, place, text, left=place > run.train[key][-1] / 2, colour=colour)
 
 
 def _first_loss(runs: Sequence[Curves]) -> float:

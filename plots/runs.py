@@ -29,6 +29,7 @@ class Curves:
         val: float64 [M] each: step, epoch, tokens, loss, accuracy; unsmoothed; bits_per_character, NaN if unknown.
         blocks: float64 [N] gradient norm for each part of the model.
         repairs: of the run that was repaired: step, epoch, tokens and code of each.
+        cooldowns: one that began early, or none: step, epoch, tokens, whose weights it began with, and its updates.
         floor: entropy floor, nats per token, or None.
         ceiling: best reachable accuracy (share), or None.
     """
@@ -39,6 +40,7 @@ class Curves:
     val: dict[str, np.ndarray]
     blocks: dict[str, np.ndarray]
     repairs: list[dict[str, Any]]
+    cooldowns: list[dict[str, Any]]
     floor: float | None
     ceiling: float | None
 
@@ -62,8 +64,9 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def _read(run: Run, label: str) -> Curves:
     config, records = run.config, run.metrics()
     where = run.path / "metrics.jsonl"
-    train, val, repairs = (
-        [record for record in records if record["split"] == split] for split in ("train", "val", "repair")
+    train, val, repairs, cooldowns = (
+        [record for record in records if record["split"] == split]
+        for split in ("train", "val", "repair", "cooldown")
     )
     if not train:
         raise StoriesError(f"run {run.path} has no measurements yet: it ended before its first ones.")
@@ -77,6 +80,7 @@ def _read(run: Run, label: str) -> Curves:
             {name: _column(val, name) for name in _VAL} | {_BITS: _column(val, _BITS, None)},
             _blocks(train),
             [{name: record[name] for name in (*_POSITION, "code")} for record in repairs],
+            [{name: record[name] for name in (*_POSITION, "weights_of", "updates")} for record in cooldowns],
             _number(floor.get("nats")),
             _number(floor.get("accuracy")),
         )

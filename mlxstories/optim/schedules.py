@@ -172,6 +172,14 @@ class ScheduleConfig:
         """The updates of warmup in a run of ``total_steps``; a share is rounded down."""
         return int(self.warmup if self.warmup >= 1 else self.warmup * total_steps)
 
+    def cooldown_steps(self, total_steps: int) -> int:
+        """The last updates of a run of ``total_steps``, those in which "wsd" decays."""
+        return max(1, round(self.cooldown * total_steps))
+
+    def total_steps(self, stable: int) -> int:
+        """The updates of a run in which "wsd" decays after ``stable`` of them."""
+        return round(stable / (1 - self.cooldown))
+
 
 def build_schedule(config: ScheduleConfig, peak: float, total_steps: int) -> Schedule:
     """The schedule of a run of ``total_steps`` updates whose highest learning rate is ``peak``.
@@ -192,7 +200,7 @@ def build_schedule(config: ScheduleConfig, peak: float, total_steps: int) -> Sch
         return warmup_linear(peak, warmup, total_steps, final)
     if config.name == "warmup_cosine":
         return warmup_cosine(peak, warmup, total_steps, final)
-    cooldown = max(1, round(config.cooldown * total_steps))
+    cooldown = config.cooldown_steps(total_steps)
     return wsd(peak, warmup, total_steps, cooldown, final, config.cooldown_shape)
 
 

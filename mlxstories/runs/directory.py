@@ -120,7 +120,7 @@ class Run:
         with contextlib.suppress(ValueError):
             records += [parse_json(last.decode())] if last else []
         for number, record in enumerate(records, 1):
-            known = isinstance(record, dict) and record.get("split") in ("train", "val", "repair")
+            known = isinstance(record, dict) and record.get("split") in ("train", "val", "repair", "cooldown")
             if not known or not isinstance(record.get("step"), int):
                 raise StoriesError(f"{path} line {number} is not a measurement: the file is damaged.")
         return records
@@ -153,10 +153,10 @@ class Run:
         return kept
 
     def keep_metrics(self, step: int, repairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Drop the measurements after ``step`` (all at step 0, where training begins by measuring) and all repairs
-        but these. Returns the measurements that stay."""
-        records = self.metrics()
-        kept = [record for record in records if record["step"] <= step and record["split"] != "repair"]
+        """Drop the measurements after ``step`` (all at step 0, where training begins by measuring), a cool-down that
+        would begin there again, and all repairs but these. Returns the measurements that stay."""
+        ends = {"train": step, "val": step, "cooldown": step - 1, "repair": -1}
+        kept = [record for record in self.metrics() if record["step"] <= ends[record["split"]]]
         kept = kept if step > 0 else []
         lines = sorted([*repairs, *kept], key=lambda record: record["step"])
         write_text(self.file("metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))

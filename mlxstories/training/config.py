@@ -20,8 +20,8 @@ class TrainingConfig:
         seed: of the initial weights, the order of the rows, dropout and masking.
         log_every: updates between two lines of training metrics.
         evaluations: validations in a run at the least; there is always one each epoch.
-        stop_after: training ends after so many validations in a row that found no lower loss; None: it goes on to its
-            last update.
+        stop_after: training ends after so many validations in a row that found no lower loss, or goes back to the best
+            weights and into the cool-down that its schedule has not begun; None: it goes on to its last update.
         keep: newest checkpoints that are kept, besides the best.
         save_every: updates between two checkpoints; None: they are saved at validations alone.
         max_repairs: how often a run that goes wrong is repaired; 0: it is only watched.

@@ -218,6 +218,7 @@ def finish(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
         **dataclasses.asdict(measured),
         "bits_per_character": dataset.bits_per_character(measured.loss) if decoder else None,
         "best_step": best.step,
+        "cooldown": progress.cooldown and dataclasses.asdict(progress.cooldown),
         "last": {"loss": evaluation.loss, "accuracy": evaluation.accuracy},
         "floor": floor and floor.nats,
         "ceiling": floor and floor.accuracy,

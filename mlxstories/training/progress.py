@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlxstories.model import block_of
+from mlxstories.training.cooldown import Cooldown
 from mlxstories.training.step import StepResult
 
 
@@ -25,7 +26,9 @@ class Progress:
         window: nats, tokens, hits and gradient norm of each step since the last line of metrics.
         window_seconds: spent on them.
         best_loss: the lowest validation loss, or None before the first validation.
+        best_step: updates done when it was measured.
         stale: validations since that one.
+        cooldown: the one that began before its time, or None.
         extra_updates: spent on repairs: those of trials and those that were thrown away.
     """
 
@@ -37,13 +40,15 @@ class Progress:
     window: list[list[float]] = field(default_factory=list)
     window_seconds: float = 0.0
     best_loss: float | None = None
+    best_step: int = 0
     stale: int = 0
+    cooldown: Cooldown | None = None
     extra_updates: int = 0
 
     def validated(self, loss: float) -> None:
         """Take in the loss of a validation."""
         if self.best_loss is None or loss < self.best_loss:
-            self.best_loss, self.stale = loss, 0
+            self.best_loss, self.best_step, self.stale = loss, self.step, 0
         else:
             self.stale += 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from mlxstories.runs.checkpoint_state import Checkpoint
 from mlxstories.runs.directory import Run
 from mlxstories.storage.serialize import from_dict
 from mlxstories.training.config import TrainingConfig
+from mlxstories.training.cooldown import Cooldown, early_cooldown
 from mlxstories.training.evaluation import Evaluation, Evaluator
 from mlxstories.training.losses import objective
 from mlxstories.training.phases import Phase, override
@@ -59,20 +61,31 @@ class Trainer:
         share = {"rank": self.group.rank, "ranks": self.group.size}
         self.stream = Stream(self.dataset.train, self.model.config.context, self.config, **share)
         self.updates_per_epoch = math.ceil(self.stream.length / self.phase.accumulation)
-        self.total_steps = self.config.steps or self.config.epochs * self.updates_per_epoch
-        at_least = math.ceil(self.total_steps / self.config.evaluations)
+        self.planned_steps = self.config.steps or self.config.epochs * self.updates_per_epoch
+        at_least = math.ceil(self.planned_steps / self.config.evaluations)
         self.evaluate_every = min(self.updates_per_epoch, at_least)
         self.evaluator = Evaluator(self.model, self.group)
         self.recast(self.phase)
 
+    @property
+    def total_steps(self) -> int:
+        """Updates of the run, fewer than planned where it cools down early."""
+        return self.progress.cooldown.ends if self.progress.cooldown else self.planned_steps
+
     def recast(self, phase: Phase) -> None:
         """Take ``phase`` as the recipe from here on, with an optimiser that has seen nothing."""
         self.phase = phase
-        self.learning_rate = build_schedule(phase.schedule, phase.optimizer.learning_rate, self.total_steps)
-        self.optimizer: Optimizer = build_optimizer(phase.optimizer, self.learning_rate)
-        self.optimizer.init(self.model.trainable_parameters())
+        self._build_optimizer()
         floor = self.dataset.floor and self.dataset.floor.nats
         self.watch = Watch(floor=floor, vocab_size=self.model.config.vocab_size)
+
+    def _build_optimizer(self) -> None:
+        """One that has seen nothing, with its schedule."""
+        config, cooldown = self.phase.optimizer, self.progress.cooldown
+        updates = cooldown.scheduled if cooldown else self.planned_steps
+        self.learning_rate = build_schedule(self.phase.schedule, config.learning_rate, updates)
+        self.optimizer: Optimizer = build_optimizer(config, self.learning_rate)
+        self.optimizer.init(self.model.trainable_parameters())
 
     def new_step(self) -> TrainStep:
         """The compiled update of the recipe as it is now."""
@@ -91,9 +104,9 @@ class Trainer:
         start again if there is none. Of several processes, rank 0 reads it for all, and weights and optimiser
         state reach the others when training begins."""
         progress, records, repairs = json.loads(self.group.first(lambda: self._rewind(checkpoint)))
-        if self.repairs != repairs:
+        self.progress = from_dict(Progress, progress, "progress")
+        if not self.group.leads:
             self._take(repairs)
-        self.progress = Progress(**progress)
         self.stream.seek(self.progress.epoch, self.progress.batch)
         try:
             for record in records:
@@ -107,7 +120,7 @@ class Trainer:
         """Load a checkpoint and bring the run directory back to it; its position, metrics and repairs as JSON."""
         if checkpoint is None:
             return json.dumps([dataclasses.asdict(Progress()), self.run.rewind(-1), []]).encode()
-        progress = self.progress_of(checkpoint)
+        progress = self.progress = self.progress_of(checkpoint)
         try:
             self._take(checkpoint.state.get("repairs", []))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -144,7 +157,8 @@ class Trainer:
         self.run.keep_metrics(self.progress.step, self.repairs)
 
     def train(self) -> Evaluation | None:
-        """Train until it `has_finished`, or until a signal asks to stop after the step; see `stop_signal`.
+        """Train to the end, through an early cool-down where validation has stopped improving at the full rate, or
+        until a signal asks to stop after the step; see `stop_signal`.
 
         Returns:
             The evaluation after the last update, or None when it was stopped before.
@@ -154,58 +168,88 @@ class Trainer:
             Lost: in ``group.supervised``: another process ended; checkpoints written before stay.
             StoriesError: the run directory cannot be written.
         """
-        began = time.perf_counter() - self.progress.seconds
         with self.run.locked(), stop_signal() as stopping:
-            # the same seed need not give the same weights on another computer
-            self.model.update(self.group.adopt(self.model.parameters()))
-            self.optimizer.state = self.group.adopt(self.optimizer.state)
-            step = self.new_step()
-            window = Window(step.names, self.progress)
-            if self.has_finished(self.progress):  # it was killed before its result was written
-                return self.evaluator(self.dataset.val, self.dataset.floor)
-            if self.progress.step == 0:
-                self._evaluate()
-                window.restart_clock()
             while True:
-                self.model.train()
-                batches = [next(self.stream) for _ in range(self.phase.accumulation)]
-                seed = self.group.seed(self.config.seed * 2**32 + self.progress.step)
-                with self.group.waiting():
-                    result = step(batches, seed)
-                self.progress.step += 1
-                self.progress.epoch, self.progress.batch = self.stream.epoch, self.stream.batch
-                done = self.progress.step == self.total_steps
-                due = done or self.progress.step % self.evaluate_every == 0
-                log = due or self._is_multiple(self.config.log_every)
-                save = due or self._is_multiple(self.config.save_every)
-                stop = self.group.agree(stopping.is_set(), now=log or save)
-                window.add(result)
-                save = save or stop
-                if log:
-                    self._log(window)
-                elif save:
-                    window.settle()
-                evaluation = self._evaluate() if due else None
-                self.progress.seconds = time.perf_counter() - began
-                if save:
-                    self._save(evaluation)
-                    window.restart_clock()
-                if self.has_finished(self.progress):
+                evaluation = self._train(stopping)
+                if evaluation is None or (cooldown := self._early_cooldown()) is None:
                     return evaluation
-                if stop:
+                if self.group.agree(stopping.is_set(), now=True):
                     return None
+                self._cool_down(cooldown)
+
+    def _train(self, stopping: threading.Event) -> Evaluation | None:
+        """Train on until it `has_finished` or is to stop."""
+        began = time.perf_counter() - self.progress.seconds
+        # the same seed need not give the same weights on another computer
+        self.model.update(self.group.adopt(self.model.parameters()))
+        self.optimizer.state = self.group.adopt(self.optimizer.state)
+        step = self.new_step()
+        window = Window(step.names, self.progress)
+        if self.has_finished(self.progress):  # it was killed before its result was written
+            return self.evaluator(self.dataset.val, self.dataset.floor)
+        if self.progress.step == 0:
+            self._evaluate()
+            window.restart_clock()
+        while True:
+            self.model.train()
+            batches = [next(self.stream) for _ in range(self.phase.accumulation)]
+            seed = self.group.seed(self.config.seed * 2**32 + self.progress.step)
+            with self.group.waiting():
+                result = step(batches, seed)
+            self.progress.step += 1
+            self.progress.epoch, self.progress.batch = self.stream.epoch, self.stream.batch
+            done = self.progress.step == self.total_steps
+            due = done or self.progress.step % self.evaluate_every == 0
+            log = due or self._is_multiple(self.config.log_every)
+            save = due or self._is_multiple(self.config.save_every)
+            stop = self.group.agree(stopping.is_set(), now=log or save)
+            window.add(result)
+            save = save or stop
+            if log:
+                self._log(window)
+            elif save:
+                window.settle()
+            evaluation = self._evaluate() if due else None
+            self.progress.seconds = time.perf_counter() - began
+            if save:
+                self._save(evaluation)
+                window.restart_clock()
+            if self.has_finished(self.progress):
+                return evaluation
+            if stop:
+                return None
 
     def has_finished(self, progress: Progress) -> bool:
-        """Whether training ends at ``progress``: at its last update, or where validation has stopped improving."""
+        """Whether ``progress`` is at the last update, or validation has stopped improving before."""
         patience = self.config.stop_after
-        return progress.step >= self.total_steps or (patience is not None and progress.stale >= patience)
+        if progress.cooldown is not None:  # which is made to its end
+            return progress.step >= progress.cooldown.ends
+        return progress.step >= self.planned_steps or (patience is not None and progress.stale >= patience)
+
+    def _early_cooldown(self) -> Cooldown | None:
+        """What follows where training has ended early; a run under repair goes back by other rules."""
+        if self.progress.step == self.total_steps or self.config.max_repairs:
+            return None
+        return early_cooldown(
+            self.phase.schedule, self.planned_steps, self.progress.step, self.progress.best_step
+        )
+
+    def _cool_down(self, cooldown: Cooldown) -> None:
+        """Go back to the best weights, and from them into the cool-down; the stories go on where they are."""
+        self.progress.cooldown = cooldown
+        self._build_optimizer()
+        best = (self.model, self.optimizer)
+        self.group.together(
+            lambda: self.group.leads and checkpoints.restore(self.run.checkpoint("best"), *best)
+        )
+        self._write({"split": "cooldown", "weights_of": cooldown.weights_of, "updates": cooldown.updates})
 
     def _is_multiple(self, updates: int | None) -> bool:
         return updates is not None and self.progress.step % updates == 0
 
     def _log(self, window: Window) -> None:
         record = window.flush()
-        record["learning_rate"] = float(self.learning_rate(mx.array(self.progress.step - 1)))
+        record["learning_rate"] = float(self.learning_rate(self.optimizer.step - 1))
         self._write(record)
 
     def _evaluate(self) -> Evaluation:
@@ -233,6 +277,8 @@ class Trainer:
             self.warn(finding)
 
     def _watch(self, record: dict) -> list[Finding]:
+        if record["split"] == "cooldown":
+            return []
         if record["split"] == "val":
             return self.watch(record["step"], val_loss=record["loss"])
         return self.watch(record["step"], loss=record["loss"], grad_norm=record["grad_norm"])

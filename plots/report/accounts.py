@@ -141,6 +141,9 @@ def _progress(config: dict, curves: Curves | None, result: dict | None) -> tuple
     if curves is None:
         return 0, training.get("steps"), 0, None
     step, epoch = curves.train["step"][-1], curves.train["epoch"][-1]
+    if curves.cooldowns:
+        cooldown = curves.cooldowns[-1]
+        return int(step), cooldown["step"] + cooldown["updates"], int(curves.train["tokens"][-1]), None
     planned = training.get("steps") or (
         round(step / epoch * training["epochs"]) if training.get("epochs") else None
     )

@@ -77,7 +77,11 @@ def _learning_rate(runs: Sequence[Curves]) -> str:
     found = []
     for run in runs:
         rates = run.train["learning_rate"]
-        found.append(f"{run.label} peaks at {np.nanmax(rates):.2e} and ends at {rates[-1]:.2e}")
+        early = "".join(
+            f", cooled down from the weights of step {one['weights_of']:,} after {one['step']:,} updates"
+            for one in run.cooldowns
+        )
+        found.append(f"{run.label} peaks at {np.nanmax(rates):.2e} and ends at {rates[-1]:.2e}{early}")
     return f"Learning rate over updates: {'; '.join(found)}."
 
 

@@ -9,10 +9,13 @@ import sys
 
 import pytest
 
+from mlxstories.cli.debug import list_faults
 from mlxstories.cli.display import Display
+from mlxstories.cli.pace import Pace
 from mlxstories.cli.screen import Ladder
 from mlxstories.cli.words import Growing, continued, styled, wrapped
 from mlxstories.durations import between, duration
+from mlxstories.faults import FAULTS
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_at_a_terminal_lines_fit():
 def test_a_long_command_is_continued_as_a_shell_takes_it():
     leader, follower = pty.openpty()
     os.set_blocking(leader, True)
-    command = "$ mlxstories train " + " ".join(f"--option-{n} {n}" for n in range(12))
+    command = "$ mlxstories train " + " ".join(f'--option-{n} "{n} of 12"' for n in range(12))
     code = f"from mlxstories.cli.words import continued; print(continued({command!r}))"
     subprocess.run(
         [sys.executable, "-c", code], stdout=follower, env={**os.environ, "COLUMNS": "60"}, check=True
@@ -57,6 +60,7 @@ def test_a_long_command_is_continued_as_a_shell_takes_it():
     os.close(follower)
     shown = os.read(leader, 10_000).decode().replace("\r", "")
     assert max(map(len, shown.splitlines())) <= 60
+    assert all(f'"{n} of 12"' in shown for n in range(12))
     assert " ".join(shown.replace(" \\\n", " ").split()) == command
     assert continued(command) == command  # where standard output is no terminal
 
@@ -73,22 +77,42 @@ def test_fix_stands_out():
     assert not styled("no errors here").spans
 
 
-def test_the_time_left_follows_the_pace(monkeypatch):
-    show, now = Display(quiet=True), iter([100.0, 110.0, 140.0])
-    show.total = 100
+@pytest.mark.parametrize(
+    "clock, told",
+    [
+        ([100, 110, 120, 130, 140], ["", 90, 80, 70, 60]),  # a second an update
+        ([100, 110, 120, 150, 180], ["", 90, 80, 140, 180]),  # others came: three seconds, over 20 updates
+        ([100, 130, 160, 170, 180], ["", 270, 240, 140, 60]),  # others left
+    ],
+)
+def test_the_time_left_follows_the_pace_of_the_last_twenty_updates(monkeypatch, clock, told):
+    show, now = Display(quiet=True), iter(map(float, clock))
+    show.total, show.pace = 100, Pace(20)
     monkeypatch.setattr("time.monotonic", lambda: next(now))
-    assert [show._left(step) for step in (10, 20, 30)] == ["", "  80 s left", "  2.3 min left"]
+    expected = [f"  {duration(seconds)} left" if seconds else "" for seconds in told]
+    assert [show._left(step) for step in (0, 10, 20, 30, 40)] == expected
+
+
+def test_no_time_is_left_at_the_end_nor_told_where_a_repair_went_back(monkeypatch):
+    show = Display(quiet=True)
+    show.total, show.pace = 30, Pace(20)
+    monkeypatch.setattr("time.monotonic", iter([100.0, 110.0, 115.0, 125.0, 135.0]).__next__)
+    assert [show._left(step) for step in (10, 20, 10, 20, 30)] == ["", "  10 s left", "", "  10 s left", ""]
 
 
 class Terminal(io.StringIO):
-    """Standard output for a ``with`` block, as a terminal of 40 columns."""
+    """Standard output for a ``with`` block, as a terminal."""
+
+    def __init__(self, columns: int = 40):
+        super().__init__()
+        self.columns = columns
 
     def isatty(self):
         return True
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()
-        self.stack.enter_context(pytest.MonkeyPatch.context()).setenv("COLUMNS", "40")
+        self.stack.enter_context(pytest.MonkeyPatch.context()).setenv("COLUMNS", str(self.columns))
         self.stack.enter_context(contextlib.redirect_stdout(self))
         return self
 
@@ -112,3 +136,16 @@ def test_a_growing_text_breaks_between_words():
     lines = terminal.getvalue().splitlines()
     assert max(map(len, lines)) <= 40 and len(lines) == 4 and lines[2] == "Toto ran."
     assert " ".join(" ".join(lines).split()) == text.replace("\n", " ")
+
+
+def test_the_list_of_faults_breaks_between_words_beside_their_names():
+    with Terminal(80) as terminal:
+        list_faults()
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = " ".join(terminal.getvalue().split())
+    width = max(map(len, FAULTS))
+    for fault in FAULTS.values():
+        assert f"{fault.name} {' '.join(fault.description.split())} [{fault.code}]" in shown
+    starts = {line[: width + 4].strip() for line in lines}
+    assert starts - {""} == {*FAULTS, *(fault.group for fault in FAULTS.values())}
