@@ -238,11 +238,11 @@ class Trainer:
         """Go back to the best weights, and from them into the cool-down; the stories go on where they are."""
         self.progress.cooldown = cooldown
         self._build_optimizer()
-        best = (self.model, self.optimizer)
-        self.group.together(
-            lambda: self.group.leads and checkpoints.restore(self.run.checkpoint("best"), *best)
-        )
+        self.group.together(self._restore_best if self.group.leads else lambda: None)
         self._write({"split": "cooldown", "weights_of": cooldown.weights_of, "updates": cooldown.updates})
+
+    def _restore_best(self) -> None:
+        checkpoints.restore(self.run.checkpoint("best"), self.model, self.optimizer)
 
     def _is_multiple(self, updates: int | None) -> bool:
         return updates is not None and self.progress.step % updates == 0
