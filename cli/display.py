@@ -42,7 +42,7 @@ class Display:
         )
         if trainer.progress.step == 0 and trainer.group.leads:
             self._before(trainer)
-        self.total, self.pace = trainer.total_steps, Pace(trainer.evaluate_every)
+        self.total, self.pace = trainer.total_steps, Pace(2 * trainer.evaluate_every)
         self.at_most = "up to " if config.stop_after and trainer.progress.cooldown is None else ""
         if self.console.is_terminal and not self.console.quiet:
             columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total}"))

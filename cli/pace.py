@@ -7,23 +7,27 @@ import time
 
 
 class Pace:
-    """Told the step now and then; what else a machine does may change at any time, so that the recent pace counts.
+    """Told the step now and then. The pace is that of the last half of the updates: what else a machine does changes,
+    but not for so long that the last few alone would say more (docs/own_stories.md).
 
     Args:
-        updates: over which it is measured, such as those from one validation to the next, which takes time too.
+        updates: over which it is measured at the least, such as those of two validations, which take time too.
     """
 
     def __init__(self, updates: int):
         self._updates = updates
         self._readings: collections.deque[tuple[float, int]] = collections.deque()
+        self._start = 0
 
     def left(self, step: int, total: int) -> float | None:
         """Seconds from ``step`` updates to ``total``; None at the first reading, and where training went back."""
         readings = self._readings
-        if readings and step <= readings[-1][1]:
+        if not readings or step <= readings[-1][1]:
             readings.clear()
+            self._start = step
         readings.append((time.monotonic(), step))
-        while len(readings) > 2 and step - readings[1][1] >= self._updates:
+        enough = max(self._updates, (step - self._start) / 2)
+        while len(readings) > 2 and step - readings[1][1] >= enough:
             readings.popleft()
         (since, first), (now, _) = readings[0], readings[-1]
         return None if step == first else (total - step) * (now - since) / (step - first)

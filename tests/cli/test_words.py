@@ -78,19 +78,24 @@ def test_fix_stands_out():
 
 
 @pytest.mark.parametrize(
-    "clock, told",
+    "steps, clock, told",
     [
-        ([100, 110, 120, 130, 140], ["", 90, 80, 70, 60]),  # a second an update
-        ([100, 110, 120, 150, 180], ["", 90, 80, 140, 180]),  # others came: three seconds, over 20 updates
-        ([100, 130, 160, 170, 180], ["", 270, 240, 140, 60]),  # others left
+        ((0, 10, 20, 30, 40), [100, 110, 120, 130, 140], ["", 90, 80, 70, 60]),  # a second an update
+        ((0, 10, 20, 30, 40), [100, 110, 120, 150, 180], ["", 90, 80, 140, 180]),  # three, since others came
+        ((0, 10, 20, 30, 40), [100, 130, 160, 170, 180], ["", 270, 240, 140, 60]),  # one again
+        (
+            (0, 20, 40, 60, 80),
+            [100, 120, 140, 200, 260],
+            ["", 80, 60, 80, 60],
+        ),  # over the last 40 of 60 and of 80
     ],
 )
-def test_the_time_left_follows_the_pace_of_the_last_twenty_updates(monkeypatch, clock, told):
+def test_the_time_left_is_that_of_the_last_half_and_of_twenty_updates(monkeypatch, steps, clock, told):
     show, now = Display(quiet=True), iter(map(float, clock))
     show.total, show.pace = 100, Pace(20)
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     expected = [f"  {duration(seconds)} left" if seconds else "" for seconds in told]
-    assert [show._left(step) for step in (0, 10, 20, 30, 40)] == expected
+    assert [show._left(step) for step in steps] == expected
 
 
 def test_no_time_is_left_at_the_end_nor_told_where_a_repair_went_back(monkeypatch):
