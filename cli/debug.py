@@ -263,10 +263,9 @@ def list_faults() -> None:
     from mlxstories.faults import FAULTS
 
     width = max(map(len, FAULTS))
-    group = None
-    for fault in FAULTS.values():
-        if fault.group != group:
-            group = fault.group
-            click.echo(f"\n{group}")
-        line = f"{fault.name:<{width}}  {fault.description} [{fault.code}]"
-        click.echo(wrapped(line, "  ", hanging=" " * (width + 2)))
+    for group in dict.fromkeys(fault.group for fault in FAULTS.values()):
+        click.echo(f"\n{group}")
+        for fault in FAULTS.values():
+            if fault.group == group:
+                line = f"{fault.name:<{width}}  {fault.description} [{fault.code}]"
+                click.echo(wrapped(line, "  ", hanging=" " * (width + 2)))
