@@ -92,6 +92,7 @@ class _Commands(click.Group):
         try:
             _on_apple_silicon_if_on_a_mac()
             _never_fail_to_print()
+            _refuse_a_date_that_is_none()
             with _in_one_line():
                 return super().invoke(ctx)
         except click.UsageError as error:
@@ -147,6 +148,15 @@ def _on_apple_silicon_if_on_a_mac() -> None:
         raise click.UsageError(
             f"this Python is built for {platform.machine()}, under Rosetta or on an Intel Mac, and MLX needs Apple "
             "silicon: install an arm64 Python and mlxstories in it (docs/mac.md)."
+        )
+
+
+def _refuse_a_date_that_is_none() -> None:
+    """NumPy and matplotlib would end in a traceback."""
+    date = os.environ.get("SOURCE_DATE_EPOCH")
+    if date is not None and not (date.isascii() and date.isdigit() and len(date) < 12):
+        raise click.UsageError(
+            f"the variable SOURCE_DATE_EPOCH is {date[:40]!r}: it must be whole seconds since 1970, or not be set."
         )
 
 

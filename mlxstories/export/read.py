@@ -84,7 +84,9 @@ def _read(source: Path) -> tuple[Transformer, Tokenizer, dict[str, Any]]:
         raise StoriesError(
             f"the model type of {source / 'config.json'} is none of {', '.join(MODEL_TYPES)}: it cannot be imported."
         )
-    own: dict[str, Any] = dict(described.get("mlxstories") or {})
+    own = described.get("mlxstories") or {}
+    if not isinstance(own, dict):
+        raise StoriesError(f"{source / 'config.json'}: mlxstories must be an object; got {own!r:.80}.")
     config = _model_config(source, kind, described, own)
     tokenizer = _tokenizer(source, config)
     model = Transformer(config)

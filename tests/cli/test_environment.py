@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+
+from mlxstories.cli import main as cli
 
 
 def no_room():
@@ -83,6 +86,14 @@ def test_a_backend_that_matplotlib_does_not_have(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "MPLBACKEND" in done.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("date", ["", "x", "-1", "\x1b[31m", "1e9", "²", "9" * 5000])
+def test_a_date_for_reproducible_builds_that_is_none(date):
+    done = CliRunner(env={"SOURCE_DATE_EPOCH": date}).invoke(cli, ["info"])
+    assert done.exit_code == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert "SOURCE_DATE_EPOCH" in line and line.isprintable() and len(line) < 200
 
 
 def test_a_working_directory_that_is_gone(tmp_path):
