@@ -110,6 +110,8 @@ def test_bad_directories_are_one_line_and_exit_code_2(make_run, tmp_path):
 
     assert "no config.json" in broken("nothing", lambda path: (path / "config.json").unlink())
     assert "none of llama" in broken("foreign", edit(model_type="mamba"))
+    assert "mlxstories must be an object" in broken("worded", edit(mlxstories="x"))
+    assert "mlxstories must be an object" in broken("listed", edit(mlxstories=[[1, 2]]))
     assert "no model.safetensors" in broken("weightless", lambda path: (path / "model.safetensors").unlink())
     assert "cannot be read" in broken("cut", lambda path: (path / "model.safetensors").write_bytes(b"short"))
     assert "lacks num_attention_heads" in broken(
