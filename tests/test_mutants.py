@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import random
-from pathlib import Path
+import signal
+import subprocess
+import sys
 
 import mutants
 import pytest
-from mutants import Origin
+from mutating.forked import forked
+from mutating.lines import parts
 from mutating.operators import OPERATORS
 from mutating.page import in_words, page
+from mutating.setups import Origin, Workplace
 from mutating.source import mutations
+from mutating.trial import original, trial
 
 SOURCE = """\
 import mlx.core as mx
@@ -124,37 +131,101 @@ def test_what_is_not_run_stays_and_a_seed_decides():
     assert "stop gradient" not in {m.operator for m in once}, "data know no gradient"
 
 
+def test_parts_are_drawn_alike_however_long_they_are():
+    lines = {line: {"model"} for line in range(5, 15)} | {9: {"loss"}}
+    first = [next(mutations(SOURCE, lines, random.Random(seed))).line for seed in range(40)]
+    assert 10 <= first.count(9) <= 30
+
+
 def test_the_part_that_runs_a_line():
-    ran = {"1": ["import"], "2": ["loss", "step"], "3": ["model", "step"], "4": ["evaluation"]}
-    assert mutants.parts(ran, imported=False) == {2: {"loss"}, 3: {"model"}, 4: {"evaluation"}}
-    assert mutants.parts(ran, imported=True)[1] == set()
+    source = "import mlx.optimizers as optim\n\n\nRATES = optim.cosine_decay(\n    1e-2, 10\n)\n"
+    ran = {"1": ["import"], "4": ["import"], "5": ["import"], "2": ["loss", "step"], "3": ["model", "step"]}
+    told = {2: {"loss"}, 3: {"model"}, 4: {"step"}, 5: {"step"}}
+    assert parts(source, ran, script=False) == told
+    assert parts("x = 1\n" * 5, ran | {"5": ["step"]}, script=True)[5] == {"data", "step"}
 
 
-@pytest.fixture
-def workplace(tmp_path: Path):
-    (tmp_path / "a" / "own").mkdir(parents=True)
-    (tmp_path / "b").mkdir()
-    (tmp_path / "a" / "own" / "tiny.py").write_text(TINY)
-    return mutants.Workplace(Origin(tmp_path / "a" / "own" / "tiny.py", "subject"), tmp_path / "b", 40)
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mutants")
+    (folder / "a" / "own").mkdir(parents=True)
+    (folder / "b").mkdir()
+    (folder / "a" / "own" / "tiny.py").write_text(TINY)
+    return Workplace(Origin(folder / "a" / "own" / "tiny.py", "subject"), folder / "b")
 
 
-def test_a_mutant_of_a_tiny_setup_is_told(workplace):
-    begun = workplace.begin()
-    lines = mutants.parts(begun["lines"][str(workplace.entry)], imported=True)
+@pytest.fixture(scope="module")
+def begun(workplace):
+    return original(workplace, 40, workplace.folder / "kept")
+
+
+def test_lines_that_a_part_runs_are_mutated_and_no_others(workplace, begun):
+    lines = parts(TINY, begun["lines"]["own/tiny.py"], False)
     assert lines[21] == {"model"}
     assert lines[26] == {"data"}
+    assert lines[39] == {"step"}
+    assert not {8, 10} & set(lines), "the language"
 
-    def tried(before: str, after: str) -> dict:
-        mutation = type("Mutation", (), {"source": TINY.replace(before, after, 1)})
-        return workplace.mutated(workplace.entry, mutation, False)
 
-    assert tried("seed=0", "seed=1")["verdict"] == "unchanged"
-    assert tried("self.head(x)", "self.heads(x)")["verdict"] == "does not run"
-    hurt = tried("self.head(x)", "self.head(x * 0)")
-    assert hurt["verdict"] == "hurts", hurt
-    assert hurt["loss"] > hurt["original"]
-    assert hurt["findings"][0]["part"] == "model"
-    assert workplace.entry.read_text() == TINY
+@pytest.mark.parametrize(
+    "before, after, verdict",
+    [
+        ("seed=0", "seed=1", "unchanged"),
+        ("self.head(x)", "self.heads(x)", "does not run"),
+        ("nn.Linear(32, 31)", "nn.Linear(32, 31, bias=False)", "another setup"),
+        ("start + 16, :-1", "start + 8, :-1", "does not run"),
+        (
+            "batches(seed=0):\n    for start in range(32",
+            "batches(seed=0):\n    for start in range(48",
+            "equivalent",
+        ),
+        ("self.head(x)", "self.head(x * 0)", "hurts"),
+    ],
+)
+def test_what_a_mutant_is(workplace, begun, before, after, verdict):
+    assert before in TINY
+    with workplace.holding(workplace.files[0], TINY.replace(before, after, 1)):
+        found = trial(workplace, 40, workplace.folder / "kept", climbs=False)
+    assert found["verdict"] == verdict, found
+    assert ("findings" in found) == (verdict == "hurts")
+    if verdict == "hurts":
+        assert found["loss"] > found["original"]
+        assert found["findings"][0]["part"] == "model"
+    assert workplace.files[0].read_text() == TINY
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_of_its_own_answers_or_says_how_it_ended():
+    assert forked(lambda a, b: a + b, 2, 3)[0] == 5
+    assert "ZeroDivisionError" in forked(lambda: 1 / 0)[0]
+    assert forked(lambda: os.kill(os.getpid(), signal.SIGTERM))[0] == "ended by SIGTERM"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_run_is_gone_on_with_where_it_ended(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "tiny.py").write_text(TINY)
+
+    def run(minutes: str) -> list[dict]:
+        command = [sys.executable, mutants.__file__, "--zoo", "", "--file", f"{tmp_path}/own/tiny.py:subject"]
+        options = [
+            "--updates",
+            "24",
+            "--minutes",
+            minutes,
+            "--json",
+            f"{tmp_path}/o.json",
+            "--keep",
+            f"{tmp_path}/k",
+        ]
+        subprocess.run(command + options, check=True, capture_output=True)
+        return json.loads((tmp_path / "o.json").read_text())["outcomes"]
+
+    first = run("0.02")
+    assert len(first) > 2
+    known = run("0")  # ends at once, and loses nothing
+    assert known[: len(first)] == first
+    assert len(run("0.02")) > len(known)
 
 
 def test_page_counts_and_lists_misses():
@@ -166,17 +237,20 @@ def test_page_counts_and_lists_misses():
         "mutant": mutant,
         "parts": ["model"],
         "seconds": 1.0,
+        "loss": 2.0,
+        "original": 1.9,
     }
     right = {"code": "future-leak", "severity": "error", "part": "model", "file": "one.py", "line": 9}
     outcomes = [
-        {"origin": "one", "mutant": None, "seconds": 1.0},
+        {"origin": "one", "script": False, "mutant": None, "seconds": 1.0},
         common | {"verdict": "hurts", "why": "held-out loss +9.0%", "findings": [right]},
         common | {"verdict": "hurts", "why": "held-out loss +5.0%", "findings": []},
         common | {"verdict": "equivalent", "why": "held-out loss +0.1%", "findings": []},
     ]
     assert "an error is found for 1 of 2 (50%)" in in_words(outcomes)
     assert "the line within 3 for 1 of 2" in in_words(outcomes)
-    written = page(outcomes, 5, 100)
-    assert "| sign | 2 | 1 | 1 | 1 of 2 | 1 | 1 | 0 |" in written
-    assert "## Seen by nothing (1)" in written
+    written = page([{"seed": 5, "updates": 100, "note": "First", "outcomes": outcomes}])
+    assert "First. 3 mutants of 1 setups" in written
+    assert "| sign | 2 | 1 | 1 | 1 | 1 | 1 | 0 |" in written
+    assert "### Seen by nothing: 1, seed 5" in written
     assert "-a + b\n+a - b" in written

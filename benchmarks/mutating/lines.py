@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
 import mlx.nn as nn
+import mlx.optimizers as optim
 
 from mlxstories.ladder import Subject
+from mutating.operators import name_of
 
 _FIELDS = {
     "train_batches": "data",
@@ -21,6 +24,8 @@ _FIELDS = {
     "evaluate": "evaluation",
     "generate": "generation",
 }
+
+_MADE = set(dir(optim)) - {"clip_grad_norm"}
 
 
 class Lines:
@@ -44,6 +49,12 @@ class Lines:
         sys.settrace(None)
         threading.settrace(None)
         self.files = set()
+
+    def forget(self, part: str) -> None:
+        """What this part has run so far is not known any more."""
+        for found in self.seen.values():
+            for ran in found.values():
+                ran.discard(part)
 
     def by_part(self, subject: Subject) -> Subject:
         """The subject, each function of which says which part is running."""
@@ -104,3 +115,30 @@ def _of_a_module(frame) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def parts(source: str, ran: Mapping[str, list[str]], script: bool) -> dict[int, set[str]]:
+    """By line that may be mutated, the parts of the setup in which a mistake in it lies.
+
+    These are the lines that the model, the loss, the step, batching, evaluation or decoding run, and those that make
+    an optimiser or its schedule; not what reads texts, chooses sizes or builds the setup, which would make it another.
+
+    Args:
+        ran: by line, what ran it. A script makes its batches inside its loop, so there a step's line may be either.
+    """
+    found: dict[int, set[str]] = {line: {"step"} for line in _of_optimizers(source) if str(line) in ran}
+    for line, told in ran.items():
+        known = {"model"} if "model" in told else set(told) - {"import"}
+        known = known - {"step"} if "loss" in known else known
+        if known:
+            found[int(line)] = known | {"data"} if script and known == {"step"} else known
+    return found
+
+
+def _of_optimizers(source: str) -> Iterator[int]:
+    """Lines of statements that make an optimiser or a schedule."""
+    for statement in ast.walk(ast.parse(source)):
+        if isinstance(statement, (ast.Assign, ast.Return, ast.Expr)):
+            calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call))
+            if any(name_of(call) in _MADE for call in calls):
+                yield from range(statement.lineno, statement.end_lineno + 1)

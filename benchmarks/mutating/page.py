@@ -8,6 +8,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 NEAR = 3  # lines
+_LISTED = 15  # mutants of a kind, those that hurt most
 
 
 def error_of(outcome: dict) -> dict | None:
@@ -21,10 +22,10 @@ def told(outcome: dict) -> dict | None:
     return error_of(outcome) or next(warnings, None)
 
 
-def part_right(outcome: dict) -> bool | None:
-    """Whether the finding's part is the mutated line's; None where no part runs that line."""
+def part_right(outcome: dict) -> bool:
+    """Whether the finding's part is one of those that run the mutated line."""
     found = told(outcome)
-    return None if not outcome["parts"] else found is not None and found["part"] in outcome["parts"]
+    return found is not None and found["part"] in outcome["parts"]
 
 
 def line_right(outcome: dict) -> bool:
@@ -45,64 +46,76 @@ def equivalent(outcomes: Iterable[dict]) -> list[dict]:
 def in_words(outcomes: list[dict]) -> str:
     hurt, same = hurting(outcomes), equivalent(outcomes)
     mutants = [o for o in outcomes if o["mutant"]]
-    known = [o for o in hurt if o["parts"]]
-    fails, unchanged = (sum(o["verdict"] == kind for o in mutants) for kind in ("does not run", "unchanged"))
+    fails, other, unchanged = (
+        sum(o["verdict"] == kind for o in mutants) for kind in ("does not run", "another setup", "unchanged")
+    )
+    scripts = sum(o["script"] for o in outcomes if not o["mutant"])
+    spent = sum(o["seconds"] - o.get("climbed", 0) for o in mutants) / max(len(hurt), 1)
+    climb = statistics.median([o["climbed"] for o in mutants if "climbed" in o] or [0])
     return (
-        f"{len(mutants)} mutants of {len(outcomes) - len(mutants)} setups: {fails} do not run or not end, {unchanged} "
-        f"train exactly as before, {len(hurt)} hurt. Of these an error is found for {_share(error_of, hurt)}, an error "
-        f"or a warning for {_share(told, hurt)}; the part is right for {_share(part_right, known)} where it can be "
-        f"told, the line within {NEAR} for {_share(line_right, hurt)}. Of {len(same)} equivalent ones that were "
-        f"climbed, {_share(error_of, same)} get an error."
+        f"{len(mutants)} mutants of {len(outcomes) - len(mutants) - scripts} setups and {scripts} scripts: {fails} do "
+        f"not run or not end, {other} are of another size, {unchanged} train exactly as before, {len(hurt)} hurt. Of "
+        f"these an error is found for {_share(error_of, hurt)}, an error or a warning for {_share(told, hurt)}; the "
+        f"part is right for {_share(part_right, hurt)}, the line within {NEAR} for {_share(line_right, hurt)}. Of "
+        f"{len(same)} equivalent ones that were climbed, {_share(error_of, same)} get an error. {spent:.1f} CPU "
+        f"seconds to find one that hurts; the median climb took {climb:.1f}."
     )
 
 
 _METHOD = """\
-Mistakes that nobody chose: one place in the source of a sound setup, changed by an operator that a seed picks. Each
-mutant is trained for up to {updates} updates on its own batches, seeded as the original's, and measured by our own
-cross-entropy on the original's held-out rows. It *hurts* where that loss is 3 % worse (or twice what another seed
-moves, where that is more), or as much better while the model sees what it must predict, or where a reported figure is
-off by 3 %, or generated tokens are not the model's choice. It is *equivalent* where it trains differently, and ends
-within 1 % or what another seed moves. The quick ladder climbs all that hurt, and a share of the equivalent ones, drawn
-by the seed; what lies between is left out. Written by `benchmarks/mutants.py`.
+Mistakes that nobody chose: one place in the source of a sound setup, changed by an operator. A seed draws the part
+(model, loss, step, data, evaluation, generation), the operator and the place. Each mutant is trained for up to
+{updates} updates on its own batches, seeded as the original's, and measured by our own cross-entropy on the
+original's held-out rows. It *hurts* where that loss is 3 % worse (or twice what another seed moves, where that is
+more), or as much better while the model sees what it must predict, or where a reported figure is off by 3 %, or
+generated tokens are not the model's choice. A training ends early where it is 30, 15 or 10 % behind after one, two or
+three quarters, and where after 8 updates weights and batches are the original's to the last bit. A mutant is
+*equivalent* where it trains differently, and ends within 1 % or what another seed moves. The quick ladder climbs all
+that hurt, and equivalent ones as long as they are fewer; what lies between is left out. Written by
+`benchmarks/mutants.py`.
 
-Seed {seed}; the ladder was built while seed 0 was looked at. {minutes:.0f} CPU minutes; the median climb took
-{climb:.0f} s. They are few, so that the shares are rough. Not every mutant that hurts is a mistake: a tied embedding
-may only learn slower in so few updates, and one that is trained on another text, or another made-up language, is
-measured on the original's all the same."""
+Another task is not a mistake, so two rules leave it out:
+
+- Only lines are mutated that the model, the loss, the step, batching, evaluation or decoding run, and those that make
+  an optimiser or its schedule. What runs as a file is imported, or builds the setup, reads texts, makes a vocabulary
+  or a language, or cuts texts into rows before the first epoch, stays as it is.
+- A mutant whose weights, batches or vocabulary have other sizes than the original's is another setup.
+
+Not every mutant that hurts is a mistake all the same: Adam without its bias correction, say, only learns slower in so
+few updates. Setups that share a file share no mutant. The part is right where it is one that runs the mutated line; in
+a script's loop, which makes batches and updates in one, both `data` and `step` are. Line and part are those of the
+first error, or else of the first warning."""
 
 
-def page(outcomes: list[dict], seed: int, updates: int) -> str:
-    """The page: figures, tables by operator and by setup, and what was missed or accused as source diffs."""
+def page(runs: list[dict]) -> str:
+    """The page: for each run figures and tables, and what was missed or accused as source diffs."""
+    lines = ["# Mutants", "", _METHOD.format(updates=runs[0]["updates"]), ""]
+    for run in runs:
+        lines += _of(run)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _of(run: dict) -> list[str]:
+    outcomes, seed = run["outcomes"], run["seed"]
     hurt, same = hurting(outcomes), equivalent(outcomes)
-    minutes = sum(o["seconds"] for o in outcomes) / 60
     listed = {
         "Seen by nothing": [o for o in hurt if told(o) is None],
         "A warning alone": [o for o in hurt if told(o) is not None and error_of(o) is None],
-        "Another part named": [o for o in hurt if told(o) is not None and part_right(o) is False],
+        "Another part named": [o for o in hurt if told(o) is not None and not part_right(o)],
         "Equivalent, and accused": [o for o in same if error_of(o)],
     }
-    climb = statistics.median([o["climbed"] for o in outcomes if "climbed" in o] or [0])
-    lines = [
-        "# Mutants",
-        "",
-        _METHOD.format(updates=updates, seed=seed, minutes=minutes, climb=climb),
-        "",
-        in_words(outcomes),
-        "",
-    ]
+    note = f"{run['note']}. " if run["note"] else ""
+    lines = [f"## Seed {seed}", "", note + in_words(outcomes), ""]
     for key in ("operator", "setup"):
         lines += [
-            f"## By {key}",
-            "",
             f"| {key} | hurt | error | error or warning | part | line | equivalent | accused |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *_rows(key, outcomes),
             "",
         ]
-    lines += ["The part is out of those whose line some part of the setup runs.", ""]
     for title, found in listed.items():
-        lines += [f"## {title} ({len(found)})", "", *_listed(found)]
-    return "\n".join(lines).rstrip() + "\n"
+        lines += [f"### {title}: {len(found)}, seed {seed}", "", *_listed(found)]
+    return lines
 
 
 def _rows(key: str, outcomes: list[dict]) -> list[str]:
@@ -115,23 +128,28 @@ def _rows(key: str, outcomes: list[dict]) -> list[str]:
         hurt, same = (
             [o for o in found if value(o) == name] for found in (hurting(outcomes), equivalent(outcomes))
         )
-        known = [o for o in hurt if o["parts"]]
-        counts = [len(hurt), *(sum(map(bool, map(f, hurt))) for f in (error_of, told))]
-        part = f"{sum(map(bool, map(part_right, known)))} of {len(known)}"
-        line = sum(map(line_right, hurt))
+        counts = [sum(map(bool, map(f, hurt))) for f in (error_of, told, part_right, line_right)]
         accused = sum(map(bool, map(error_of, same)))
-        lines.append(f"| {name} | {' | '.join(map(str, [*counts, part, line, len(same), accused]))} |")
+        lines.append(f"| {name} | {' | '.join(map(str, [len(hurt), *counts, len(same), accused]))} |")
     return lines
 
 
+def _harm(outcome: dict) -> float:
+    """By how much the held-out loss is worse; what reports alone show comes last."""
+    worse = outcome["loss"] / outcome["original"] - 1
+    return worse if worse == worse else float("inf")
+
+
 def _listed(outcomes: list[dict]) -> list[str]:
-    """Source diffs, with what was measured and what was said."""
+    """Source diffs, with what was measured and what was said; the worst first."""
     lines = []
-    for outcome in outcomes:
+    for outcome in sorted(outcomes, key=_harm, reverse=True)[:_LISTED]:
         mutant, found = outcome["mutant"], told(outcome)
         said = "nothing" if found is None else f"{found['severity']} `{found['code']}` ({found['part']})"
         place = f"{outcome['origin']}, {outcome['file']} line {mutant['line']}, {mutant['operator']}"
         lines += [f"{place}; {outcome['why']}; {said}", "", "```diff", *mutant["diff"], "```", ""]
+    if len(outcomes) > _LISTED:
+        lines += [f"And {len(outcomes) - _LISTED} that hurt less.", ""]
     return lines or ["None.", ""]
 
 

@@ -30,30 +30,36 @@ class Mutation:
     source: str
 
 
-def mutations(source: str, lines: Mapping[int, set[str]], rng: random.Random) -> Iterator[Mutation]:
-    """Mutations of a file in random order, all operators alike.
+def mutations(
+    source: str, lines: Mapping[int, set[str]], rng: random.Random, seen: set[str] | None = None
+) -> Iterator[Mutation]:
+    """Mutations of a file in random order, all parts alike, and in each part all operators alike.
 
     Args:
-        lines: those that are run, with the parts of the setup that run them; others stay as they are.
+        lines: those that may be mutated, with the parts of the setup that run them; others stay as they are.
+        seen: sources that are left out; what is yielded is added.
     """
-    tree = ast.parse(source)
-    places: dict[str, list[tuple[Edit, tuple]]] = {}
+    tree, seen = ast.parse(source), set() if seen is None else seen
+    places: dict[str, dict[str, list[tuple[Edit, tuple]]]] = {}
     for node, slots in _reached(tree, lines):
+        here = lines.get(node.lineno, {"step"})
         for name, function in OPERATORS.items():
-            if name == "stop gradient" and not lines.get(node.lineno, set()) & {"model", "loss"}:
+            if name == "stop gradient" and not here & {"model", "loss"}:
                 continue
-            places.setdefault(name, []).extend(
-                (edit, slots[edit[0]]) for edit in function(node) if edit[0] in slots
-            )
-    seen = {source}
+            edits = [(edit, slots[edit[0]]) for edit in function(node) if edit[0] in slots]
+            for part in here if edits else ():
+                places.setdefault(part, {}).setdefault(name, []).extend(edits)
     while places:
-        name = rng.choice(sorted(places))
-        edit, slot = places[name].pop(rng.randrange(len(places[name]))) if places[name] else (None, None)
-        if edit is None:
-            del places[name]
-            continue
+        part = rng.choice(sorted(places))
+        name = rng.choice(sorted(places[part]))
+        found = places[part][name]
+        edit, slot = found.pop(rng.randrange(len(found)))
+        if not found:
+            del places[part][name]
+        if not places[part]:
+            del places[part]
         mutated = applied(source, tree, edit, slot)
-        if mutated is None or mutated in seen:
+        if mutated is None or mutated == source or mutated in seen:
             continue
         seen.add(mutated)
         before = ast.get_source_segment(source, edit[0]) or ""
