@@ -56,6 +56,15 @@ def four_times_each(documents: Documents, context: int, rng) -> Rows:
     return picked(rows, np.repeat(batches, 4, axis=0).ravel())
 
 
+def one_row_apart(documents: Documents, context: int, rng) -> Rows:
+    """Batches that begin one row after the one before."""
+    rows = padded_rows(documents, context, rng)
+    if rng is None:
+        return rows
+    starts = np.arange(min(len(rows.inputs) - BATCH_SIZE, 200))[:, None]
+    return picked(rows, (starts + np.arange(BATCH_SIZE)).ravel())
+
+
 def one_token_on(documents: Documents, context: int, rng) -> Rows:
     if rng is None:
         return padded_rows(documents, context, None)
@@ -95,6 +104,12 @@ FAULTS.add(
     "constant-batches",
     "four workers of a loader draw with one seed: each batch is delivered four times",
     change(arrange=four_times_each),
+)
+FAULTS.add(
+    "batches-one-row-apart",
+    "constant-batches",
+    "batches begin one row apart, not a batch: each row is in eight of them, one after the other",
+    change(arrange=one_row_apart),
 )
 FAULTS.add(
     "windows-one-token-on",

@@ -145,3 +145,42 @@ def test_batches_that_are_the_one_before_moved_on(stride, share):
     found = neighbours(on)
     assert (found.batch_moved_on, found.batch_by) == (share, stride if share else 0)
     assert told("neighbours differ", on) == [("constant-batches", "error")] * bool(share)
+
+
+@pytest.mark.parametrize(("apart", "carried"), [(1, 1 - 1 / B), (B // 4, 0.75), (B, 0.0)])
+def test_rows_that_the_next_batch_holds_too(apart, carried):
+    rows = np.random.default_rng(0).integers(0, V, (8 * B, T + 1))
+
+    def made(seed):
+        for start in range(0, 7 * B + 1, apart):
+            part = rows[start : start + B]
+            yield mx.array(part[:, :-1]), mx.array(part[:, 1:])
+
+    on = bench(train_batches=made)
+    assert neighbours(on).carried_over == pytest.approx(carried)
+    assert told("neighbours differ", on) == [("constant-batches", "error")] * bool(carried)
+
+
+def test_rows_drawn_with_replacement_are_not_carried_over():
+    rows, rng = np.random.default_rng(0).integers(0, V, (4 * B, T + 1)), np.random.default_rng(1)
+
+    def made(seed):
+        for _ in range(60):
+            part = rows[rng.integers(0, len(rows), B)]
+            yield mx.array(part[:, :-1]), mx.array(part[:, 1:])
+
+    on = bench(train_batches=made)
+    assert 0.1 < neighbours(on).carried_over < 0.4
+    assert told("neighbours differ", on) == []
+
+
+@pytest.mark.parametrize(("share", "accused"), [(1.0, True), (0.97, False)])
+def test_targets_that_are_all_one_id(share, accused):
+    def made(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(8):
+            rows = np.where(rng.random((B, T + 1)) < share, 1, rng.integers(2, V, (B, T + 1)))
+            rows[:, 0] = rng.integers(2, V, B)  # so that rows differ
+            yield mx.array(rows[:, :-1]), mx.array(rows[:, 1:])
+
+    assert told("batches differ", bench(train_batches=made)) == [("constant-batches", "error")] * accused

@@ -14,6 +14,7 @@ from mlxstories.ladder.bench.material import second_epoch, train_epoch
 
 _COMPARED = 64  # batches of two epochs
 _NEAR = 8  # batches or tokens on
+_BATCHES_OF_ROWS = 4  # different ones, from which chance brings few rows twice in a row
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Variety:
         batches, distinct: batches, and how many of them differ.
         rows, distinct_rows: rows, and how many of them differ.
         uniform: share of batches that are one row repeated.
+        token, share: the commonest target, and its share of all that count.
     """
 
     batches: int
@@ -31,6 +33,8 @@ class Variety:
     rows: int
     distinct_rows: int
     uniform: float
+    token: int
+    share: float
 
 
 @measurement
@@ -40,7 +44,13 @@ def variety(bench: Bench) -> Variety:
     rows = [[row.tobytes() for row in batch.inputs] for batch in batches]
     uniform = sum(len(set(keys)) == 1 and len(keys) > 1 for keys in rows) / len(batches)
     every = [key for keys in rows for key in keys]
-    return Variety(len(batches), len({_key(b) for b in batches}), len(every), len(set(every)), uniform)
+    distinct = len({_key(b) for b in batches})
+    return Variety(len(batches), distinct, len(every), len(set(every)), uniform, *_commonest(batches))
+
+
+def _commonest(batches: list[HostBatch]) -> tuple[int, float]:
+    ids, counts = np.unique(np.concatenate([b.targets[b.mask > 0] for b in batches]), return_counts=True)
+    return int(ids[counts.argmax()]), float(counts.max() / counts.sum())
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class Neighbours:
         by: the commonest number of these tokens.
         rows: that were compared.
         batch_moved_on, batch_by: the same of rows at one place of a batch and of the next.
+        carried_over: share of the rows of a batch that the next one holds too, where the epoch has so many rows that
+            a draw with replacement would give it a quarter at most.
     """
 
     delivered_again: float
@@ -61,6 +73,7 @@ class Neighbours:
     rows: int
     batch_moved_on: float = 0.0
     batch_by: int = 0
+    carried_over: float = 0.0
 
 
 @measurement
@@ -74,7 +87,15 @@ def neighbours(bench: Bench) -> Neighbours:
         (one.inputs, other.inputs) for one, other in pairwise(batches[:_COMPARED]) if one.shape == other.shape
     ]
     rows = sum(len(one) for one, _ in within)
-    return Neighbours(sum(again) / len(again), *_shift(within), rows, *_shift(across))
+    return Neighbours(sum(again) / len(again), *_shift(within), rows, *_shift(across), _carried_over(batches))
+
+
+def _carried_over(batches: list[HostBatch]) -> float:
+    rows = [[row.tobytes() for row in batch.inputs] for batch in batches]
+    if len({key for keys in rows for key in keys}) < _BATCHES_OF_ROWS * max(map(len, rows)):
+        return 0.0
+    held = [key in other for keys, following in pairwise(rows) for other in [set(following)] for key in keys]
+    return float(np.mean(held)) if held else 0.0
 
 
 def _shift(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:

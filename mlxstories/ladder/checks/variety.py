@@ -21,12 +21,14 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, note, passe
     uniform=Limit(0.5, "of the batches"),
     many=Limit(32, "rows"),
     distinct_rows=Limit(0.2, "of the rows"),
+    one=Limit(0.99, "of the targets that count"),
 )
 def differ(bench: Bench, limits: Gauges) -> Verdict:
-    """Counts the different batches and rows of an epoch, and reads a second epoch.
+    """Counts the different batches and rows of an epoch and the commonest of its targets, and reads a second epoch.
 
     A loader that starts over, or an index that never advances, trains on a handful of stories; the loss falls nicely,
-    and validation never follows. A generator handed out once is empty in the second epoch.
+    and validation never follows. A generator handed out once is empty in the second epoch. Where all targets are one
+    id, ids were made truth values, or all are unknown, and there is nothing to learn.
     Example: `train_batches=lambda seed: generator`, with one generator made outside.
     Fix: make `train_batches` a function that starts a new, reshuffled pass over all stories on every call.
     """
@@ -35,6 +37,7 @@ def differ(bench: Bench, limits: Gauges) -> Verdict:
         "batches": seen.batches,
         "distinct_batches": seen.distinct,
         "distinct_rows": seen.distinct_rows,
+        "commonest_target": seen.share,
     }
     detail = f"{seen.distinct} of {seen.batches} distinct"
     problem, drafts = _repeated(seen, limits), []
@@ -43,6 +46,8 @@ def differ(bench: Bench, limits: Gauges) -> Verdict:
     if problem is None:
         return passed(detail, *drafts, *_few_rows(seen, limits, evidence))
     fix = "make train_batches a function that starts a new, reshuffled pass over all stories on every call"
+    if limits.one.above(seen.share):
+        fix = "look at a batch, decoded: the ids of the text were lost on the way"
     return failed(detail, error("constant-batches", problem, fix=fix, where="train_batches", **evidence))
 
 
@@ -50,7 +55,13 @@ def _repeated(seen: Variety, limits: Gauges) -> str | None:
     few = limits.few.below(seen.batches)
     if not few and (not limits.distinct.above(seen.distinct / seen.batches) or seen.distinct == 1):
         return f"the {seen.batches} batches of an epoch are {seen.distinct} batch repeated"
-    return "all rows of a batch are the same row" if limits.uniform.above(seen.uniform) else None
+    if limits.uniform.above(seen.uniform):
+        return "all rows of a batch are the same row"
+    return (
+        f"id {seen.token} is {seen.share:.1%} of all targets that count"
+        if limits.one.above(seen.share)
+        else None
+    )
 
 
 def _second(
@@ -82,15 +93,17 @@ def _few_rows(seen: Variety, limits: Gauges, evidence: dict[str, int]) -> list[D
     again=Limit(0.5, "of the batches"),
     moved=Limit(0.5, "of the rows"),
     rows=Limit(16, "rows"),
+    carried=Limit(0.5, "of the rows"),
 )
 def neighbours_differ(bench: Bench, limits: Gauges) -> Verdict:
     """Compares each batch with the eight after it, and each row with the next of its batch, and with the one at its
-    place in the next batch, moved on by one to eight tokens.
+    place in the next batch, moved on by one to eight tokens; and counts the rows that the next batch holds too.
 
     Such batches hold one text many times over: their gradient is that of a single row, and the next batch undoes what
     this one taught.
-    Example: loader workers that all draw with one seed; windows at every token, in order.
-    Fix: seed each worker differently; shuffle the windows.
+    Example: loader workers that all draw with one seed; windows at every token, in order; batches that begin one row
+    apart, `for i in range(0, len(rows) - size)`.
+    Fix: seed each worker differently; shuffle the windows; let batches begin a whole batch apart.
     """
     found = neighbours(bench)
     detail = (
@@ -106,11 +119,24 @@ def neighbours_differ(bench: Bench, limits: Gauges) -> Verdict:
             where="train_batches",
             delivered_again=found.delivered_again,
         )
+    elif limits.carried.above(found.carried_over):
+        draft = _carried_over(found)
     elif limits.moved.above(found.moved_on) and not limits.rows.below(found.rows):
         draft = _moved_on(found)
     elif limits.moved.above(found.batch_moved_on) and not limits.rows.below(found.rows):
         draft = _batch_moved_on(found)
     return failed(detail, draft) if draft else passed(detail)
+
+
+def _carried_over(found: Neighbours) -> Draft:
+    return error(
+        "constant-batches",
+        f"{found.carried_over:.0%} of the rows of a batch come again in the next one: an epoch goes over each row many "
+        "times, and on within it slowly",
+        fix="let each batch begin where the one before ended: range(0, len(rows) - size + 1, size)",
+        where="train_batches",
+        carried_over=found.carried_over,
+    )
 
 
 def _batch_moved_on(found: Neighbours) -> Draft:
