@@ -249,6 +249,18 @@ def label_smoothing(seed: int) -> Subject:
     )
 
 
+@healthy
+def largest_logit_stopped(seed: int) -> Subject:
+    """The loss takes the largest logit off all others, and needs no gradient of it."""
+    data = markov(seed=seed)
+
+    def loss(model, batch):
+        logits = model(batch.inputs)
+        return mean_loss(lambda _: logits - mx.stop_gradient(logits.max(axis=-1, keepdims=True)), batch)
+
+    return Subject(model=lambda: Decoder(data.vocab_size), loss=loss, **data.fields())
+
+
 # Data
 
 

@@ -211,6 +211,12 @@ FAULTS.add(
         lambda model, batch: mean_nats(lambda tokens: model(tokens)[:, :8], Batch(*(a[:, :8] for a in batch)))
     ),
 )
+FAULTS.add(
+    "logits-without-gradient",
+    "wrong-loss",
+    "the loss stops the gradient of the logits",
+    minimising(lambda model, batch: mean_nats(lambda tokens: mx.stop_gradient(model(tokens)), batch)),
+)
 FAULTS.add("squared-errors", "wrong-loss", "squared errors of probabilities", minimising(squared_errors))
 FAULTS.add(
     "divided-by-all-cells",

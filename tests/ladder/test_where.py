@@ -14,7 +14,7 @@ from mlxstories.faults.recipe import built_in
 from mlxstories.findings import ERROR, NOTE, Finding
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.where import located
+from mlxstories.ladder.where import located, stopped
 from mlxstories.ladder.where.places import assigned_in, class_line, defined
 from tests.ladder.tiny import Tiny, batches, subject
 
@@ -120,3 +120,45 @@ def test_a_class_of_a_script_is_found_without_its_module(tmp_path):
     exec(compile(text, str(tmp_path / "train.py"), "exec"), names)
     assert class_line(names["Model"]).line == 4
     assert assigned_in(names["Model"], "a").line == 7
+
+
+class StopsTwice(Tiny):
+    """A stop that cuts nothing off, and one that leaves the head alone to learn."""
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        x = x - mx.stop_gradient(x.mean(axis=-1, keepdims=True))
+        x = x + self.mix(x)
+        x = mx.stop_gradient(x)  # here
+        return self.head(x)
+
+
+@pytest.mark.parametrize("path", ["embed.weight", "mix.weight"])
+def test_the_stop_that_cuts_a_parameter_off(path):
+    found = located(
+        Bench(subject(model=StopsTwice)), Finding("dead-parameters", ERROR, "init", "", where=path)
+    )
+    assert "# here" in linecache.getline(found.where["file"], found.where["line"])
+
+
+def test_a_parameter_that_is_reached_is_not_stopped():
+    ids = np.arange(8)[None]
+    assert stopped.in_model(StopsTwice(), ids, "head.weight") is None
+
+
+def dealt(seed):
+    rows = np.random.default_rng(seed).integers(0, 9, (8, 17))
+    for start in range(0, len(rows), 4):
+        part = mx.array(rows[start : start + 4])
+        yield part[:, :-1], part[:, 1:]  # here
+
+
+@pytest.mark.parametrize("of", [dealt, lambda seed: dealt(seed)])
+def test_batches_of_a_generator_are_made_where_it_begins_and_yields(of):
+    bench = Bench(subject(train_batches=of))
+    found = [
+        located(bench, Finding(code, ERROR, "data", "", where="train_batches")).where["line"]
+        for code in ("constant-batches", "targets-mismatched")
+    ]
+    assert found[0] == dealt.__code__.co_firstlineno
+    assert "# here" in linecache.getline(__file__, found[1])

@@ -44,6 +44,7 @@ from mlxstories.ladder.checks import (
     precision,
     constant_matrices,
     gradients_alive,
+    loss_slope,
     gradient_sizes,
     frozen,
     without_effect,

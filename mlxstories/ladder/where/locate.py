@@ -13,8 +13,8 @@ from mlx.utils import tree_flatten
 from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
-from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.where import backward, forward, gradcheck
+from mlxstories.ladder.bench.material import probe_batch, sample
+from mlxstories.ladder.where import backward, batching, forward, gradcheck, stopped
 from mlxstories.ladder.where.calls import calls
 from mlxstories.ladder.where.places import class_line, defined, place
 
@@ -31,6 +31,7 @@ _KINDS = {
 
 _MIXING = ("context-cut", "input-blind", "position-blind")  # lie where positions learn of each other
 _CUT = ("dead-parameters", "gradient-mismatch")
+_BATCHES = ("train_batches", "val_batches")
 _SLOPES = ("vanishing-gradient", "exploding-gradient")
 
 
@@ -56,23 +57,32 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
     part = {"train": "train_batches", "val": "val_batches"}.get(part, part)
     if part == "model":
         return _in_model(bench, code)
+    if where == "loss, cut off" and (found := _in_loss(bench)):
+        return found
     if hasattr(bench.subject, part):
         function = getattr(bench.subject, part)
-        line = defined(function) if callable(function) else None
-        return place(line, part)
+        line = batching.made(bench, code, part) if part in _BATCHES else None
+        return place(line or (defined(function) if callable(function) else None), part)
     model = bench.model()
     if code in _SLOPES:
         return backward.steepest(model, _ids(bench), grows=code == "exploding-gradient")
     if part not in dict(tree_flatten(model.parameters())):
         return _of_module(model, part)
     if code in _CUT:
-        return backward.cut_off(model, _ids(bench), part)
+        found = backward.cut_off(model, _ids(bench), part)
+        line = stopped.in_model(model, _ids(bench), part)
+        return place(line, (found or {}).get("module")) if line else found
     if code == "not-finite":
         return backward.broken(model, _ids(bench), part)
     if code == "backward-mismatch" and (found := gradcheck.differs(bench.noisy(), _ids(bench))):
         return found
     found = _without_effect(bench, part) if code == "without-effect" else None
     return found or backward.assigned(model, part)
+
+
+def _in_loss(bench: Bench) -> Place | None:
+    model, batch = bench.model(), probe_batch(bench, 0)
+    return place(stopped.in_loss(lambda: bench.loss(model, batch)), "loss")
 
 
 def _of_module(model: nn.Module, path: str) -> Place | None:

@@ -1,0 +1,48 @@
+"""Whether the subject's loss has a gradient, beside our own cross-entropy and what its step hands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.received import Arrays, loss_gradient, watched_step
+
+_SMALL = 1e-3  # of our gradient's length, below which the step is asked too
+
+
+@dataclass(frozen=True)
+class LossSlope:
+    """Lengths of gradients over all parameters, on one batch and the same weights.
+
+    Attributes:
+        loss: of the subject's loss.
+        value: of that loss itself, no length.
+        ours: of our own cross-entropy.
+        received: of what the step hands to the optimiser, where the loss's is small; None where there is no step, or
+            it cannot be read.
+    """
+
+    loss: float
+    value: float
+    ours: float
+    received: float | None
+
+
+@measurement
+def loss_slope(bench: Bench) -> LossSlope:
+    """Take the gradients on a few rows, with noise on the weights."""
+    model, batch, received = bench.noisy(7), probe_batch(bench, 0), {}
+    ours = _length(bench.gradients(model, batch))
+    value, slope = loss_gradient(bench, model, batch)
+    loss = _length(slope)
+    if bench.subject.train_step is not None and loss < _SMALL * ours:
+        received = watched_step(bench, model, bench.optimizer(), batch)[1]
+    return LossSlope(loss, value, ours, _length(received) if received else None)
+
+
+def _length(gradients: Arrays) -> float:
+    squares = [g.astype(mx.float32).square().sum() for g in gradients.values()]
+    return float(sum(squares, mx.array(0.0)).sqrt())
