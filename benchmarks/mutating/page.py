@@ -57,8 +57,8 @@ def in_words(outcomes: list[dict]) -> str:
         f"not run or not end, {other} are of another size, {unchanged} train exactly as before, {len(hurt)} hurt. Of "
         f"these an error is found for {_share(error_of, hurt)}, an error or a warning for {_share(told, hurt)}; the "
         f"part is right for {_share(part_right, hurt)}, the line within {NEAR} for {_share(line_right, hurt)}. Of "
-        f"{len(same)} equivalent ones that were climbed, {_share(error_of, same)} get an error. {spent:.1f} CPU "
-        f"seconds to find one that hurts; the median climb took {climb:.1f}."
+        f"{len(same)} equivalent ones that were climbed, {_share(error_of, same)} get an error. Trials took "
+        f"{spent:.1f} CPU seconds for each that hurts, climbs aside; the median climb took {climb:.1f}."
     )
 
 
@@ -84,7 +84,8 @@ Another task is not a mistake, so two rules leave it out:
 Not every mutant that hurts is a mistake all the same: Adam without its bias correction, say, only learns slower in so
 few updates. Setups that share a file share no mutant. The part is right where it is one that runs the mutated line; in
 a script's loop, which makes batches and updates in one, both `data` and `step` are. Line and part are those of the
-first error, or else of the first warning."""
+first error, or else of the first warning. A training that takes three times the original's CPU time counts as one
+that does not end. Mutants are few, so shares are rough; a run is gone on with by the same command."""
 
 
 def page(runs: list[dict]) -> str:
