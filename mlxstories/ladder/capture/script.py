@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import mlx.core as mx
@@ -249,7 +250,12 @@ class CapturedScript:
             return loop.updated or None
         if seen.rounds is None or not seen.updates:
             return None
-        return max(1, seen.rounds // max(update.gradients for update in seen.updates))
+        return max(1, seen.rounds // self.collects)
+
+    @property
+    def collects(self) -> int:
+        """Gradients that an update collects, as a rule."""
+        return mode(update.gradients for update in self.loop.seen.updates)
 
     def _loss(self, model: nn.Module, batch: Any) -> mx.array:
         if self.loop.waiting is None:

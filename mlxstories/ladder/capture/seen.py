@@ -136,7 +136,7 @@ def _schedule(script: CapturedScript) -> Iterator[Finding]:
     if not run or len(rates) < _RATES or loop.first_optimizer._schedulers or rates[-1] > _DOWN * max(rates):
         return
     settled = next(i for i in range(len(rates)) if set(rates[i:]) == {rates[-1]})
-    each = max(update.gradients for update in loop.seen.updates)
+    each = script.collects
     if len(rates) - settled < _STAYS or settled > _EARLY * run:
         return
     in_gradients = each > 1 and abs((settled + 0.5) * each - run) <= each

@@ -96,18 +96,20 @@ class Watcher:
                 f"a second model is trained{_here()}, a {type(call.model).__name__}: only the first, "
                 f"a {type(self.model).__name__}, is examined"
             )
-            return self._unwatched(call)
+            return self._unwatched(call.run)
         self._moved_unseen()
         if self.seen.evaluations.waiting:
             self.seen.evaluations.gradient(self.script.world.written)
-        if not self.seen.gradient:
-            self.seen.gradient = stack(sys._getframe())
-            self.seen.rounds, self.seen.seldom = rounds(sys._getframe()), seldom(sys._getframe())
-            self.seen.tokenizers = at_hand(sys._getframe())
-            self.seen.drawn = holder(
-                sys._getframe(), [array for _, array in leaves([call.args, call.kwargs])]
-            )
+        if not self.seen.gradient or (self.seen.rounds is None and not self.updated):
+            self._look(call, sys._getframe())
         return self.script.ask(call)(call)
+
+    def _look(self, call: GradientCall, frame: FrameType) -> None:
+        """What the frames at a gradient tell; the first one may be taken before the loop begins."""
+        self.seen.gradient = stack(frame)
+        self.seen.rounds, self.seen.seldom = rounds(frame), seldom(frame)
+        self.seen.tokenizers = at_hand(frame)
+        self.seen.drawn = holder(frame, [array for _, array in leaves([call.args, call.kwargs])])
 
     def _moved_unseen(self) -> None:
         """Count an update by an optimiser that sets the weights itself: most are others than the last gradient left."""
@@ -129,7 +131,7 @@ class Watcher:
             self.refused = f"takes gradients of arrays that no nn.Module holds{_here()}"
             raise Stop
         self.on_note(f"a gradient without a module was passed over{_here()}")
-        return self._unwatched(call)
+        return self._unwatched(call.run)
 
     def _met(self, call: GradientCall) -> None:
         self.model = call.model
@@ -142,10 +144,10 @@ class Watcher:
                 self.made = assigned(sys._getframe(), self.own)
         self._watch(type(call.model))
 
-    def _unwatched(self, call: GradientCall) -> Any:
+    def _unwatched(self, run: Callable, *args: Any) -> Any:
         self._busy = True
         try:
-            return call.run()
+            return run(*args)
         finally:
             self._busy = False
 
@@ -198,7 +200,7 @@ class Watcher:
 
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any:
         if self.model is None:
-            return self._applied(apply, optimizer, gradients)
+            return self._unwatched(apply, optimizer, gradients)
         if self.first_optimizer is None or isinstance(self.first_optimizer, Shell):
             self.own = None  # what looked like one of the script's own is something else
             self.first_optimizer = clone(optimizer)
@@ -207,7 +209,7 @@ class Watcher:
             self.on_note(
                 f"a second optimiser, {type(optimizer).__name__}, keeps its state between examinations"
             )
-            return nothing if self.skipping else self._applied(apply, optimizer, gradients)
+            return nothing if self.skipping else self._unwatched(apply, optimizer, gradients)
         handed = self.handed
         if handed is not None and self.optimizer is None:  # the loop was begun anew
             share(handed, optimizer)
@@ -219,19 +221,12 @@ class Watcher:
         if handed is None:
             self.seen.updates[-1].collected = collect(taken, gradients)
         if type(handed) is not type(optimizer):
-            return self._applied(apply, optimizer, gradients)
+            return self._unwatched(apply, optimizer, gradients)
         # Through the ladder's optimiser, which may watch what reaches it, on the state of the script's.
         share(optimizer, handed)
-        result = self._applied(apply, handed, gradients)
+        result = self._unwatched(apply, handed, gradients)
         share(handed, optimizer)
         return result
-
-    def _applied(self, apply: Callable, optimizer: Optimizer, gradients: Any) -> Any:
-        self._busy = True
-        try:
-            return apply(optimizer, gradients)
-        finally:
-            self._busy = False
 
     def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any:
         """An update by hand, or by an optimiser that is none of MLX's."""
