@@ -355,6 +355,23 @@ def test_spans_beyond_the_end_of_rows_that_are_cut_are_understood(captured):
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+@pytest.mark.parametrize("left_out", [0, -1])
+def test_a_target_that_tells_what_counts_stands_wherever_nothing_does(captured, left_out):
+    text = MODEL.replace(
+        'nn.losses.cross_entropy(model(x), y, reduction="mean")',
+        "(nn.losses.cross_entropy(model(x), mx.maximum(y, 0)) * (y != OUT)).sum() / (y != OUT).sum()",
+    )
+    loop = LOOP.replace(
+        "data = rows()", "data = rows()\n    y = mx.where(mx.arange(T) < 5, data[:, 1:], OUT)"
+    )
+    script = captured((text + loop.replace("data[:, 1:])", "y)")).replace("OUT", str(left_out)))
+    inputs, targets, mask = script.batches[1]
+    assert not mask[:, 5:].any() and mask[:, :5].all()
+    model, changed = script.subject.model(), np.where(mask > 0, targets, 3)
+    losses = [float(script.subject.loss(model, (inputs, y, mask))) for y in (targets, changed)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
 def test_rows_in_which_nothing_counts_are_understood(captured):
     """As where a prompt fills a row, and its answer is cut off."""
     script = captured(MODEL + CUT.replace("0 * lengths", "np.where(np.arange(B) == 1, T + 3, 2)"))

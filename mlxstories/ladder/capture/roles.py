@@ -22,6 +22,7 @@ class Roles:
     def __init__(self, call: GradientCall, first: Reading):
         self.first = first
         self.places: dict[tuple, str] = {}
+        self.padding: int | None = None  # the target of every cell that does not count
         self.extra = 1  # of a length, over the cells that are read
         for place, array in _places(call):
             role = self._role(host(array)) if array.size <= 2 * first.inputs.size else None
@@ -163,6 +164,8 @@ class Roles:
 
     def give(self, call: GradientCall, inputs, targets, mask) -> GradientCall:
         """The same call on another batch."""
+        if self.padding is not None and not {"mask", "lengths", "spans"} & set(self.places.values()):
+            targets = np.where(mask > 0, targets, self.padding)  # which is how the loss tells what counts
         values = {
             "inputs": inputs,
             "targets": targets,
