@@ -175,7 +175,7 @@ def command(
     from mlxstories.ladder.time_limit import TimeLimitError
 
     with directory.kept(), ExitStack() as stack:
-        with _in_time(examined.name, timeout):
+        with _loading(examined.name, timeout, report):
             if setup:
                 examined.write_subject(setup)
                 return
@@ -216,6 +216,20 @@ def _in_time(name: str, timeout: float) -> Iterator[None]:
         raise StoriesError(f"{name}: {error}; raise --timeout") from error
 
 
+@contextmanager
+def _loading(name: str, timeout: float, report: Path | None) -> Iterator[None]:
+    """What cannot be loaded is one line and no diagnosis; a program that reads the findings is told all the same."""
+    try:
+        with _in_time(name, timeout):
+            yield
+    except StoriesError as error:
+        if report:
+            write_json(
+                _broken(name, str(error), "mend what the line names, then examine it").to_dict(), report
+            )
+        raise
+
+
 def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
     """Follow a script to its end, which is far away as a rule: the time is limited where that is asked for."""
     if click.get_current_context().get_parameter_source("timeout") is ParameterSource.DEFAULT:
@@ -231,11 +245,16 @@ def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
 
 def _fallen(name: str, how: str):
     """The diagnosis of what ended, hung or broke the process that examined it."""
+    fix = "run its parts by hand and mend what ends or holds up the process; if it is only slow, raise --timeout"
+    return _broken(name, f"{name} {how}", fix)
+
+
+def _broken(name: str, message: str, fix: str):
+    """The diagnosis of what could not be examined."""
     from mlxstories.findings import ERROR, Finding
     from mlxstories.ladder.diagnosis import Diagnosis
 
-    fix = "run its parts by hand and mend what ends or holds up the process; if it is only slow, raise --timeout"
-    finding = Finding("subject-error", ERROR, "data", f"{name} {how}", fix=fix, where=name)
+    finding = Finding("subject-error", ERROR, "data", message, fix=fix, where=name)
     return Diagnosis(name, [finding], [], 0.0)
 
 

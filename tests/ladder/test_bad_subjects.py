@@ -153,9 +153,12 @@ def debug(tmp_path, text: str, *options: str):
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_what_is_no_subject_ends_with_exit_code_2(tmp_path, name):
     text, reason = UNUSABLE[name]
-    result = debug(tmp_path, text, "--timeout", "2")
+    result = debug(tmp_path, text, "--timeout", "2", "--json", str(tmp_path / "report.json"))
     assert result.exit_code == 2
     assert reason in result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [f["code"] for f in report["findings"]] == ["subject-error"]
+    assert reason in report["findings"][0]["message"]
 
 
 @pytest.mark.parametrize("name", MISBEHAVING)
