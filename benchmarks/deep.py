@@ -1,7 +1,7 @@
 """`debug --deep` on cases with known answers, one at a time, and the table of docs/deep.md.
 
     python benchmarks/deep.py benchmarks/reported --json deep.json
-    python benchmarks/deep.py benchmarks/reported --json deep.json --docs docs/deep.md --most 0
+    python benchmarks/deep.py benchmarks/reported --json deep.json --docs docs/deep.md --mark reported --most 0
 
 The folder is one of `benchmarks/public_bugs.py`. Results are written after each case, and a case that has one is not
 run again, so that a long run can be broken off and gone on with; those of several folders may go into one file.
@@ -11,9 +11,11 @@ With ``--alone`` the ladder only looks at the data first, so that what is found 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +23,9 @@ from types import ModuleType
 import click
 from public_bugs import load
 
-_BETWEEN = ("<!-- judged -->", "<!-- /judged -->")
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _HURTS = 0.03  # more loss than a mended mate, from which a fault counts as one that hurts training
+_MEASURED = re.compile(r"val ([0-9.]+), mended ([0-9.]+)")
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def judge(folder: Path, name: str, expected: dict, modules: dict[Path, ModuleTyp
         why=expected.get("why") or "",
         want=expected["want"],
         parts=sorted({cause_of(code).part for code in expected["want"] if _known(code)}),
-        mate=expected.get("mate") or _mate(function, folder / file, modules),
+        mate=_named(expected.get("mend")) or _mate(function, folder / file, modules),
         alone=alone,
         errors=told("error"),
         warnings=told("warning"),
@@ -111,6 +114,11 @@ def _known(code: str) -> bool:
     return code in CATALOGUE
 
 
+def _named(mend: str | None) -> str | None:
+    """The case of a mend, which a second set may name by a path to the first."""
+    return mend and mend.rpartition("/")[2]
+
+
 def _mate(function: str, file: Path, modules: dict[Path, ModuleType]) -> str | None:
     """The sound case of the same name, by the habit of these files."""
     kind, _, rest = function.partition("_")
@@ -119,27 +127,38 @@ def _mate(function: str, file: Path, modules: dict[Path, ModuleType]) -> str | N
 
 
 def hurts(fault: Judged, by_case: dict[str, Judged]) -> float | None:
-    """How much more loss a fault leaves than its mate, as a share; None where the mate was not judged."""
-    mate = by_case.get(fault.mate or "")
-    return abs(fault.as_it_is / mate.as_it_is - 1) if mate is not None else None
+    """How much more loss a fault leaves than its mate, or less, as a share; None where neither the mate was judged nor
+    the harm was measured before, as it has to be where a fault's own validation rows are at fault."""
+    mate, measured = by_case.get(fault.mate or ""), _MEASURED.search(fault.why)
+    apart = [abs(fault.as_it_is / mate.as_it_is - 1)] if mate is not None else []
+    apart += [float(measured[1]) / float(measured[2]) - 1] if measured else []
+    return max(apart, default=None)
+
+
+def verdict(result: Judged) -> str:
+    """What the exchange makes of a fault: the best that it says."""
+    for severity in ("error", "warning"):
+        told = [part in result.parts for one, part, _ in result.exchanged if one == severity]
+        if told:
+            return severity if any(told) else "another part"
+    return "nothing"
 
 
 def in_words(results: list[Judged]) -> str:
     by_case = {r.case: r for r in results}
     sound, faults = [r for r in results if not r.want], [r for r in results if r.want]
-    accused = [r for r in sound if r.errors]
+    harm = {r.case: hurts(r, by_case) for r in faults}
+    hurting = [r for r in faults if (harm[r.case] or 0) >= _HURTS]
     seconds = sorted(r.exchange for r in results)
     lines = [
-        f"{len(sound)} sound setups: {len(accused)} accused, {sum(bool(r.warnings) for r in sound)} with a warning.",
-        f"{len(faults)} faults: for {sum(r.part_right for r in faults)} the exchange alone accuses the right part, "
-        f"for {sum(_wrong(r) for r in faults)} another one.",
+        f"{len(sound)} sound setups: {sum(bool(r.errors) for r in sound)} accused, "
+        f"{sum(bool(r.warnings) for r in sound)} with a warning.",
+        f"{len(faults)} faults: {_counts(faults)}.",
     ]
-    harm = [(r, h) for r in faults if (h := hurts(r, by_case)) is not None]
-    hurting = [r for r, h in harm if h >= _HURTS]
-    if harm:
+    if hurting:
         lines.append(
-            f"{len(harm)} faults were trained beside a mended mate: {len(hurting)} are {_HURTS:.0%} or more away from "
-            f"it after the same updates, and for {sum(r.part_right for r in hurting)} of these the part is right."
+            f"{len(hurting)} of them are {_HURTS:.0%} or more away from the loss of a mended mate: "
+            f"{_counts(hurting)}."
         )
     lines.append(
         f"CPU seconds of an exchange: median {statistics.median(seconds):.0f}, at most {seconds[-1]:.0f}."
@@ -147,46 +166,79 @@ def in_words(results: list[Judged]) -> str:
     return " ".join(lines)
 
 
-def _wrong(fault: Judged) -> bool:
-    accused = {part for severity, part, _ in fault.exchanged if severity == "error"}
-    return bool(accused) and not accused & set(fault.parts)
+def _counts(faults: list[Judged]) -> str:
+    told = Counter(verdict(r) for r in faults)
+    return (
+        f"for {told['error']} the exchange alone accuses the right part, for {told['warning']} it warns of it, "
+        f"for {told['another part']} it tells of another part, for {told['nothing']} of nothing"
+    )
 
 
-def table(results: list[Judged]) -> list[str]:
-    """The faults, misses included, and the sound setups of which anything was said."""
+def together(results: list[Judged], quick: list[dict]) -> str:
+    """What the quick ladder and the exchange tell of faults, given the outcomes of `benchmarks/public_bugs.py`."""
+    by_case, told = {r.case: r for r in results}, Counter()
+    for one in (q for q in quick if q["want"]):
+        codes = one["errors"][:1] + (one["warnings"] if one["warned"] else [])
+        exchanged = by_case.get(one["case"])
+        if {*codes} & {*one["want"]}:
+            told["code"] += 1
+        elif exchanged is not None and verdict(exchanged) in ("error", "warning"):
+            told[verdict(exchanged)] += 1
+        else:
+            told["neither"] += 1
+    return (
+        f"Of {sum(told.values())} faults the ladder names {told['code']} by their code; of the others the exchange "
+        f"accuses the right part of {told['error']} and warns of that of {told['warning']}; {told['neither']} are left."
+    )
+
+
+def table(results: list[Judged], first: dict[str, Judged]) -> list[str]:
+    """The faults, misses included, with what an earlier run said ``first``, and the sound setups of which anything was
+    said."""
     by_case = {r.case: r for r in results}
-    lines = ["| fault | as it is | mended | all plain | part | the exchange alone says |", "| --- " * 6 + "|"]
+    head = ["fault", "as it is", "mended", "all plain", "part"]
+    lines = _lines([*head, *(["at first"] if first else []), "the exchange alone says"])
     for fault in (r for r in results if r.want):
         mate = by_case.get(fault.mate or "")
-        verdict = "; ".join(_short(*one) for one in fault.exchanged) or "nothing"
-        cells = [
-            fault.why.split(";")[0],
-            _loss(fault, "as it is"),
-            _loss(mate, "as it is") if mate else "",
-            _loss(fault, "all plain"),
-            ", ".join(fault.parts),
-            verdict if fault.part_right else f"**{verdict}**",
-        ]
-        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+        lines += _lines(
+            [
+                fault.why.split(";")[0],
+                _loss(fault, "as it is"),
+                _loss(mate, "as it is") if mate else "",
+                _loss(fault, "all plain"),
+                ", ".join(fault.parts),
+                *([_said(first.get(fault.case, fault))] if first else []),
+                _said(fault),
+            ],
+            head=False,
+        )
     told = [r for r in results if not r.want and (r.errors or r.warnings)]
+    if not told:
+        return [*lines, "", "Of no sound setup was anything said."]
     lines += [
         "",
-        "Sound setups of which something was said:" if told else "Of no sound setup was anything said.",
+        "Sound setups of which something was said:",
+        "",
+        *_lines(["sound", "as it is", "all plain", "says"]),
     ]
-    if told:
-        lines += ["", "| sound | as it is | all plain | says |", "| --- " * 4 + "|"]
     for sound in told:
         said = [("error", *rest) for _, *rest in sound.errors] + [
             ("warning", *rest) for _, *rest in sound.warnings
         ]
-        cells = [
-            sound.case.rpartition(":")[2],
-            _loss(sound, "as it is"),
-            _loss(sound, "all plain"),
-            "; ".join(_short(*one) for one in said),
-        ]
-        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+        losses = [_loss(sound, "as it is"), _loss(sound, "all plain")]
+        words = "; ".join(_short(*one) for one in said)
+        lines += _lines([sound.case.rpartition(":")[2], *losses, words], head=False)
     return lines
+
+
+def _lines(cells: list[str], *, head: bool = True) -> list[str]:
+    line = "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+    return [line, "| --- " * len(cells) + "|"] if head else [line]
+
+
+def _said(fault: Judged) -> str:
+    words = "; ".join(_short(*one) for one in fault.exchanged) or "nothing"
+    return words if fault.part_right else f"**{words}**"
 
 
 def _short(severity: str, part: str, message: str) -> str:
@@ -199,30 +251,36 @@ def _loss(result: Judged, name: str) -> str:
     return "" if loss is None else f"{loss:.3f}"
 
 
-def write(page: Path, results: list[Judged]) -> None:
-    """Put figures and table between the marks of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(_BETWEEN[0])
-    _, mark, after = rest.partition(_BETWEEN[1])
+def write(page: Path, name: str, lines: list[str]) -> None:
+    """Put lines between the marks of this name on a page."""
+    text, begin, end = page.read_text(encoding="utf-8"), f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    _, mark, after = rest.partition(end)
     if not mark:
-        raise click.UsageError(f"{page} has no {_BETWEEN[0]} and {_BETWEEN[1]}")
-    body = "\n".join([_BETWEEN[0], in_words(results), "", *table(results), _BETWEEN[1]])
-    page.write_text(before + body + after, encoding="utf-8")
+        raise click.UsageError(f"{page} has no {begin} and {end}")
+    page.write_text(before + "\n".join([begin, *lines, end]) + after, encoding="utf-8")
+
+
+def read(path: Path | None) -> dict[str, Judged]:
+    known = json.loads(path.read_text()) if path is not None and path.is_file() else []
+    return {one["case"]: Judged(**one) for one in known}
 
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--json", "path", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--json", "path", required=True, type=_FILE)
 @click.option("--only", default="", help="Cases whose name holds one of these, parted by commas.")
 @click.option("--without", default="", help="Cases to leave out, alike.")
 @click.option("--alone", is_flag=True, help="Let the ladder only look at the data.")
 @click.option("--most", type=int, help="CPU seconds after which no other case is begun.")
-@click.option("--docs", type=click.Path(dir_okay=False, path_type=Path), help="Write figures and table here.")
-def main(folder, path, only, without, alone, most, docs):
+@click.option("--first", type=_FILE, help="Results of an earlier run, to stand beside.")
+@click.option("--quick", multiple=True, type=_FILE, help="Outcomes of public_bugs.py, to be told together.")
+@click.option("--docs", type=_FILE, help="Write figures and table here.")
+@click.option("--mark", default="judged", show_default=True, help="Between which marks of that page.")
+def main(folder, path, only, without, alone, most, first, quick, docs, mark):
     """Judge the cases of FOLDER that PATH does not have yet."""
-    known = json.loads(path.read_text()) if path.is_file() else []
-    results = {one["case"]: Judged(**one) for one in known}
-    sys.path.insert(0, str(folder))
+    results = read(path)
+    sys.path[:0] = [str(folder), str(folder.parent)]  # a second set builds on what the first is made of
     modules: dict[Path, ModuleType] = {}
     for name, given in json.loads((folder / "expected.json").read_text()).items():
         wanted = any(word in name for word in only.split(","))
@@ -233,9 +291,15 @@ def main(folder, path, only, without, alone, most, docs):
         path.write_text(json.dumps([asdict(one) for one in results.values()], indent=1) + "\n")
         said = "; ".join(_short(*one) for one in found.exchanged) or "nothing"
         click.echo(f"{name}: {said}; {found.losses}, {found.climb:.0f} + {found.exchange:.0f} CPU s")
-    click.echo(in_words(list(results.values())))
+    told = [in_words(list(results.values()))]
+    if quick:
+        told += [
+            "",
+            together(list(results.values()), [one for file in quick for one in json.loads(file.read_text())]),
+        ]
+    click.echo("\n".join(told))
     if docs:
-        write(docs, list(results.values()))
+        write(docs, mark, [*told, "", *table(list(results.values()), read(first))])
 
 
 if __name__ == "__main__":

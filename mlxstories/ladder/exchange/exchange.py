@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import mlx.nn as nn
@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.exchange.dropping import dropped_share
 from mlxstories.ladder.exchange.material import material, plain_loss
 from mlxstories.ladder.exchange.order import shuffled
 from mlxstories.ladder.exchange.reference import PlainDecoder, Shape, shape_of
@@ -68,6 +69,12 @@ class Gap:
         """Whether another seed might put it on the other side of ``margin``."""
         return np.isfinite([self.share, self.error]).all() and abs(self.share - margin) < _CLOSE * self.error
 
+    def beyond(self, other: Gap) -> Gap:
+        """What it is more than another, which counts where it is above 0."""
+        if other.share <= 0:
+            return self
+        return Gap(self.share - other.share, float(np.hypot(self.error, other.error)))
+
     def mean(self, other: Gap) -> Gap:
         """Of two seeds."""
         return Gap((self.share + other.share) / 2, float(np.hypot(self.error, other.error)) / 2)
@@ -90,7 +97,7 @@ def _gap(before: Training, after: Training) -> Gap:
     if not np.isfinite(before.loss):
         return Gap(float("inf"), 0.0)
     rows = before.measured.error_beside(after.measured) / after.loss
-    seeds = _SEED_NOISE * np.sqrt(2) if before.redrawn or after.redrawn else 0.0
+    seeds = _SEED_NOISE * np.sqrt(2) if before.redrawn != after.redrawn else 0.0
     return Gap(before.loss / after.loss - 1, float(np.hypot(rows, seeds)))
 
 
@@ -101,19 +108,21 @@ class Exchange:
     Attributes:
         runs: by `AS_IS`, `STEP`, `LOSS` and `ALL`; each exchanges one part more than the one before. And by `SHUFFLED`
             and `WHOLE`, which are as it is but for the data.
+        rates: of the plain step, in `LOSS` and `ALL`.
     """
 
     bench: Bench
     clock: Clock = field(default_factory=Clock)
     tell: Progress = lambda _: None
     runs: dict[str, Training] = field(default_factory=dict)
-    rate: float = 0.0
+    rates: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def shape(self) -> Shape:
         """Of the plain decoder."""
         longest = max(batch.shape[1] for batch in material(self.bench).batches)
-        return shape_of(self.bench.model(), self.bench.subject.vocab_size, longest)
+        shape = shape_of(self.bench.model(), self.bench.subject.vocab_size, longest)
+        return replace(shape, dropped=dropped_share(self.bench))
 
     @property
     def updates(self) -> int:
@@ -155,7 +164,7 @@ class Exchange:
             if self._same_loss():
                 self.runs[STEP] = self.runs[LOSS]
             else:
-                self._run(STEP, partial(self.own_model_by, rate=self.rate, loss=self.bench.loss))
+                self._run(STEP, partial(self.own_model_by, rate=self.rates[LOSS], loss=self.bench.loss))
         self._raced(ALL, self.plain_model_by, redrawn=True)
         return self
 
@@ -186,9 +195,7 @@ class Exchange:
             )
             for rate in rates
         }
-        best = min(runs, key=lambda rate: runs[rate].loss)
-        if name == LOSS:
-            self.rate = best
+        best = self.rates[name] = min(runs, key=lambda rate: runs[rate].loss)
         self.runs[name] = runs[best].advance()
 
     def _same_loss(self) -> bool:

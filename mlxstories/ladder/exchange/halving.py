@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from mlxstories.ladder.exchange.exchange import AS_IS, LOSS, Exchange, Gap, gap
+from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_branches import for_branches
 from mlxstories.ladder.exchange.inside_model import for_model
 from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.parts import for_parts
+from mlxstories.ladder.exchange.reference import PlainDecoder
 from mlxstories.ladder.exchange.training import Training, own_step
 
 _ROUNDS = ((1 / 8, None), (1 / 4, 12), (1 / 2, 4), (1.0, 3))
@@ -28,14 +29,18 @@ class Proof:
         intervention: what was changed.
         run: the training with it.
         beside: the training without it, on the same batches.
+        control: the plain decoder without the same change and with it, where it can be made there.
     """
 
     intervention: Intervention
     run: Training
     beside: Training
+    control: tuple[Training, Training] | None = None
 
     def gap(self, margin: float | None = None) -> Gap:
-        return gap(self.beside, self.run, margin)
+        """What the change takes away, beyond what it takes away from the plain decoder."""
+        helped = gap(self.beside, self.run, margin)
+        return helped if self.control is None else helped.beyond(gap(*self.control))
 
 
 def best_in_step(exchange: Exchange, *, rate: bool = False) -> Proof | None:
@@ -55,7 +60,7 @@ def best_in_model(exchange: Exchange) -> list[Proof]:
     """The changes inside the subject's model, trained by the plain step and loss, that leave least loss."""
 
     def make(change: Intervention, seed: int):
-        model, optimizer, step = exchange.own_model_by(seed, exchange.rate)
+        model, optimizer, step = exchange.own_model_by(seed, exchange.rates[LOSS])
         change.model(model)
         return model, optimizer, step
 
@@ -65,6 +70,23 @@ def best_in_model(exchange: Exchange) -> list[Proof]:
         changes += for_branches(exchange.bench)
         changes += for_parts(exchange.bench, exchange.shape)
     return _race(exchange, changes, make, exchange.own, exchange.runs[LOSS])
+
+
+def controlled(exchange: Exchange, proof: Proof) -> Proof:
+    """A proof with its control: what speeds up any model shows no mistake in this one."""
+    name, model = proof.intervention.name, PlainDecoder(exchange.shape)
+    same = next((c for c in for_model(model, exchange.bench.subject.vocab_size) if c.name == name), None)
+    if same is None:
+        return proof
+
+    def make(seed: int):
+        model, optimizer, step = exchange.plain_model_by(seed, exchange.rates[ALL])
+        same.model(model)
+        return model, optimizer, step
+
+    exchange.tell(f"{ALL} with {name}")
+    run = Training(exchange.bench, f"{ALL} with {name}", make, exchange.clock, same.around, redrawn=True)
+    return replace(proof, control=(exchange.runs[ALL], run.advance()))
 
 
 def _race(

@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import full_precision, is_pattern, put
 from mlxstories.ladder.exchange.inside_attention import for_attention
+from mlxstories.ladder.exchange.inside_modules import for_modules
 from mlxstories.ladder.exchange.intervention import Intervention, Site, changed, site_of
 from mlxstories.ladder.exchange.reference import table_of
 from mlxstories.ladder.patches import Patches, reroute
@@ -23,12 +24,12 @@ def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
     return [
         *for_attention(),
         *_first_scales(model),
-        *_norms(model),
+        *for_modules(model),
         *_blocks(model),
         *_positions(model, vocab),
         _stops(),
         *_precision(model),
-        Intervention("dropout off", "model", model=_train_mode_off),
+        Intervention("dropout off", "model", model=_train_mode_off, wanted=True),
     ]
 
 
@@ -66,45 +67,7 @@ def _first_scales(model: nn.Module) -> list[Intervention]:
     ]
 
 
-# --- modules exchanged -------------------------------------------------------------------------------
-
-
-def _norms(model: nn.Module) -> list[Intervention]:
-    """Modules of vectors alone that keep the shape and scale of what they are given become the library's norm."""
-    names = [n for n, m in model.named_modules() if n and _is_own_norm(m)]
-    if not names:
-        return []
-
-    def change(fresh: nn.Module) -> None:
-        for name, module in fresh.named_modules():
-            if name in names:
-                centred = any("bias" in key for key in module)
-
-                def call(_own, x, *_, module=module, centred=centred):
-                    vectors = [v for v in module.values() if isinstance(v, mx.array) and v.ndim == 1]
-                    weight, rest = vectors[0], vectors[1:]
-                    if centred and rest:
-                        return mx.fast.layer_norm(x, weight, rest[0], 1e-5)
-                    return mx.fast.rms_norm(x, weight, 1e-5)
-
-                reroute(module, call)
-
-    kind = next(m for n, m in model.named_modules() if n == names[0])
-    return [
-        Intervention(
-            "norms replaced by the library's",
-            "model",
-            model=change,
-            site=site_of("model", type(kind).__call__, names[0]),
-        )
-    ]
-
-
-def _is_own_norm(module: nn.Module) -> bool:
-    values = [v for v in module.values() if isinstance(v, mx.array)]
-    library = type(module).__module__.startswith("mlx.")
-    vectors = bool(values) and all(v.ndim == 1 and v.size == values[0].size > 1 for v in values)
-    return not library and vectors and not module.children()
+# --- blocks ------------------------------------------------------------------------------------------
 
 
 def _blocks(model: nn.Module) -> list[Intervention]:

@@ -55,7 +55,7 @@ class Intervention:
         scale: factor on each update.
         own_gradient: whether the optimiser gets the gradient of the subject's own loss, taken by us.
         redrawn: whether it draws first weights anew.
-        wanted: whether what it takes away may be a choice, such as weights of 16 bits.
+        wanted: whether what it takes away may be a choice, such as weights of 16 bits, or dropout.
         site: where the change is made, if it is in one place.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench.short import baselines
 from mlxstories.ladder.exchange.exchange import ALL, AROUND, LOSS, SHUFFLED, Exchange, Gap
-from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step
+from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step, controlled
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
 from mlxstories.ladder.exchange.training import Training
@@ -118,7 +118,7 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
     proof = best_in_step(exchange, rate=True)
     if _proves(proof, between, limits):
         # Larger updates only save time, and more of them do the same.
-        slow, helped = proof.intervention.scale > 1, proof.gap(limits.helps.value)
+        slow, helped = proof.intervention.scale > 1, proof.gap(limits.far_for_sure.value)
         sure = not slow and limits.far_for_sure.above(helped.low)
         return [_behind(exchange, "step", *runs, between, proof, make=error if sure else warning)]
     return [_behind(exchange, "step", *runs, between, None)] if _clear(between, limits) else []
@@ -157,10 +157,14 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
     # Changes are trained by the plain step, and prove nothing where the model as it is breaks down under that.
     comparable = math.isfinite(exchange.runs[LOSS].loss)
     changed = best_in_model(exchange) if comparable else []
-    if proofs := [proof for proof in changed if _proves(proof, between, limits)]:
-        # A part drawn anew may only be of another kind than the plain one, and 16 bits are chosen; another change of
-        # what is there shows a mistake.
-        proof = min(proofs, key=lambda proof: _may_be_meant(proof.intervention))
+    # A part drawn anew may only be of another kind than the plain one, and 16 bits are chosen; another change of
+    # what is there shows a mistake.
+    for alone in sorted(changed, key=lambda proof: _may_be_meant(proof.intervention)):
+        if not _proves(alone, between, limits):
+            continue
+        proof = controlled(exchange, alone)
+        if not _proves(proof, between, limits):
+            continue
         small = not _may_be_meant(proof.intervention)
         sure = small or limits.far_for_sure.above(proof.gap(limits.helps.value).low)
         runs = exchange.own, exchange.runs[ALL]
@@ -209,7 +213,7 @@ def _behind(
     change, helped = proof.intervention, proof.run
     message = (
         f"with {change.name} the held-out loss is {helped.loss:.3f} instead of {said(proof.beside)} "
-        f"after {helped.updates} updates on the same batches ({plain}: {after.loss:.3f})"
+        f"after {helped.updates} updates on the same batches ({plain}: {after.loss:.3f}{_also(proof)})"
     )
     evidence["changed"] = change.name
     evidence["seeds"] = helped.seeds
@@ -217,6 +221,11 @@ def _behind(
     evidence["curves"][f"with {change.name}"] = helped.curve
     fix = f"look at what this change undoes in the {part}"
     return make("behind-reference", message, fix=fix, where=change.site or site, **evidence)
+
+
+def _also(proof: Proof) -> str:
+    """What the same change makes of the plain decoder."""
+    return f", {proof.control[1].loss:.3f} with the same change" if proof.control is not None else ""
 
 
 def _ahead(exchange: Exchange, between: Gap, limits: Gauges) -> Draft:

@@ -29,6 +29,7 @@ class Shape:
         hidden: width inside the feed-forward layers, such that the numbers of parameters agree.
         positions: rows of a table of learned positions, or 0 for rotations of queries and keys.
         tied: whether one table serves input and output.
+        dropped: share of what each branch makes that is left out in training.
     """
 
     vocab: int
@@ -37,6 +38,7 @@ class Shape:
     hidden: int
     positions: int
     tied: bool
+    dropped: float = 0.0
 
     @property
     def heads(self) -> int:
@@ -143,7 +145,8 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.first, self.second = nn.RMSNorm(shape.width), nn.RMSNorm(shape.width)
         self.attention, self.feed_forward = PlainAttention(shape), PlainFeedForward(shape)
+        self.drop = nn.Dropout(shape.dropped)
 
     def __call__(self, x: mx.array, *_, **__) -> mx.array:
-        x = x + self.attention(self.first(x))
-        return x + self.feed_forward(self.second(x))
+        x = x + self.drop(self.attention(self.first(x)))
+        return x + self.drop(self.feed_forward(self.second(x)))

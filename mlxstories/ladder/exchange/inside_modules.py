@@ -1,0 +1,148 @@
+"""Modules that have a counterpart in the library, norms and dropout, exchanged for it or brought to its first scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+from mlxstories.ladder.patches import reroute
+
+_SAME = 1e-3  # relative difference of what a norm makes of small and of large input
+_OFF = 4.0  # factor from which a norm's first scale is no usual one
+_LITTLE, _MUCH = 0.01, 0.9  # share that a dropout takes away, at the least and at the most
+
+
+def for_modules(model: nn.Module) -> list[Intervention]:
+    """Those that change anything in this model."""
+    return [*_norms(model), *_first_gains(model), *_dropouts(model)]
+
+
+def _own(module: nn.Module) -> bool:
+    return not type(module).__module__.startswith("mlx.")
+
+
+def _site(model: nn.Module, name: str) -> Site:
+    kind = next(type(m) for n, m in model.named_modules() if n == name)
+    return site_of("model", kind.__call__, name)
+
+
+# --- norms -------------------------------------------------------------------------------------------
+
+
+def _norms(model: nn.Module) -> list[Intervention]:
+    """Own modules of vectors alone, which keep the shape of what they are given, become the library's norm."""
+    names = [n for n, m in model.named_modules() if n and _own(m) and _vectors(m)]
+    if not names:
+        return []
+
+    def change(fresh: nn.Module) -> None:
+        for name, module in fresh.named_modules():
+            if name in names:
+                centred = any("bias" in key for key in module)
+
+                def call(_own, x, *_, module=module, centred=centred):
+                    weight, *rest = _vectors(module)
+                    if centred and rest:
+                        return mx.fast.layer_norm(x, weight, rest[0], 1e-5)
+                    return mx.fast.rms_norm(x, weight, 1e-5)
+
+                reroute(module, call)
+
+    name = "norms replaced by the library's"
+    return [Intervention(name, "model", model=change, site=_site(model, names[0]))]
+
+
+def _first_gains(model: nn.Module) -> list[Intervention]:
+    """Norms that begin by making their input vanish, or far larger, given a weight that keeps it at 1."""
+    found = {}
+    for name, module in model.named_modules():
+        scale = _scale(module)
+        if scale is not None and not 1 / _OFF < scale < _OFF:
+            found[name] = scale
+    if not found:
+        return []
+
+    def change(fresh: nn.Module) -> None:
+        for name, module in fresh.named_modules():
+            if name in found:
+                key = _weight(module)
+                weight = module[key]
+                module[key] = weight / found[name] if found[name] else mx.ones_like(weight)
+
+    name = "the first weights of norms set to keep a scale of 1"
+    return [Intervention(name, "model", model=change, site=_site(model, next(iter(found))))]
+
+
+def _scale(module: nn.Module) -> float | None:
+    """Root mean square of what a norm makes of noise; None of a module that is none."""
+    vectors = _vectors(module)
+    if not vectors or _weight(module) is None:
+        return None
+    noise = mx.random.normal((8, vectors[0].size), key=mx.random.key(3)).astype(vectors[0].dtype)
+    try:
+        small, large = module(noise), module(8 * noise)
+        apart, size = float(mx.abs(large - small).max()), float(mx.abs(small).max())
+    except Exception:  # of another kind
+        return None
+    if small.shape != noise.shape or apart > _SAME * size:
+        return None
+    return float(mx.sqrt((small.astype(mx.float32) ** 2).mean()))
+
+
+def _weight(module: nn.Module) -> str | None:
+    keys = [k for k, v in module.items() if isinstance(v, mx.array) and "bias" not in k]
+    return keys[0] if keys else None
+
+
+def _vectors(module: nn.Module) -> list[mx.array]:
+    """The arrays of a module that has vectors of one size alone; none of another module."""
+    values = [v for v in module.values() if isinstance(v, mx.array)]
+    alike = all(v.ndim == 1 and v.size == values[0].size > 1 for v in values)
+    return values if alike and not module.children() else []
+
+
+# --- dropout -----------------------------------------------------------------------------------------
+
+
+def _dropouts(model: nn.Module) -> list[Intervention]:
+    """Own modules that take a share of their input away in training become the library's dropout of that share."""
+    shares = {n: share for n, m in model.named_modules() if n and (share := _dropped(m))}
+    if not shares:
+        return []
+
+    def change(fresh: nn.Module) -> None:
+        for name, module in fresh.named_modules():
+            if name in shares:
+                reroute(module, _dropping(module, nn.Dropout(shares[name])))
+
+    name = "dropout replaced by the library's"
+    return [Intervention(name, "model", model=change, site=_site(model, next(iter(shares))))]
+
+
+def _dropping(module: nn.Module, dropout: nn.Dropout) -> Callable[..., mx.array]:
+    return lambda _own, x, *_, **__: dropout(x) if module.training else x
+
+
+def _dropped(module: nn.Module) -> float:
+    """The share of ones that an own module without arrays makes 0 in training, and does not in evaluation; else 0."""
+    if not _own(module) or module.children() or tree_flatten(module.parameters()):
+        return 0.0
+    ones, was = mx.ones((8, 64, 64)), module.training
+    try:
+        shares = list(_lost(module, ones))
+    except Exception:  # of another kind
+        return 0.0
+    finally:
+        module.train(was)
+    return shares[0] if _LITTLE < shares[0] < _MUCH and not shares[1] else 0.0
+
+
+def _lost(module: nn.Module, ones: mx.array) -> Iterator[float]:
+    for training in (True, False):
+        module.train(training)
+        out = module(ones)
+        yield float((out == 0).mean()) if out.shape == ones.shape else 0.0

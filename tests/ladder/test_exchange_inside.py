@@ -1,0 +1,182 @@
+"""Norms and dropout inside a model against the library's, and what a change does to a plain decoder."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from tiny import Tiny, V, subject
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.exchange import judging
+from mlxstories.ladder.exchange.dropping import dropped_share
+from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange
+from mlxstories.ladder.exchange.halving import Proof, controlled
+from mlxstories.ladder.exchange.inside_model import for_model
+from mlxstories.ladder.exchange.inside_modules import for_modules
+from mlxstories.ladder.exchange.intervention import Intervention
+from mlxstories.ladder.exchange.material import Measured
+from mlxstories.ladder.exchange.reference import PlainDecoder, Shape
+from mlxstories.ladder.exchange.training import Clock, Training
+
+SHAPE = Shape(vocab=V, width=16, depth=2, hidden=32, positions=0, tied=True)
+
+
+class Dropping(nn.Module):
+    """Takes away a fifth; what is left is divided by ``scale``."""
+
+    def __init__(self, scale: float = 0.8):
+        super().__init__()
+        self.scale = scale
+
+    def __call__(self, x):
+        return x * mx.random.bernoulli(0.8, x.shape) / self.scale if self.training else x
+
+
+class Holding(Tiny):
+    """With one more module, through which its average goes."""
+
+    def __init__(self, held: nn.Module):
+        super().__init__()
+        self.held = held
+
+    def __call__(self, tokens):
+        return self.head(self.held(mx.tanh(self.mix(self.embed(tokens)))))
+
+
+def names(model: nn.Module) -> list[str]:
+    return [change.name for change in for_modules(model)]
+
+
+def changed(model: nn.Module, words: str) -> nn.Module:
+    next(c for c in for_modules(model) if words in c.name).model(model)
+    return model
+
+
+# --- dropout -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("held", "share"), [(nn.Dropout(0.3), 0.3), (Dropping(), 0.2), (nn.GELU(), 0.0)])
+def test_the_plain_decoder_drops_the_share_that_the_subject_drops(held, share):
+    bench = Bench(subject(model=lambda: Holding(held)))
+    assert dropped_share(bench) == pytest.approx(share, abs=1e-6)
+    assert Exchange(bench).shape.dropped == pytest.approx(share, abs=1e-6)
+
+
+def test_a_plain_decoder_drops_in_training_alone():
+    model = PlainDecoder(Shape(**{**SHAPE.__dict__, "dropped": 0.5}))
+    tokens = mx.arange(12)[None] % V
+    model.train()
+    assert not mx.allclose(model(tokens), model(tokens), atol=1e-3)
+    model.eval()
+    assert mx.array_equal(model(tokens), model(tokens))
+
+
+def test_what_drops_is_exchanged_for_the_librarys_dropout_of_the_same_share():
+    model = changed(Holding(Dropping(scale=0.2)), "dropout")
+    ones = mx.ones((64, 256))
+    model.train()
+    out = np.array(model.held(ones))
+    assert (out == 0).mean() == pytest.approx(0.2, abs=0.02)
+    assert out.max() == pytest.approx(1 / 0.8, rel=0.02)
+    model.eval()
+    assert mx.array_equal(model.held(ones), ones)
+
+
+@pytest.mark.parametrize("held", [nn.Dropout(0.3), nn.GELU(), nn.ReLU(), nn.Linear(16, 16)])
+def test_what_is_the_librarys_or_drops_nothing_stays(held):
+    assert names(Holding(held)) == []
+
+
+# --- norms -------------------------------------------------------------------------------------------
+
+
+class Norm(nn.Module):
+    """Root mean square norm, whose weight is an offset from ``around``."""
+
+    def __init__(self, around: float, weight: float = 0.0):
+        super().__init__()
+        self.weight, self._around = mx.full((16,), weight), around
+
+    def __call__(self, x):
+        return x * mx.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6) * (self._around + self.weight)
+
+
+class Scale(nn.Module):
+    """A small scale of a branch, which is no norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = mx.full((16,), 1e-4)
+
+    def __call__(self, x):
+        return x * self.weight
+
+
+GAIN = "the first weights of norms set to keep a scale of 1"
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.01, 30.0])
+def test_a_norm_that_begins_far_from_1_is_set_to_keep_the_scale(weight):
+    norm = nn.RMSNorm(16)
+    norm.weight = mx.full((16,), weight)
+    model = changed(Holding(norm), GAIN)
+    out = model.held(mx.random.normal((8, 16)))
+    assert float(mx.sqrt((out**2).mean())) == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize("held", [nn.RMSNorm(16), nn.LayerNorm(16), Norm(1.0), Scale()])
+def test_a_norm_that_keeps_the_scale_and_a_scale_of_a_branch_stay(held):
+    assert GAIN not in names(Holding(held))
+
+
+def test_a_weight_that_is_an_offset_from_1_and_used_as_it_is_is_set():
+    assert GAIN in names(Holding(Norm(0.0)))
+
+
+# --- the control -------------------------------------------------------------------------------------
+
+
+def trained(loss: float, *, redrawn: bool = False) -> Training:
+    run = Training(None, "", None, Clock(), redrawn=redrawn, curve=[(160, loss)])
+    run.measured = Measured(np.full(10, 4 * loss), np.full(10, 4.0))
+    run._again = run
+    return run
+
+
+def test_what_a_change_brings_a_plain_decoder_is_taken_off():
+    own, helped = trained(2.2), trained(2.0)
+    plain, control = trained(2.1, redrawn=True), trained(2.0, redrawn=True)
+    change = Intervention("something", "model")
+    assert Proof(change, helped, own).gap().share == pytest.approx(0.1)
+    assert Proof(change, helped, own, (plain, control)).gap().share == pytest.approx(0.05)
+    harmed = Proof(change, helped, own, (control, plain))
+    assert harmed.gap().share == pytest.approx(0.1)
+
+
+def test_the_control_is_the_plain_decoder_with_the_same_change():
+    exchange = Exchange(Bench(subject(optimizer=lambda: optim.AdamW(1e-2, bias_correction=True)))).go()
+    (change,) = (c for c in for_model(Tiny(), V) if c.name == "attention scores lowered with the distance")
+    before, after = controlled(exchange, Proof(change, exchange.own, exchange.own)).control
+    assert before is exchange.runs[ALL]
+    assert before.curve[0] != after.curve[0]  # the same weights, under another attention
+    assert after.updates == before.updates
+    own = Intervention("what Tiny alone can be given", "model")
+    assert controlled(exchange, Proof(own, exchange.own, exchange.own)).control is None
+
+
+@pytest.mark.parametrize(("control", "severity"), [(2.0, "error"), (1.85, "warning")])
+def test_a_change_that_helps_any_model_proves_nothing(monkeypatch, control, severity):
+    own, helped = trained(2.2), trained(2.0)
+    plain = trained(2.0, redrawn=True)
+    proof = Proof(Intervention("something", "model"), helped, own)
+    with_control = Proof(proof.intervention, helped, own, (plain, trained(control, redrawn=True)))
+    monkeypatch.setattr(judging, "best_in_model", lambda _: [proof])
+    monkeypatch.setattr(judging, "controlled", lambda *_: with_control)
+    exchange = Exchange(Bench(subject()), runs={AS_IS: own, LOSS: own, ALL: plain})
+    with exchange.bench.protected():
+        (draft,) = judging.judge(exchange)
+    assert draft.severity == severity
+    assert ("changed" in draft.evidence) is (severity == "error")
