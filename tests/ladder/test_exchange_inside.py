@@ -1,4 +1,4 @@
-"""Norms and dropout inside a model against the library's, and what a change does to a plain decoder."""
+"""Norms and dropout against the library's, what a change does to a plain decoder, and what validation judges."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from tiny import Tiny, V, subject
+from mlx.utils import tree_map
+from tiny import Tiny, V, batches, subject
 
+from mlxstories.batch import Batch
+from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.exchange import judging
+from mlxstories.ladder.exchange import deepened, judging
 from mlxstories.ladder.exchange.dropping import dropped_share
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange
 from mlxstories.ladder.exchange.halving import Proof, controlled
 from mlxstories.ladder.exchange.inside_model import for_model
 from mlxstories.ladder.exchange.inside_modules import for_modules
 from mlxstories.ladder.exchange.intervention import Intervention
-from mlxstories.ladder.exchange.material import Measured
+from mlxstories.ladder.exchange.material import Measured, material
 from mlxstories.ladder.exchange.reference import PlainDecoder, Shape
 from mlxstories.ladder.exchange.training import Clock, Training
 
@@ -180,3 +183,65 @@ def test_a_change_that_helps_any_model_proves_nothing(monkeypatch, control, seve
         (draft,) = judging.judge(exchange)
     assert draft.severity == severity
     assert ("changed" in draft.evidence) is (severity == "error")
+
+
+# --- what validation judges --------------------------------------------------------------------------
+
+
+class Average:
+    """A moving average of each model's weights, put in for validation; ``decay`` 1 keeps the first."""
+
+    def __init__(self, decay: float):
+        self.decay, self.models = decay, {}
+
+    def step(self, model, optimizer, batch):
+        if id(model) not in self.models:
+            self.models[id(model)] = model, tree_map(lambda a: a + 0, model.parameters())
+        _, slope = nn.value_and_grad(model, nats)(model, batch)
+        optimizer.update(model, slope)
+        average = tree_map(
+            lambda a, b: self.decay * a + (1 - self.decay) * b,
+            self.models[id(model)][1],
+            model.parameters(),
+        )
+        self.models[id(model)] = model, average
+        mx.eval(model.parameters(), optimizer.state, average)
+
+    def evaluate(self, model, given):
+        own = tree_map(lambda a: a, model.parameters())
+        model.update(self.models.get(id(model), (model, own))[1])
+        values = [nats(model, batch).item() for batch in given]
+        model.update(own)
+        return {"loss": sum(values) / len(values)}
+
+
+def nats(model, batch):
+    return nn.losses.cross_entropy(model(batch.inputs), batch.targets).mean()
+
+
+@pytest.mark.parametrize(("decay", "told"), [(0.9, 0), (1.0, 1)])
+def test_weights_that_never_reach_validation_are_a_warning(decay, told):
+    average = Average(decay)
+    given = subject(
+        val_batches=lambda: batches(99, 4),
+        optimizer=lambda: optim.AdamW(1e-2, bias_correction=True),
+        train_step=average.step,
+        evaluate=average.evaluate,
+    )
+    found = deepened(diagnose(given, rungs=["data"]), given).findings
+    assert [(f.severity, f.evidence["part"]) for f in found] == [("warning", "evaluation")] * told
+
+
+# --- what is measured --------------------------------------------------------------------------------
+
+
+def test_held_out_rows_are_of_all_that_is_validated():
+    def two_sources():
+        for source in (0, 1):
+            for number in range(16):
+                rows = np.random.default_rng((source, number)).integers(6 * source, 6 * source + 6, (4, 17))
+                yield Batch(mx.array(rows[:, :-1]), mx.array(rows[:, 1:]), mx.ones((4, 16)))
+
+    held = material(Bench(subject(val_batches=two_sources))).held
+    assert held.shape[0] == 48
+    assert (held.inputs < 6).all(axis=1).sum() == 24 == (held.inputs >= 6).all(axis=1).sum()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_branches import for_branches
 from mlxstories.ladder.exchange.inside_model import for_model
@@ -52,7 +54,8 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> Proof | None:
         change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
-    proofs = _race(exchange, for_rate() if rate else for_step(bench), make, exchange.runs[AS_IS])
+    beside = exchange.runs[AS_IS]
+    proofs = _race(exchange, for_rate() if rate else for_step(bench), make, beside, beside)
     return proofs[0] if proofs else None
 
 
@@ -94,12 +97,12 @@ def _race(
     changes: Sequence[Intervention],
     make,
     beside: Training,
-    without: Training | None = None,
+    without: Training,
 ) -> list[Proof]:
     """The best of the changes, the better first, ``beside`` the training that they are held against.
 
-    What changes a model acts from the first update on: where the same training ``without`` it is given, what makes no
-    difference to that is given up at once, and later what is not ahead of it. A schedule's end may lie far ahead.
+    A change acts from the first update on, but for a schedule's, whose end may lie far ahead: what makes no difference
+    to the same training ``without`` it is given up at once, and later what is not ahead of it.
     """
     runs = {
         change.name: Training(
@@ -112,14 +115,14 @@ def _race(
         )
         for change in changes
     }
-    plain = dict(without.curve) if without is not None else {}
+    plain = dict(without.curve)
     going = list(changes)
     for share, most in _ROUNDS:
         going = _front(going, runs, most)
         for change in going:
             exchange.tell(f"with {change.name}")
             runs[change.name].advance(share)
-        going = [change for change in going if _promises(runs[change.name], plain, share)]
+        going = [c for c in going if c.late or _promises(runs[c.name], plain, share)]
     going = sorted(going, key=lambda change: runs[change.name].loss)
     return [Proof(change, runs[change.name], beside) for change in going]
 
@@ -138,8 +141,8 @@ def _front(
 def _promises(run: Training, without: dict[int, float], share: float) -> bool:
     if run.broke is not None:
         return False
-    beside = without.get(run.updates)
-    if beside is None:
+    beside = without.get(run.updates, np.nan)
+    if not np.isfinite(beside):
         return True
     hopeless = [times for since, times in _HOPELESS if share >= since]
     return run.loss < hopeless[-1] * beside if hopeless else run.loss != beside

@@ -26,7 +26,7 @@ def for_step(bench: Bench) -> list[Intervention]:
     ]
     each = parts(bench.optimizer())
     if bench.schedule.scheduled:
-        found.append(Intervention("the rate constant at its peak", "step", optimizer=_constant))
+        found.append(Intervention("the rate constant at its peak", "step", optimizer=_constant, late=True))
     if any(getattr(o, "weight_decay", 0) for o in each):
         found.append(Intervention("no weight decay", "step", optimizer=_setting(weight_decay=0.0)))
     if any(list(getattr(o, "betas", _BETAS)) != _BETAS or getattr(o, "eps", _EPSILON) > 1e-6 for o in each):

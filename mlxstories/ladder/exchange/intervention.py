@@ -56,6 +56,7 @@ class Intervention:
         own_gradient: whether the optimiser gets the gradient of the subject's own loss, taken by us.
         redrawn: whether it draws first weights anew.
         wanted: whether what it takes away may be a choice, such as weights of 16 bits, or dropout.
+        late: whether it may show late in training alone.
         site: where the change is made, if it is in one place.
     """
 
@@ -68,4 +69,5 @@ class Intervention:
     own_gradient: bool = False
     redrawn: bool = False
     wanted: bool = False
+    late: bool = False
     site: Site | None = None

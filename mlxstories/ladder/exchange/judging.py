@@ -8,6 +8,7 @@ from typing import Any
 
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench.short import baselines
+from mlxstories.ladder.exchange.evaluated import lagging
 from mlxstories.ladder.exchange.exchange import ALL, AROUND, LOSS, SHUFFLED, Exchange, Gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step, controlled
 from mlxstories.ladder.exchange.influence import influence
@@ -29,6 +30,7 @@ LIMITS = {
     "ahead": Limit(0.15, "of the loss, ahead of a plain model"),
     "far_ahead": Limit(0.30, "of the loss, ahead of a plain model"),
     "trained": Limit(0.9, "of the loss of word frequencies, before any training"),
+    "lags": Limit(0.30, "of the loss of the trained weights, by which those that are validated are behind"),
     "asked": Limit(0.9, "of the real places that a loss depends on"),
 }
 
@@ -36,6 +38,10 @@ LIMITS = {
 def judge(exchange: Exchange) -> list[Draft]:
     """The findings of a finished exchange; makes the trainings inside the part at fault."""
     limits = Gauges(LIMITS)
+    return [*_trained(exchange, limits), *lagging(exchange, limits)]
+
+
+def _trained(exchange: Exchange, limits: Gauges) -> list[Draft]:
     data = _data(exchange, limits)
     if any(draft.severity == ERROR for draft in data):
         return data

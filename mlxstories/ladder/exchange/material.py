@@ -54,17 +54,23 @@ def material(bench: Bench) -> Material:
         short = rows(bench)
         found, held = short.batches, short.held
     elif val is not None:
-        held = pool(val, _HELD)
+        held = _spread(pool(val, 10**6))
     else:
         kept = max(1, len(found) // 10) if len(found) >= 8 else 0
         held = pool(epoch, 10**6)
         held = held.rows(slice(max(0, held.shape[0] - max(kept * found[0].shape[0], 8)), None))
-        held = held.rows(slice(0, _HELD))
+        held = _spread(held)
         found = found[: len(found) - kept]
     updates, whole = _updates(bench, found[0].inputs.size), found
     if len(found) < updates and epoch.complete:
         found = found + second_epoch(bench).batches if val is not None else found
     return Material([found[i % len(found)] for i in range(updates)], whole, held)
+
+
+def _spread(rows: HostBatch) -> HostBatch:
+    """No more rows than are measured, from beginning to end: sources may stand one behind the other."""
+    count = rows.shape[0]
+    return rows.rows(np.unique(np.linspace(0, count - 1, min(count, _HELD)).round().astype(int)))
 
 
 def _updates(bench: Bench, tokens: int) -> int:
