@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 from deep_table import Judged, in_words, known, short, table, together
@@ -47,10 +48,7 @@ def judge(folder: Path, name: str, expected: dict, modules: dict[Path, ModuleTyp
     made = found.rungs[-1].figures.get("exchange", {})
     return Judged(
         case=name,
-        why=expected.get("why") or "",
-        want=expected["want"],
-        parts=sorted({cause_of(code).part for code in expected["want"] if known(code)}),
-        mate=_named(expected.get("mend")) or _mate(function, folder / file, modules),
+        **_answer(folder, name, expected, modules),
         alone=alone,
         errors=told("error"),
         warnings=told("warning"),
@@ -63,6 +61,19 @@ def judge(folder: Path, name: str, expected: dict, modules: dict[Path, ModuleTyp
         climb=between - begun,
         exchange=ended - between,
     )
+
+
+def _answer(folder: Path, name: str, expected: dict, modules: dict[Path, ModuleType]) -> dict[str, Any]:
+    """What is known of a case."""
+    from mlxstories.findings import cause_of
+
+    file, _, function = name.partition(":")
+    return {
+        "why": expected.get("why") or "",
+        "want": expected["want"],
+        "parts": sorted({cause_of(code).part for code in expected["want"] if known(code)}),
+        "mate": _named(expected.get("mend")) or _mate(function, folder / file, modules),
+    }
 
 
 def _named(mend: str | None) -> str | None:
@@ -87,11 +98,6 @@ def write(page: Path, name: str, lines: list[str]) -> None:
     page.write_text(before + "\n".join([begin, *lines, end]) + after, encoding="utf-8")
 
 
-def read(path: Path | None) -> dict[str, Judged]:
-    known = json.loads(path.read_text()) if path is not None and path.is_file() else []
-    return {one["case"]: Judged(**one) for one in known}
-
-
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "path", required=True, type=_FILE)
@@ -99,17 +105,19 @@ def read(path: Path | None) -> dict[str, Judged]:
 @click.option("--without", default="", help="Cases to leave out, alike.")
 @click.option("--alone", is_flag=True, help="Let the ladder only look at the data.")
 @click.option("--most", type=int, help="CPU seconds after which no other case is begun.")
-@click.option("--first", type=_FILE, help="Results of an earlier run, to stand beside.")
 @click.option("--quick", multiple=True, type=_FILE, help="Outcomes of public_bugs.py, to be told together.")
 @click.option("--docs", type=_FILE, help="Write figures and table here.")
 @click.option("--mark", default="judged", show_default=True, help="Between which marks of that page.")
-def main(folder, path, only, without, alone, most, first, quick, docs, mark):
+def main(folder, path, only, without, alone, most, quick, docs, mark):
     """Judge the cases of FOLDER that PATH does not have yet."""
-    results = read(path)
+    known = json.loads(path.read_text()) if path.is_file() else []
+    results = {one["case"]: Judged(**one) for one in known}
     sys.path[:0] = [str(folder), str(folder.parent)]  # a second set builds on what the first is made of
     modules: dict[Path, ModuleType] = {}
     for name, given in json.loads((folder / "expected.json").read_text()).items():
         wanted = any(word in name for word in only.split(","))
+        if name in results:  # held against what is expected now
+            results[name] = replace(results[name], **_answer(folder, name, given, modules))
         left_out = any(word and word in name for word in without.split(","))
         if not wanted or left_out or name in results or (most is not None and time.process_time() > most):
             continue
@@ -119,13 +127,11 @@ def main(folder, path, only, without, alone, most, first, quick, docs, mark):
         click.echo(f"{name}: {said}; {found.losses}, {found.climb:.0f} + {found.exchange:.0f} CPU s")
     told = [in_words(list(results.values()))]
     if quick:
-        told += [
-            "",
-            together(list(results.values()), [one for file in quick for one in json.loads(file.read_text())]),
-        ]
+        outcomes = [one for file in quick for one in json.loads(file.read_text())]
+        told += ["", together(list(results.values()), outcomes)]
     click.echo("\n".join(told))
     if docs:
-        write(docs, mark, [*told, "", *table(list(results.values()), read(first))])
+        write(docs, mark, [*told, "", *table(list(results.values()))])
 
 
 if __name__ == "__main__":

@@ -126,12 +126,10 @@ def together(results: list[Judged], quick: list[dict]) -> str:
     )
 
 
-def table(results: list[Judged], first: dict[str, Judged]) -> list[str]:
-    """The faults, misses included, with what an earlier run said ``first``, and the sound setups of which anything was
-    said."""
+def table(results: list[Judged]) -> list[str]:
+    """The faults, misses included, and the sound setups of which anything was said."""
     by_case = {r.case: r for r in results}
-    head = ["fault", "as it is", "mended", "all plain", "part"]
-    lines = _lines([*head, *(["at first"] if first else []), "the exchange alone says"])
+    lines = _lines(["fault", "as it is", "mended", "all plain", "part", "the exchange alone says"])
     for fault in (r for r in results if r.want):
         mate = by_case.get(fault.mate or "")
         lines += _lines(
@@ -141,7 +139,6 @@ def table(results: list[Judged], first: dict[str, Judged]) -> list[str]:
                 _loss(mate, "as it is") if mate else "",
                 _loss(fault, "all plain"),
                 ", ".join(fault.parts),
-                *([_said(first.get(fault.case, fault))] if first else []),
                 _said(fault),
             ],
             head=False,
