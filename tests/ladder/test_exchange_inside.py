@@ -15,8 +15,8 @@ from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.exchange import deepened, judging
 from mlxstories.ladder.exchange.dropping import dropped_share
-from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange
-from mlxstories.ladder.exchange.halving import Proof, controlled
+from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, STEP, Exchange
+from mlxstories.ladder.exchange.halving import Proof, best_in_step, controlled
 from mlxstories.ladder.exchange.inside_model import for_model
 from mlxstories.ladder.exchange.inside_modules import for_modules
 from mlxstories.ladder.exchange.intervention import Intervention
@@ -137,6 +137,38 @@ def test_a_norm_that_keeps_the_scale_and_a_scale_of_a_branch_stay(held):
 
 def test_a_weight_that_is_an_offset_from_1_and_used_as_it_is_is_set():
     assert GAIN in names(Holding(Norm(0.0)))
+
+
+def nought() -> nn.Module:
+    norm = nn.RMSNorm(16)
+    norm.weight = mx.zeros((16,))
+    return Holding(norm)
+
+
+def test_norms_that_begin_at_nought_are_tried_beside_other_rates():
+    exchange = Exchange(
+        Bench(subject(model=nought, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True)))
+    )
+    exchange.runs[AS_IS] = Training(exchange.bench, AS_IS, exchange.own_setup, Clock()).advance()
+    told: list[str] = []
+    exchange.tell = told.append
+    best_in_step(exchange, rate=True)
+    assert f"with {GAIN}" in told and "with updates multiplied by 3" in told
+
+
+@pytest.mark.parametrize(("first", "said"), [(2.02, ("error", "model")), (2.2, ("warning", "step"))])
+def test_first_weights_that_larger_updates_make_up_for_are_the_models_fault(monkeypatch, first, said):
+    own = trained(2.2)
+    proofs = [
+        Proof(Intervention("updates multiplied by 3", "step", scale=3.0), trained(2.0), own),
+        Proof(Intervention(GAIN, "model"), trained(first), own),
+    ]
+    monkeypatch.setattr(judging, "best_in_step", lambda _, rate=False: proofs if rate else [])
+    runs = {AS_IS: own, STEP: trained(2.0), LOSS: trained(2.0), ALL: trained(2.0, redrawn=True)}
+    exchange = Exchange(Bench(subject()), runs=runs)
+    with exchange.bench.protected():
+        (draft,) = judging.judge(exchange)
+    assert (draft.severity, draft.evidence["part"]) == said
 
 
 # --- the control -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_branches import for_branches
 from mlxstories.ladder.exchange.inside_model import for_model
+from mlxstories.ladder.exchange.inside_modules import first_gains
 from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.parts import for_parts
@@ -45,18 +46,20 @@ class Proof:
         return helped if self.control is None else helped.beyond(gap(*self.control))
 
 
-def best_in_step(exchange: Exchange, *, rate: bool = False) -> Proof | None:
-    """The change of the subject's own step that leaves least loss; with ``rate``, of the size of its updates."""
+def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
+    """The changes of the subject's own step that leave least loss; with ``rate``, of the size of its updates, beside
+    first weights from which small updates only get away slowly."""
     bench = exchange.bench
 
     def make(change: Intervention, seed: int):
         model, optimizer = bench.model(seed), bench.optimizer()
+        change.model(model)
         change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
     beside = exchange.runs[AS_IS]
-    proofs = _race(exchange, for_rate() if rate else for_step(bench), make, beside, beside)
-    return proofs[0] if proofs else None
+    changes = [*for_rate(), *first_gains(bench.model())] if rate else for_step(bench)
+    return _race(exchange, changes, make, beside, beside)
 
 
 def best_in_model(exchange: Exchange) -> list[Proof]:

@@ -18,7 +18,7 @@ _LITTLE, _MUCH = 0.01, 0.9  # share that a dropout takes away, at the least and 
 
 def for_modules(model: nn.Module) -> list[Intervention]:
     """Those that change anything in this model."""
-    return [*_norms(model), *_first_gains(model), *_dropouts(model)]
+    return [*_norms(model), *first_gains(model), *_dropouts(model)]
 
 
 def _own(module: nn.Module) -> bool:
@@ -56,7 +56,7 @@ def _norms(model: nn.Module) -> list[Intervention]:
     return [Intervention(name, "model", model=change, site=_site(model, names[0]))]
 
 
-def _first_gains(model: nn.Module) -> list[Intervention]:
+def first_gains(model: nn.Module) -> list[Intervention]:
     """Norms that begin by making their input vanish, or far larger, given a weight that keeps it at 1."""
     found = {}
     for name, module in model.named_modules():

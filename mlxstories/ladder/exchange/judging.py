@@ -9,7 +9,7 @@ from typing import Any
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench.short import baselines
 from mlxstories.ladder.exchange.evaluated import lagging
-from mlxstories.ladder.exchange.exchange import ALL, AROUND, LOSS, SHUFFLED, Exchange, Gap
+from mlxstories.ladder.exchange.exchange import ALL, AROUND, AS_IS, LOSS, SHUFFLED, Exchange, Gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step, controlled
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
@@ -76,10 +76,8 @@ def _clear(between: Gap, limits: Gauges) -> bool:
     return limits.far.above(between.share) and limits.far_for_sure.above(between.low)
 
 
-def _proves(proof: Proof | None, between: Gap, limits: Gauges) -> bool:
+def _proves(proof: Proof, between: Gap, limits: Gauges) -> bool:
     """Whether a change inside a part takes away a good part of the gap, for sure."""
-    if proof is None:
-        return False
     helped = proof.gap(limits.helps.value)
     if not limits.helps.above(helped.low):
         return False
@@ -118,16 +116,19 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
     if between is None or not limits.near.above(between.share):
         return []
     runs = exchange.of_part("step")
-    proof = best_in_step(exchange)
-    if _proves(proof, between, limits):
+    proved = [proof for proof in best_in_step(exchange)[:1] if _proves(proof, between, limits)]
+    proved = proved or [p for p in best_in_step(exchange, rate=True) if _proves(p, between, limits)]
+    if not proved:
+        return [_behind(exchange, "step", *runs, between, None)] if _clear(between, limits) else []
+    proof = next((proof for proof in proved if proof.intervention.part == "model"), proved[0])
+    if proof.intervention.part == "model":
+        return [_behind(exchange, "model", exchange.runs[AS_IS], exchange.runs[ALL], between, proof)]
+    scale = proof.intervention.scale
+    if scale == 1:
         return [_behind(exchange, "step", *runs, between, proof)]
-    proof = best_in_step(exchange, rate=True)
-    if _proves(proof, between, limits):
-        # Larger updates only save time, and more of them do the same.
-        slow, helped = proof.intervention.scale > 1, proof.gap(limits.far_for_sure.value)
-        sure = not slow and limits.far_for_sure.above(helped.low)
-        return [_behind(exchange, "step", *runs, between, proof, make=error if sure else warning)]
-    return [_behind(exchange, "step", *runs, between, None)] if _clear(between, limits) else []
+    # Larger updates only save time, and more of them do the same.
+    sure = scale < 1 and limits.far_for_sure.above(proof.gap(limits.far_for_sure.value).low)
+    return [_behind(exchange, "step", *runs, between, proof, make=error if sure else warning)]
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
