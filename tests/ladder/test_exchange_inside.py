@@ -93,6 +93,17 @@ def test_what_is_the_librarys_or_drops_nothing_stays(held):
     assert names(Holding(held)) == []
 
 
+@pytest.mark.parametrize(("helped", "severities"), [(1.9, ["error"]), (1.98, [])])
+def test_own_dropout_that_the_librarys_beats_needs_no_plain_decoder(monkeypatch, helped, severities):
+    own = trained(2.0)
+    proof = Proof(Intervention("dropout replaced by the library's", "model"), trained(helped), own)
+    monkeypatch.setattr(judging, "best_in_model", lambda _, dropouts: [proof] if dropouts else [])
+    runs = {AS_IS: own, LOSS: own, ALL: trained(2.0, redrawn=True)}
+    exchange = Exchange(Bench(subject(model=lambda: Holding(Dropping()))), runs=runs)
+    with exchange.bench.protected():
+        assert [draft.severity for draft in judging.judge(exchange)] == severities
+
+
 # --- norms -------------------------------------------------------------------------------------------
 
 

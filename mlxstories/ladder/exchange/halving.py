@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_branches import for_branches
 from mlxstories.ladder.exchange.inside_model import for_model
-from mlxstories.ladder.exchange.inside_modules import first_gains
+from mlxstories.ladder.exchange.inside_modules import first_gains, own_dropouts
 from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.parts import for_parts
@@ -62,8 +63,9 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
     return _race(exchange, changes, make, beside, beside)
 
 
-def best_in_model(exchange: Exchange) -> list[Proof]:
-    """The changes inside the subject's model, trained by the plain step and loss, that leave least loss."""
+def best_in_model(exchange: Exchange, *, dropouts: bool = False) -> list[Proof]:
+    """The changes inside the subject's model, trained by the plain step and loss, that leave least loss; with
+    ``dropouts``, those of its own dropout alone."""
 
     def make(change: Intervention, seed: int):
         model, optimizer, step = exchange.own_model_by(seed, exchange.rates[LOSS])
@@ -72,10 +74,16 @@ def best_in_model(exchange: Exchange) -> list[Proof]:
 
     model = exchange.bench.model()
     with exchange.bench.calling("looking for changes inside the model"):
-        changes = for_model(model, exchange.bench.subject.vocab_size)
-        changes += for_branches(exchange.bench)
-        changes += for_parts(exchange.bench, exchange.shape)
+        changes = own_dropouts(model) if dropouts else _inside(exchange, model)
     return _race(exchange, changes, make, exchange.own, exchange.runs[LOSS])
+
+
+def _inside(exchange: Exchange, model: nn.Module) -> list[Intervention]:
+    return [
+        *for_model(model, exchange.bench.subject.vocab_size),
+        *for_branches(exchange.bench),
+        *for_parts(exchange.bench, exchange.shape),
+    ]
 
 
 def controlled(exchange: Exchange, proof: Proof) -> Proof:

@@ -18,7 +18,7 @@ _LITTLE, _MUCH = 0.01, 0.9  # share that a dropout takes away, at the least and 
 
 def for_modules(model: nn.Module) -> list[Intervention]:
     """Those that change anything in this model."""
-    return [*_norms(model), *first_gains(model), *_dropouts(model)]
+    return [*_norms(model), *first_gains(model), *own_dropouts(model)]
 
 
 def _own(module: nn.Module) -> bool:
@@ -108,7 +108,7 @@ def _vectors(module: nn.Module) -> list[mx.array]:
 # --- dropout -----------------------------------------------------------------------------------------
 
 
-def _dropouts(model: nn.Module) -> list[Intervention]:
+def own_dropouts(model: nn.Module) -> list[Intervention]:
     """Own modules that take a share of their input away in training become the library's dropout of that share."""
     shares = {n: share for n, m in model.named_modules() if n and (share := _dropped(m))}
     if not shares:

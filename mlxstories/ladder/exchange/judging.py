@@ -153,11 +153,21 @@ def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
     between = exchange.gap_of("model")
     if limits.model.above(between.share):
         return _model_behind(exchange, between, limits)
+    if found := _dropout(exchange, between, limits):
+        return found
     if limits.trained.below(exchange.start / baselines(exchange.bench).unigram):
         return []  # it brought what it knows
     if not limits.ahead.above(-between.share):
         return []
     return [_ahead(exchange, exchange.gap_of("model", -limits.far_ahead.value), limits)]
+
+
+def _dropout(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
+    """Dropout of the subject's own is held against the library's of the same share, which needs no plain decoder."""
+    for proof in best_in_model(exchange, dropouts=True) if exchange.shape.dropped else ():
+        if limits.helps.above(proof.gap(limits.helps.value).low):
+            return [_behind(exchange, "model", exchange.own, exchange.runs[ALL], between, proof)]
+    return []
 
 
 def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
