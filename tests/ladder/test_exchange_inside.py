@@ -182,6 +182,20 @@ def test_first_weights_that_larger_updates_make_up_for_are_the_models_fault(monk
     assert (draft.severity, draft.evidence["part"]) == said
 
 
+def test_a_rate_that_is_only_slow_hides_no_model_that_is_far_behind(monkeypatch):
+    own, plain = trained(2.2), trained(1.5, redrawn=True)
+    slow = Proof(Intervention("updates multiplied by 3", "step", scale=3.0), trained(2.05), own)
+    monkeypatch.setattr(judging, "best_in_step", lambda _, rate=False: [slow] if rate else [])
+    inside = Proof(Intervention("something", "model"), trained(1.6), own)
+    monkeypatch.setattr(judging, "best_in_model", lambda _: [inside])
+    exchange = Exchange(
+        Bench(subject()), runs={AS_IS: own, STEP: trained(2.0), LOSS: trained(2.0), ALL: plain}
+    )
+    with exchange.bench.protected():
+        found = judging.judge(exchange)
+    assert [(d.severity, d.evidence["part"]) for d in found] == [("error", "model"), ("warning", "step")]
+
+
 # --- the control -------------------------------------------------------------------------------------
 
 

@@ -42,13 +42,15 @@ def judge(exchange: Exchange) -> list[Draft]:
 
 
 def _trained(exchange: Exchange, limits: Gauges) -> list[Draft]:
-    data = _data(exchange, limits)
-    if any(draft.severity == ERROR for draft in data):
-        return data
-    for judged in _larger_first(exchange):
-        if found := judged(exchange, limits):
-            return [*found, *data]
-    return [*_model(exchange, limits), *data]
+    told = _data(exchange, limits)
+    if any(draft.severity == ERROR for draft in told):
+        return told
+    # A warning, of data or of a rate that is only slow, ends no search of the other parts.
+    for judged in (*_larger_first(exchange), _model):
+        told = [*judged(exchange, limits), *told]
+        if any(draft.severity == ERROR for draft in told):
+            break
+    return told
 
 
 def _larger_first(exchange: Exchange) -> list[Callable[[Exchange, Gauges], list[Draft]]]:
