@@ -242,6 +242,19 @@ def test_a_change_that_helps_any_model_proves_nothing(monkeypatch, control, seve
     assert ("changed" in draft.evidence) is (severity == "error")
 
 
+# --- a step of another kind ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("own", "severity"), [(2.4, "warning"), (3.0, "error")])
+def test_an_optimiser_that_is_only_slower_than_the_plain_one_is_a_warning(monkeypatch, own, severity):
+    monkeypatch.setattr(judging, "best_in_step", lambda _, rate=False: [])
+    runs = {AS_IS: trained(own), STEP: trained(2.0), LOSS: trained(2.0), ALL: trained(2.0, redrawn=True)}
+    exchange = Exchange(Bench(subject()), runs=runs)
+    with exchange.bench.protected():
+        for found in (judging.judge(exchange), judging.known(exchange)):
+            assert [(d.severity, d.evidence["part"]) for d in found] == [(severity, "step")]
+
+
 # --- what validation judges --------------------------------------------------------------------------
 
 

@@ -20,6 +20,9 @@ from mlxstories.ladder.verdict import Draft, error, warning
 LIMITS = {
     "far": Limit(0.12, "of the loss, behind the exchange of step or loss"),
     "far_for_sure": Limit(0.08, "of the loss, lower end of that gap"),
+    "slower": Limit(
+        0.30, "of the loss, lower end of the gap behind a plain step that no change inside closes"
+    ),
     "near": Limit(
         0.03, "of the loss, behind the exchange of step or loss, with a change inside that closes it"
     ),
@@ -71,7 +74,8 @@ def known(exchange: Exchange) -> list[Draft]:
     between, part = max(found, key=lambda one: one[0].share)
     if part == "data":
         return [_other_data(exchange, between)]
-    return [_behind(exchange, part, *exchange.of_part(part), between, None)]
+    make = error if part == "loss" or limits.slower.above(between.low) else warning
+    return [_behind(exchange, part, *exchange.of_part(part), between, None, make=make)]
 
 
 def _clear(between: Gap, limits: Gauges) -> bool:
@@ -121,7 +125,8 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
     proved = [proof for proof in best_in_step(exchange)[:1] if _proves(proof, between, limits)]
     proved = proved or [p for p in best_in_step(exchange, rate=True) if _proves(p, between, limits)]
     if not proved:
-        return [_behind(exchange, "step", *runs, between, None)] if _clear(between, limits) else []
+        make = error if limits.slower.above(between.low) else warning  # another optimiser may only be slower
+        return [_behind(exchange, "step", *runs, between, None, make=make)] if _clear(between, limits) else []
     proof = next((proof for proof in proved if proof.intervention.part == "model"), proved[0])
     if proof.intervention.part == "model":
         return [_behind(exchange, "model", exchange.runs[AS_IS], exchange.runs[ALL], between, proof)]
