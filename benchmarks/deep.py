@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import click
-from deep_table import Judged, in_words, known, short, table, together
+from deep_table import Judged, in_words, parts_of, short, table, together
 from public_bugs import load
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -65,13 +65,11 @@ def judge(folder: Path, name: str, expected: dict, modules: dict[Path, ModuleTyp
 
 def _answer(folder: Path, name: str, expected: dict, modules: dict[Path, ModuleType]) -> dict[str, Any]:
     """What is known of a case."""
-    from mlxstories.findings import cause_of
-
     file, _, function = name.partition(":")
     return {
         "why": expected.get("why") or "",
         "want": expected["want"],
-        "parts": sorted({cause_of(code).part for code in expected["want"] if known(code)}),
+        "parts": expected.get("parts") or parts_of(expected["want"]),
         "mate": _named(expected.get("mend")) or _mate(function, folder / file, modules),
     }
 

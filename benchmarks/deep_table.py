@@ -50,10 +50,12 @@ class Judged:
         return any(severity == "error" and part in self.parts for severity, part, _ in self.exchanged)
 
 
-def known(code: str) -> bool:
-    from mlxstories.findings import CATALOGUE
+def parts_of(codes: list[str]) -> list[str]:
+    """The parts in which these causes lie; what an exchange finds in any part tells none."""
+    from mlxstories.findings import CATALOGUE, cause_of
 
-    return code in CATALOGUE
+    named = [code for code in codes if code in CATALOGUE and code != "behind-reference"]
+    return sorted({cause_of(code).part for code in named or codes if code in CATALOGUE})
 
 
 def hurts(fault: Judged, by_case: dict[str, Judged]) -> float | None:
@@ -110,7 +112,7 @@ def together(results: list[Judged], quick: list[dict]) -> str:
 
     by_case, told = {r.case: r for r in results}, Counter()
     for one in (q for q in quick if q["want"]):
-        parts = {cause_of(code).part for code in one["want"] if known(code)}
+        parts = {*parts_of(one["want"])}
         codes = one["errors"][:1] + (one["warnings"] if one["warned"] else [])
         exchanged = by_case.get(one["case"])
         if {*codes} & {*one["want"]}:
@@ -131,12 +133,11 @@ def table(results: list[Judged]) -> list[str]:
     by_case = {r.case: r for r in results}
     lines = _lines(["fault", "as it is", "mended", "all plain", "part", "the exchange alone says"])
     for fault in (r for r in results if r.want):
-        mate = by_case.get(fault.mate or "")
         lines += _lines(
             [
-                fault.why.split(";")[0],
+                re.split(r"; | \(", fault.why)[0],
                 _loss(fault, "as it is"),
-                _loss(mate, "as it is") if mate else "",
+                _mended(fault, by_case.get(fault.mate or "")),
                 _loss(fault, "all plain"),
                 ", ".join(fault.parts),
                 _said(fault),
@@ -165,6 +166,14 @@ def table(results: list[Judged]) -> list[str]:
 def _lines(cells: list[str], *, head: bool = True) -> list[str]:
     line = "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
     return [line, "| --- " * len(cells) + "|"] if head else [line]
+
+
+def _mended(fault: Judged, mate: Judged | None) -> str:
+    """The loss of the mended setup; where it was measured elsewhere, beside the fault's there."""
+    if mate is not None:
+        return _loss(mate, "as it is")
+    measured = _MEASURED.search(fault.why)
+    return f"{measured[2]}, of {measured[1]}" if measured else ""
 
 
 def _said(fault: Judged) -> str:
