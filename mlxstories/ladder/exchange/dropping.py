@@ -18,9 +18,8 @@ def dropped_share(bench: Bench) -> float:
     shares, draw = [0.0], mx.random.bernoulli
 
     def noted(p=0.5, *args, **kwargs):
-        if not isinstance(p, mx.array) or p.size == 1:
-            share = float(p)
-            shares.append(min(share, 1 - share))
+        if isinstance(p, (int, float)):
+            shares.append(min(p, 1 - p))
         return draw(p, *args, **kwargs)
 
     model = bench.model()
