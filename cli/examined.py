@@ -62,10 +62,17 @@ class Examined:
     def load(self, stack: ExitStack, ladder: Ladder, seed: int) -> tuple[Subject, CapturedScript | None]:
         """The subject, and the script that it was captured from, which is ended when ``stack`` is left."""
         from mlxstories.faults.recipe import built_in
+        from mlxstories.ladder.capture import OwnTraining
 
         if not self.is_script:
             return (_subject(self.file, seed) if self.file else built_in(seed=seed, fault=self.fault)), None
-        captured = stack.enter_context(self._captured())
+        try:
+            captured = stack.enter_context(self._captured())
+        except OwnTraining as own:
+            ladder.say(
+                f"{self.file}: trains by mlxstories itself; examined as `debug RUN` would, and no run is made"
+            )
+            return own.subject, None
         ladder.say(
             f"{self.file}: captured after {len(captured.losses)} gradients; its output is in {captured.log}"
         )
@@ -86,7 +93,7 @@ class Examined:
             click.UsageError: nothing to run under watch.
         """
         from mlxstories.errors import StoriesError
-        from mlxstories.ladder.capture import write_subject, write_template
+        from mlxstories.ladder.capture import OwnTraining, write_subject, write_template
         from mlxstories.ladder.capture.loop import INSTEAD
 
         if not self.is_script:
@@ -94,6 +101,8 @@ class Examined:
         try:
             with self._captured() as captured:
                 gaps = write_subject(captured, path, self.arguments, module=self.module)
+        except OwnTraining:
+            raise
         except StoriesError as error:
             reason = str(error).replace(INSTEAD, "")
             write_template(self.file, path, self.arguments, module=self.module, reason=reason)

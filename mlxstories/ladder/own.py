@@ -90,7 +90,21 @@ def subject_of(run: Run) -> Subject:
     Raises:
         StoriesError: it is an encoder, was imported without a recipe, is damaged, or its data has changed.
     """
-    shape, phase, dataset, training = recipe_of(run)
+    return _training(run, *recipe_of(run))
+
+
+def subject_of_trainer(trainer: Trainer) -> Subject:
+    """What a training trains before its first update: the subject that its run will give.
+
+    Raises:
+        StoriesError: it is an encoder.
+    """
+    return _training(trainer.run, trainer.model.config, trainer.phase, trainer.dataset, trainer.config)
+
+
+def _training(
+    run: Run, shape: ModelConfig | MlxLmConfig, phase: Phase, dataset: Dataset, training: TrainingConfig
+) -> Subject:
     if shape.arch == "encoder":
         raise StoriesError(f"{run.path} is an encoder, and the ladder examines next-token training.")
     minimised = objective(shape)

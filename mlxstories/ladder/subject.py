@@ -109,10 +109,13 @@ def load_subject(spec: str) -> Subject:
     if path.suffix != ".py":
         raise StoriesError(f"{path}: not a Python file; give a .py file that defines {name}()")
     if name == "subject":
-        from mlxstories.ladder.capture import CapturedScript, defines
+        from mlxstories.ladder.capture import CapturedScript, OwnTraining, defines
 
         if not defines(path, name):
-            script = CapturedScript(str(path))
+            try:
+                script = CapturedScript(str(path))
+            except OwnTraining as own:
+                return own.subject
             atexit.register(script.close)  # it waits in its loop for as long as the subject may be used
             return script.subject
     module = _import(path)

@@ -324,6 +324,39 @@ for i in range(500):
     )
 
 
+@pytest.mark.parametrize(("padding", "whole"), [(0, False), (11, False), (11, True)])
+def test_a_loss_that_looks_for_its_padding_finds_it_in_the_targets(captured, padding, whole):
+    masked = """
+def loss_fn(model, x, y):
+    mask = y != PAD
+    return (nn.losses.cross_entropy(model(x), y) * mask).sum() / mask.sum()
+
+
+def rows():
+    data = rng.integers(1, V - 1, (B, T + 1))
+    data[1, 6:] = PAD
+    return mx.array(data)
+"""
+    text = MODEL + masked.replace("PAD", str(padding)) + LOOP
+    if whole:  # rows of T + 1 are handed over, and cut in the loss
+        text = text.replace(
+            "loss_fn(model, x, y):\n    mask", "loss_fn(model, z):\n    x, y = z[:, :-1], z[:, 1:]\n    mask"
+        )
+        text = text.replace("step(model, data[:, :-1], data[:, 1:])", "step(model, data)")
+    script = captured(text)
+    inputs, targets, mask = script.batches[1]
+    assert script.roles.padding == padding and ((targets != padding) == (mask > 0)).all() and not mask.all()
+    model = script.subject.model()
+    nats = np.array(nn.losses.cross_entropy(model(mx.array(inputs)), mx.array(targets)))[mask > 0]
+    assert float(script.subject.loss(model, script.batches[1])) == pytest.approx(nats.mean(), rel=1e-4)
+    assert set(script.roles.places.values()) == ({"tokens"} if whole else {"inputs", "targets"})
+    drawn = np.where(mask > 0, targets, 5)  # what the ladder draws at cells that do not count
+    assert float(script.subject.loss(model, (inputs, drawn, mask))) == pytest.approx(nats.mean(), rel=1e-4)
+    fewer = mask * (np.arange(T) < 3)  # what it leaves out of rows of its own
+    nats = np.array(nn.losses.cross_entropy(model(mx.array(inputs)), mx.array(targets)))[fewer > 0]
+    assert float(script.subject.loss(model, (inputs, drawn, fewer))) == pytest.approx(nats.mean(), rel=1e-4)
+
+
 CUT = """
 def objective(model, batch, spans):
     x, y = batch[:, :-1], batch[:, 1:]
@@ -632,7 +665,7 @@ NOT_CAPTURED = {
             "(model(x), y,", "(model.out(model(x)), y,"
         )
         + LOOP,
-        "16 numbers a token, of which its loss makes 12 logits",
+        "16 numbers a token, of which its loss makes 12 logits: have the model return these (the gradient at ",
     ),
     "no language model": (
         MODEL + "net = nn.Linear(3, 2)\nnn.value_and_grad(net, lambda x: net(x).sum())(mx.ones((4, 3)))\n",
@@ -709,7 +742,7 @@ def test_a_script_that_hangs_ends_in_time(tmp_path):
     (tmp_path / "train.py").write_text("import time\ntime.sleep(30)\n")
     result = CliRunner().invoke(main, ["debug", str(tmp_path / "train.py"), "--timeout", "4"])
     assert result.exit_code == 2 and "not finished after 4 s at" in result.output
-    assert "train.py:2; raise --timeout" in result.output
+    assert "train.py:2, and no gradient was asked of MLX by then; raise --timeout" in result.output
 
 
 def findings(script):
@@ -822,7 +855,7 @@ def test_a_rate_set_by_hand_that_ends_early_is_seen(captured, step, last, severi
     text = text.replace("STEP", step).replace("LAST", str(last))
     found = [f for f in findings_of(captured(text, batches=160)) if f.code == "schedule-out-of-step"]
     assert [f.severity for f in found] == ([severity] if severity else [])
-    assert not found or found[0].where["line"] == line_of(text, "optim.AdamW")
+    assert not found or found[0].where["line"] == line_of(text, "optimizer.learning_rate =")
 
 
 def test_dropout_in_validation_is_seen_with_its_line(captured):

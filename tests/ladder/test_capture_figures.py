@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlxstories.ladder.capture import script as scripts
-from mlxstories.ladder.capture.figures import numbers
+from mlxstories.ladder.capture.figures import following, numbers
 from tests.ladder.test_capture import LOOP, MODEL, captured, line_of  # noqa: F401
 
 HELD = """
@@ -88,6 +91,45 @@ def test_the_mean_of_unequal_batches_is_an_error_with_its_line(captured):  # noq
     (found,) = script.told.findings()
     assert found.code == "metric-mismatch" and found.severity == "error"
     assert "mean of batch means" in found.message and found.where["line"] == line_of(text, "losses = [")
+
+
+BY_HAND = """
+def loss_fn(model, x, y):
+    logits = model(x)
+    mine = mx.take_along_axis(logits, y[..., None], axis=-1).squeeze(-1)
+    return (mx.logsumexp(logits, axis=-1) - mine).mean()
+"""
+
+
+@pytest.mark.parametrize("sizes", ["(4, 4, 4)", "(6, 6, 1)"])
+def test_a_cross_entropy_written_by_hand_is_matched_too(captured, sizes):  # noqa: F811
+    held = HELD.replace("(4, 4, 1)", sizes).replace("data[0, 5:] = 0", "pass")
+    text = (MODEL + BY_HAND + held + LOOP + PLAIN).replace(
+        "model = Model()", "model = Model()\nmodel.out.weight *= 6"
+    )
+    script = captured(text)
+    assert not script.told.others and [len(m.passes) for m in script.told.matches][:1] == [3]
+    own = script.loop.script.names()["held"]
+    assert script.told.matches[0].honest == pytest.approx(reference(script, own, False), rel=1e-5)
+    found = list(script.told.findings())
+    assert [f.code for f in found] == ([] if "6" not in sizes else ["metric-mismatch"])
+    assert all(f.where["line"] == line_of(text, "losses = [") for f in found)
+
+
+def test_tokens_that_follow_are_found_among_what_is_at_hand():
+    ids = mx.array([[1, 2, 3], [4, 5, 6]])
+
+    def found(*values):
+        near_by = list(values)  # noqa: F841  (looked at through the frame)
+        got = following(sys._getframe(), ids)
+        return None if got is None else got.tolist()
+
+    assert found(mx.array([[2, 3, 9], [5, 6, 8]])) == [[2, 3, 9], [5, 6, 8]]
+    assert found(mx.array([2, 3, 9, 5, 6, 8])) == [[2, 3, 9], [5, 6, 8]]
+    assert found(np.array([[1, 2, 3, 9], [4, 5, 6, 8]])) == [[2, 3, 9], [5, 6, 8]]
+    assert found(mx.array([[2, 3, -100], [5, -100, -100]])) == [[2, 3, -100], [5, -100, -100]]
+    assert found(mx.array([[2, 3, 9], [5, 7, 8]])) is None
+    assert found("text", None, [0] * 100) is None
 
 
 def test_a_validation_over_padding_is_an_error(captured):  # noqa: F811

@@ -16,10 +16,12 @@ from mlxstories.errors import StoriesError
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.adam import overstep, oversteps
+from mlxstories.ladder.bench.demands import Asked
 from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.bench.optimizers import read_schedule
 from mlxstories.ladder.bench.plan import plan
 from mlxstories.ladder.bench.trial import train
+from mlxstories.ladder.checks import demands
 from mlxstories.ladder.registry import CHECKS
 
 
@@ -124,6 +126,35 @@ def test_a_trial_warms_up_for_the_share_of_the_run_that_the_subject_does(updates
     np.testing.assert_allclose(found[1:], wanted[1:], rtol=1e-3)  # the first rate is 0
     as_it_is = moves(lambda: optim.SGD(warm(500, 0.5)), updates=updates, plain=True)
     np.testing.assert_allclose(as_it_is, [0.5 * step / 500 for step in range(20)], atol=1e-6)
+
+
+@pytest.mark.parametrize("beside", ["a part", "another"])
+def test_a_correction_leaves_the_updates_of_other_optimisers_alone(beside):
+    other = optim.SGD(0.5)
+
+    def made():
+        both = [optim.Adam(0.1), optim.SGD(0.5)], [lambda name, _: "embed" in name]
+        return optim.MultiOptimizer(*both) if beside == "a part" else optim.Adam(0.1)
+
+    def step(model, optimizer, batch):
+        weights = {name: {"weight": model[name].weight} for name in ("embed", "head")}
+        ones = {name: {"weight": mx.ones_like(model[name].weight)} for name in weights}
+        if beside == "a part":
+            model.update(optimizer.apply_gradients(ones, weights))
+        else:
+            model.update(optimizer.apply_gradients({"embed": ones["embed"]}, {"embed": weights["embed"]}))
+            model.update(other.apply_gradients({"head": ones["head"]}, {"head": weights["head"]}))
+        return mx.array(1.0)
+
+    def moved(name, corrected):
+        bench = Bench(subject(optimizer=made, train_step=step))
+        model = bench.model()
+        before = model[name].weight
+        train(bench, train_epoch(bench).batches, 3, model=model, corrected=corrected)
+        return float((model[name].weight - before).max())
+
+    assert moved("embed", True) == pytest.approx(-0.3, rel=1e-3) and moved("embed", False) < -0.6
+    assert moved("head", True) == moved("head", False) == pytest.approx(-1.5, rel=1e-3)
 
 
 def test_corrected_updates_are_those_of_a_corrected_adam():
@@ -258,6 +289,14 @@ def test_targets_that_the_batches_clip(highest, told):
     found = verdict("targets of train_batches follow the inputs", subject(train_batches=clipped))
     assert [draft.code for draft in found.drafts] == told
     assert all(f"above id {highest}" in draft.message for draft in found.drafts)
+
+
+def test_ids_that_were_not_tried_are_not_called_lost(monkeypatch):
+    tried = np.array([3, 1, 5, 2])
+    for pushed, told in ((tried, []), (np.minimum(tried, 3), ["wrong-loss"])):
+        found = Asked(tried, pushed, real=np.arange(V))
+        monkeypatch.setattr(demands, "asked", lambda bench, found=found: found)
+        assert [code for code, _ in codes(verdict("the loss knows every id", subject()))] == told
 
 
 def some_places(places: slice):

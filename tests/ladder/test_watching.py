@@ -115,6 +115,20 @@ def test_batches_that_repeat(compiled):
     assert train(rows=pairs)[0].findings == []
 
 
+def test_a_validation_loss_is_held_against_the_floor():
+    told = []
+    with watch(path=None, tell=told.append, floor=1.2) as session:
+        session.validation(1.25)
+        session.validation(mx.array(1.19))  # within the limit's 0.02
+        assert not told
+        session.validation(1.1)
+    assert [(f.code, f.severity) for f in told] == [("too-good-to-be-true", "error")]
+    assert told[0].evidence["floor"] == 1.2
+    with watch(path=None, tell=told.append) as session:  # nothing is known of the text
+        session.validation(0.01)
+    assert len(told) == 1 and told == [*told[:1], *session.findings]
+
+
 def test_ranks_whose_weights_differ(monkeypatch):
     class Two:
         size, rank = (lambda self: 2), (lambda self: 0)

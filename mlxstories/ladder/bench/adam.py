@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
 import numpy as np
 from mlx.optimizers import Adam, Optimizer
+from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.optimizers import parts
+from mlxstories.ladder.bench.optimizers import intercepted, parts
 from mlxstories.ladder.bench.plan import plan
 
 _FEWEST, _MOST = 1000, 100_000  # updates that are looked at
@@ -20,6 +25,23 @@ def adams(optimizer: Optimizer) -> list[Optimizer]:
 def uncorrected(optimizer: Optimizer) -> Optimizer | None:
     """The first Adam that runs without bias correction."""
     return next((o for o in adams(optimizer) if not getattr(o, "bias_correction", True)), None)
+
+
+@contextmanager
+def watched(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> Iterator[set[str]]:
+    """As `intercepted`; inside, the parameters whose gradients reach the first Adam without bias correction are
+    collected, for others may be updated by a part of another kind, or past this optimiser."""
+    plain, names = uncorrected(optimizer), set[str]()
+
+    def noted(gradients: Any) -> Any:
+        names.update(name for name, _ in tree_flatten(gradients))
+        return gradients
+
+    whole = plain is optimizer
+    through = (lambda g: receive(noted(g)) if receive else noted(g)) if whole else receive
+    inner = nullcontext() if plain is None or whole else intercepted(plain, noted)
+    with intercepted(optimizer, through), inner:
+        yield names
 
 
 @measurement

@@ -12,11 +12,11 @@ import numpy as np
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.adam import overstep, uncorrected_betas
+from mlxstories.ladder.bench.adam import overstep, uncorrected_betas, watched
 from mlxstories.ladder.bench.arrays import between, full_precision, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.optimizers import held_at, intercepted, parts, read_rate, read_schedule
+from mlxstories.ladder.bench.optimizers import held_at, parts, read_rate, read_schedule
 from mlxstories.ladder.bench.plan import plan
 from mlxstories.ladder.bench.scoring import scored
 
@@ -90,16 +90,20 @@ def train(
         if plain or full_precision(model.trainable_parameters())
         else held_at(optimizer, peaks(bench))
     )
-    with intercepted(optimizer, receive), held:
+    with watched(optimizer, receive) as of_adam, held:
         for step in range(steps):
             before = dict(tree_flatten(model.parameters()))
             trial.losses.append(bench.step(model, optimizer, batches[step % len(batches)]))
             trial.rates.append(read_rate(optimizer))
-            factor = 1.0 if plain else scale * _to_the_peak(bench, trial.rates[-1]) * pace(step)
-            if transform is not None or abs(factor - 1) >= _SAME:
+            others, adam = (1.0, 1.0) if plain else pace(step)
+            wanted = 1.0 if plain else scale * _to_the_peak(bench, trial.rates[-1])
+            # Where no gradient was seen on its way to Adam, all updates are taken for its own.
+            mine = of_adam & set(before) or set(before)
+            factor = {name: wanted * (adam if name in mine else others) for name in before}
+            if transform is not None or any(abs(f - 1) >= _SAME for f in factor.values()):
                 after = dict(tree_flatten(model.parameters()))
                 moved = transform(before, after, step) if transform else after
-                put(model, {name: between(before[name], moved[name], factor) for name in moved})
+                put(model, {name: between(before[name], moved[name], factor[name]) for name in moved})
             if step + 1 in at and measure is not None:
                 trial.points.append((step + 1, *score(bench, model, measure)))
             if patience and not np.isfinite(trial.losses[-1]):
@@ -118,19 +122,20 @@ def _to_the_peak(bench: Bench, rate: float | None) -> float:
     return schedule.peak / rate if schedule.scheduled and schedule.peak and rate else 1.0
 
 
-def _pace(bench: Bench, steps: int, ramp: int, corrected: bool) -> Callable[[int], float]:
-    """The part of its full size that each update of a trial has, as the subject's own run would have it."""
+def _pace(bench: Bench, steps: int, ramp: int, corrected: bool) -> Callable[[int], tuple[float, float]]:
+    """The part of its full size that each update of a trial has, as the subject's own run would have it: by others,
+    and by an Adam without bias correction."""
     found, betas = plan(bench), uncorrected_betas(bench)
     climb = max(ramp, round(min(found.share, _CLIMB) * steps))
 
-    def pace(step: int) -> float:
+    def pace(step: int) -> tuple[float, float]:
         part = min(1.0, (step + 1) / climb) if climb else 1.0
         if betas is None or not (corrected or found.warmup):
-            return part
+            return part, part
         # By the time that a warmup has come as far, Adam's moments have filled.
         due = max(step + 1, found.warmup * (step + 1) / climb) if climb else step + 1
         wanted = 1.0 if corrected else overstep(*betas, due)
-        return float(part * wanted / overstep(*betas, step + 1))
+        return part, float(part * wanted / overstep(*betas, step + 1))
 
     return pace
 

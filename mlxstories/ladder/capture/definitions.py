@@ -69,11 +69,14 @@ def _guarded(source: bytes) -> bool:
 
 
 class _Until:
-    """Stops a script at its first gradient."""
+    """Stops a script at its first gradient, and before a training of our own."""
 
     listening = True
 
     def on_gradient(self, call):
+        raise Stop
+
+    def on_trainer(self, trainer):
         raise Stop
 
     def on_update(self, optimizer, apply, gradients, nothing):

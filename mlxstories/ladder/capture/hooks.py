@@ -16,6 +16,7 @@ from mlx.optimizers import Optimizer
 from mlxstories.ladder.capture.copies import module_of, scalar
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import Line, stack
+from mlxstories.training.trainer import Trainer
 
 _SAVING = ("save", "savez", "savez_compressed", "save_safetensors", "save_gguf", "export_function")
 
@@ -85,6 +86,7 @@ class Listener(Protocol):
     def on_loss(self, logits: Any, targets: Any, weights: Any, frame: FrameType) -> None: ...
     def on_saved(self, values: Any, frame: FrameType) -> None: ...
     def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any: ...
+    def on_trainer(self, trainer: Trainer) -> None: ...
     def on_note(self, text: str) -> None: ...
 
 
@@ -96,6 +98,7 @@ def install(patches: Patches, listener: Listener) -> None:
     _compile(patches, listener)
     _saving(patches, listener)
     _devices(patches, listener)
+    _trainers(patches, listener)
 
 
 def _gradients(patches: Patches, listener: Listener) -> None:
@@ -248,3 +251,14 @@ def _devices(patches: Patches, listener: Listener) -> None:
             patches.replace(owner, "device_info", with_memory(owner.device_info))
     patches.replace(mx, "set_default_device", set_default_device)
     patches.replace(mx, "default_stream", default_stream)
+
+
+def _trainers(patches: Patches, listener: Listener) -> None:
+    make = Trainer.__post_init__
+
+    def made(trainer):
+        make(trainer)
+        if listener.listening:
+            listener.on_trainer(trainer)
+
+    patches.replace(Trainer, "__post_init__", made)

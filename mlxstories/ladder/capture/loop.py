@@ -11,16 +11,30 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
+from mlxstories.ladder.bench.optimizers import parts
 from mlxstories.ladder.capture import hooks
+from mlxstories.ladder.capture.copies import clone
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.optimizers import share
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.watcher import Watcher
+from mlxstories.ladder.own import subject_of_trainer
+from mlxstories.ladder.subject import Subject
 from mlxstories.ladder.time_limit import TimeLimitError
 
 INSTEAD = "; `--write-subject my_setup.py` writes a setup to fill in instead"
 _MICROBATCHES = 64  # gradients without an update after which a step is over
+
+
+class OwnTraining(StoriesError):
+    """The script starts a training of our own, which needs no capture: ``subject`` is that of its run."""
+
+    def __init__(self, target: str, subject: Subject):
+        super().__init__(
+            f"{target}: trains by mlxstories itself, and needs no setup: `mlxstories debug` takes it"
+        )
+        self.subject = subject
 
 
 class Loop(Watcher):
@@ -64,9 +78,11 @@ class Loop(Watcher):
         self.waiting: GradientCall | None = None
         try:
             self.waiting = self.script.start()
-        except TimeLimitError:
+        except TimeLimitError as error:
             if self.refused is None:
-                raise
+                raise TimeLimitError(f"{error}, and no gradient was asked of MLX by then") from error
+        if self.trainer is not None:
+            raise OwnTraining(self.target, subject_of_trainer(self.trainer))
         if self.waiting is None:
             raise StoriesError(f"{self.target}: {self._why()}{INSTEAD}")
 
@@ -140,6 +156,9 @@ class Loop(Watcher):
 
     def _hand(self, optimizer: Optimizer) -> None:
         self.handed = optimizer
+        if not any(int(part.step) for part in parts(optimizer)):
+            for own, first in self.others.values():
+                share(clone(first), own)
         if self.own is not None:
             optimizer.into(self.own)
         elif self.optimizer is not None:

@@ -21,14 +21,15 @@ def holder(frame: FrameType | None, values: list) -> Line | None:
     found, wanted = None, {id(value) for value in values}
     while frame is not None:
         if own_file(frame.f_code.co_filename):
-            seen = [item for value in frame.f_locals.values() for item in _near(value)]
+            seen = [item for value in frame.f_locals.values() for item in near(value)]
             if found is None or any(id(value) in wanted for value in seen):
                 found = Line(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return found
 
 
-def _near(value) -> list:
+def near(value) -> list:
+    """A value, and what a dictionary or a short list of it holds."""
     if type(value) is dict:
         return [value, *value.values()]
     return [value, *value] if type(value) in (tuple, list) and len(value) < 8 else [value]

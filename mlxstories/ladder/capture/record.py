@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+
 from mlxstories.ladder.capture.accumulation import Collected
 from mlxstories.ladder.capture.figures import Evaluations
+from mlxstories.ladder.capture.hooks import Listed
 from mlxstories.ladder.capture.uses import Use
 from mlxstories.ladder.where.places import Line
 
@@ -14,13 +19,15 @@ from mlxstories.ladder.where.places import Line
 @dataclass
 class Update:
     """One update as it really came: gradients since the last one, learning rate, its line, whether the optimiser had
-    made none before (None where it is passed over), and what became of the gradients where it collects several."""
+    made none before (None where it is passed over), what became of the gradients where it collects several, and the
+    rate that the script's own variables name."""
 
     gradients: int
     rate: float | None
     line: Line | None
     fresh: bool | None = None
     collected: Collected | None = None
+    meant: float | None = None
 
 
 @dataclass
@@ -45,6 +52,17 @@ class Compiled:
     line: Line | None
 
 
+def compiled(listed: Listed, model: nn.Module, optimizer: Optimizer | None) -> Compiled:
+    """What the inputs and outputs that a function lists say of this training."""
+    return Compiled(
+        model=listed.holds("inputs", model, model.state),
+        optimizer=listed.holds("inputs", optimizer, getattr(optimizer, "state", None)),
+        random=listed.holds("inputs", mx.random.state),
+        outputs=listed.outputs is not None,
+        line=listed.line,
+    )
+
+
 @dataclass
 class Saved:
     """What was saved between two updates: names of the model's own trained parameters, of those that training had moved
@@ -64,6 +82,7 @@ class Seen:
     gradient: list[Line] = field(default_factory=list)
     rounds: int | None = None  # of the loops around the gradient, where they say
     seldom: bool = False  # something more is done every so many of them
+    shared: bool = False  # the model is updated by several optimisers
     drawn: Line | None = None  # the line that hands over the batch
     compiled: Compiled | None = None
     tokenizers: list[Any] = field(default_factory=list)  # that are at hand at the gradient

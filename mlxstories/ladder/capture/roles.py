@@ -23,6 +23,7 @@ class Roles:
         self.first = first
         self.places: dict[tuple, str] = {}
         self.padding: int | None = None  # the target of every cell that does not count
+        self.masked = False
         self.extra = 1  # of a length, over the cells that are read
         for place, array in _places(call):
             role = self._role(host(array)) if array.size <= 2 * first.inputs.size else None
@@ -44,6 +45,8 @@ class Roles:
         if "spans" in full:
             self._settle(call)
         targets = full["targets"]
+        # Also of cells that do not count, which a loss may look at.
+        self.first = first = replace(first, targets=targets)
         masked = set(targets[first.mask == 0].tolist())
         lone = len(masked) == 1 and not (masked & set(targets[first.mask > 0].tolist()))
         self.padding = masked.pop() if lone else None
@@ -164,13 +167,15 @@ class Roles:
 
     def give(self, call: GradientCall, inputs, targets, mask) -> GradientCall:
         """The same call on another batch."""
-        if self.padding is not None and not {"mask", "lengths", "spans"} & set(self.places.values()):
-            targets = np.where(mask > 0, targets, self.padding)  # which is how the loss tells what counts
+        tokens = np.concatenate([inputs, targets[:, -1:]], axis=1)
+        if self._by_padding:
+            targets = np.where(mask > 0, targets, self.padding)
+            tokens[:, 1:] = np.where(mask > 0, tokens[:, 1:], self.padding)
         values = {
             "inputs": inputs,
             "targets": targets,
             "mask": mask,
-            "tokens": np.concatenate([inputs, targets[:, -1:]], axis=1),
+            "tokens": tokens,
         }
         args, kwargs, seen = call.args, call.kwargs, seen_by(call.function)
         changed: dict[str, Any] = {}
@@ -196,6 +201,12 @@ class Roles:
             else:
                 kwargs = {**kwargs, key: weights}
         return replace(call, function=refitted(call.function, changed), args=args, kwargs=kwargs)
+
+    @property
+    def _by_padding(self) -> bool:
+        """Whether the loss knows what counts from the padding among its targets alone."""
+        told = {"mask", "lengths", "spans"} & set(self.places.values())
+        return self.masked and self.padding is not None and not told
 
     def _length_of(self, inputs, mask) -> np.ndarray:
         if (mask == 0).any():

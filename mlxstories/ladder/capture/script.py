@@ -22,6 +22,7 @@ from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.copies import bound, clone, host, scalar
 from mlxstories.ladder.capture.last_place import logits_everywhere
 from mlxstories.ladder.capture.loop import Loop
+from mlxstories.ladder.capture.rates import by_hand, falling, warming
 from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.roles import Roles
 from mlxstories.ladder.capture.running import STOPPED
@@ -56,6 +57,7 @@ class CapturedScript:
         notes: what could not be captured as it is, a line each.
 
     Raises:
+        OwnTraining: it starts a training of this package.
         StoriesError: the script cannot be run, ends before it trains, or trains something that is no language model.
     """
 
@@ -75,11 +77,7 @@ class CapturedScript:
         try:
             if values.unused:
                 raise StoriesError(f"assigns no {values.unused[0]}, so --set cannot replace it")
-            with self.inside():
-                self.roles = Roles(self.loop.waiting, read(self.loop.waiting))
-                self._check_loss()
-                with undisturbed():
-                    logits_everywhere(self.loop.snapshot, mx.array(self.roles.first.inputs.astype(np.int32)))
+            self._read()
             self.batches = self._record(steps, batches)
             self.told = Told(self)
             self.validation, self.decoding = validation_of(self), decoding_of(self)
@@ -139,6 +137,18 @@ class CapturedScript:
         with self.loop.script.world:
             yield
 
+    def _read(self) -> None:
+        """Find out what is what in the first gradient."""
+        try:
+            with self.inside():
+                self.roles = Roles(self.loop.waiting, read(self.loop.waiting))
+                self._check_loss()
+                with undisturbed():
+                    logits_everywhere(self.loop.snapshot, mx.array(self.roles.first.inputs.astype(np.int32)))
+        except StoriesError as error:
+            where = [f" (the gradient at {line.file}:{line.line})" for line in self.loop.seen.gradient[-1:]]
+            raise StoriesError(f"{error}{''.join(where)}") from error
+
     # --- recording -------------------------------------------------------------------------------
 
     def _record(self, steps: int, most: int) -> list[tuple[np.ndarray, ...]]:
@@ -168,7 +178,7 @@ class CapturedScript:
                 with self.inside():
                     batch = self.roles.take(loop.waiting)
                 batches.append(batch)
-            elif not (self._warming() or self._validates_later(gradients)):
+            elif not (warming(self) or self._goes_on(gradients)):
                 break
             loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
             loop.advance(own)
@@ -180,7 +190,7 @@ class CapturedScript:
         if loop.waiting is None and loop.script.ended.startswith("exited"):
             loop.on_note(f"its loop ended after {len(self.losses)} gradients: it {loop.script.ended}")
         rates = self.rates
-        if rates and not loop.first_optimizer._schedulers:
+        if by_hand(self):
             loop.lead = rates.index(max(rates)) * max(update.gradients for update in loop.seen.updates)
         if any(isinstance(m, DROPOUT) for m in loop.model.modules()) and not loop.model.training:
             loop.on_note("gradients are taken in evaluation mode: dropout is off while the script trains")
@@ -191,17 +201,11 @@ class CapturedScript:
         """The learning rates of its updates so far."""
         return [update.rate for update in self.loop.seen.updates if update.rate is not None]
 
-    def _warming(self) -> bool:
-        """Whether a rate set by hand still rises."""
-        rates = self.rates
-        by_hand = bool(rates) and not self.loop.first_optimizer._schedulers
-        return by_hand and rates[-1] > 1.0001 * rates[0] and rates[-1] >= max(rates) and rates[-1] > rates[-2]
-
-    def _validates_later(self, gradients: int) -> bool:
-        """Whether a validation may be near that comes every so many updates: not at the price of the loop's end, and
-        cut off where it takes too long."""
+    def _goes_on(self, gradients: int) -> bool:
+        """Whether there is more to see: a validation that comes every so many updates, or a rate that falls. Not at the
+        price of the loop's end, and cut off where it takes too long."""
         loop, seen = self.loop, self.loop.seen
-        if not seen.seldom or seen.evaluations.all:
+        if not (seen.seldom and not seen.evaluations.all) and not falling(self, _FAR):
             return False
         loop.deadline = loop.deadline or time.process_time() + _LATE
         near = gradients < min(_FAR, (seen.rounds or _FAR) - 2)

@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.findings import ERROR, WARNING, Finding
-from mlxstories.ladder.capture import accumulation
+from mlxstories.ladder.capture import accumulation, rates
 from mlxstories.ladder.capture.copies import host
 from mlxstories.ladder.capture.places import below
 from mlxstories.ladder.capture.record import Forward
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
 
 _RUNG = "script"
-_RATES, _STAYS = 8, 4  # updates that are seen at least, and those of one rate at their end
-_DOWN, _EARLY = 0.5, 0.5  # of the highest rate, and of the run
 DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -34,7 +32,7 @@ def findings(script: CapturedScript) -> list[Finding]:
         _state_not_kept,
         accumulation.findings,
         _compiled,
-        _schedule,
+        rates.findings,
         _dropout,
         _decoding,
         _saved,
@@ -128,28 +126,6 @@ def _compiled(script: CapturedScript) -> Iterator[Finding]:
             "list mx.random.state among its inputs and outputs",
             place(step.line),
         )
-
-
-def _schedule(script: CapturedScript) -> Iterator[Finding]:
-    """A rate set by hand that has come down, and stays where it is, before half of the run."""
-    loop, rates, run = script.loop, script.rates, script.subject.updates
-    if not run or len(rates) < _RATES or loop.first_optimizer._schedulers or rates[-1] > _DOWN * max(rates):
-        return
-    settled = next(i for i in range(len(rates)) if set(rates[i:]) == {rates[-1]})
-    each = script.collects
-    if len(rates) - settled < _STAYS or settled > _EARLY * run:
-        return
-    in_gradients = each > 1 and abs((settled + 0.5) * each - run) <= each
-    yield Finding(
-        "schedule-out-of-step",
-        ERROR if in_gradients else WARNING,
-        _RUNG,
-        f"the learning rate has come down from {max(rates):.3g} to {rates[-1]:.3g} after {settled} of {run} updates, "
-        f"and stays there{f': it counts the {each} gradients of each update' if in_gradients else ''}",
-        {"settled": settled, "updates": run, "gradients": each},
-        "let the schedule count updates, and last for all of them",
-        place(loop.made),
-    )
 
 
 def _dropout(script: CapturedScript) -> Iterator[Finding]:

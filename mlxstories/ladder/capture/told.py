@@ -34,6 +34,7 @@ class Told:
         self.matches: list[Match] = []
         self.others: list[Printed] = []
         padding = script.roles.padding if script.roles.masked else None
+        script.loop.seen.evaluations.settle()
         for evaluation in script.loop.seen.evaluations.all:
             text = log[evaluation.start : evaluation.end].decode("utf-8", "replace")
             for found in matches(evaluation, text, padding):

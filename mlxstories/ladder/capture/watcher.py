@@ -6,7 +6,6 @@ import _thread
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -18,25 +17,24 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.optimizers import parts, read_rate
 from mlxstories.ladder.capture.accumulation import Taken, collect
-from mlxstories.ladder.capture.copies import clone, leaves, whole
+from mlxstories.ladder.capture.copies import clone, leaves
 from mlxstories.ladder.capture.expressions import Making, making
-from mlxstories.ladder.capture.figures import passed
+from mlxstories.ladder.capture.forwards import Forwards
 from mlxstories.ladder.capture.hooks import GradientCall, Listed
 from mlxstories.ladder.capture.length import rounds, seldom
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
-from mlxstories.ladder.capture.record import Compiled, Forward, Saved, Seen, Update
+from mlxstories.ladder.capture.rates import meant
+from mlxstories.ladder.capture.record import Saved, Seen, Update, compiled
 from mlxstories.ladder.capture.running import Script, Stop
 from mlxstories.ladder.capture.tokenizer import at_hand
-from mlxstories.ladder.capture.uses import Use, at_work
 from mlxstories.ladder.where.places import Line, own_file, stack
+from mlxstories.training.trainer import Trainer
 
-_FORWARDS = 600  # outside of gradients that are kept
-_USES = 16  # of calls outside of gradients that are kept
 _ARRAYS = 8  # gradients of arrays alone after which no model is waited for
 
 
-class Watcher:
+class Watcher(Forwards):
     """The listener of one script.
 
     Attributes:
@@ -48,8 +46,10 @@ class Watcher:
         handed: the optimiser of the ladder's that stands for the script's own while it steps.
         updated: updates so far.
         refused: why the script was ended before its model was met.
+        trainer: of a training of our own, of which no more need be seen.
         left: the weights as the last gradient left them.
         taken: gradients since the last update, while they are recorded.
+        others: optimisers beside the first, each with a copy from before its first update.
     """
 
     script: Script | None = None
@@ -57,6 +57,7 @@ class Watcher:
     first_optimizer: Optimizer | None = None
     made: Line | None = None
     refused: str | None = None
+    trainer: Trainer | None = None
 
     def __init__(self):
         self.seen = Seen()
@@ -68,12 +69,11 @@ class Watcher:
     def reset(self) -> None:
         """Forget the objects of a run of the script that is over."""
         self.model = self.optimizer = self.own = self.handed = self.left = None
-        self.skipping = self._busy = False
-        self._watched: set[type] = set()
+        self.skipping = False
         self._since = self.updated = 0
         self.taken: list[Taken] = []
-        self._shape: tuple = ()  # of the ids that a model was called with last
-        self.deadline: float | None = None  # of CPU time, for calls of the model outside of gradients
+        self.others: dict[int, tuple[Optimizer, Optimizer]] = {}
+        self.forget()
 
     @property
     def listening(self) -> bool:
@@ -98,8 +98,7 @@ class Watcher:
             )
             return self._unwatched(call.run)
         self._moved_unseen()
-        if self.seen.evaluations.waiting:
-            self.seen.evaluations.gradient(self.script.world.written)
+        self.seen.evaluations.gradient(self.script.world.written)
         if not self.seen.gradient or (self.seen.rounds is None and not self.updated):
             self._look(call, sys._getframe())
         return self.script.ask(call)(call)
@@ -142,7 +141,7 @@ class Watcher:
             if self.own is not None:
                 self.first_optimizer = Shell(self.own)
                 self.made = assigned(sys._getframe(), self.own)
-        self._watch(type(call.model))
+        self.watch(type(call.model))
 
     def _unwatched(self, run: Callable, *args: Any) -> Any:
         self._busy = True
@@ -151,53 +150,6 @@ class Watcher:
         finally:
             self._busy = False
 
-    def _watch(self, cls: type) -> None:
-        """Have the calls of a class's own objects be seen."""
-        if cls in self._watched:
-            return
-        self._watched.add(cls)
-        real = cls.__call__
-
-        def call(module, *args, **kwargs):
-            out = real(module, *args, **kwargs)
-            if type(module) is cls and self._asked(module):
-                self._forward(module, args, out)
-            return out
-
-        self.script.world.patches.replace(cls, "__call__", call)
-
-    def _asked(self, module: nn.Module) -> bool:
-        """Whether the script itself calls its model, or one that may turn out to be it."""
-        mine = self.model is None or module is self.model
-        return mine and self.listening and self.handed is None
-
-    def _forward(self, module: nn.Module, args: tuple, out: Any) -> None:
-        if self.deadline is not None and time.process_time() > self.deadline:
-            raise Stop  # a validation that is too long to be waited for
-        logits = out[0] if isinstance(out, (tuple, list)) else out
-        if not args or not isinstance(args[0], mx.array):
-            return
-        self._shape, lines = args[0].shape, stack(sys._getframe(1))
-        if len(self.seen.uses) < _USES and tuple(lines) not in self.seen.uses and whole(args[0]):
-            use = Use(module, at_work(sys._getframe(2)), args[0], module.training)
-            self.seen.uses[tuple(lines)] = use
-        if self.model is None or getattr(logits, "ndim", 0) != 3 or len(self.seen.forwards) >= _FORWARDS:
-            return
-        best = mx.argmax(logits, axis=-1) if len(args[0]) == 1 else None
-        mx.eval(best)
-        self.seen.forwards.append(Forward(args[0], best, module.training, lines))
-
-    def on_loss(self, logits: Any, targets: Any, weights: Any, frame: FrameType) -> None:
-        if not self.seen.evaluations.open:
-            return
-        self._busy = True
-        try:
-            new = passed(logits, targets, weights, self._shape, frame)
-        finally:
-            self._busy = False
-        if new is not None:
-            self.seen.evaluations.add(new, self.script.world.written)
-
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any:
         if self.model is None:
             return self._unwatched(apply, optimizer, gradients)
@@ -205,10 +157,9 @@ class Watcher:
             self.own = None  # what looked like one of the script's own is something else
             self.first_optimizer = clone(optimizer)
             self.made = next(iter(self._making.get(id(optimizer), [])[-1:]), None)
-        if type(optimizer) is not type(self.first_optimizer):
-            self.on_note(
-                f"a second optimiser, {type(optimizer).__name__}, keeps its state between examinations"
-            )
+        beside = self.optimizer not in (None, optimizer) and not self._since  # of the same gradient
+        if beside or type(optimizer) is not type(self.first_optimizer):
+            self._beside(optimizer)
             return nothing if self.skipping else self._unwatched(apply, optimizer, gradients)
         handed = self.handed
         if handed is not None and self.optimizer is None:  # the loop was begun anew
@@ -228,6 +179,16 @@ class Watcher:
         share(handed, optimizer)
         return result
 
+    def _beside(self, optimizer: Optimizer) -> None:
+        """One more optimiser of the script's, as it is before its first update."""
+        if id(optimizer) not in self.others:
+            self.others[id(optimizer)] = optimizer, clone(optimizer)
+        self.seen.shared = True
+        self.on_note(
+            f"of its optimisers the first, {type(self.first_optimizer).__name__}, is examined; a second one, "
+            f"{type(optimizer).__name__}, is begun anew with it"
+        )
+
     def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any:
         """An update by hand, or by an optimiser that is none of MLX's."""
         if model is not self.model or self.optimizer is not None or not self._since:
@@ -244,7 +205,7 @@ class Watcher:
         if isinstance(optimizer, Optimizer):
             rate = read_rate(optimizer)
             fresh = None if self.skipping else all(int(part.step) == 0 for part in parts(optimizer))
-        self.seen.updates.append(Update(gradients, rate, line, fresh))
+        self.seen.updates.append(Update(gradients, rate, line, fresh, meant=meant(sys._getframe(2))))
 
     def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None:
         if self.handed is None and self.updated == 0:
@@ -252,7 +213,7 @@ class Watcher:
         if isinstance(value, Optimizer):
             self._making.setdefault(id(value), stack(frame))
         elif self.model is None and _of_user(type(value)):
-            self._watch(type(value))  # what is validated before it is trained
+            self.watch(type(value))  # what is validated before it is trained
 
     def on_saved(self, values: Any, frame: FrameType) -> None:
         if self.model is None or self.handed is not None or not self.updated:
@@ -270,14 +231,14 @@ class Watcher:
         before = self.updated
         result = run()
         if self.seen.compiled is None and self.updated > before and self.model is not None:
-            self.seen.compiled = Compiled(
-                model=listed.holds("inputs", self.model, self.model.state),
-                optimizer=listed.holds("inputs", self.optimizer, getattr(self.optimizer, "state", None)),
-                random=listed.holds("inputs", mx.random.state),
-                outputs=listed.outputs is not None,
-                line=listed.line,
-            )
+            self.seen.compiled = compiled(listed, self.model, self.optimizer)
         return result
+
+    def on_trainer(self, trainer: Trainer) -> None:
+        """One of our own trainings: it is ended before it makes a run, for the trainer says all there is to know."""
+        if self.model is None:
+            self.trainer = trainer
+            raise Stop
 
     def on_note(self, text: str) -> None:
         if text not in self.seen.notes:

@@ -29,8 +29,8 @@ _ENOUGH = 8  # before anything is held against it
 class Judge:
     """Fed with figures in their order; each kind of finding is told once."""
 
-    def __init__(self):
-        self.curves = Watch()
+    def __init__(self, floor: float | None = None):
+        self.curves = Watch(floor=floor)
         self.losses: deque[float] = deque(maxlen=_RECENT)
         self.norms: dict[str, deque[float]] = {}
         self.still = self.repeats = 0
@@ -48,6 +48,10 @@ class Judge:
         ]
         self.before = figures
         return self._new(found)
+
+    def validation(self, step: int, loss: float) -> list[Finding]:
+        """A validation loss, in nats per token."""
+        return self._new(self.curves(step, val_loss=loss))
 
     def losses_between(self, losses: list[tuple[int, float]]) -> list[Finding]:
         """Losses of updates at which nothing else was looked at, and the one that is looked at now."""

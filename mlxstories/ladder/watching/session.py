@@ -51,10 +51,11 @@ class Session:
         path: Path | None = None,
         trackers: Sequence[Tracker] = (),
         group: Any = None,
+        floor: float | None = None,
     ):
         self.model, self.optimizer, self.group = model, optimizer, group
         self.tell, self.path, self.trackers = tell, path, trackers
-        self.judge = Judge()
+        self.judge = Judge(floor)
         self.findings: list[Finding] = []
         self.updates = self.looks = 0
         self.seconds = 0.0
@@ -66,6 +67,10 @@ class Session:
         self._last: list[mx.array] = []
         self._pending: tuple[Figures, dict[str, Any]] | None = None
         self._line = None
+
+    def validation(self, loss: float) -> None:
+        """Take a validation loss of the loop's own: nats per token, per real token and without smoothing."""
+        self._tell(self.judge.validation(self.updates, float(loss)))
 
     # --- what the hooks tell ----------------------------------------------------------------------
 
@@ -195,15 +200,17 @@ def watch(
     model: nn.Module | None = None,
     optimizer: Optimizer | None = None,
     *,
+    floor: float | None = None,
     path: str | Path | None = "findings.json",
     trackers: Sequence[Tracker] = (),
     tell: Callable[[Finding], None] | None = None,
 ) -> Iterator[Session]:
     """Keep the cheap checks on while a training loop runs.
 
-        with watch(model, optimizer):
+        with watch(model, optimizer) as session:
             for batch in batches:
                 ...
+            session.validation(val_loss)
 
     Looked for are losses and gradients that are not finite, explode or jump, updates that stop, learning rates that
     cannot be meant, batches that repeat, and ranks whose weights drift apart. The looks take one per cent of the time:
@@ -212,6 +219,9 @@ def watch(
 
     Args:
         model, optimizer: what is trained; by default, what the first gradient and update are of.
+        floor: entropy of the text in nats per token, where it is known: a validation loss that is handed to
+            ``session.validation`` and lies below it is told. Which losses outside of gradients are of held-out text
+            cannot be seen from outside, and text that was trained on may well cost less.
         path: where findings are written as JSON, when there are any; None for nowhere.
         trackers: that are told of findings, as ``findings/CODE``.
         tell: called with each finding; by default it is printed to standard error.
@@ -224,6 +234,7 @@ def watch(
         path=Path(path).resolve() if path is not None else None,
         trackers=trackers,
         group=group,
+        floor=floor,
     )
     patches = Patches()
     hooks.install(patches, session)
