@@ -65,8 +65,7 @@ _SECTIONS = {
 @click.option(
     "--stop-after",
     type=Whole(0),
-    help="End after so many validations in a row without a lower loss, with phase 3 by cooling down from the best; 0 "
-    "never does.  [default: never]",
+    help="End after so many validations in a row without a lower loss, phase 3 by cooling down.  [default: never]",
 )
 @whole_option("--keep", default=2, help="Newest checkpoints to keep, besides the best.")
 @click.option(

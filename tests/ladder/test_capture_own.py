@@ -34,8 +34,8 @@ def verdict(tmp_path, *words):
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ((), None),
-        (("--set", "optimizer.betas=[0.99,0.9]"), "extreme-constants"),
+        pytest.param((), None, marks=pytest.mark.long),
+        pytest.param(("--set", "optimizer.betas=[0.99,0.9]"), "extreme-constants", marks=pytest.mark.long),
         (("--set", "optimizer.eps=100"), "extreme-constants"),
     ],
 )
