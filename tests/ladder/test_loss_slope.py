@@ -71,6 +71,15 @@ def test_a_step_that_takes_its_gradient_elsewhere_is_not():
     assert codes(loss=stopped, train_step=step_of(whole)) == []
 
 
+def test_where_nothing_is_trained_it_is_no_question_of_the_loss():
+    def frozen():
+        model = subject().model()
+        model.freeze()
+        return model
+
+    assert codes(loss=whole, model=frozen) == []
+
+
 def test_the_length_of_our_own_gradient():
     bench = Bench(subject(loss=lambda model, batch: 2 * whole(model, batch)))
     found = loss_slope(bench)

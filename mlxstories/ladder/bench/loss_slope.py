@@ -36,6 +36,8 @@ def loss_slope(bench: Bench) -> LossSlope:
     """Take the gradients on a few rows, with noise on the weights."""
     model, batch, received = bench.noisy(7), probe_batch(bench, 0), {}
     ours = _length(bench.gradients(model, batch))
+    if not ours:  # as where nothing is left to be trained
+        return LossSlope(0.0, 0.0, 0.0, None)
     value, slope = loss_gradient(bench, model, batch)
     loss = _length(slope)
     if bench.subject.train_step is not None and loss < _SMALL * ours:
