@@ -7,6 +7,7 @@ from mlxstories.ladder.checks import (
     ids,
     id_width,
     variety,
+    neighbours,
     length_order,
     targets,
     padding,
