@@ -42,6 +42,12 @@ def full_precision(parameters: dict) -> bool:
     return all(a.dtype not in HALF for _, a in tree_flatten(parameters))
 
 
+def norm(arrays: dict[str, mx.array]) -> float:
+    """Length of the vector that all arrays make together, in float32."""
+    squares = [a.astype(mx.float32).square().sum() for a in arrays.values()]
+    return float(sum(squares, mx.array(0.0)).sqrt())
+
+
 def central_difference(value: Callable[[float], float], step: float) -> float:
     """The slope of ``value`` at 0, to the second order of ``step``."""
     return (value(step) - value(-step)) / (2 * step)

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
@@ -42,8 +43,8 @@ def clipping(bench: Bench) -> Clip | None:
         gradient, received = _gradients(bench, probe_batch(bench, call))
         if not received:
             return None
-        own.append(_norm(gradient))
-        seen.append(_norm(received))
+        own.append(norm(gradient))
+        seen.append(norm(received))
         largest.append(max(float(mx.abs(g).max()) for g in received.values()))
     if _spread(own) <= 1e-3 or min(seen) <= 0 or not np.isfinite(seen).all():
         return None
@@ -65,10 +66,6 @@ def _gradients(bench: Bench, batch: HostBatch) -> tuple[dict[str, mx.array], dic
     model.train()
     own = loss_gradient(bench, model, batch)[1]
     return own, watched_step(bench, model, optimizer, batch)[1]
-
-
-def _norm(arrays: dict[str, mx.array]) -> float:
-    return float(mx.sqrt(sum(a.astype(mx.float32).square().sum() for a in arrays.values())))
 
 
 @measurement

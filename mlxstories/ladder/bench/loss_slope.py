@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import mlx.core as mx
-
+from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.received import Arrays, loss_gradient, watched_step
+from mlxstories.ladder.bench.received import loss_gradient, watched_step
 
 _SMALL = 1e-3  # of our gradient's length, below which the step is asked too
 
@@ -35,16 +34,11 @@ class LossSlope:
 def loss_slope(bench: Bench) -> LossSlope:
     """Take the gradients on a few rows, with noise on the weights."""
     model, batch, received = bench.noisy(7), probe_batch(bench, 0), {}
-    ours = _length(bench.gradients(model, batch))
+    ours = norm(bench.gradients(model, batch))
     if not ours:  # as where nothing is left to be trained
         return LossSlope(0.0, 0.0, 0.0, None)
     value, slope = loss_gradient(bench, model, batch)
-    loss = _length(slope)
+    loss = norm(slope)
     if bench.subject.train_step is not None and loss < _SMALL * ours:
         received = watched_step(bench, model, bench.optimizer(), batch)[1]
-    return LossSlope(loss, value, ours, _length(received) if received else None)
-
-
-def _length(gradients: Arrays) -> float:
-    squares = [g.astype(mx.float32).square().sum() for g in gradients.values()]
-    return float(sum(squares, mx.array(0.0)).sqrt())
+    return LossSlope(loss, value, ours, norm(received) if received else None)

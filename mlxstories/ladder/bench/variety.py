@@ -38,10 +38,16 @@ class Variety:
 
 
 @measurement
+def _row_keys(bench: Bench) -> list[list[bytes]]:
+    """The rows of each batch of the first epoch, such that equal ones are equal."""
+    return [[row.tobytes() for row in batch.inputs] for batch in train_epoch(bench).batches]
+
+
+@measurement
 def variety(bench: Bench) -> Variety:
     """How much of the first epoch is different."""
     batches = train_epoch(bench).batches
-    rows = [[row.tobytes() for row in batch.inputs] for batch in batches]
+    rows = _row_keys(bench)
     uniform = sum(len(set(keys)) == 1 and len(keys) > 1 for keys in rows) / len(batches)
     every = [key for keys in rows for key in keys]
     distinct = len({_key(b) for b in batches})
@@ -87,11 +93,12 @@ def neighbours(bench: Bench) -> Neighbours:
         (one.inputs, other.inputs) for one, other in pairwise(batches[:_COMPARED]) if one.shape == other.shape
     ]
     rows = sum(len(one) for one, _ in within)
-    return Neighbours(sum(again) / len(again), *_shift(within), rows, *_shift(across), _carried_over(batches))
+    return Neighbours(
+        sum(again) / len(again), *_shift(within), rows, *_shift(across), _carried_over(_row_keys(bench))
+    )
 
 
-def _carried_over(batches: list[HostBatch]) -> float:
-    rows = [[row.tobytes() for row in batch.inputs] for batch in batches]
+def _carried_over(rows: list[list[bytes]]) -> float:
     if len({key for keys in rows for key in keys}) < _BATCHES_OF_ROWS * max(map(len, rows)):
         return 0.0
     held = [key in other for keys, following in pairwise(rows) for other in [set(following)] for key in keys]

@@ -96,12 +96,12 @@ def findings(script: CapturedScript) -> Iterator[Finding]:
         return
     collected, where = [update.collected for update in updates], place(updates[0].line)
     for look in (_dropped, _repeated, _uneven):
-        draft = look(collected, script)
+        draft = look(collected)
         if draft is not None:
             yield Finding(*draft[:2], _RUNG, *draft[2:], where)
 
 
-def _dropped(collected: list[Collected], script: CapturedScript) -> tuple | None:
+def _dropped(collected: list[Collected]) -> tuple | None:
     if any(c.weights is None for c in collected):
         return None
     lost = min(int((abs(c.weights) < _NOTHING * abs(c.weights).max()).sum()) for c in collected)
@@ -117,7 +117,7 @@ def _dropped(collected: list[Collected], script: CapturedScript) -> tuple | None
     )
 
 
-def _repeated(collected: list[Collected], script: CapturedScript) -> tuple | None:
+def _repeated(collected: list[Collected]) -> tuple | None:
     """One batch for all gradients of an update, and another one for the next."""
     different = {c.taken[0].inputs for c in collected}
     if not all(c.one_batch for c in collected) or len(different) < len(collected):
@@ -132,7 +132,7 @@ def _repeated(collected: list[Collected], script: CapturedScript) -> tuple | Non
     )
 
 
-def _uneven(collected: list[Collected], script: CapturedScript) -> tuple | None:
+def _uneven(collected: list[Collected]) -> tuple | None:
     """Means per token that count alike, however many tokens they are of."""
     if any(c.weights is None or not np.allclose(c.weights, c.weights[0], rtol=_ALIKE) for c in collected):
         return None

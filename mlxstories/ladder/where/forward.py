@@ -12,7 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.findings import Place
-from mlxstories.ladder.bench.arrays import HALF
+from mlxstories.ladder.bench.arrays import full_precision
 from mlxstories.ladder.where.calls import Call, Step, calls, steps
 from mlxstories.ladder.where.places import Line, line_of, of_model, place
 
@@ -46,7 +46,7 @@ def probe_of(kind: str, inputs: np.ndarray, model: nn.Module, *, whole: bool = F
     ids = np.concatenate([ids] * 3)[:3]
     other, keep = ids[:, ::-1].copy(), length // 2 | 1  # odd, for leaks within pairs
     other = np.where(other == ids, np.roll(other, 1, axis=1), other)
-    fine = all(a.dtype not in HALF for a in _parameters(model))
+    fine = full_precision(model.parameters())
     apart = _Apart(_ROUNDING if fine else _COARSE)
     if kind == "future":
         two = np.concatenate([ids[:, :keep], other[:, keep:]], axis=1)
