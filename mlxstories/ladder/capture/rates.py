@@ -122,7 +122,7 @@ def _settled(script: CapturedScript, curve: RateCurve, updates: int) -> list[Fin
     stays = LIMITS.stays.above(len(rates) - settled) and not LIMITS.early.above(settled / updates)
     if not LIMITS.enough.above(len(rates)) or LIMITS.down.above(last / curve.peak) or not stays:
         return []
-    each = max(update.gradients for update in script.loop.seen.updates)
+    each = script.collects
     in_gradients = LIMITS.collects.above(each) and not LIMITS.within.above(
         abs((settled + 0.5) - updates / each)
     )

@@ -189,9 +189,10 @@ class CapturedScript:
             loop.begin_again()  # a validation was cut off
         if loop.waiting is None and loop.script.ended.startswith("exited"):
             loop.on_note(f"its loop ended after {len(self.losses)} gradients: it {loop.script.ended}")
-        rates = self.rates
         if by_hand(self):
-            loop.lead = rates.index(max(rates)) * max(update.gradients for update in loop.seen.updates)
+            updates = loop.seen.updates
+            peak = max(range(len(updates)), key=lambda n: updates[n].rate or 0.0)
+            loop.lead = sum(update.gradients for update in updates[:peak])
         if any(isinstance(m, DROPOUT) for m in loop.model.modules()) and not loop.model.training:
             loop.on_note("gradients are taken in evaluation mode: dropout is off while the script trains")
         return one_epoch(batches)

@@ -41,13 +41,14 @@ def differ(bench: Bench, limits: Gauges) -> Verdict:
     }
     detail = f"{seen.distinct} of {seen.batches} distinct"
     problem, drafts = _repeated(seen, limits), []
+    fix = "make train_batches a function that starts a new, reshuffled pass over all stories on every call"
     if problem is None and epoch_steps(bench) is not None:
         problem, drafts = _second(bench, seen, limits, evidence)
+    if problem is None and limits.one.above(seen.share):
+        problem = f"id {seen.token} is {seen.share:.1%} of all targets that count"
+        fix = "look at a batch, decoded: the ids of the text were lost on the way"
     if problem is None:
         return passed(detail, *drafts, *_few_rows(seen, limits, evidence))
-    fix = "make train_batches a function that starts a new, reshuffled pass over all stories on every call"
-    if limits.one.above(seen.share):
-        fix = "look at a batch, decoded: the ids of the text were lost on the way"
     return failed(detail, error("constant-batches", problem, fix=fix, where="train_batches", **evidence))
 
 
@@ -55,13 +56,7 @@ def _repeated(seen: Variety, limits: Gauges) -> str | None:
     few = limits.few.below(seen.batches)
     if not few and (not limits.distinct.above(seen.distinct / seen.batches) or seen.distinct == 1):
         return f"the {seen.batches} batches of an epoch are {seen.distinct} batch repeated"
-    if limits.uniform.above(seen.uniform):
-        return "all rows of a batch are the same row"
-    return (
-        f"id {seen.token} is {seen.share:.1%} of all targets that count"
-        if limits.one.above(seen.share)
-        else None
-    )
+    return "all rows of a batch are the same row" if limits.uniform.above(seen.uniform) else None
 
 
 def _second(
