@@ -14,12 +14,12 @@ import mlx.core as mx
 
 from mlxstories.runs.directory import Run
 
-STEPS = 12
-_SAVED = 4  # updates after which it is killed
+STEPS = 40
+_SAVED = 6  # updates after which it is killed
 _PATIENCE = 60.0  # seconds for the first checkpoint, compilation included
 _RECIPE = (
     *("--phase", "3", "--size", "debug", "--stories", "60", "--context", "32", "--batch-size", "2"),
-    *("--steps", str(STEPS), "--save-every", "1", "--no-check"),
+    *("--steps", str(STEPS), "--save-every", "1", "--evaluations", "1", "--validation", "20", "--no-check"),
 )
 
 
