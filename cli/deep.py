@@ -28,13 +28,7 @@ def after_climb(
     with supervision.limited(max(timeout - diagnosis.seconds, _LEAST)):
         if deep:
             return _deepened(diagnosis, subject, ladder, seed, timeout), ""
-        seconds = _estimated(subject, seed) if offered and diagnosis.healthy else 0.0
-    if not seconds:
-        return diagnosis, ""
-    return (
-        diagnosis,
-        f"--deep exchanges model, loss and step for plain ones and trains: about {seconds:.0f} s",
-    )
+        return diagnosis, _offer(subject, seed) if offered and diagnosis.healthy else ""
 
 
 def _deepened(diagnosis: Diagnosis, subject: Subject, ladder: Ladder, seed: int, timeout: float) -> Diagnosis:
@@ -54,13 +48,17 @@ def _deepened(diagnosis: Diagnosis, subject: Subject, ladder: Ladder, seed: int,
     return deep
 
 
-def _estimated(subject: Subject, seed: int) -> float:
-    """About how many seconds `--deep` takes; 0 where it cannot be told."""
+def _offer(subject: Subject, seed: int) -> str:
+    """A line that says what `--deep` does and how long it takes; none where that cannot be told."""
     from mlxstories.ladder.bench import SubjectFault
-    from mlxstories.ladder.exchange import estimate
+    from mlxstories.ladder.exchange import MOST, estimate
     from mlxstories.ladder.time_limit import TimeLimitError
 
     try:
-        return estimate(subject, seed)
+        seconds = estimate(subject, seed)
     except (SubjectFault, TimeLimitError):
-        return 0.0
+        return ""
+    return (
+        f"--deep exchanges model, loss and step for plain ones and trains: about {seconds:.0f} s, "
+        f"up to {MOST * seconds:.0f} s where one of them is behind"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import mlx.core as mx
@@ -335,6 +336,15 @@ def test_a_subject_that_fails_is_not_exchanged():
 
 def test_the_estimate_is_some_seconds():
     assert 0 < estimate(subject()) < 300 and math.isfinite(estimate(subject()))
+
+
+def test_the_estimate_counts_the_measurements_of_a_curve(monkeypatch):
+    def slow(*args):
+        time.sleep(0.1)
+        return held_out(*args)
+
+    monkeypatch.setattr("mlxstories.ladder.exchange.deep.held_out", slow)
+    assert estimate(subject()) > 3.5 * 9 * 0.1
 
 
 SCRIPT = """

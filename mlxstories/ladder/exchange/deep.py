@@ -12,9 +12,9 @@ from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
 from mlxstories.ladder.exchange.exchange import Exchange, gap
 from mlxstories.ladder.exchange.judging import judge, known, said
-from mlxstories.ladder.exchange.material import material
+from mlxstories.ladder.exchange.material import held_out, material
 from mlxstories.ladder.exchange.table import table
-from mlxstories.ladder.exchange.training import Clock, OutOfTime
+from mlxstories.ladder.exchange.training import POINTS, Clock, OutOfTime
 from mlxstories.ladder.subject import Subject
 from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft
@@ -23,6 +23,7 @@ RUNG = "exchange"
 _MEANINGLESS = ("subject-error", "token-out-of-range")
 _TRAININGS = 3.5  # that a sound setup takes, in whole ones
 _TIMED = 3  # updates
+MOST = 5  # times what a sound setup takes, where changes are raced inside a part
 
 
 def deepened(
@@ -120,7 +121,8 @@ def _found(exchange: Exchange) -> tuple[list[Draft], str]:
 
 
 def estimate(subject: Subject, seed: int = 0) -> float:
-    """About how many seconds the exchange of a sound subject takes, from a few updates of its own."""
+    """About how many seconds the exchange of a sound subject takes, from a few updates of its own and a measurement; of
+    one with a part that is behind at most some ``MOST`` times as many."""
     bench = Bench(subject, seed)
     with bench.protected():
         found = material(bench)
@@ -129,4 +131,8 @@ def estimate(subject: Subject, seed: int = 0) -> float:
         begun = time.perf_counter()
         for batch in found.batches[1 : 1 + _TIMED]:
             bench.step(model, optimizer, batch)
-    return (time.perf_counter() - begun) / _TIMED * found.updates * _TRAININGS
+        step = (time.perf_counter() - begun) / _TIMED
+        begun = time.perf_counter()
+        held_out(bench, model)
+        measured = time.perf_counter() - begun
+    return _TRAININGS * (found.updates * step + (POINTS + 1) * measured)

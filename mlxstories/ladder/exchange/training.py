@@ -19,7 +19,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.optimizers import copied, intercepted, parts, put_back, read_rate
 from mlxstories.ladder.exchange.material import Measured, held_out, material
 
-_POINTS = 8  # measurements of a curve
+POINTS = 8  # measurements of a curve
 _WARMUP = 20  # updates
 _CLIP = 1.0
 _APART = 10_000  # seeds of one training from those of the next
@@ -118,7 +118,7 @@ class Training:
         """Go on to this share of the updates, measuring on the way."""
         batches = self.batches or material(self.bench).batches
         goal = round(share * len(batches))
-        marks = sorted({round(len(batches) * (i + 1) / _POINTS) for i in range(_POINTS)} | {goal})
+        marks = sorted({round(len(batches) * (i + 1) / POINTS) for i in range(POINTS)} | {goal})
         try:
             with self.around():
                 if self._kept is None:
