@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import ast
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from mlxstories.ladder.where.places import Line, own_file
 
+if TYPE_CHECKING:
+    from mlxstories.ladder.capture.record import Seen
 
-def below(lines: list[Line], loop: list[Line]) -> Line | None:
-    """The first line of a call that is not on the way to the training loop as well."""
-    depth = 0
+
+def below(lines: list[Line], seen: Seen) -> Line | None:
+    """The first line of a call that is not on the way to the training loop as well; of training's own loss, which
+    validation takes too, the line that calls it."""
+    depth, loop = 0, seen.gradient
     while depth < min(len(lines), len(loop)) and lines[depth][::2] == loop[depth][::2]:
         depth += 1
+    if 0 < depth < len(lines) and seen.loss is not None and lines[depth][::2] == seen.loss[::2]:
+        depth -= 1
     return next(iter(lines[depth:]), lines[-1] if lines else None)
 
 

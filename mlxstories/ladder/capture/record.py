@@ -80,6 +80,7 @@ class Seen:
     updates: list[Update] = field(default_factory=list)
     forwards: list[Forward] = field(default_factory=list)
     gradient: list[Line] = field(default_factory=list)
+    loss: Line | None = None  # that defines the function whose gradient it is
     rounds: int | None = None  # of the loops around the gradient, where they say
     seldom: bool = False  # something more is done every so many of them
     shared: bool = False  # the model is updated by several optimisers

@@ -146,7 +146,7 @@ def _dropout(script: CapturedScript) -> Iterator[Finding]:
             f"{len(wrong)} forward passes of validation run in training mode, with {len(layers)} dropout layers on",
             {"passes": len(wrong), "dropout_layers": len(layers)},
             "call model.eval() before validation, and model.train() after it",
-            place(below(wrong[0].lines, script.loop.seen.gradient)),
+            place(below(wrong[0].lines, script.loop.seen)),
         )
 
 
@@ -160,7 +160,7 @@ def _decoding(script: CapturedScript) -> Iterator[Finding]:
     before = np.array([len(best) > 1 and best[-2] == token for _, best, token in told])
     for right, where in ((first, "the first"), (before, "the last but one")):
         if right.all() and not last.all():
-            line = below(told[0][0].lines, script.loop.seen.gradient)
+            line = below(told[0][0].lines, script.loop.seen)
             yield Finding(
                 "generation-mismatch",
                 ERROR,

@@ -79,7 +79,7 @@ class Told:
         )
 
     def _line(self, match: Match) -> Line | None:
-        return below(match.passes[0].lines, self.script.loop.seen.gradient)
+        return below(match.passes[0].lines, self.script.loop.seen)
 
 
 def _at(line: Line | None) -> str:

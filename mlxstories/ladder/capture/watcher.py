@@ -28,7 +28,7 @@ from mlxstories.ladder.capture.rates import meant
 from mlxstories.ladder.capture.record import Saved, Seen, Update, compiled
 from mlxstories.ladder.capture.running import Script, Stop
 from mlxstories.ladder.capture.tokenizer import at_hand
-from mlxstories.ladder.where.places import Line, own_file, stack
+from mlxstories.ladder.where.places import Line, defined, own_file, stack
 from mlxstories.training.trainer import Trainer
 
 _ARRAYS = 8  # gradients of arrays alone after which no model is waited for
@@ -105,7 +105,7 @@ class Watcher(Forwards):
 
     def _look(self, call: GradientCall, frame: FrameType) -> None:
         """What the frames at a gradient tell; the first one may be taken before the loop begins."""
-        self.seen.gradient = stack(frame)
+        self.seen.gradient, self.seen.loss = stack(frame), defined(call.function)
         self.seen.rounds, self.seen.seldom = rounds(frame), seldom(frame)
         self.seen.tokenizers = at_hand(frame)
         self.seen.drawn = holder(frame, [array for _, array in leaves([call.args, call.kwargs])])
