@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import mlx.core as mx
+import mlx_lm
 import pytest
 from mlx.utils import tree_map
 
@@ -22,6 +25,14 @@ SHAPES = {
     "llama_mixing untied": {"tied": False, "mixing": 3},
     "gpt2": {"norm": "layer", "positions": "learned", "feed_forward": "gelu"},
 }
+
+
+OLD = "trust_remote_code" not in signature(mlx_lm.load).parameters  # before 0.32, the last for Python 3.10
+
+
+def load(path):
+    """mlx-lm's model and tokenizer; an old mlx-lm runs a model's own code unasked."""
+    return mlx_lm.load(str(path), **({} if OLD else {"trust_remote_code": True}))
 
 
 @pytest.fixture(scope="session")

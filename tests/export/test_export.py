@@ -12,6 +12,7 @@ from mlxstories.generation.decoding import generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, ModelConfig
 from mlxstories.runs.checkpoints import load_model
+from tests.export.conftest import load
 
 PROMPT = "Tom was"
 PAIRS = [("llama", "word"), ("llama untied", "char"), ("qwen3", "word"), ("gpt2", "bpe"), ("gpt2", "char"),
@@ -35,10 +36,10 @@ def exported(request, make_run, tmp_path_factory):
 
 
 def test_mlx_lm_says_the_same(exported):
-    from mlx_lm import load, stream_generate
+    from mlx_lm import stream_generate
 
     to, tokenizer, prompt, logits, told = exported
-    model, theirs = load(str(to), trust_remote_code=True)
+    model, theirs = load(to)
     assert theirs.encode(PROMPT) == [tokenizer.end, *prompt]
     assert set(theirs.eos_token_ids) == {tokenizer.end}
     np.testing.assert_allclose(np.array(model(mx.array([[tokenizer.end, *prompt]]))), logits, atol=1e-4)
@@ -72,11 +73,9 @@ def test_transformers_says_the_same(exported):
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "llama_mixing"])
 @pytest.mark.parametrize(("dtype", "bits", "tolerance"), [("bfloat16", None, 0.05), ("float16", 8, 0.05)])
 def test_fewer_bits(make_run, tmp_path, shape, dtype, bits, tolerance):
-    from mlx_lm import load
-
     run = make_run(shape, "char", dim=64, hidden=96)
     export(run, tmp_path / "tale", dtype=dtype, bits=bits)
-    model, _ = load(str(tmp_path / "tale"), trust_remote_code=True)
+    model, _ = load(tmp_path / "tale")
     kinds = {array.dtype for _, array in tree_flatten(model.parameters())}
     assert kinds == {getattr(mx, dtype)} | ({mx.uint32} if bits else set())
     ours, _, _ = load_model(run)
@@ -86,13 +85,11 @@ def test_fewer_bits(make_run, tmp_path, shape, dtype, bits, tolerance):
 
 
 def test_a_narrow_gpt2_is_filled_up(make_run, tmp_path):
-    from mlx_lm import load
-
     run = make_run("gpt2", "char", hidden=40)
     export(run, tmp_path / "tale")
     ours, _, _ = load_model(run)
     tokens = mx.array([[0, 5, 4, 9]])
-    np.testing.assert_allclose(load(str(tmp_path / "tale"))[0](tokens), ours(tokens), atol=1e-4)
+    np.testing.assert_allclose(load(tmp_path / "tale")[0](tokens), ours(tokens), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from mlxstories.runs.checkpoints import load_model
 from mlxstories.training import experiment
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASE_1
+from tests.export.conftest import load
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,11 @@ def test_there_and_back_bit_for_bit(make_run, tmp_path, shape, kind):
 @pytest.mark.parametrize("shape", ["llama", "qwen3", "gpt2", "llama_mixing"])
 def test_what_mlx_lm_saved_comes_back(make_run, tmp_path, shape):
     """Saved by mlx-lm itself, with its own names, and without our part of config.json."""
-    from mlx_lm.utils import load, save
+    from mlx_lm.utils import save
 
     run = make_run(shape, "word", hidden=128)
     export(run, tmp_path / "there")
-    model, tokenizer = load(str(tmp_path / "there"), trust_remote_code=True)
+    model, tokenizer = load(tmp_path / "there")
     config = json.loads((tmp_path / "there" / "config.json").read_text())
     del config["mlxstories"]
     save(tmp_path / "saved", tmp_path / "there", model, tokenizer, config)

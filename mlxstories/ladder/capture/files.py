@@ -6,6 +6,7 @@ import builtins
 import errno
 import io
 import os
+import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,9 @@ _MOVING = ("rename", "replace")
 _LINKING = ("link", "symlink")
 _MAKING = ("mkdir", "mkfifo", "mknod")
 _LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir", "chdir")
+_PATHS = getattr(
+    pathlib, "_normal_accessor", None
+)  # whose copies of these functions Path calls in Python 3.10
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -47,16 +51,17 @@ class Overlay:
         def opened(file, mode="r", *args, **kwargs):
             return real(self._placed(file, bool(set(mode) & set("wax+")), "w" in mode), mode, *args, **kwargs)
 
-        patches.replace(builtins, "open", opened)
-        patches.replace(io, "open", opened)
         patches.replace(os, "open", self._opening(os.open))
-        for name in _MOVING:
-            patches.replace(os, name, self._moving(getattr(os, name)))
-        for name in _LINKING:
-            patches.replace(os, name, self._linking(getattr(os, name)))
-        for instead, names in ((self._make, _MAKING), (self._change, _CHANGING), (self._look, _LOOKING)):
-            for name in names:
-                patches.replace(os, name, self._free_or(getattr(os, name), instead))
+        for owner in filter(None, (builtins, io, _PATHS)):
+            patches.replace(owner, "open", opened)
+        instead = {name: self._moving(getattr(os, name)) for name in _MOVING}
+        instead |= {name: self._linking(getattr(os, name)) for name in _LINKING}
+        for done, names in ((self._make, _MAKING), (self._change, _CHANGING), (self._look, _LOOKING)):
+            instead |= {name: self._free_or(getattr(os, name), done) for name in names}
+        for name, function in instead.items():
+            patches.replace(os, name, function)
+            if hasattr(_PATHS, name):
+                patches.replace(_PATHS, name, function)
 
     def held(self, path) -> Path | None:
         """Where a path's content is held, whether or not anything was written there; None where it is free."""
