@@ -101,11 +101,12 @@ def _check(facts: dict, as_json: bool) -> None:
 
 
 def _cost(model: dict, vocab_size: int, batch_size: int) -> dict:
+    from mlxstories.data.tokenizer import END
     from mlxstories.model import size_config
     from mlxstories.training.cost import measure, training_cost
 
-    size, _ = model.pop("size"), model.pop("across_stories")
-    cost = training_cost(size_config(size, vocab_size, **model), batch_size)
+    size, separator = model.pop("size"), None if model.pop("across_stories") else END
+    cost = training_cost(size_config(size, vocab_size, separator=separator, **model), batch_size)
     machine = measure()
     arithmetic, memory = machine.seconds(cost)
     return {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import mlx.core as mx
@@ -190,7 +190,9 @@ def _rotations(offset: int, length: int, dim: int, base: float) -> tuple[mx.arra
     return mx.array(np.cos(angles), mx.float32), mx.array(np.sin(angles), mx.float32)
 
 
-def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask) -> mx.array:
+def attention(
+    queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask, training: bool = False
+) -> mx.array:
     """Scaled dot-product attention (Vaswani et al. 2017, equation 1).
 
     Args:
@@ -198,36 +200,53 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float,
         keys, values: [B, H, S, D].
         scale: of the scores.
         mask: bool, True where a query may see a key, broadcast to [B, H, T, S]; "causal"; or None.
+        training: whether a gradient follows.
 
     Returns:
         [B, H, T, D].
     """
-    if not on_cpu():
+    # With a gradient MLX has no one kernel for it on Metal, and in 16 bits a fast one on CUDA.
+    if not on_cpu() and not (training and queries.dtype == mx.float32):
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     length, span = queries.shape[2], keys.shape[2]
     if mask is None:
         mask = mx.ones((length, span), dtype=mx.bool_)
     elif isinstance(mask, str):
         mask = mx.arange(span)[None] <= mx.arange(span - length, span)[:, None]
-    return _attention(queries * scale, keys, values, mask)[0]
+    if on_cpu():  # where a pass over the queries is cheaper than one more operation on the scores
+        return _attention(1.0)(queries * scale, keys, values, mask)[0]
+    return _attention(scale)(queries, keys, values, mask)[0]
 
 
-@mx.custom_function
-def _attention(queries, keys, values, mask):
+@functools.cache
+def _attention(scale: float) -> Callable:
     """The mixed values, and the probabilities [B, H, T, S], which the gradient uses again."""
-    scores = (queries @ keys.swapaxes(-1, -2)).astype(mx.float32)
-    scores = mx.where(mask, scores, -1e30)
+
+    def scaled(scores: mx.array) -> mx.array:
+        return scores if scale == 1 else scores * scale
+
+    @mx.custom_function
+    def attend(queries, keys, values, mask):
+        scores = (queries @ keys.swapaxes(-1, -2)).astype(mx.float32)
+        shares = _softmax(mx.where(mask, scaled(scores), -1e30)).astype(values.dtype)
+        return shares @ values, shares
+
+    @attend.vjp
+    def gradient(primals, cotangents, outputs):
+        queries, keys, values, mask = primals
+        cotangent, (mixed, shares) = cotangents[0], outputs
+        # The row sum of shares * d(shares) is that of cotangent * output, which is T/D times smaller
+        # (Dao et al. 2022, appendix B.2).
+        mean = (cotangent * mixed).astype(mx.float32).sum(axis=-1, keepdims=True)
+        scores = scaled((shares * (cotangent @ values.swapaxes(-1, -2) - mean)).astype(shares.dtype))
+        return scores @ keys, scores.swapaxes(-1, -2) @ queries, shares.swapaxes(-1, -2) @ cotangent, mask
+
+    return attend
+
+
+def _softmax(scores: mx.array) -> mx.array:
+    """Over the last axis, float32."""
+    if not on_cpu():
+        return mx.softmax(scores, axis=-1)
     powers = exp_nonpositive(scores - scores.max(axis=-1, keepdims=True))
-    shares = (powers * (1 / powers.sum(axis=-1, keepdims=True))).astype(values.dtype)
-    return shares @ values, shares
-
-
-@_attention.vjp
-def _attention_gradient(primals, cotangents, outputs):
-    queries, keys, values, mask = primals
-    cotangent, (mixed, shares) = cotangents[0], outputs
-    # The row sum of shares * d(shares) is that of cotangent * output, which is T/D times smaller
-    # (Dao et al. 2022, appendix B.2).
-    mean = (cotangent * mixed).astype(mx.float32).sum(axis=-1, keepdims=True)
-    scores = (shares * (cotangent @ values.swapaxes(-1, -2) - mean)).astype(shares.dtype)
-    return scores @ keys, scores.swapaxes(-1, -2) @ queries, shares.swapaxes(-1, -2) @ cotangent, mask
+    return powers * (1 / powers.sum(axis=-1, keepdims=True))

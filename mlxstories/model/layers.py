@@ -59,7 +59,7 @@ class Attention(nn.Module):
         if cache is not None:
             keys, values = cache.update(layer, keys, values)
         scale = 1 / math.sqrt(queries.shape[-1])
-        mixed = kernels.attention(queries, keys, values, scale, mask)
+        mixed = kernels.attention(queries, keys, values, scale, mask, self.training)
         return self.out(mixed.swapaxes(1, 2).reshape(x.shape))
 
 

@@ -9,12 +9,17 @@ import mlx.core as mx
 from mlxstories.backend import kernels
 
 
-def stacks(arrays: Sequence[mx.array]) -> Iterator[tuple[list[int], mx.array]]:
-    """Which of the arrays go together, and these as one [n, ...]; at most `kernels.chunk_elements` numbers each."""
+def alike(arrays: Sequence[mx.array]) -> list[list[int]]:
+    """The indices of arrays of one shape and type, for each of these."""
     groups: dict[tuple, list[int]] = {}
     for index, array in enumerate(arrays):
         groups.setdefault((array.shape, array.dtype), []).append(index)
-    for indices in groups.values():
+    return list(groups.values())
+
+
+def stacks(arrays: Sequence[mx.array]) -> Iterator[tuple[list[int], mx.array]]:
+    """Which of the arrays go together, and these as one [n, ...]; at most `kernels.chunk_elements` numbers each."""
+    for indices in alike(arrays):
         most = max(1, kernels.chunk_elements() // max(1, arrays[indices[0]].size))
         for start in range(0, len(indices), most):
             part = indices[start : start + most]

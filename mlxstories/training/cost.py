@@ -7,7 +7,7 @@ import io
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -131,17 +131,32 @@ def _rows(config: ModelConfig, batch_size: int) -> Batch:
 def handed(step: TrainStep, batches: Sequence[Batch], rounds: int = 20) -> Handed:
     """What one update hands over, which is not computed; ``step`` cannot be used afterwards."""
     mx.eval(step.model.state, step.optimizer.state, batches)  # or the graph would hold how they are made
-    result, graph = step.prepare(batches, 0), io.StringIO()
-    mx.export_to_dot(graph, step.model.state, step.optimizer.state, *result)
-    kinds = dict(re.findall(r'(\d+) \[label ?= ?"(\w+)", shape=rectangle', graph.getvalue()))
-    inputs = Counter(re.findall(r'" -> (\d+)', graph.getvalue()))
-    launches = (inputs[node] if kind == "Concatenate" else kind not in _VIEWS for node, kind in kinds.items())
+    result = [part for part in step.prepare(batches, 0) if part is not None]
+    operations = operations_of(step.model.state, step.optimizer.state, *result)
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
         step.prepare(batches, 0)
         times.append(time.perf_counter() - began)
-    return Handed(len(kinds), sum(launches), min(times))
+    return Handed(len(operations), sum(launches(operations).values()), min(times))
+
+
+def operations_of(*results) -> list[tuple[str, int]]:
+    """Kind and number of inputs of every operation that the arrays of some trees wait for."""
+    graph = io.StringIO()
+    mx.export_to_dot(graph, *results)
+    kinds = re.findall(r'(\d+) \[label ?= ?"(\w+)", shape=rectangle', graph.getvalue())
+    inputs = Counter(re.findall(r'" -> (\d+)', graph.getvalue()))
+    return [(kind, inputs[node]) for node, kind in kinds]
+
+
+def launches(operations: Iterable[tuple[str, int]]) -> Counter[str]:
+    """How many launches the operations of each kind are; see `Handed`."""
+    counts: Counter[str] = Counter()
+    for kind, inputs in operations:
+        if kind not in _VIEWS:
+            counts[kind] += inputs if kind == "Concatenate" else 1
+    return counts
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ def _chunked_nats(smoothing: float) -> Callable:
     def nats(features, weight, targets, mask):
         vocab = weight.shape[0]
         rows = max(1, kernels.chunk_elements() // vocab)
-        sums, by_features, by_weight = mx.zeros(3), [], None
+        sums = by_weight = None
+        by_features = []
         for start in range(0, len(features), rows):
             part = slice(start, start + rows)
             x = features[part]
@@ -145,7 +146,8 @@ def _chunked_nats(smoothing: float) -> Callable:
                 smoothed = plain + smoothing * (right - shifted.mean(axis=-1, keepdims=True))
             measured = mx.concatenate([smoothed, plain, (best == chosen).astype(mx.float32)], axis=-1)
             # where, not times: a masked cell whose loss is not finite must not reach the sum
-            sums = sums + mx.where(real > 0, measured * real, 0).sum(axis=0)
+            measured = mx.where(real > 0, measured * real, 0).sum(axis=0)
+            sums = measured if sums is None else sums + measured
             hit = mx.arange(vocab, dtype=chosen.dtype) == chosen
             gradient = powers * (real / total) - mx.where(hit, real * (1 - smoothing), 0)
             if smoothing:
@@ -158,7 +160,7 @@ def _chunked_nats(smoothing: float) -> Callable:
                 by_weight = mx.addmm(by_weight, gradient.T, x)
             else:  # the sum over chunks stays float32
                 by_weight = by_weight + (gradient.T @ x).astype(mx.float32)
-        return sums[0], sums[1], sums[2], mx.concatenate(by_features), by_weight
+        return *sums, mx.concatenate(by_features), by_weight
 
     @nats.vjp
     def gradient(primals, cotangents, outputs):

@@ -89,10 +89,13 @@ class Window:
         if bad.any():
             step = self._progress.step - len(bad) + int(bad.argmax()) + 1
             wrong = [name for name, value in self._norm_of().items() if not math.isfinite(value)]
-            where = f"the gradient of {wrong[0]} and {len(wrong) - 1} more" if wrong else "the loss"
+            where = f"the gradient of {wrong[0]} and {len(wrong) - 1} more" if wrong else "loss or gradient"
             raise NotFinite(f"step {step}: {where} is not finite.")
 
     def _norm_of(self) -> dict[str, float]:
+        """The last step's gradient norm of each parameter; empty where it was not asked for."""
+        if self._norms is None:
+            return {}
         return dict(zip(self._names, np.array(self._norms).tolist(), strict=True))
 
     def flush(self) -> dict:

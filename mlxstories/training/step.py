@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlxstories.backend import kernels
 from mlxstories.batch import Batch, shares
 from mlxstories.distributed import ALONE, Group
-from mlxstories.optim.clipping import clip_factor, parameter_norms, scaled
+from mlxstories.optim.clipping import clip_factor, global_norm, parameter_norms, scaled
 
 Objective = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
 """``(model, batch, key, label_smoothing) -> (objective, tokens, hits, nats)``, sums over real tokens."""
@@ -28,14 +28,15 @@ class StepResult(NamedTuple):
         tokens: real tokens in the step's microbatches.
         hits: how many of them the model's argmax got right.
         grad_norm: norm of the whole gradient of the mean objective, before clipping.
-        norms: float32 [P], the gradient norm of each parameter, in the order of ``TrainStep.names``.
+        norms: float32 [P], the gradient norm of each parameter, in the order of ``TrainStep.names``; None where they
+            were not asked for.
     """
 
     nats: mx.array
     tokens: mx.array
     hits: mx.array
     grad_norm: mx.array
-    norms: mx.array
+    norms: mx.array | None
 
 
 class TrainStep:
@@ -72,7 +73,7 @@ class TrainStep:
             model.update(tree_map(lambda weight: weight.astype(dtype), masters))
             minimised, tokens, hits, nats = objective(model, batch, key, label_smoothing)
             model.update(masters)
-            return minimised, mx.stack([nats, tokens, hits])
+            return minimised, (nats, tokens, hits)
 
         differentiate = nn.value_and_grad(model, total)
         parameters = sum(weight.size for _, weight in tree_flatten(model.trainable_parameters()))
@@ -93,32 +94,32 @@ class TrainStep:
             return tree_map(mx.add, left, right)
 
         @partial(mx.compile, inputs=[weights, moments], outputs=[weights, moments])
-        def update(gradients, tokens: mx.array):
-            norms = parameter_norms(gradients) / tokens
-            norm = mx.linalg.norm(norms)
+        def update(gradients, tokens: mx.array, each: bool):
+            norms = parameter_norms(gradients) / tokens if each else None
+            norm = global_norm(gradients, tokens)
             factor = 1 / tokens if clip_norm is None else clip_factor(norm, clip_norm) / tokens
             # stacked, or each element of a gradient would compute the factor in its fused kernel
-            optimizer.update(model, scaled(gradients, mx.stack([factor])[0]))
+            (factor,) = mx.stack([factor])
+            optimizer.update(model, scaled(gradients, factor))
             return norm, norms
 
         self._gradient, self._add, self._update, self._sum = gradient, add, update, group.sum
 
-    def __call__(self, batches: Sequence[Batch], seed: int) -> StepResult:
+    def __call__(self, batches: Sequence[Batch], seed: int, *, norms: bool = False) -> StepResult:
         """Update the model from ``batches``; all randomness of the step (dropout, masking) is a function
-        of ``seed`` alone, so a resumed run repeats it without any saved generator state."""
-        result = self.prepare(batches, seed)
+        of ``seed`` alone, so a resumed run repeats it without any saved generator state. With ``norms`` each
+        parameter's is taken too, which changes no other number and is further launches on a GPU."""
+        result = self.prepare(batches, seed, norms=norms)
         mx.async_eval(self.model.state, self.optimizer.state, result)
         return result
 
-    def prepare(self, batches: Sequence[Batch], seed: int) -> StepResult:
+    def prepare(self, batches: Sequence[Batch], seed: int, *, norms: bool = False) -> StepResult:
         """The update as a graph that is yet to be computed."""
         mx.random.seed(seed)
-        sums = gradients = None
+        sums = None
         for index, batch in enumerate(batches):
-            key = mx.random.key(seed + (index << 48))
-            measured, gradient = self._gradient(batch, key)
-            sums = measured if sums is None else sums + measured
-            gradients = gradient if gradients is None else self._add(gradients, gradient)
-        sums, gradients = self._sum((sums, gradients))
-        norm, norms = self._update(gradients, mx.maximum(sums[1], 1.0))
-        return StepResult(sums[0], sums[1], sums[2], norm, norms)
+            part = self._gradient(batch, mx.random.key(seed + (index << 48)))
+            sums = part if sums is None else self._add(sums, part)
+        (nats, tokens, hits), gradients = self._sum(sums)
+        norm, each = self._update(gradients, mx.maximum(tokens, 1.0), norms)
+        return StepResult(nats, tokens, hits, norm, each)

@@ -194,14 +194,14 @@ class Trainer:
             self.model.train()
             batches = [next(self.stream) for _ in range(self.phase.accumulation)]
             seed = self.group.seed(self.config.seed * 2**32 + self.progress.step)
-            with self.group.waiting():
-                result = step(batches, seed)
             self.progress.step += 1
             self.progress.epoch, self.progress.batch = self.stream.epoch, self.stream.batch
             done = self.progress.step == self.total_steps
             due = done or self.progress.step % self.evaluate_every == 0
             log = due or self._is_multiple(self.config.log_every)
             save = due or self._is_multiple(self.config.save_every)
+            with self.group.waiting():
+                result = step(batches, seed, norms=log or save)
             stop = self.group.agree(stopping.is_set(), now=log or save)
             window.add(result)
             save = save or stop

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import mlx.core as mx
 import numpy as np
@@ -51,9 +52,10 @@ def test_gradients_of_activations_are_those_of_the_plain_formula(name):
         np.testing.assert_allclose(np.array(got), np.array(expected), atol=3e-6)
 
 
+@pytest.mark.parametrize("place", [nullcontext, kernels.as_on_gpu])
 @pytest.mark.parametrize("mask", [None, "causal", "segments"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_attention_and_its_gradients_equal_mlxs(mask, compiled):
+def test_attention_and_its_gradients_equal_mlxs(mask, compiled, place):
     mx.random.seed(0)
     q, k, v, weights = (2 * mx.random.normal((2, 3, 10, 8)) for _ in range(4))
     if mask == "segments":
@@ -67,13 +69,27 @@ def test_attention_and_its_gradients_equal_mlxs(mask, compiled):
         differentiate = mx.value_and_grad(total, argnums=(0, 1, 2))
         return (mx.compile(differentiate) if compiled else differentiate)(q, k, v)
 
-    value, gradients = run(lambda q, k, v: kernels.attention(q, k, v, 0.35, mask))
+    with place():
+        value, gradients = run(lambda q, k, v: kernels.attention(q, k, v, 0.35, mask, training=True))
     expected, expected_gradients = run(
         lambda q, k, v: mx.fast.scaled_dot_product_attention(q, k, v, scale=0.35, mask=mask)
     )
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     for got, wanted in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(np.array(got), np.array(wanted), atol=1e-5)
+
+
+def test_a_gpu_takes_mlxs_own_attention_where_it_may_be_one_kernel(monkeypatch):
+    taken = []
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, *_, **__: taken.append(q.dtype))
+    low, high = (mx.zeros((1, 1, 4, 8), dtype) for dtype in (mx.bfloat16, mx.float32))
+    for part in (low, high):
+        kernels.attention(part, part, part, 1.0, None, training=True)  # a CPU never does
+    with kernels.as_on_gpu():
+        kernels.attention(high, high, high, 1.0, None)
+        kernels.attention(low, low, low, 1.0, None, training=True)
+        kernels.attention(high, high, high, 1.0, None, training=True)
+    assert taken == [mx.float32, mx.bfloat16]
 
 
 def test_processes_share_the_cores():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlxstories.backend import kernels
 from mlxstories.errors import StoriesError
 from mlxstories.optim import clip_by_global_norm
-from mlxstories.optim.clipping import parameter_norms
+from mlxstories.optim.clipping import global_norm, parameter_norms
 
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=8), st.floats(1e-3, 1e4))
@@ -65,3 +65,16 @@ def test_norms_are_the_same_by_stacks(monkeypatch):
     for copies_pay in (False, True):
         monkeypatch.setattr(kernels, "copies_pay", lambda answer=copies_pay: answer)
         np.testing.assert_allclose(np.array(parameter_norms(tree)), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("copies_pay", [False, True])
+def test_the_norm_of_a_tree(monkeypatch, copies_pay, compiled):
+    """More arrays of one shape than one kernel takes, some of another order in memory, and types that differ."""
+    monkeypatch.setattr(kernels, "copies_pay", lambda: copies_pay)
+    draw = np.random.default_rng(0)
+    tree = [mx.array(draw.standard_normal((6, 4)), mx.float32) for _ in range(40)]
+    tree += [mx.array(draw.standard_normal((4, 6)), mx.float32).T, mx.ones((), mx.bfloat16), mx.ones(5)]
+    wanted = np.sqrt(sum((np.array(leaf.astype(mx.float32), np.float64) ** 2).sum() for leaf in tree)) / 7
+    norm = mx.compile(global_norm) if compiled else global_norm
+    assert norm(tree, mx.array(7.0)).item() == pytest.approx(wanted, rel=1e-6)

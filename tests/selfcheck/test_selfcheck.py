@@ -41,10 +41,17 @@ def test_a_healthy_machine_passes_and_goes_back_to_what_it_was():
     assert kernels.on_cpu() == (mx.default_device() == mx.cpu)
 
 
-def test_a_wrong_kernel_is_seen_by_all_that_use_it(monkeypatch):
-    right = mx.fast.scaled_dot_product_attention
-    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda *a, **k: 1.01 * right(*a, **k))
-    assert failed() >= {"gradients", "decoding against the CPU", "one update of phase 1"}
+@pytest.mark.parametrize(
+    ("module", "kernel", "seen"),
+    [
+        (mx.fast, "scaled_dot_product_attention", {"decoding against the CPU"}),
+        (mx, "softmax", {"gradients", "one update of phase 1"}),
+    ],
+)
+def test_a_wrong_kernel_is_seen_by_all_that_use_it(monkeypatch, module, kernel, seen):
+    right = getattr(module, kernel)
+    monkeypatch.setattr(module, kernel, lambda *a, **k: 1.01 * right(*a, **k))
+    assert failed() >= seen
 
 
 def test_a_gradient_of_one_order_is_what_repeats(monkeypatch):

@@ -1,6 +1,7 @@
 """The training step: exact accumulation, and randomness that depends on the seed alone."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -41,6 +42,7 @@ def trained(
     dtype=mx.float32,
     rate=0.1,
     momentum=0.95,
+    norms=False,
 ):
     model = new_model(config, 0)
     optimizer = build_optimizer(
@@ -48,7 +50,7 @@ def trained(
     )
     step = TrainStep(model, optimizer, objective(config), clip_norm=clip_norm, dtype=dtype)
     model.train()
-    results = [step(batches, step_seed(i)) for i in range(steps)]
+    results = [step(batches, step_seed(i), norms=norms) for i in range(steps)]
     return dict(tree_flatten(model.parameters())), results
 
 
@@ -138,9 +140,20 @@ def test_clipping_bounds_the_update():
     assert moved == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 
-def test_norms_are_those_of_the_parameters():
-    _, results = trained([batch_with([16] * 4)], steps=1)
-    assert float(mx.linalg.norm(results[0].norms)) == pytest.approx(float(results[0].grad_norm), rel=1e-5)
+@pytest.mark.parametrize("place", [nullcontext, kernels.as_on_gpu])
+def test_norms_are_those_of_the_parameters_and_change_nothing_else(place):
+    """Plain SGD moves each parameter by its gradient times the rate and what clips it."""
+    batch, before = batch_with([16] * 4), dict(tree_flatten(new_model(CONFIG, 0).parameters()))
+    options = {"steps": 1, "momentum": 0.0, "clip_norm": 1e-2, "rate": 1e3}
+    with place():
+        after, (asked,) = trained([batch], **options, norms=True)
+        same, (plain,) = trained([batch], **options)
+    assert plain.norms is None and plain.grad_norm.item() == asked.grad_norm.item() > 1e-2
+    assert all(mx.array_equal(after[name], same[name]) for name in before)
+    moved = [np.linalg.norm(np.array(after[name] - before[name])) for name in before]
+    norms = np.array(asked.norms)
+    np.testing.assert_allclose(moved, 1e3 * norms * 1e-2 / asked.grad_norm.item(), rtol=1e-3)
+    assert np.linalg.norm(norms) == pytest.approx(asked.grad_norm.item(), rel=1e-5)
 
 
 def test_dropout_is_a_function_of_the_step_seed():
