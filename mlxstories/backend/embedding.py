@@ -14,6 +14,8 @@ from mlxstories.backend import kernels
 # the product of this size takes about as long as sorting 4096 tokens of width 256; computed, not measured.
 ONE_HOT = 1 << 23
 
+_AT_ONCE = 8  # rows, itself included, that one takes in a pass: `mx.compile` makes one kernel of so many
+
 
 def repeatable(rows: mx.array, weight: mx.array, tokens: mx.array) -> mx.array:
     """``rows``, with a gradient that repeats on the device in use.
@@ -48,15 +50,22 @@ def _by_product(rows: mx.array, numbers: mx.array, count: int) -> mx.array:
 
 
 def _by_sorting(rows: mx.array, numbers: mx.array, count: int) -> mx.array:
-    """As `_by_product`, in ``log2 N`` additions (Hillis and Steele 1986): sorted by number, each row takes in the row
-    1, 2, 4, ... before it as long as that has the same number, and the last of each number then holds the sum."""
+    """As `_by_product`, in ``log N`` passes (Hillis and Steele 1986): sorted by number, each row takes in those 1, 2,
+    ... 7 before it, then 8, 16, ... 56, as far as they have the same number, and the last of each number then holds the
+    sum."""
     order = mx.argsort(numbers)
     numbers, sums = numbers[order], rows[order].astype(mx.float32)
     length, reach = len(numbers), 1
+    room = ((length, 0), (0, 0))  # for those before the first
+    own, theirs = numbers[:, None], mx.pad(numbers[:, None], room, constant_values=-1)
     while reach < length:
-        same = (numbers[reach:] == numbers[:-reach])[:, None]
-        sums = mx.concatenate([sums[:reach], sums[reach:] + mx.where(same, sums[:-reach], 0)])
-        reach *= 2
+        earlier = mx.pad(sums, room)
+        for back in range(reach, min(length, _AT_ONCE * reach), reach):
+            there = slice(length - back, 2 * length - back)
+            # as wide as the rows before they are compared, or it would be a kernel of its own
+            same = mx.equal(*(mx.broadcast_to(part, sums.shape) for part in (theirs[there], own)))
+            sums = sums + mx.where(same, earlier[there], 0)
+        reach *= _AT_ONCE
     last = mx.concatenate([numbers[1:] != numbers[:-1], mx.array([True])])
     # Each number is written once, so no order matters; all other rows go to the place behind, which nobody reads.
     places = mx.full(count + 1, length, dtype=mx.int32)

@@ -39,7 +39,7 @@ class Handed:
     Attributes:
         operations: in MLX's graph; those that one compiled kernel does count once.
         launches: of these, those that do more than look at the same memory in another way; a concatenation copies each
-            of its inputs and counts once for each.
+            of its inputs and counts once for each, and so does a padding.
         host_seconds: to build the graph again, the fastest of several times.
     """
 
@@ -155,7 +155,7 @@ def launches(operations: Iterable[tuple[str, int]]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for kind, inputs in operations:
         if kind not in _VIEWS:
-            counts[kind] += inputs if kind == "Concatenate" else 1
+            counts[kind] += inputs if kind in ("Concatenate", "Pad") else 1
     return counts
 
 
