@@ -73,6 +73,10 @@ def test_the_command():
     assert found["parameters"] == parameter_count(new_model(ModelConfig(300, dim=64, layers=2, heads=4), 0))
     assert found["least_seconds"]["step"] > 0
     assert found["handed"]["3"]["launches"] > found["handed"]["1"]["launches"] > 100
+    across = json.loads(
+        CliRunner().invoke(main, ["info", "--cost", "--json", "--across-stories", *options.split()]).output
+    )
+    assert across["handed"]["1"]["launches"] != found["handed"]["1"]["launches"]  # another mask
     refused = CliRunner().invoke(main, ["info", "--cost", "--batch-size", "0"])
     assert refused.exit_code == 2 and "0 is not in the range" in refused.output
 

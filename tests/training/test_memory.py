@@ -85,7 +85,7 @@ def traced():
 def test_no_update_waits_for_the_host(phase):
     """What reads a value while an update is described raises inside of a traced function."""
     step, batch = a_step(phase)
-    mx.compile(lambda: tuple(step.prepare([batch] * phase.accumulation, 0)))()
+    mx.compile(lambda: tuple(step.prepare([batch] * phase.accumulation, 0, norms=True)))()
 
 
 @pytest.mark.usefixtures("traced")
