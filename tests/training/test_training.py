@@ -18,7 +18,8 @@ from mlxstories.model import ModelConfig
 from mlxstories.training import experiment
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASES, override
-from mlxstories.training.progress import NotFinite
+from mlxstories.training.progress import NotFinite, Progress, Window
+from mlxstories.training.step import StepResult
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_parameter(dataset, t
     trainer = trainer_for(dataset, tmp_path / "run", phase=phase)
     with pytest.raises(NotFinite, match=r"step \d+: the gradient of \S+ "):
         trainer.train()
+
+
+def test_an_update_whose_norms_were_not_asked_for_is_named_by_its_number():
+    window = Window(["weight"], Progress(step=2))
+    for nats in (1.0, float("nan")):
+        window.add(StepResult(*map(mx.array, (nats, 4.0, 1.0, 0.5)), norms=None))
+    with pytest.raises(NotFinite, match=r"^step 2: loss or gradient is not finite\.$"):
+        window.settle()
 
 
 def test_a_real_process_stopped_by_ctrl_c_tells_how_to_resume(tmp_path):
