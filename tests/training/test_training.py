@@ -15,6 +15,8 @@ from mlx.utils import tree_flatten
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
+from mlxstories.runs import checkpoints
+from mlxstories.storage import files
 from mlxstories.training import experiment
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASES, override
@@ -106,6 +108,22 @@ def test_a_stop_at_an_evaluation_is_no_end(dataset, tmp_path):
     assert trainer.train() is None
     assert trainer.run.checkpoint("last").state["val_loss"] is not None
     assert experiment.resume(trainer.run, lambda record: None).progress.step == 6
+
+
+def test_what_is_forced_to_the_disk_is_a_checkpoint_not_an_update(dataset, tmp_path, monkeypatch):
+    forced = []
+    for module in (files, checkpoints):
+        monkeypatch.setattr(module, "sync", forced.append)
+    counts = []
+    for steps, save_every in ((4, None), (12, None), (12, 3)):
+        forced.clear()
+        trainer_for(
+            dataset, tmp_path / f"{steps}-{save_every}", steps=steps, log_every=1, save_every=save_every
+        ).train()
+        counts.append(len(forced))
+    few, many, saved = counts  # 26, 26, and 8 more for each of two checkpoints between
+    assert 0 < few == many < saved <= many + 2 * 10
+    assert many < 50
 
 
 def test_a_finished_run_is_not_resumed(dataset, tmp_path):
