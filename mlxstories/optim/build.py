@@ -9,7 +9,7 @@ from mlx.optimizers import MultiOptimizer, Optimizer
 
 from mlxstories.checks import check_choice, check_flag, check_number
 from mlxstories.errors import StoriesError
-from mlxstories.optim.muon import Muon
+from mlxstories.optim.muon import POLYNOMIALS, Muon
 from mlxstories.optim.optimizers import SGD, AdamW, Lion, NAdamW
 from mlxstories.optim.schedules import Schedule, constant
 
@@ -41,6 +41,7 @@ class OptimizerConfig:
         bias_correction: "adamw" and "adam": correct the moments for their start at zero.
         amsgrad: "adamw" and "adam": divide by the greatest second moment so far.
         momentum: "muon" and "sgd", [0, 1).
+        orthogonalizer: "muon" only: the polynomials that make its momentum orthogonal (`muon.POLYNOMIALS`).
     """
 
     name: str = "adamw"
@@ -53,6 +54,7 @@ class OptimizerConfig:
     bias_correction: bool = True
     amsgrad: bool = False
     momentum: float = 0.95
+    orthogonalizer: str = "jordan"
 
     def __post_init__(self):
         check_choice("optimizer", self.name, OPTIMIZERS)
@@ -71,6 +73,9 @@ class OptimizerConfig:
         if self.rest_learning_rate is not None:
             check_number("rest_learning_rate", self.rest_learning_rate, above=0)
             self._only_for("rest_learning_rate", "muon")
+        check_choice("orthogonalizer", self.orthogonalizer, POLYNOMIALS)
+        if self.orthogonalizer != "jordan":
+            self._only_for("an orthogonalizer", "muon")
         if self.amsgrad:
             self._only_for("amsgrad", "adamw", "adam")
         if not self.bias_correction:
@@ -103,7 +108,7 @@ def build_optimizer(config: OptimizerConfig, schedule: Schedule | None = None) -
     rest = _decay_groups(lambda decay: _adamw(config, lambda step: scale * schedule(step), decay), config)
     members = rest.optimizers if isinstance(rest, Groups) else [rest]
     filters = rest.filters[:-1] if isinstance(rest, Groups) else []
-    muon = Muon(schedule, config.momentum, config.weight_decay)
+    muon = Muon(schedule, config.momentum, config.weight_decay, config.orthogonalizer)
     return Groups([muon, *members], [is_hidden_matrix, *filters])
 
 

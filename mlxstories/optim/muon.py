@@ -8,10 +8,22 @@ import math
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories.checks import check_number
+from mlxstories.checks import check_choice, check_number
 from mlxstories.optim.optimizers import Rule
 from mlxstories.optim.schedules import Schedule
 from mlxstories.optim.stacks import stacks
+
+POLYNOMIALS = {
+    # one that is steep at zero rather than convergent, five times (Jordan et al. 2024)
+    "jordan": ((3.4445, -4.7750, 2.0315),) * 5,
+    # each the best of its degree on where the one before leaves [0.02, 1] (Amsel et al. 2025, algorithm 1)
+    "polar_express": (
+        (7.71097, -22.11375, 16.24874),
+        (3.21528, -2.41117, 0.50130),
+        (2.21831, -1.59399, 0.41075),
+    ),
+}
+"""Coefficients (a, b, c) of a x + b x^3 + c x^5, which take singular values towards 1, one after the other."""
 
 
 class Muon(Rule):
@@ -36,10 +48,12 @@ class Muon(Rule):
         learning_rate: float | Schedule,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        orthogonalizer: str = "jordan",
     ):
         super().__init__(learning_rate, weight_decay)
         check_number("momentum", momentum, at_least=0, below=1)
-        self.momentum = momentum
+        check_choice("orthogonalizer", orthogonalizer, POLYNOMIALS)
+        self.momentum, self.orthogonalizer = momentum, orthogonalizer
 
     def init_single(self, parameter: mx.array, state: dict) -> None:
         if parameter.ndim != 2:
@@ -52,7 +66,7 @@ class Muon(Rule):
         ahead = tree_map(self._ahead, gradients, self.state)
         directions = {}
         for indices, stack in stacks([u for _, u in tree_flatten(ahead)]):
-            directions.update(zip(indices, orthogonalize(stack), strict=True))
+            directions.update(zip(indices, orthogonalize(stack, self.orthogonalizer), strict=True))
         order = itertools.count()
         return super().apply_gradients(tree_map(lambda _: directions[next(order)], ahead), parameters)
 
@@ -67,21 +81,20 @@ class Muon(Rule):
         return self.decayed(w, lr) - lr * (0.2 * math.sqrt(max(w.shape))) * direction
 
 
-def orthogonalize(matrix: mx.array, iterations: int = 5) -> mx.array:
-    """U V^T of a matrix U S V^T, roughly: singular values between about 0.7 and 1.2 instead of 1.
+def orthogonalize(matrix: mx.array, orthogonalizer: str = "jordan") -> mx.array:
+    """U V^T of a matrix U S V^T, roughly, by Newton-Schulz iterations.
 
-    A quintic Newton-Schulz iteration with coefficients that are steep at zero rather than convergent (Jordan
-    et al. 2024).
+    In shares of the Frobenius norm, singular values from 0.002 end between 0.68 and 1.2 with "jordan", and those from
+    0.02 between 0.9 and 1.1 with "polar_express", which takes three iterations in place of five.
 
     Args:
         matrix: [..., R, C].
-        iterations: how often the polynomial is applied.
+        orthogonalizer: the polynomials, a name in `POLYNOMIALS`.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.swapaxes(-1, -2) if tall else matrix
     x = x / mx.maximum(mx.linalg.norm(x, axis=(-2, -1), keepdims=True), 1e-7)
-    for _ in range(iterations):
+    for a, b, c in POLYNOMIALS[orthogonalizer]:
         gram = x @ x.swapaxes(-1, -2)
         # a x + (b gram + c gram²) x, in products that add as they go
         x = mx.addmm(x, mx.addmm(gram, gram, gram, alpha=c, beta=b), x, beta=a)

@@ -10,7 +10,8 @@ from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig, Transformer
-from mlxstories.optim import OPTIMIZERS, OptimizerConfig, build_optimizer, build_schedule
+from mlxstories.optim import OPTIMIZERS, OptimizerConfig, build_optimizer, build_schedule, orthogonalize
+from mlxstories.optim.muon import POLYNOMIALS
 from mlxstories.optim.schedules import linear
 from mlxstories.storage.serialize import from_dict, to_dict
 from mlxstories.training.phases import PHASE_1, PHASE_2, PHASE_3, PHASES, Phase, differences, override
@@ -92,6 +93,18 @@ def test_groups_share_one_shape():
     assert optimizer.step.item() == 4 and optimizer.learning_rate.item() == pytest.approx(0.005)
 
 
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_muon_takes_the_orthogonalizer(name):
+    model = small_model()
+    before, gradients = model.parameters(), tree_map(lambda w: mx.sin(w * 100), model.trainable_parameters())
+    build_optimizer(OptimizerConfig("muon", learning_rate=1.0, orthogonalizer=name)).update(model, gradients)
+    weight, moved, gradient = (
+        tree["blocks"][0]["attention"]["out"]["weight"] for tree in (before, model.parameters(), gradients)
+    )
+    expected = weight - 0.2 * 16**0.5 * orthogonalize(gradient, name)  # the matrix is 16 x 16
+    assert mx.allclose(moved, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -110,6 +123,8 @@ def test_groups_share_one_shape():
         ({"name": "sgd", "bias_correction": False}, "belongs to adamw and adam"),
         ({"rest_learning_rate": 1e-3}, "belongs to muon"),
         ({"name": "muon", "rest_learning_rate": 0.0}, "rest_learning_rate"),
+        ({"name": "muon", "orthogonalizer": "qr"}, "orthogonalizer must be one of jordan, polar_express"),
+        ({"orthogonalizer": "polar_express"}, "belongs to muon"),
     ],
 )
 def test_bad_configuration(options, message):

@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxstories.backend import kernels
 from mlxstories.errors import StoriesError
 from mlxstories.optim import SGD, AdamW, Lion, Muon, NAdamW, orthogonalize
+from mlxstories.optim.muon import POLYNOMIALS
 from mlxstories.optim.schedules import linear
 from mlxstories.optim.stacks import stacks
 
@@ -206,6 +207,29 @@ def test_orthogonalize_flattens_singular_values(rows, columns, seed, scale):
     for _ in range(5):  # the iteration maps each singular value by the same odd polynomial
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
     np.testing.assert_allclose(np.array(orthogonalize(mx.array(matrix))), left * x @ right, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "name, least, low, high", [("jordan", 0.002, 0.68, 1.21), ("polar_express", 0.02, 0.906, 1.094)]
+)
+def test_singular_values_end_where_the_orthogonalizer_says(name, least, low, high):
+    for largest in np.linspace(np.sqrt(0.5), 1, 60):  # of two, the squares add up to 1
+        values = np.array([largest, max(np.sqrt(1 - largest**2), least)])
+        found = np.array(orthogonalize(mx.array(np.diag(values).astype(np.float32)), name)).diagonal()
+        assert low < found.min() and found.max() < high
+
+
+def test_polar_express_is_the_best_composition_of_its_degree():
+    """Where it ends is 1 up to an error that each polynomial attains with four changing signs (Chebyshev)."""
+    low, high = 0.02, 1.0
+    for a, b, c in POLYNOMIALS["polar_express"]:
+        x = np.linspace(low, high, 1_000_001)
+        off = a * x + b * x**3 + c * x**5 - 1
+        error = np.abs(off).max()
+        extremes = off[np.abs(off) > error * (1 - 1e-2)]  # coefficients have five decimals
+        assert 1 + (np.diff(np.sign(extremes)) != 0).sum() == 4
+        low, high = 1 - error, 1 + error
+    assert error < 0.0935
 
 
 def test_muons_matrices_go_together_as_they_go_alone(monkeypatch):
