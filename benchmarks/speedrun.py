@@ -31,6 +31,8 @@ WITHOUT = {
     "mixing": {"mixing": 1},
     "cooldown": {"schedule": dataclasses.replace(SPEEDRUN.schedule, cooldown=0.3)},
     "qk_norm": {"qk_norm": False},
+    "relu2": {"feed_forward": "swiglu"},
+    "polar_express": {"optimizer": dataclasses.replace(SPEEDRUN.optimizer, orthogonalizer="jordan")},
 }
 
 

@@ -113,7 +113,7 @@ _SHAPE = {
     "arch": (_Architecture(), "Decoder, encoder (sees both sides), or mlx-lm:NAME, such as mlx-lm:qwen3."),
     "norm": (click.Choice(["rms", "layer"]), "Normalisation."),
     "positions": (click.Choice(["rope", "learned", "sinusoidal"]), "Position encoding."),
-    "feed-forward": (click.Choice(["swiglu", "gelu", "relu2"]), "Feed-forward part."),
+    "feed-forward": (click.Choice(["swiglu", "gelu", "relu2"]), "Feed-forward part.  [default: the phase's]"),
     "layers": (Whole(), "Blocks."),
     "dim": (Whole(), "Width."),
     "heads": (Whole(), "Attention heads."),

@@ -12,6 +12,7 @@ import mlx.core as mx
 from mlxstories.data.tokenizer import END
 from mlxstories.export.model_type import Arrays, ModelType
 from mlxstories.model import ModelConfig
+from mlxstories.model.config import MOST_MIXING
 from mlxstories.model.layers import EPS, ROPE_BASE
 
 _BLOCK = {
@@ -25,6 +26,7 @@ _BLOCK = {
     "feed_forward.up": "mlp.up_proj",
     "feed_forward.down": "mlp.down_proj",
 }
+_ACTIVATIONS = {"swiglu": "silu", "relu2": "relu2"}  # their names of the feed-forward parts
 _NORMS = ("q_norm", "k_norm")  # of qwen3, whose weights ours has not: they are ones
 
 
@@ -35,6 +37,8 @@ def _names(config: ModelConfig) -> dict[str, str]:
         names["head_projection.weight"] = "lm_head.weight"
     for layer in range(config.layers):
         for ours, theirs in _BLOCK.items():
+            if ours == "feed_forward.gate" and config.feed_forward != "swiglu":
+                continue
             names[f"blocks.{layer}.{ours}.weight"] = f"model.layers.{layer}.{theirs}.weight"
         if config.mixing > 1:
             names[f"blocks.{layer}.neighbours.taps"] = f"model.layers.{layer}.mixing.taps"
@@ -51,7 +55,7 @@ def _describe(config: ModelConfig) -> dict[str, Any]:
         "head_dim": config.dim // config.heads,
         "max_position_embeddings": config.context,
         "rms_norm_eps": EPS,
-        "hidden_act": "silu",
+        "hidden_act": _ACTIVATIONS[config.feed_forward],
         "attention_bias": False,
         "mlp_bias": False,
         "tie_word_embeddings": config.tied,
@@ -80,7 +84,10 @@ def _restore(arrays: Arrays, config: ModelConfig) -> Arrays:
 def _read(values: Mapping[str, Any]) -> ModelConfig:
     heads, dim = values["num_attention_heads"], values["hidden_size"]
     theta = values.get("rope_theta") or values.get("rope_parameters", {}).get("rope_theta")
+    activation = values.get("hidden_act", "silu")
+    squared = activation == "relu2" and values["model_type"] == "llama_mixing"  # a llama's would have a gate
     for name, found, wanted in (
+        ("hidden_act", activation, "relu2" if squared else "silu"),
         ("num_key_value_heads", values.get("num_key_value_heads", heads), heads),
         ("head_dim", values.get("head_dim") or dim // heads, dim // heads),
         ("rms_norm_eps", values["rms_norm_eps"], EPS),
@@ -100,6 +107,7 @@ def _read(values: Mapping[str, Any]) -> ModelConfig:
         tied=values.get("tie_word_embeddings", True),
         qk_norm=values["model_type"] == "qwen3" or values.get("qk_norm", False),
         mixing=values.get("mixing", 1),
+        feed_forward="swiglu" if activation == "silu" else "relu2",
         separator=END,
     )
 
@@ -131,7 +139,7 @@ LLAMA_MIXING = dataclasses.replace(
     LLAMA,
     model_type="llama_mixing",
     architecture="LlamaMixingForCausalLM",
-    parts=_PARTS,
+    parts={**_PARTS, "feed_forward": tuple(_ACTIVATIONS), "mixing": tuple(range(2, MOST_MIXING + 1))},
     describe=_describe_mixing,
     code="llama_mixing.py",
 )

@@ -22,6 +22,7 @@ class ModelArgs(BaseModelArgs):
     Attributes:
         mixing: tokens, itself included, that each takes in before attention.
         qk_norm: RMS norm of queries and keys, without weights.
+        hidden_act: of the feed-forward part, "silu" for SwiGLU or "relu2" for a squared ReLU without a gate.
     """
 
     model_type: str
@@ -35,6 +36,7 @@ class ModelArgs(BaseModelArgs):
     tie_word_embeddings: bool
     mixing: int
     qk_norm: bool
+    hidden_act: str
 
 
 class Mixing(nn.Module):
@@ -99,17 +101,21 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU."""
+    """SwiGLU, or two matrices around a squared ReLU."""
 
     def __init__(self, args: ModelArgs):
         super().__init__()
-        self.gate_proj = nn.Linear(args.hidden_size, args.intermediate_size, bias=False)
+        if args.hidden_act == "silu":
+            self.gate_proj = nn.Linear(args.hidden_size, args.intermediate_size, bias=False)
         self.up_proj = nn.Linear(args.hidden_size, args.intermediate_size, bias=False)
         self.down_proj = nn.Linear(args.intermediate_size, args.hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [B, T, D] -> [B, T, D]."""
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        up = self.up_proj(x)
+        if "gate_proj" in self:
+            return self.down_proj(nn.silu(self.gate_proj(x)) * up)
+        return self.down_proj(mx.square(nn.relu(up)))
 
 
 class Block(nn.Module):

@@ -20,7 +20,7 @@ class ModelType:
     Attributes:
         model_type: its name in ``config.json``, and the module ``mlx_lm.models.<model_type>``.
         architecture: the class of transformers.
-        parts: fields of `ModelConfig` that it fixes, and their values.
+        parts: fields of `ModelConfig` that it fixes, and their values; a tuple where there are several.
         refuses: of a model with these parts, why it does not fit all the same, or None.
         describe: its own fields of ``config.json``.
         export: our arrays by name to theirs; bit for bit, but for what they have and we leave out.
@@ -43,5 +43,8 @@ class ModelType:
     code: str | None = None
 
     def differences(self, config: ModelConfig) -> dict[str, Any]:
-        """The fields in which a model differs from the type, with the value that the type has."""
-        return {name: value for name, value in self.parts.items() if getattr(config, name) != value}
+        """The fields in which a model differs from the type, with the value that the type has, the first of several."""
+        allowed = {
+            name: value if isinstance(value, tuple) else (value,) for name, value in self.parts.items()
+        }
+        return {name: values[0] for name, values in allowed.items() if getattr(config, name) not in values}

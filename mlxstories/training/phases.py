@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlxstories.checks import check_flag, check_number
+from mlxstories.checks import check_choice, check_flag, check_number
 from mlxstories.errors import StoriesError
-from mlxstories.model.config import check_mixing
+from mlxstories.model.config import CHOICES, check_mixing
 from mlxstories.optim.build import OptimizerConfig
 from mlxstories.optim.schedules import ScheduleConfig
 
@@ -31,6 +31,7 @@ class Phase:
         clip_norm: highest global gradient norm, or None.
         qk_norm: normalise queries and keys (a part of the model that belongs to the recipe).
         mixing: tokens that each takes in before attention, itself included (likewise).
+        feed_forward: the kind of feed-forward part (likewise).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Phase:
     clip_norm: float | None = 1.0
     qk_norm: bool = False
     mixing: int = 1
+    feed_forward: str = "swiglu"
 
     def __post_init__(self):
         if not (isinstance(self.name, str) and self.name.isprintable() and len(self.name) <= LONGEST_NAME):
@@ -53,10 +55,12 @@ class Phase:
             check_number("clip_norm", self.clip_norm, above=0)
         check_flag("qk_norm", self.qk_norm)
         check_mixing(self.mixing)
+        check_choice("feed_forward", self.feed_forward, CHOICES["feed_forward"])
 
     def parts(self, arch: str = "decoder") -> dict[str, Any]:
         """The fields of `ModelConfig` that belong to the recipe; an encoder has no earlier tokens to mix in."""
-        return {"qk_norm": self.qk_norm, "mixing": self.mixing if arch == "decoder" else 1}
+        mixing = self.mixing if arch == "decoder" else 1
+        return {"qk_norm": self.qk_norm, "mixing": mixing, "feed_forward": self.feed_forward}
 
 
 PHASE_1 = Phase(
@@ -86,9 +90,10 @@ PHASES = {1: PHASE_1, 2: PHASE_2, 3: PHASE_3}
 SPEEDRUN = dataclasses.replace(
     PHASE_3,
     name="speedrun",
-    optimizer=dataclasses.replace(PHASE_3.optimizer, rest_learning_rate=0.05),
+    optimizer=dataclasses.replace(PHASE_3.optimizer, rest_learning_rate=0.05, orthogonalizer="polar_express"),
     schedule=ScheduleConfig("wsd", warmup=0.02, cooldown=0.8),
     mixing=4,
+    feed_forward="relu2",
 )
 
 RECORD: dict[str, Any] = {

@@ -40,7 +40,9 @@ def test_without_options_it_is_the_record_which_the_docs_spell_out(tmp_path):
         result = CliRunner().invoke(main, ["train", *options, *few, "--name", name])
         assert result.exit_code == 0, result.output
         config = json.loads((tmp_path / name / "config.json").read_text())
-        assert config["model"]["mixing"] == 4 and config["phase"].pop("mixing")  # which --mixing leaves
+        assert config["model"]["mixing"] == 4 and config["model"]["feed_forward"] == "relu2"
+        for part in ("mixing", "feed_forward"):  # whose options leave the phase as it is
+            config["phase"].pop(part)
         recipes.append((config["phase"].pop("name"), config["model"], config["phase"]))
     assert [recipe[0] for recipe in recipes] == ["speedrun", "phase 3"]
     assert recipes[0][1:] == recipes[1][1:]
@@ -74,7 +76,7 @@ def test_an_encoder_trains_on_masked_tokens(tmp_path):
         (["--data", ""], "it is empty"),
         (["--runs", ""], "it is empty"),
         (["--batch-size", str(2**63 - 1)], "is not in the range"),
-        (["--batch-size", "10000000"], "10,000,000 rows of 256 tokens takes at least 35,600.7 GiB"),
+        (["--batch-size", "10000000"], "10,000,000 rows of 256 tokens takes at least 35,448.1 GiB"),
         (["--context", "10000000"], "context must be a whole number from 1 to 1,000,000"),
         (["--context", "1000000"], "1,000,000 tokens takes at least"),
         (["--layers", "10000000"], "layers must be a whole number from 1 to 1,000"),

@@ -22,6 +22,7 @@ SHAPES = {
     "llama untied": {"tied": False},
     "qwen3": {"qk_norm": True},
     "llama_mixing": {"qk_norm": True, "mixing": 4},
+    "llama_mixing relu2": {"qk_norm": True, "mixing": 4, "feed_forward": "relu2"},
     "llama_mixing untied": {"tied": False, "mixing": 3},
     "gpt2": {"norm": "layer", "positions": "learned", "feed_forward": "gelu"},
 }

@@ -25,7 +25,7 @@ from tests.export.conftest import load
 
 @pytest.mark.parametrize(
     ("shape", "kind"), [("llama", "word"), ("llama untied", "bpe"), ("qwen3", "char"), ("gpt2", "word"),
-     ("llama_mixing", "word"), ("llama_mixing untied", "bpe")]
+     ("llama_mixing", "word"), ("llama_mixing untied", "bpe"), ("llama_mixing relu2", "word")]
 )  # fmt: skip
 def test_there_and_back_bit_for_bit(make_run, tmp_path, shape, kind):
     run = make_run(shape, kind, hidden=40)

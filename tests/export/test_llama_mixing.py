@@ -18,7 +18,7 @@ from tests.export.conftest import OLD, load
 PROMPTS = ("Tom was", "Mia found the ball, and Tom was happy. Tom lost a", "Mia")
 
 
-@pytest.fixture(scope="module", params=["llama_mixing", "llama_mixing untied"])
+@pytest.fixture(scope="module", params=["llama_mixing", "llama_mixing untied", "llama_mixing relu2"])
 def exported(request, make_run, tmp_path_factory):
     """Our model and its tokenizer, mlx-lm's, and where it lies."""
     run, to = make_run(request.param), tmp_path_factory.mktemp("exported") / "tale"
