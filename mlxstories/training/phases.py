@@ -100,7 +100,7 @@ RECORD: dict[str, Any] = {
     "phase": SPEEDRUN.name,
     "size": "small",
     "layers": 2,
-    "stories": 12_000,
+    "stories": 10_000,
     "epochs": 1,
 }
 """What reaches the built-in stories' ceiling in least time (docs/speedrun.md), by the names of options of ``train``."""
