@@ -51,7 +51,7 @@ STOPS = (
         "Train",
         "A small model on 1,000 stories with phase 3 (Muon). Look at the table in the end: each kind of word has its "
         "own floor. Fixed words come first, recalling a name from far back comes last. Without options, train takes "
-        "the recipe of the record on 12,000 stories, which ends above 99 % of the ceiling (docs/speedrun.md).",
+        "the recipe of the record on 10,000 stories, which ends above 99 % of the ceiling (docs/speedrun.md).",
         "train --phase 3 --size debug --stories 1000 --validation 100 --epochs 4 --name first",
     ),
     Stop(
