@@ -16,7 +16,7 @@ from mlxstories.optim.stacks import stacks
 POLYNOMIALS = {
     # one that is steep at zero rather than convergent, five times (Jordan et al. 2024)
     "jordan": ((3.4445, -4.7750, 2.0315),) * 5,
-    # each the best of its degree on where the one before leaves [0.02, 1] (Amsel et al. 2025, algorithm 1)
+    # each the best of its degree on where the one before leaves [0.02, 1] (Polar Express, Amsel et al. 2025)
     "polar_express": (
         (7.71097, -22.11375, 16.24874),
         (3.21528, -2.41117, 0.50130),
