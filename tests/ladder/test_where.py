@@ -40,7 +40,7 @@ PLANTED = (
     ("float16-overflow", "not-finite", "model", None, "* 300"),
     ("relu-far-below-zero", "dead-parameters", "blocks.0.feed_forward_norm.weight", "blocks.0.feed_forward", ""),
     ("gradient-stopped", "dead-parameters", "blocks.0.attention.query.weight", "blocks.0", "stop_gradient"),
-    ("block-never-called", "dead-parameters", "blocks.1.attention_norm.weight", "blocks.1.attention_norm", "norm = "),
+    ("block-never-called", "dead-parameters", "blocks.1.attention_norm.weight", "blocks.1.attention_norm", "__call__"),
     ("blocks-frozen", "frozen-parameters", "blocks.0.attention.query.weight", "blocks.0.attention.query", "query ="),
     ("mask-as-parameter", "buffer-trained", "blocks.0.attention.mask", "blocks.0.attention", "self.mask ="),
     ("weights-of-unit-variance", "bad-initialization", "model", "blocks.0.feed_forward.down", "self.down ="),
@@ -131,6 +131,80 @@ class StopsTwice(Tiny):
         x = x + self.mix(x)
         x = mx.stop_gradient(x)  # here
         return self.head(x)
+
+
+class Drops(Tiny):
+    """Its mixing is called for nothing: earlier tokens reach no logit."""
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        self.mix(x)  # here
+        return self.head(x)
+
+
+def test_a_result_that_is_dropped_is_found_at_its_call():
+    found = located(Bench(subject(model=Drops)), Finding("input-blind", ERROR, "init", "", where="model"))
+    assert "# here" in linecache.getline(found.where["file"], found.where["line"])
+    assert found.where["module"] == "mix"
+
+
+class LeavesOut(Tiny):
+    def __call__(self, tokens):  # here
+        return self.head(self.embed(tokens))
+
+
+def test_a_module_that_is_never_called_is_missing_in_what_holds_it():
+    finding = Finding("dead-parameters", ERROR, "init", "", where="mix.weight")
+    found = located(Bench(subject(model=LeavesOut)), finding).where
+    assert "# here" in linecache.getline(found["file"], found["line"]) and found["module"] == "mix"
+
+
+def evaluates(model, batches):
+    nats = tokens = 0
+    for batch in batches:
+        logits = asked(model, batch)  # evaluate
+        nats += nn.losses.cross_entropy(logits, batch.targets).sum().item()
+        tokens += batch.targets.size
+    return {"loss": nats / tokens}
+
+
+def asked(model, batch):
+    return model(batch.inputs)
+
+
+def generates(model, prompt, count):
+    told = []
+    for _ in range(count):
+        told.append(model(mx.array([prompt + told]))[0, -1].argmax().item())  # generate
+    return told
+
+
+def generates_nothing(model, prompt, count):
+    told = []
+    return told  # generate
+
+
+def steps(model, optimizer, batch):
+    loss, gradients = nn.value_and_grad(model, lambda m: asked(m, batch).mean())(model)
+    optimizer.update(model, gradients)  # train_step
+    mx.eval(model.parameters())
+    return loss
+
+
+def steps_nowhere(model, optimizer, batch):
+    loss, _ = nn.value_and_grad(model, lambda m: asked(m, batch).mean())(model)
+    mx.eval(loss)
+    return loss  # train_step
+
+
+@pytest.mark.parametrize("function", [evaluates, generates, generates_nothing, steps, steps_nowhere])
+def test_a_function_is_found_where_it_does_its_work_or_ends_without(function):
+    part = (
+        "evaluate" if function is evaluates else "train_step" if "steps" in function.__name__ else "generate"
+    )
+    bench = Bench(subject(**{part: function}))
+    found = located(bench, Finding("stale-computation", ERROR, "minimal", "", where=part)).where
+    assert f"# {part}" in linecache.getline(found["file"], found["line"]) and found["module"] == part
 
 
 @pytest.mark.parametrize("path", ["embed.weight", "mix.weight"])

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.consistency import noised, plain
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.where.calls import Call, calls
+from mlxstories.ladder.where.dropped import noisy
 from mlxstories.ladder.where.places import Line
 
 _LENGTH, _LINES = 32, 24  # tokens of a row; lines that are tried
@@ -45,7 +46,7 @@ def returned(bench: Bench) -> list[Returned]:
     def passed(changed: int | None = None) -> list[Call]:
         bench.seed_all(1)
         with bench.calling("model(tokens)"):
-            return calls(model, ids, lambda index, out: _noisy(out) if index == changed else out)
+            return calls(model, ids, lambda index, out: noisy(out) if index == changed else out)
 
     seen = passed()
 
@@ -67,17 +68,6 @@ def returned(bench: Bench) -> list[Returned]:
                 break
         found.append(Returned(line, type(seen[indices[0]].module).__name__, most))
     return found
-
-
-def _noisy(out):
-    def noisy(array):
-        if not isinstance(array, mx.array) or not mx.issubdtype(array.dtype, mx.floating):
-            return array
-        size = mx.sqrt(mx.mean(mx.square(array.astype(mx.float32)))) + 1e-3
-        noise = np.random.default_rng(7).standard_normal(array.shape, dtype=np.float32)
-        return (array.astype(mx.float32) + size * mx.array(noise)).astype(array.dtype)
-
-    return tree_map(noisy, out)
 
 
 def _apart(one: Call, other: Call) -> float:

@@ -64,7 +64,7 @@ def cut_off(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
     size = {id(call): size for call, size in reached}
     own = [call for call, _ in reached if call.module is module]
     if not own:
-        return assigned(model, path)
+        return _left_out(model, reached, path)
     call = own[0]
     if size[id(call)] > _NOTHING:
         return place_of(model, call)
@@ -77,6 +77,15 @@ def cut_off(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
             return place(call.lines[-1] if call.lines else None, name_of(model, around.module) or "model")
         call = around
     return assigned(model, path)
+
+
+def _left_out(model: nn.Module, reached: list[tuple[Call, float]], path: str) -> Place | None:
+    """The code of the innermost module on the way to a parameter that is called: there, what holds it is not."""
+    _, name, steps = owner(model, path)
+    called = {id(call.module): call for call, _ in reached}
+    around = next((called[id(holder)] for holder, _ in steps if id(holder) in called), None)
+    found = place_of(model, around) if around is not None else None
+    return Place(**found | {"module": name}) if found else assigned(model, path)
 
 
 def broken(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:

@@ -14,8 +14,9 @@ from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import probe_batch, sample
-from mlxstories.ladder.where import backward, batching, forward, gradcheck, stopped
+from mlxstories.ladder.where import backward, batching, forward, gradcheck, stopped, working
 from mlxstories.ladder.where.calls import calls
+from mlxstories.ladder.where.dropped import dropped
 from mlxstories.ladder.where.places import class_line, defined, place
 
 _KINDS = {
@@ -61,7 +62,7 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
         return found
     if hasattr(bench.subject, part):
         function = getattr(bench.subject, part)
-        line = batching.made(bench, code, part) if part in _BATCHES else None
+        line = batching.made(bench, code, part) if part in _BATCHES else working.worked(bench, part)
         return place(line or (defined(function) if callable(function) else None), part)
     model = bench.model()
     if code in _SLOPES:
@@ -102,10 +103,17 @@ def _in_model(bench: Bench, code: str) -> Place | None:
     found = next((p for kind in _KINDS.get(code, ()) if (p := _followed(bench, kind))), None)
     if found is None and code in _MIXING:
         found = _positions(bench) if code == "position-blind" else None
-        found = found or _followed(bench, "past")
+        found = found or dropped(_settled(bench), _ids(bench)) or _followed(bench, "past")
     if found is None and code == "bad-initialization":
         found = _loudest(bench)
     return found or place(class_line(type(bench.model())))
+
+
+def _settled(bench: Bench) -> nn.Module:
+    """In evaluation mode, with noise on its weights, so that nothing is lost in weights of 0."""
+    model = bench.noisy()
+    model.eval()
+    return model
 
 
 def _followed(bench: Bench, kind: str) -> Place | None:
