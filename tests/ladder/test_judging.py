@@ -212,3 +212,15 @@ def test_one_token_for_ever_is_noted():
     on = bench()
     on.taken[decoding] = Decoding([Continuation("untrained", [1], [2] + 8 * [3], 9 * [0.0])], True)
     assert codes(ask("greedy text does not loop", on)) == [("repetition-loop", "note")]
+
+
+def long_rows():
+    ids = mx.zeros((4, 512), mx.int32)
+    return [Batch(ids, ids, mx.ones(ids.shape))]
+
+
+def test_misses_that_are_counted_as_hits_are_no_average_of_known_logits():
+    count = lambda model, batches: {"asked": len([model(batch.inputs) for batch in batches])}
+    averages = oracle_reported(bench(evaluate=count, val_batches=long_rows)).averages.values()
+    pairs = itertools.product((average.accuracy for average in averages), repeat=2)
+    assert min(abs(1 - one - other) for one, other in pairs) > 0.05

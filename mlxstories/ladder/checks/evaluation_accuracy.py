@@ -19,7 +19,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, w
     noise=NOISE,
 )
 def validation_accuracy(bench: Bench, limits: Gauges) -> Verdict:
-    """Feeds ``evaluate`` logits that are right in half of the real cells and in nearly all of the padding, and
+    """Feeds ``evaluate`` logits that are right in a third of the real cells and in nearly all of the padding, and
     counts again.
 
     Padding is easily predicted: counted, it lifts any accuracy.
