@@ -27,7 +27,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import click
 from mutating.forked import forked
 from mutating.lines import parts
-from mutating.page import PAGE, in_words, page
+from mutating.page import PAGE, in_words, news, page
 from mutating.setups import Origin, Workplace, given
 from mutating.source import Mutation, mutations
 from mutating.trial import EQUIVALENT, FAILS, HURTS, original, trial
@@ -201,7 +201,7 @@ def main(files, scripts, text, zoo, seed, updates, minutes, note, path, keep, do
                 path.write_text(json.dumps(told, indent=1) + "\n")
             if run.spent > 60 * minutes:
                 break
-    click.echo(in_words(run.outcomes))
+    click.echo(in_words(news(run.outcomes)))
 
 
 def _line(outcome: dict) -> str:

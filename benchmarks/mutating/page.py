@@ -11,6 +11,26 @@ NEAR = 3  # lines
 _LISTED = 15  # mutants of a kind, those that hurt most
 
 
+def news(outcomes: list[dict]) -> list[dict]:
+    """The outcomes, without findings whose code and severity the original gets, too."""
+    own = {
+        o["origin"]: {(f["code"], f["severity"]) for f in o.get("own", ())}
+        for o in outcomes
+        if not o["mutant"]
+    }
+    return [
+        o
+        | {
+            "findings": [
+                f for f in o["findings"] if (f["code"], f["severity"]) not in own.get(o["origin"], ())
+            ]
+        }
+        if "findings" in o
+        else o
+        for o in outcomes
+    ]
+
+
 def error_of(outcome: dict) -> dict | None:
     """The first error found, the most likely cause."""
     return next((f for f in outcome.get("findings", ()) if f["severity"] == "error"), None)
@@ -84,8 +104,9 @@ Another task is not a mistake, so two rules leave it out:
 Not every mutant that hurts is a mistake all the same: Adam without its bias correction, say, only learns slower in so
 few updates. Setups that share a file share no mutant. The part is right where it is one that runs the mutated line; in
 a script's loop, which makes batches and updates in one, both `data` and `step` are. Line and part are those of the
-first error, or else of the first warning. A training that takes three times the original's CPU time counts as one
-that does not end. Mutants are few, so shares are rough; a run is gone on with by the same command."""
+first error, or else of the first warning; what the original gets, too, does not count. A training that takes three
+times the original's CPU time counts as one that does not end. Mutants are few, so shares are rough; a run is gone on
+with by the same command."""
 
 
 def page(runs: list[dict]) -> str:
@@ -97,7 +118,7 @@ def page(runs: list[dict]) -> str:
 
 
 def _of(run: dict) -> list[str]:
-    outcomes, seed = run["outcomes"], run["seed"]
+    outcomes, seed = news(run["outcomes"]), run["seed"]
     hurt, same = hurting(outcomes), equivalent(outcomes)
     listed = {
         "Seen by nothing": [o for o in hurt if told(o) is None],

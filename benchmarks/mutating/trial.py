@@ -32,9 +32,10 @@ SAME = 0.01  # of the held-out loss: within it a mutant is equivalent, or within
 
 
 def original(workplace: Workplace, updates: int, keep: Path) -> dict:
-    """Train the original, keep what mutants are held against, and tell which parts run each line."""
+    """Train the original, keep what mutants are held against, and tell which parts run each line, and what the ladder
+    finds."""
     lines = Lines([str(file) for file in workplace.files])
-    with lines.followed(), loaded(workplace) as (subject, _):
+    with lines.followed(), loaded(workplace) as (subject, explained):
         bench = Bench(lines.by_part(subject))
         held, val = material(bench).held, val_epoch(bench)
         kept = Reference(held.with_(form=()), None if val is None else validated_rows(val))
@@ -53,11 +54,13 @@ def original(workplace: Workplace, updates: int, keep: Path) -> dict:
         kept.seconds = time.process_time() - begun
         other = measure(Bench(subject, 1), updates, kept).curve
         kept.noise = abs(other[max(other)] / kept.measured.curve[max(other)] - 1)
+        own = [told(f) for f in explained(diagnose(subject)).findings]
     keep.write_bytes(pickle.dumps(kept))
     return {
         "loss": kept.measured.loss,
         "noise": kept.noise,
         "figures": kept.measured.figures,
+        "own": own,
         "lines": {
             str(Path(file).relative_to(workplace.folder.parent)): {n: sorted(ran) for n, ran in found.items()}
             for file, found in lines.seen.items()

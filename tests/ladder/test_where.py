@@ -40,7 +40,7 @@ PLANTED = (
     ("float16-overflow", "not-finite", "model", None, "* 300"),
     ("relu-far-below-zero", "dead-parameters", "blocks.0.feed_forward_norm.weight", "blocks.0.feed_forward", ""),
     ("gradient-stopped", "dead-parameters", "blocks.0.attention.query.weight", "blocks.0", "stop_gradient"),
-    ("block-never-called", "dead-parameters", "blocks.1.attention_norm.weight", "blocks.1.attention_norm", "__call__"),
+    ("block-never-called", "dead-parameters", "blocks.1.attention_norm.weight", "blocks.1.attention_norm", "self.blocks[0]("),
     ("blocks-frozen", "frozen-parameters", "blocks.0.attention.query.weight", "blocks.0.attention.query", "query ="),
     ("mask-as-parameter", "buffer-trained", "blocks.0.attention.mask", "blocks.0.attention", "self.mask ="),
     ("weights-of-unit-variance", "bad-initialization", "model", "blocks.0.feed_forward.down", "self.down ="),
@@ -149,8 +149,10 @@ def test_a_result_that_is_dropped_is_found_at_its_call():
 
 
 class LeavesOut(Tiny):
-    def __call__(self, tokens):  # here
-        return self.head(self.embed(tokens))
+    def __call__(self, tokens):
+        x = self.embed(tokens)  # here
+        x = x + 1.0
+        return self.head(x)
 
 
 def test_a_module_that_is_never_called_is_missing_in_what_holds_it():

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from mlxstories.findings import Place
 from mlxstories.ladder.where.calls import Call, calls
@@ -80,12 +81,28 @@ def cut_off(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
 
 
 def _left_out(model: nn.Module, reached: list[tuple[Call, float]], path: str) -> Place | None:
-    """The code of the innermost module on the way to a parameter that is called: there, what holds it is not."""
+    """Where the innermost module on the way to a parameter that is called calls what it holds before the part that it
+    does not call; or where its code begins."""
     _, name, steps = owner(model, path)
     called = {id(call.module): call for call, _ in reached}
-    around = next((called[id(holder)] for holder, _ in steps if id(holder) in called), None)
-    found = place_of(model, around) if around is not None else None
-    return Place(**found | {"module": name}) if found else assigned(model, path)
+    around = next(((holder, part) for holder, part in steps if id(holder) in called), None)
+    if around is None:
+        return assigned(model, path)
+    holder, part = around
+    names = list(holder)
+    for before in names[names.index(part) :: -1]:
+        held = {id(module) for _, module in tree_flatten(holder[before], is_leaf=_is_module)}
+        call = next(
+            (c for c, _ in reversed(reached) if c.parent is called[id(holder)] and id(c.module) in held), None
+        )
+        if call is not None and call.lines:
+            return place(call.lines[-1], name)
+    found = place_of(model, called[id(holder)])
+    return Place(**found | {"module": name}) if found else None
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, nn.Module)
 
 
 def broken(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
