@@ -128,6 +128,10 @@ def decode_anew(model, prompt, n):
     return ids[len(prompt) :]
 
 
+def loud_places(model: nn.Module, config: ModelConfig) -> None:
+    model.position.weight = 30 * model.position.weight
+
+
 def one_id_lower(model: nn.Module, batch: Batch) -> mx.array:
     return mean_nats(model, batch._replace(targets=mx.maximum(batch.targets - 1, 0)))
 
@@ -153,6 +157,13 @@ FAULTS.add(
     "extreme-scale",
     "norms divide by a reciprocal",
     rebuilt(lambda model, config: each_norm(model, SquaringNorm, config.dim)),
+)
+FAULTS.add(
+    "places-loud",
+    "extreme-scale",
+    "the table of positions starts thirty times as large as that of tokens",
+    lambda recipe: rebuilt(loud_places)(shape(positions="learned")(recipe)),
+    severity="warning",
 )
 FAULTS.add(
     "norms-mean-constant",

@@ -214,11 +214,14 @@ class Start:
     Attributes:
         stream: root mean square of what enters the first block.
         added: largest root mean square of what a block adds, relative to that.
+        tokens: share of the variance of what enters that lies between rows at the same place, where only tokens
+            differ; 1 where too few rows differ.
         where: path of the first block.
     """
 
     stream: float
     added: float
+    tokens: float
     where: str
 
 
@@ -237,8 +240,15 @@ def stream_start(bench: Bench) -> Start | None:
     if not blocks:
         return None
     first = min(blocks, key=lambda path: int(path.rpartition(".")[2]))
-    stream = rms(blocks[first].given)
+    given = blocks[first].given.astype(mx.float32)
+    stream = rms(given)
     if not stream:
         return None
     added = max(rms(call.made - call.given) for call in blocks.values())
-    return Start(stream, added / stream, first)
+    return Start(stream, added / stream, _by_tokens(bench, given), first)
+
+
+def _by_tokens(bench: Bench, given: mx.array) -> float:
+    whole = float(given.var(axis=(0, 1)).mean())
+    different = len(np.unique(sample(bench).rows(slice(0, _ROWS)).inputs, axis=0))
+    return float(given.var(axis=0).mean()) / whole if different == len(given) and whole else 1.0

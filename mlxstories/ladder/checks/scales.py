@@ -20,10 +20,12 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, warning
     degree=Limit(1.5, "power of a norm's input"),
     stream=Limit(4.0, "root mean square of what enters the first block"),
     added=Limit(0.1, "of it, added by a block"),
+    tokens=Limit(0.02, "of the variance of what enters the first block, by tokens and not by places"),
 )
 def scales(bench: Bench, limits: Gauges) -> Verdict:
     """Watches a forward pass of the untrained model from inside: how far attention scores spread, with which power
-    the output of each norm grows with its input, and how large the stream is that the blocks add to.
+    the output of each norm grows with its input, how large the stream is that the blocks add to, and whether tokens
+    or only places make it.
 
     A softmax over scores that spread by five attends to one token, chosen at random, and hands on next to no
     gradient. A norm takes the scale out of what it is given; one that squares it makes large what is large.
@@ -44,6 +46,8 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
         return failed(detail, _squaring(squaring))
     if start and limits.stream.above(start.stream) and limits.added.below(start.added):
         return passed(detail, _drowned(start))
+    if start and limits.tokens.below(start.tokens) and not pretrained:
+        return passed(detail, _unheard(start))
     return passed(detail)
 
 
@@ -81,4 +85,16 @@ def _drowned(start):
         where=start.where,
         stream=start.stream,
         added=start.added,
+    )
+
+
+def _unheard(start):
+    return warning(
+        "extreme-scale",
+        f"of the variance of what enters {start.where} only {start.tokens:.1%} comes from the tokens: what says where "
+        "a token stands is far larger than what says which it is",
+        fix="start the embeddings of tokens and of positions at one size, or multiply the tokens' by sqrt(width) where "
+        "positions are sines of size 1",
+        where=start.where,
+        tokens=start.tokens,
     )
