@@ -214,14 +214,11 @@ class Start:
     Attributes:
         stream: root mean square of what enters the first block.
         added: largest root mean square of what a block adds, relative to that.
-        tokens: share of the variance of what enters that lies between rows at the same place, where only tokens
-            differ; 1 where too few rows differ.
         where: path of the first block.
     """
 
     stream: float
     added: float
-    tokens: float
     where: str
 
 
@@ -240,15 +237,47 @@ def stream_start(bench: Bench) -> Start | None:
     if not blocks:
         return None
     first = min(blocks, key=lambda path: int(path.rpartition(".")[2]))
-    given = blocks[first].given.astype(mx.float32)
-    stream = rms(given)
+    stream = rms(blocks[first].given)
     if not stream:
         return None
     added = max(rms(call.made - call.given) for call in blocks.values())
-    return Start(stream, added / stream, _by_tokens(bench, given), first)
+    return Start(stream, added / stream, first)
 
 
-def _by_tokens(bench: Bench, given: mx.array) -> float:
-    whole = float(given.var(axis=(0, 1)).mean())
-    different = len(np.unique(sample(bench).rows(slice(0, _ROWS)).inputs, axis=0))
-    return float(given.var(axis=0).mean()) / whole if different == len(given) and whole else 1.0
+@dataclass(frozen=True)
+class Told:
+    """What enters the first block.
+
+    Attributes:
+        tokens: share of its variance that lies between rows at the same place, where only tokens differ.
+        entered: path of the first module that is given it.
+        table: path of the weights that positions are looked up in, where there are such.
+    """
+
+    tokens: float
+    entered: str
+    table: str | None
+
+
+@measurement
+def told_by_tokens(bench: Bench) -> Told | None:
+    """None where there are no numbered modules, or too few rows differ."""
+    rows = sample(bench).rows(slice(0, _ROWS)).inputs
+    seen = {path: call.given for path, call in inside(bench).calls.items()}
+    first = next((path for path in seen if _numbered(path) and _stream(seen[path])), None)
+    whole = float(seen[first].astype(mx.float32).var(axis=(0, 1)).mean()) if first else 0.0
+    if not first or not whole or len(np.unique(rows, axis=0)) < _ROWS:
+        return None
+    looked = (
+        path for path, ids in seen.items() if mx.issubdtype(ids.dtype, mx.integer) and len(ids) != _ROWS
+    )
+    table = next((f"{path}.weight" for path in looked), None)
+    return Told(float(seen[first].astype(mx.float32).var(axis=0).mean()) / whole, first, table)
+
+
+def _stream(given: mx.array) -> bool:
+    return given.ndim == 3 and len(given) == _ROWS and mx.issubdtype(given.dtype, mx.floating)
+
+
+def _numbered(path: str) -> bool:
+    return any(name.isdigit() for name in path.split("."))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.inside import degrees, inside, stream_start
+from mlxstories.ladder.bench.inside import degrees, inside, stream_start, told_by_tokens
 from mlxstories.ladder.bench.untrained import first_answer
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, warning
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
 
 
 @check(
@@ -20,12 +20,10 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, warning
     degree=Limit(1.5, "power of a norm's input"),
     stream=Limit(4.0, "root mean square of what enters the first block"),
     added=Limit(0.1, "of it, added by a block"),
-    tokens=Limit(0.02, "of the variance of what enters the first block, by tokens and not by places"),
 )
 def scales(bench: Bench, limits: Gauges) -> Verdict:
     """Watches a forward pass of the untrained model from inside: how far attention scores spread, with which power
-    the output of each norm grows with its input, how large the stream is that the blocks add to, and whether tokens
-    or only places make it.
+    the output of each norm grows with its input, and how large the stream is that the blocks add to.
 
     A softmax over scores that spread by five attends to one token, chosen at random, and hands on next to no
     gradient. A norm takes the scale out of what it is given; one that squares it makes large what is large.
@@ -46,8 +44,6 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
         return failed(detail, _squaring(squaring))
     if start and limits.stream.above(start.stream) and limits.added.below(start.added):
         return passed(detail, _drowned(start))
-    if start and limits.tokens.below(start.tokens) and not pretrained:
-        return passed(detail, _unheard(start))
     return passed(detail)
 
 
@@ -88,13 +84,37 @@ def _drowned(start):
     )
 
 
-def _unheard(start):
-    return warning(
-        "extreme-scale",
-        f"of the variance of what enters {start.where} only {start.tokens:.1%} comes from the tokens: what says where "
-        "a token stands is far larger than what says which it is",
-        fix="start the embeddings of tokens and of positions at one size, or multiply the tokens' by sqrt(width) where "
-        "positions are sines of size 1",
-        where=start.where,
-        tokens=start.tokens,
+@check(
+    "tokens are heard beside positions",
+    rung="init",
+    causes=("extreme-scale",),
+    unless=("token-out-of-range", "not-finite", "input-blind"),
+    tokens=Limit(0.02, "of the variance of what enters the first block"),
+)
+def tokens_heard(bench: Bench, limits: Gauges) -> Verdict:
+    """Looks how much of what enters the first block of the untrained model differs from row to row at one place, where
+    tokens differ and positions do not.
+
+    What says where a token stands, and is many times as large as what says which it is, is most of what the blocks
+    see at first, and slows learning.
+    Example: sines of size 1 on embeddings of N(0, 0.02); a table of positions that was forgotten when the other one was
+    made smaller.
+    Fix: start both at one size, or multiply the tokens' by `sqrt(width)`.
+    """
+    told = told_by_tokens(bench)
+    if told is None:
+        return skipped("no numbered blocks, or too few rows that differ")
+    detail = f"{told.tokens:.0%} of what enters {told.entered} is the tokens'"
+    if not limits.tokens.below(told.tokens):
+        return passed(detail)
+    return passed(
+        detail,
+        warning(
+            "extreme-scale",
+            f"of the variance of what enters {told.entered} only {told.tokens:.1%} comes from the tokens: what says "
+            "where a token stands is far larger than what says which it is",
+            fix="start the embeddings of tokens and positions at one size, or multiply the tokens' by sqrt(width)",
+            where=told.table or told.entered,
+            tokens=told.tokens,
+        ),
     )
