@@ -130,6 +130,16 @@ def plain_muon(phase, updates):
     return optim.MultiOptimizer([optim.SGD(0.02, momentum=0.9), rest], [is_hidden_matrix])
 
 
+def warmed_up_then(peak: float):
+    """A plant of a rate that climbs to 1e-3 over 20 updates, and falls from ``peak`` after that."""
+
+    def build(phase, _):
+        ways = [optim.linear_schedule(5e-5, 1e-3, 20), optim.cosine_decay(peak, 2000)]
+        return optim.AdamW(optim.join_schedules(ways, [20]), bias_correction=True)
+
+    return lambda recipe: replace(stepping(plain_step)(recipe), build_optimizer=build)
+
+
 def line_over(updates: int):
     """A plant of a rate that falls from 1e-3 to 0 over so many updates."""
 
@@ -193,6 +203,13 @@ FAULTS.add(
     "schedule-out-of-step",
     "the rate falls to 0 within 40 updates, a third of an epoch",
     line_over(40),
+)
+FAULTS.add(
+    "schedule-in-two-pieces",
+    "schedule-out-of-step",
+    "the rate warms up to 1e-3, and falls from 1e-4 after that",
+    warmed_up_then(1e-4),
+    severity="warning",
 )
 FAULTS.add(
     "schedule-in-batches",

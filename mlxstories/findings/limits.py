@@ -81,6 +81,8 @@ OVERSTEPS = Limit(10.0, "times the learning rate")
 """The largest update of an Adam without bias correction; betas of 0.9 and 0.999 reach 6.6."""
 CLIMBS = Limit(0.5, "of the run")
 """In which the learning rate climbs to its peak."""
+LEAPS = Limit(2.5, "times what the update before brought")
+"""Of a learning rate that climbs from the start, to the next update."""
 BELOW_FLOOR = Limit(0.02, "nats below the source's entropy")
 WORSE_THAN_GUESSING = Limit(1.0, "nats above guessing, or above the best loss")
 

@@ -51,6 +51,22 @@ def test_a_rate_set_by_hand_is_held_against_the_run(captured, updates, rate, hea
         assert found[0].evidence["rate"] == pytest.approx(1e-2) and "stays at 0.01" in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("then", "leaps"), [("1e-2", False), ("9e-3", False), ("1e-3", True), ("1e-1", True)]
+)
+def test_a_warmup_by_hand_meets_what_follows(captured, then, leaps):  # noqa: F811
+    function = f"def rate(i):\n    warm = 1e-2 * (i + 1) / 12\n    return warm if i < 12 else {then} * (1 - i / 4000)\n"
+    text = MODEL + function + LOOP.replace("range(N)", "range(400)").replace("    lr = RATE\n", "")
+    text = text.replace("SET", "optimizer.learning_rate = rate(i)")
+    found = list(findings(captured(text)))
+    assert [(f.code, f.severity) for f in found] == ([("schedule-out-of-step", "warning")] if leaps else [])
+    if leaps:
+        assert found[0].evidence["update"] == 11 and found[0].evidence["after"] == pytest.approx(
+            float(then), 0.01
+        )
+        assert found[0].where["line"] == line_of(text, "return warm")
+
+
 def test_a_rate_for_gradients_that_are_scaled_by_hand_is_none_of_the_optimiser_s(captured):  # noqa: F811
     text = MODEL + LOOP.replace("range(N)", "range(100)").replace("RATE", WARM).replace("SET", "pass")
     text = text.replace("optim.AdamW(1e-2)", "optim.SGD(1.0)")

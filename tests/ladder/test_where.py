@@ -40,7 +40,7 @@ PLANTED = (
     ("float16-overflow", "not-finite", "model", None, "* 300"),
     ("relu-far-below-zero", "dead-parameters", "blocks.0.feed_forward_norm.weight", "blocks.0.feed_forward", ""),
     ("gradient-stopped", "dead-parameters", "blocks.0.attention.query.weight", "blocks.0", "stop_gradient"),
-    ("block-never-called", "dead-parameters", "blocks.1.attention_norm.weight", "blocks.1.attention_norm", "self.blocks[0]("),
+    ("block-never-called", "dead-parameters", "blocks.1.attention_norm.weight", "blocks.1.attention_norm", "blocks[0]"),
     ("blocks-frozen", "frozen-parameters", "blocks.0.attention.query.weight", "blocks.0.attention.query", "query ="),
     ("mask-as-parameter", "buffer-trained", "blocks.0.attention.mask", "blocks.0.attention", "self.mask ="),
     ("weights-of-unit-variance", "bad-initialization", "model", "blocks.0.feed_forward.down", "self.down ="),

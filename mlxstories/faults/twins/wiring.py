@@ -14,7 +14,7 @@ from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import mean_nats
 from mlxstories.faults.twins.model import decode_anew
 from mlxstories.faults.twins.twin import Twins
-from mlxstories.faults.updates import compiled_step, half_at, line_over, on_two_ranks
+from mlxstories.faults.updates import compiled_step, half_at, line_over, on_two_ranks, warmed_up_then
 from mlxstories.faults.wiring import DifferentiatedWhole, each_norm, in_bfloat16, masked_softmax
 from mlxstories.model import ModelConfig, Transformer
 
@@ -125,6 +125,12 @@ TWINS.add(
     "line-over-375",
     "the rate falls to 0 over three epochs, all that there are",
     lambda recipe: replace(line_over(375)(recipe), updates=375),
+)
+TWINS.add(
+    "schedule-out-of-step",
+    "pieces-that-meet",
+    "the rate warms up to 1e-3, and falls from there",
+    warmed_up_then(1e-3),
 )
 TWINS.add(
     "end-never-trained",

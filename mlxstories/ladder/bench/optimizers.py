@@ -35,6 +35,22 @@ def intercepted(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> I
 
 
 @dataclass(frozen=True)
+class Leap:
+    """The largest change of a rate from one update to the next, while it climbs from the start or where that ends.
+
+    Attributes:
+        update: the one before it, counted from 0.
+        before, after: the rates.
+        times: the larger over the smaller, over what the update before brought.
+    """
+
+    update: int
+    before: float
+    after: float
+    times: float
+
+
+@dataclass(frozen=True)
 class RateCurve:
     """An optimiser's learning rate over its updates, as far as it can be read from outside."""
 
@@ -64,6 +80,19 @@ class RateCurve:
             return None
         since = self._from_on(lambda rate: abs(rate - last) <= _SETTLED * self.peak)
         return since if since is not None and since <= self.steps[-1] // 2 else None  # else it still falls
+
+    @property
+    def leap(self) -> Leap | None:
+        """None where the rate does not climb at each of its first updates."""
+        known = list(zip(self.steps, self.rates, strict=True))
+        climbs = next((i for i in range(1, len(known)) if known[i][1] <= known[i - 1][1]), len(known))
+        found = []
+        for (one, first), (two, before), (three, after) in zip(
+            known, known[1:], known[2 : climbs + 1], strict=False
+        ):
+            if three - one == 2 and first > 0 and after > 0:
+                found.append(Leap(two, before, after, max(after / before, before / after) * first / before))
+        return max(found, key=lambda leap: leap.times, default=None)
 
     def _from_on(self, low: Callable[[float], bool]) -> int | None:
         since = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from mlxstories.findings import ERROR, WARNING, Finding, Place
-from mlxstories.findings.limits import CLIMBS, Limit
+from mlxstories.findings.limits import CLIMBS, LEAPS, Limit
 from mlxstories.ladder.bench.adam import adams
 from mlxstories.ladder.bench.optimizers import RateCurve, parts
 from mlxstories.ladder.where.places import Line, own_file, parsed, place
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LIMITS = SimpleNamespace(
     climbs=CLIMBS,
+    leaps=LEAPS,
     spent=Limit(0.1, "of the run, at 1 % of the peak or less"),
     half=Limit(0.5, "of the run, at 1 % of the peak or less"),
     same=Limit(1.0001, "times the lowest rate"),
@@ -68,12 +69,13 @@ def falling(script: CapturedScript, most: int) -> bool:
 
 
 def findings(script: CapturedScript) -> Iterator[Finding]:
-    """A warmup that takes most of the run, a rate that is spent before its end, and one that the script computes and
-    its optimiser never hears of."""
+    """A warmup that takes most of the run or does not meet what follows, a rate that is spent before its end, and one
+    that the script computes and its optimiser never hears of."""
     if not by_hand(script):
         return
     curve = RateCurve(True, tuple(range(len(script.rates))), tuple(script.rates))
     yield from _unheard(script, curve)
+    yield from _leaps(script, curve)
     if script.subject.updates and curve.peak > 0:
         yield from _climbs(script, curve, script.subject.updates)
         yield from _spent(script, curve, script.subject.updates) or _settled(
@@ -92,6 +94,21 @@ def _climbs(script: CapturedScript, curve: RateCurve, updates: int) -> Iterator[
             {"warmup_steps": curve.peak_step, "run_steps": updates, "peak": curve.peak},
             f"warm up for about {max(1, updates // 20)} updates, 5 % of the run",
             _line(script),
+        )
+
+
+def _leaps(script: CapturedScript, curve: RateCurve) -> Iterator[Finding]:
+    leap = curve.leap
+    if leap is not None and LIMITS.leaps.above(leap.times):
+        yield Finding(
+            "schedule-out-of-step",
+            WARNING,
+            _RUNG,
+            f"the learning rate that is set by hand climbs to {leap.before:.3g} over {leap.update + 1} updates, and is "
+            f"{leap.after:.3g} at the next one: the schedule's pieces do not meet",
+            {"update": leap.update, "before": leap.before, "after": leap.after},
+            "let each piece start at the rate at which the one before it ends",
+            _computed(script) or _line(script),
         )
 
 
@@ -171,3 +188,13 @@ def _line(script: CapturedScript) -> Place | None:
             if any(isinstance(t, ast.Attribute) and t.attr == "learning_rate" for t in targets):
                 return place(Line(line.file, node.lineno, line.function))
     return place(lines[-1])
+
+
+def _computed(script: CapturedScript) -> Place | None:
+    """Where the script's own function ends that the rate is set to, if there is one."""
+    where = _line(script)
+    nodes = list(ast.walk(parsed(where["file"]))) if where else []
+    told = [n.value for n in nodes if isinstance(n, ast.Assign) and n.lineno == where["line"]]
+    names = {getattr(value.func, "id", "") for value in told if isinstance(value, ast.Call)}
+    lines = [n.end_lineno for n in nodes if isinstance(n, ast.FunctionDef) and n.name in names]
+    return Place(file=where["file"], line=lines[0]) if lines else None

@@ -68,6 +68,7 @@ from mlxstories.ladder.checks import (
     step_loss,
     memorises,
     schedule_counts,
+    schedule_leaps,
     # sweep
     learning_rates,
     penalty,
