@@ -150,9 +150,8 @@ def test_a_result_that_is_dropped_is_found_at_its_call():
 
 class LeavesOut(Tiny):
     def __call__(self, tokens):
-        x = self.embed(tokens)  # here
-        x = x + 1.0
-        return self.head(x)
+        x = self.embed(tokens)
+        return self.head(x)  # here
 
 
 def test_a_module_that_is_never_called_is_missing_in_what_holds_it():
@@ -172,6 +171,23 @@ def evaluates(model, batches):
 
 def asked(model, batch):
     return model(batch.inputs)
+
+
+def sums_wrongly(model, batches):
+    nats = tokens = 0
+    for batch in batches:
+        logits = model(batch.inputs)
+        losses = nn.losses.cross_entropy(logits, batch.targets)
+        nats += losses.sum().item()
+        tokens += batch.targets.size  # figures
+    model.train()
+    return {"loss": nats / tokens}
+
+
+def test_a_wrong_figure_is_found_where_the_last_of_what_is_returned_is_summed_up():
+    finding = Finding("metric-mismatch", ERROR, "trained", "", where="evaluate")
+    found = located(Bench(subject(evaluate=sums_wrongly)), finding).where
+    assert "# figures" in linecache.getline(found["file"], found["line"])
 
 
 def generates(model, prompt, count):

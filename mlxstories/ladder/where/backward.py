@@ -9,10 +9,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.findings import Place
-from mlxstories.ladder.where.calls import Call, calls
+from mlxstories.ladder.where.calls import Call, calls, steps
 from mlxstories.ladder.where.forward import name_of, place_of
 from mlxstories.ladder.where.places import assigned_in, class_line, place
 
@@ -65,7 +64,7 @@ def cut_off(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
     size = {id(call): size for call, size in reached}
     own = [call for call, _ in reached if call.module is module]
     if not own:
-        return _left_out(model, reached, path)
+        return _left_out(model, ids, reached, path)
     call = own[0]
     if size[id(call)] > _NOTHING:
         return place_of(model, call)
@@ -80,29 +79,21 @@ def cut_off(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
     return assigned(model, path)
 
 
-def _left_out(model: nn.Module, reached: list[tuple[Call, float]], path: str) -> Place | None:
-    """Where the innermost module on the way to a parameter that is called calls what it holds before the part that it
-    does not call; or where its code begins."""
-    _, name, steps = owner(model, path)
+def _left_out(
+    model: nn.Module, ids: np.ndarray, reached: list[tuple[Call, float]], path: str
+) -> Place | None:
+    """Where the innermost module on the way to a parameter that is called calls the others of a list, or else ends: in
+    what it returns, what it holds is missing."""
+    _, name, holders = owner(model, path)
     called = {id(call.module): call for call, _ in reached}
-    around = next(((holder, part) for holder, part in steps if id(holder) in called), None)
-    if around is None:
+    held = next(((holder, part) for holder, part in holders if id(holder) in called), None)
+    if held is None:
         return assigned(model, path)
-    holder, part = around
-    names = list(holder)
-    for before in names[names.index(part) :: -1]:
-        held = {id(module) for _, module in tree_flatten(holder[before], is_leaf=_is_module)}
-        call = next(
-            (c for c, _ in reversed(reached) if c.parent is called[id(holder)] and id(c.module) in held), None
-        )
-        if call is not None and call.lines:
-            return place(call.lines[-1], name)
-    found = place_of(model, called[id(holder)])
-    return Place(**found | {"module": name}) if found else None
-
-
-def _is_module(value: Any) -> bool:
-    return isinstance(value, nn.Module)
+    around = called[id(held[0])]
+    others = {id(module) for module in held[0][held[1]]} if isinstance(held[0][held[1]], list) else set()
+    beside = [c.lines[-1] for c, _ in reached if id(c.module) in others and c.parent is around and c.lines]
+    ends = beside or [line for line, _ in steps(model, around, 0, mx.array(ids))]
+    return place(ends[-1], name) if ends else assigned(model, path)
 
 
 def broken(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:

@@ -62,7 +62,7 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
         return found
     if hasattr(bench.subject, part):
         function = getattr(bench.subject, part)
-        line = batching.made(bench, code, part) if part in _BATCHES else working.worked(bench, part)
+        line = batching.made(bench, code, part) if part in _BATCHES else working.worked(bench, code, part)
         return place(line or (defined(function) if callable(function) else None), part)
     model = bench.model()
     if code in _SLOPES:

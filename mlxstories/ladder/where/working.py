@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from collections.abc import Callable
@@ -13,32 +14,49 @@ from mlx.optimizers import Optimizer
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.evaluation import evaluation_batches
 from mlxstories.ladder.bench.material import probe_batch, sample
-from mlxstories.ladder.where.places import Line, own_file
+from mlxstories.ladder.where.places import Line, own_file, parsed
 
+_FIGURES = ("metric-mismatch", "padding-in-accuracy", "smoothed-validation-loss")
 _TOKENS = 3  # that are generated
 _PROMPT = 4  # tokens
 
 
-def worked(bench: Bench, part: str) -> Line | None:
+def worked(bench: Bench, code: str, part: str) -> Line | None:
     """The line of ``evaluate`` or ``generate`` that calls the model, and of ``train_step`` that updates it, directly
-    or in what it calls; where that is left out, the last one that is run.
+    or in what it calls; where that is left out, the last one that is run. Of a wrong figure, the last line that changes
+    what is returned.
+
+    Args:
+        code: of the finding.
 
     None for other parts, and where the function is not written in Python.
     """
     run = {"evaluate": _evaluate, "generate": _generate, "train_step": _step}.get(part)
     function = inspect.unwrap(getattr(bench.subject, part)) if run else None
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    if run is None or not isinstance(code, CodeType) or not own_file(code.co_filename):
+    body = getattr(getattr(function, "__func__", function), "__code__", None)
+    if run is None or not isinstance(body, CodeType) or not own_file(body.co_filename):
         return None
-    watch = _Watch(code, _updates if part == "train_step" else _asks)
+    watch = _Watch(body, _updates if part == "train_step" else _asks)
     kept = sys.gettrace()
     sys.settrace(watch.entered)
     try:
         run(bench)
     finally:
         sys.settrace(kept)
-    line = watch.found or watch.last
-    return Line(code.co_filename, line, code.co_name) if line else None
+    line = _summed(body.co_filename, watch.lines) if code in _FIGURES else None
+    line = line or watch.found or (watch.lines[-1] if watch.lines else None)
+    return Line(body.co_filename, line, body.co_name) if line else None
+
+
+def _summed(file: str, lines: list[int]) -> int | None:
+    """The last of some lines that changes a variable which the last line of them returns."""
+    nodes = [node for node in ast.walk(parsed(file)) if getattr(node, "lineno", 0) in lines]
+    ends = [node for node in nodes if isinstance(node, ast.Return) and node.lineno == lines[-1]]
+    read = {name.id for end in ends for name in ast.walk(end) if isinstance(name, ast.Name)}
+    changed = [
+        n.lineno for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.id in read
+    ]
+    return max(changed, default=None)
 
 
 def _evaluate(bench: Bench) -> None:
@@ -69,13 +87,13 @@ class _Watch:
 
     Attributes:
         found: its line from which the first call is made that does the work.
-        last: the last line of it that was run.
+        lines: all of it that was run, in order.
     """
 
     def __init__(self, code: CodeType, works: Callable[[FrameType], bool]):
         self.code, self.works = code, works
         self.found: int | None = None
-        self.last: int | None = None
+        self.lines: list[int] = []
 
     def entered(self, frame: FrameType, event: str, _):
         if frame.f_code is self.code:
@@ -89,5 +107,5 @@ class _Watch:
 
     def _own(self, frame: FrameType, event: str, _):
         if event == "line":
-            self.last = frame.f_lineno
+            self.lines.append(frame.f_lineno)
         return self._own
