@@ -15,6 +15,8 @@ from mlxstories.findings import ERROR, NOTE, Finding
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.where import located, stopped
+from mlxstories.ladder.where.calls import calls
+from mlxstories.ladder.where.calls import steps as steps_of
 from mlxstories.ladder.where.places import assigned_in, class_line, defined
 from tests.ladder.tiny import Tiny, batches, subject
 
@@ -152,6 +154,33 @@ class LeavesOut(Tiny):
     def __call__(self, tokens):
         x = self.embed(tokens)
         return self.head(x)  # here
+
+
+class Inner(nn.Module):
+    def __call__(self, x):
+        return x + 1.0
+
+
+class CallsAHelper(Tiny):
+    """What comes after the call of a module is none of its steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Inner()
+
+    def __call__(self, tokens):
+        return later(self.inner(self.head(self.embed(tokens))))
+
+
+def later(logits):
+    more = logits + 1.0
+    return more - 1.0
+
+
+def test_the_steps_of_a_call_end_with_it():
+    model = CallsAHelper()
+    call = next(call for call in calls(model, mx.array([[1, 2]])) if call.module is model.inner)
+    assert {line.function for line, _ in steps_of(model, call, 0, mx.array([[1, 2]]))} == {"__call__"}
 
 
 def test_a_module_that_is_never_called_is_missing_in_what_holds_it():

@@ -113,7 +113,7 @@ class _Tracer:
     def enter(self, frame: FrameType, event: str, _):
         own = self._module_of(frame)
         if not self.inside:
-            if own is not self.module:
+            if own is None or own is not self.module:  # None once the call is over
                 return None
             self.left -= 1
             if self.left >= 0:
