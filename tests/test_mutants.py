@@ -15,7 +15,7 @@ import pytest
 from mutating.forked import forked
 from mutating.lines import parts
 from mutating.operators import OPERATORS
-from mutating.page import in_words, page
+from mutating.page import in_words, news, page
 from mutating.setups import Origin, Workplace
 from mutating.source import mutations
 from mutating.trial import original, trial
@@ -254,3 +254,14 @@ def test_page_counts_and_lists_misses():
     assert "| sign | 2 | 1 | 1 | 1 | 1 | 1 | 0 |" in written
     assert "### Seen by nothing: 1, seed 5" in written
     assert "-a + b\n+a - b" in written
+
+
+def test_what_the_original_gets_too_is_no_news_of_a_mutant():
+    known, new = {"code": "overfitting", "severity": "warning"}, {"code": "overfitting", "severity": "error"}
+    outcomes = [
+        {"origin": "a", "mutant": None, "own": [known]},
+        {"origin": "a", "mutant": {"line": 1}, "findings": [known, new]},
+        {"origin": "b", "mutant": {"line": 1}, "findings": [known]},
+        {"origin": "a", "mutant": {"line": 2}, "verdict": "unchanged"},
+    ]
+    assert [o.get("findings") for o in news(outcomes)] == [None, [new], [known], None]

@@ -219,6 +219,15 @@ def test_a_wrong_figure_is_found_where_the_last_of_what_is_returned_is_summed_up
     assert "# figures" in linecache.getline(found["file"], found["line"])
 
 
+def test_a_function_that_fails_by_itself_is_not_run_again():
+    def endless(model, optimizer, batch):
+        pytest.fail("run again")
+
+    finding = Finding("subject-error", ERROR, "minimal", "", where="train_step")
+    found = located(Bench(subject(train_step=endless)), finding).where
+    assert found["line"] == endless.__code__.co_firstlineno
+
+
 def generates(model, prompt, count):
     told = []
     for _ in range(count):

@@ -6,6 +6,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import CodeType, FrameType
 
 import mlx.nn as nn
@@ -24,23 +25,28 @@ _PROMPT = 4  # tokens
 def worked(bench: Bench, code: str, part: str) -> Line | None:
     """The line of ``evaluate`` or ``generate`` that calls the model, and of ``train_step`` that updates it, directly
     or in what it calls; where that is left out, the last one that is run. Of a wrong figure, the last line that changes
-    what is returned.
+    what is returned. None for other parts, for a function that is not written in Python, and for one that fails by
+    itself: it may not end.
 
     Args:
         code: of the finding.
-
-    None for other parts, and where the function is not written in Python.
     """
     run = {"evaluate": _evaluate, "generate": _generate, "train_step": _step}.get(part)
     function = inspect.unwrap(getattr(bench.subject, part)) if run else None
     body = getattr(getattr(function, "__func__", function), "__code__", None)
-    if run is None or not isinstance(body, CodeType) or not own_file(body.co_filename):
+    if (
+        run is None
+        or code == "subject-error"
+        or not isinstance(body, CodeType)
+        or not own_file(body.co_filename)
+    ):
         return None
     watch = _Watch(body, _updates if part == "train_step" else _asks)
     kept = sys.gettrace()
     sys.settrace(watch.entered)
     try:
-        run(bench)
+        with suppress(Exception):  # called in ways that it need not bear: what was run till then is known
+            run(bench)
     finally:
         sys.settrace(kept)
     line = _summed(body.co_filename, watch.lines) if code in _FIGURES else None
