@@ -10,6 +10,7 @@ import importlib
 import io
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -180,6 +181,8 @@ def _in_one_line():
         error.message = one_line(error.message)
         if isinstance(error, click.NoSuchOption):
             error.possibilities = _like(error)
+        else:
+            error.message += _source(error)
         raise
     except MemoryError as error:
         raise click.UsageError(f"out of memory ({one_line(str(error))}): take less at a time.") from error
@@ -230,6 +233,14 @@ def _like(error: click.NoSuchOption) -> list[str]:
     near = difflib.get_close_matches(error.option_name, known, 3, 0.7)
     swapped = [name for name in near if sorted(name) == sorted(error.option_name)]
     return (swapped or near)[:1]
+
+
+def _source(error: click.UsageError) -> str:
+    """ " Did you mean --data tales?" where a command that takes its texts by an option was given them without it."""
+    extra = re.fullmatch(r"Got unexpected extra arguments? \((.+)\)", error.message)
+    options = [name for p in error.ctx.command.params for name in p.opts] if extra and error.ctx else []
+    known = "--data" in options and os.path.exists(extra[1])
+    return f". Did you mean --data {shlex.quote(extra[1])}?" if known else ""
 
 
 def _show(error: click.UsageError, file=None) -> None:

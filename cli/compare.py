@@ -192,5 +192,5 @@ def show(tables) -> None:
             grid.add_row(*(values[i] for i in shown))
         out.print(grid)
         for line in differing(table):
-            out.print(line, markup=False)
+            click.echo(wrapped(line, hanging="  "))
         out.print(f"\n{answer(table)}\n", markup=False)

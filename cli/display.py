@@ -153,7 +153,8 @@ class Display:
         out = Console(highlight=False)
         out.soft_wrap = not out.is_terminal
         steps, total = result["steps"], trainer.planned_steps
-        if trainer.config.stop_after and steps < total:
+        early = trainer.config.stop_after and steps < total
+        if early:
             cooled = result["cooldown"]
             why = f"cooled down from step {cooled['weights_of']}" if cooled else ""
             why = why or f"for the last {trainer.config.stop_after} validations did not improve on the best"
@@ -170,7 +171,8 @@ class Display:
         start = trainer.progress.best_loss  # the lowest of all, step 0 included
         helped = start is None or result["loss"] <= start * (1 + _SAME)
         if helped and result["baselines"] and result["loss"] >= result["baselines"]["pairs"]:
-            out.print("The model is not better than those pairs: it needs more --epochs, or more text.")
+            needed = "more text" if early else "more --epochs, or more text"
+            out.print(f"The model is not better than those pairs: it needs {needed}.")
         if not helped:
             out.print(
                 styled(

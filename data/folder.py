@@ -28,6 +28,7 @@ _CONVERTIBLE = {
 _LOOKED_AT = 2000  # files
 _LONG_ENOUGH = 20  # characters of a line that is no accident where it stands in many files
 _OFTEN = 0.5  # share of the files in which boilerplate stands
+_NAMED = 3  # files of a kind
 _FEWEST = 4  # files among which lines are compared
 
 
@@ -37,11 +38,13 @@ class Contents:
 
     Attributes:
         read: those that stories are read from.
+        empty: those of no bytes.
         hidden: how many begin with a dot, or lie in a folder that does.
         unread: by suffix those that are not read.
     """
 
     read: list[Path] = field(default_factory=list)
+    empty: list[Path] = field(default_factory=list)
     hidden: int = 0
     unread: dict[str, list[Path]] = field(default_factory=dict)
 
@@ -55,6 +58,8 @@ def contents(folder: Path) -> Contents:
             continue
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
             found.hidden += 1
+        elif file.stat().st_size == 0:
+            found.empty.append(file)
         elif suffix in TEXT | LINES | TABLE or readable(suffix):
             found.read.append(file)
         else:
@@ -133,6 +138,10 @@ def _unread(inside: Contents) -> Iterator[str]:
             yield f"not read: {_counted(files)}: save as .txt"
         else:
             others.append(_counted(files))
+    if inside.empty:
+        count = len(inside.empty)
+        which = listed((file.name for file in inside.empty), _NAMED)
+        others.append(f"{count} empty file{'s' if count > 1 else ''} ({which})")
     if inside.hidden:
         others.append(f"{inside.hidden} hidden file{'s' if inside.hidden > 1 else ''} (such as .DS_Store)")
     if others:
@@ -144,7 +153,7 @@ def _counted(files: list[Path]) -> str:
     if len(files) == 1:
         return files[0].name
     kind = f"{files[0].suffix} " if files[0].suffix else ""
-    return f"{len(files)} {kind}files ({listed((file.name for file in files), 3)})"
+    return f"{len(files)} {kind}files ({listed((file.name for file in files), _NAMED)})"
 
 
 def _boilerplate(files: list[Path]) -> Iterator[str]:

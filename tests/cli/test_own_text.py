@@ -130,6 +130,14 @@ def test_what_was_mistyped_is_guessed(arguments, words):
     assert result.exit_code == 2 and words in result.stderr
 
 
+@pytest.mark.parametrize("command", ["train", "data stats", "data show", "compare"])
+def test_a_folder_without_its_option_is_guessed(tmp_path, command):
+    (tmp_path / "my tales").mkdir()
+    result = CliRunner().invoke(main, [*command.split(), str(tmp_path / "my tales")])
+    assert result.exit_code == 2 and f"Did you mean --data '{tmp_path}/my tales'?" in result.stderr
+    assert "Did you mean" not in CliRunner().invoke(main, [*command.split(), "nowhere"]).stderr
+
+
 @pytest.mark.parametrize(
     ("words", "completed"),
     [

@@ -44,6 +44,16 @@ def test_a_damaged_byte_in_utf_8_is_no_other_encoding(tmp_path):
         list(read_documents([path]))
 
 
+def test_an_empty_file_of_a_folder_is_named_and_not_read(tmp_path):
+    (tmp_path / "a.txt").write_text("One.")
+    (tmp_path / "b.txt").touch()
+    assert list(remarks([tmp_path])) == [f"{tmp_path}: 1 file read", "not read: 1 empty file (b.txt)"]
+    assert list(read_documents([tmp_path])) == ["One."]
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(StoriesError, match=r"not read: 1 empty file \(b\.txt\)"):
+        list(read_documents([tmp_path]))
+
+
 def test_what_is_not_read_is_counted_and_named(tmp_path):
     (tmp_path / "a.txt").write_text("One.")
     (tmp_path / "b.txt").write_bytes(FRENCH.encode("cp1252"))
@@ -61,7 +71,7 @@ def test_what_is_not_read_is_counted_and_named(tmp_path):
 
 def test_documents_are_not_read_without_their_library(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("One.")
-    (tmp_path / "b.docx").write_bytes(b"")
+    (tmp_path / "b.docx").write_bytes(b"PK")
     monkeypatch.setitem(documents.READERS, ".docx", "no_such_library")
     assert [path.name for path in contents(tmp_path).read] == ["a.txt"]
     assert any(
