@@ -162,7 +162,7 @@ def stats(data, as_json):
         row = report[part]
         stories = "1 story" if row["stories"] == 1 else f"{row['stories']:,} stories"
         line = (
-            f"{part:>10}: {stories}, {row['tokens']:,} tokens ({row['mean_length']:.0f} a story, longest "
+            f"{part:>10}: {stories}, {row['tokens']:,} tokens ({row['mean_length']:,.0f} a story, longest "
             f"{row['max_length']:,}), {row['bytes']:,} bytes, {row['unknown_rate']:.2%} unknown"
         )
         click.echo(wrapped(line, hanging=" " * 12))

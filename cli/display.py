@@ -171,7 +171,8 @@ class Display:
         start = trainer.progress.best_loss  # the lowest of all, step 0 included
         helped = start is None or result["loss"] <= start * (1 + _SAME)
         if helped and result["baselines"] and result["loss"] >= result["baselines"]["pairs"]:
-            needed = "more text" if early else "more --epochs, or more text"
+            over = early or result["best_step"] < steps  # and going on would not have helped
+            needed = "more text" if over else "more --epochs, or more text"
             out.print(f"The model is not better than those pairs: it needs {needed}.")
         if not helped:
             out.print(

@@ -74,9 +74,11 @@ def _impossible(account: Account) -> str | None:
 def _behind_counts(account: Account) -> str | None:
     """Where a finished model of a text of one's own predicts worse than counting pairs of tokens."""
     pairs = account.baselines.get("pairs")
-    if account.finished and account.scores is not None and pairs is not None and account.scores.loss > pairs:
-        return "counting which token follows which predicts better: more epochs or more text would help"
-    return None
+    if not account.finished or account.scores is None or pairs is None or account.scores.loss <= pairs:
+        return None
+    over = account.best is not None and account.best[0] < account.step  # and going on would not have helped
+    needed = "more text" if over else "more epochs or more text"
+    return f"counting which token follows which predicts better: {needed} would help"
 
 
 def capital(text: str) -> str:

@@ -312,6 +312,23 @@ def test_verdict(make_run, found, result, status, said):
     assert verdict(account).status == status and said in verdict(account).text
 
 
+@pytest.mark.parametrize(
+    ("after", "needed"),
+    [
+        ([], "better: more epochs or more text would help"),
+        ([{"step": 700, "loss": 1.99}], "better: more text would help"),  # it went on, and became no better
+    ],
+)
+def test_more_epochs_are_named_where_the_last_validation_was_the_best(make_run, after, needed):
+    run = make_run()
+    (validation,) = [record for record in run.metrics() if record["split"] == "val"][-1:]
+    for changes in after:
+        run.append(validation | changes)
+    result = {"loss": validation["loss"], "steps": 700 if after else validation["step"]}
+    with_result(run, floor=None, baselines={"frequencies": 5.0, "pairs": 1.8}, **result)
+    assert needed in verdict(read_accounts([run])[0]).text
+
+
 def test_a_run_that_was_repaired_is_said_to_be(make_run):
     run = with_result(make_run())
     write_findings(run, ("exploding-gradient", "error", "the gradient grew"))
