@@ -16,7 +16,14 @@ from mlxstories.durations import duration
 from mlxstories.errors import listed
 
 _STORIES = 1000  # of the built-in ones, so that a first comparison takes minutes
-_LEFT_OUT = ("bits/char", "distinct-2", "repeated-4", "tokens", "seconds")  # on narrow terminals
+_LEFT_OUT = (
+    "repeated-4",
+    "distinct-2",
+    "tokens",
+    "seconds",
+    "bits/char",
+)  # in this order, where room is scarce
+_NO_END = 1000  # columns of what has no width: a file, a pipe
 
 
 _SECTIONS = {
@@ -175,22 +182,34 @@ class _Progress:
 def show(tables) -> None:
     """Every setting as a table, what its arms differ in, and the answer in words."""
     from rich.console import Console
-    from rich.table import Table as Grid
 
-    from mlxstories.comparison.document import COLUMNS, cells, differing, title
+    from mlxstories.comparison.document import differing
     from mlxstories.comparison.words import answer
 
     out = Console(highlight=False)
-    wide = out.width >= 120 or not out.is_terminal
     if not out.is_terminal:
-        out = Console(highlight=False, width=130, soft_wrap=True)
-    shown = [i for i, name in enumerate(COLUMNS) if wide or name not in _LEFT_OUT]
+        out = Console(highlight=False, width=_NO_END, soft_wrap=True)
     for table in tables:
+        out.print(_grid(table, out.width))
+        for line in differing(table):
+            click.echo(wrapped(line, hanging="  "))
+        out.print(f"\n{answer(table)}\n", markup=False)
+
+
+def _grid(table, room: int):
+    """The arms with as many columns as ``room`` characters hold unbroken."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from mlxstories.comparison.document import COLUMNS, cells, title
+
+    unbroken = Console(width=_NO_END)
+    for count in range(len(_LEFT_OUT) + 1):
+        shown = [i for i, name in enumerate(COLUMNS) if name not in _LEFT_OUT[:count]]
         grid = Grid(*(COLUMNS[i] for i in shown), title=title(table), title_justify="left")
         for row in table.rows:
             values = cells(table, row)
             grid.add_row(*(values[i] for i in shown))
-        out.print(grid)
-        for line in differing(table):
-            click.echo(wrapped(line, hanging="  "))
-        out.print(f"\n{answer(table)}\n", markup=False)
+        if unbroken.measure(grid).maximum <= room:
+            break
+    return grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from mlx.utils import tree_flatten
+from rich.console import Console
 
 from mlxstories.cli import main
+from mlxstories.cli.compare import _LEFT_OUT, _grid
 from mlxstories.comparison import Arm, Study, StudyConfig, arms, cells, document
 from mlxstories.comparison.cells import Cell, Setting
 from mlxstories.comparison.document import markdown
@@ -184,6 +187,18 @@ def test_every_figure_is_drawn(tables, store):
     assert {"curves-1", "curves-2", "differences-1", "differences-2", "scale-debug-tokens"} == set(drawn)
     end = drawn["curves-1"].axes[0].lines[0].get_ydata()[-1]
     assert end == pytest.approx(np.mean(tables[0].rows[0].values("loss")))
+
+
+@pytest.mark.parametrize("room", [100, 120, 140, 170])
+def test_where_room_is_scarce_columns_are_left_out_and_none_is_broken(tables, room):
+    out = Console(width=room, file=io.StringIO())
+    out.print(_grid(tables[0], room))
+    head, *rows = [line for line in out.file.getvalue().splitlines() if line[0] in "┃│"]
+    assert len(rows) == len(tables[0].rows) and "…" not in "".join(rows)
+    names = [name.strip() for name in head.strip("┃").split("┃")]
+    gone = [name for name in document.COLUMNS if name not in names]
+    assert names == [name for name in document.COLUMNS if name in names]
+    assert sorted(gone) == sorted(_LEFT_OUT[: len(gone)]) and (gone == [] if room == 170 else gone)
 
 
 def test_the_command_writes_its_results(tmp_path, store):
