@@ -33,10 +33,11 @@ class Display:
         self.run = trainer.run.path
         dataset, phase, config = trainer.dataset, trainer.phase, trainer.config
         rows = phase.accumulation * config.batch_size
+        count = len(dataset.train)
         shared = f" shared among {trainer.group.size} processes" if trainer.group.size > 1 else ""
         self.console.print(
             f"{trainer.run.path}: {phase.name}, {parameter_count(trainer.model):,} parameters, "
-            f"{dataset.train.targets:,} tokens in {len(dataset.train):,} stories, "
+            f"{dataset.train.targets:,} tokens in {count:,} stor{'ies' if count != 1 else 'y'}, "
             f"{trainer.total_steps:,} updates of {rows} row{'s' if rows > 1 else ''} x "
             f"{trainer.model.config.context} tokens{shared}"
         )

@@ -55,6 +55,34 @@ def test_a_leak_is_seen_as_far_as_it_goes(future):
     assert min(view.own, view.past) > 1e-3
 
 
+class Packed(Tiny):
+    """Texts begin with id 0, which pads rows too, and see no other."""
+
+    def __init__(self, sees_past: bool):
+        super().__init__()
+        if not sees_past:
+            self.mask = mx.eye(T)
+
+    def __call__(self, tokens):
+        x, length = self.embed(tokens), tokens.shape[1]
+        text = mx.cumsum((tokens == 0).astype(mx.int32), axis=1)
+        weights = self.mask[:length, :length] * (text[:, :, None] == text[:, None, :])
+        return self.head(x + mx.tanh(self.mix(weights @ x / length)))
+
+
+@pytest.mark.parametrize("sees_past", [True, False])
+def test_padding_that_sees_nothing_is_no_blindness(sees_past):
+    def short(seed):
+        for inputs, targets, _ in batches(seed):
+            real = mx.arange(T) < 5
+            inputs = mx.where(real, mx.maximum(inputs, 1), 0)
+            yield inputs, mx.where(real, targets, 0), mx.broadcast_to(real, inputs.shape)
+
+    bench = Bench(subject(model=lambda: Packed(sees_past), train_batches=short), 0)
+    view = dependence(bench, bench.noisy(0), seed=0)
+    assert view.own > 1e-3 and (view.past > 1e-3) == sees_past
+
+
 @pytest.mark.parametrize("freeze", [False, True], ids=["as MLX takes it", "frozen"])
 @pytest.mark.parametrize("future", [0.0, 1.0])
 def test_a_mask_kept_as_a_parameter_gets_no_noise(freeze, future):

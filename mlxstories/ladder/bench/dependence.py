@@ -31,7 +31,7 @@ class Dependence:
         future: largest change of a logit that is asked for, before a changed suffix, relative to the change after it.
         future_at: (position read, first position changed) of that change.
         rows: largest change of a row's logits when other rows change, relative to the change of those rows.
-        own: change of the last logits when the last token changes, relative to the logits' spread.
+        own: change of the last logits that are asked for when their token changes, relative to the logits' spread.
         past: the same when all earlier tokens change.
         order: the same when earlier tokens are reordered.
         repeatable: whether the same input gives the same logits twice.
@@ -58,9 +58,13 @@ class _Probe:
         # A full-length row keeps padding and separators out of the way of the question.
         number = int(self.rng.integers(min(len(self.base), 4)))
         self.row = self.base[number][None]
-        # What is given may see what is given behind it, in a model that is asked for the rest alone.
-        counts = sample(bench).mask[number] > 0
-        self.asked = counts if counts.any() else np.ones_like(counts)
+        # What is given may see what is given behind it, in a model that is asked for the rest alone; and what comes
+        # after all that is asked for, as padding does, may see nothing.
+        counts = sample(bench).mask[:_ROWS] > 0
+        counts[~counts.any(1)] = True
+        self.asked = counts[number]
+        self.ends = [int(np.flatnonzero(row)[-1]) for row in counts]
+        self.end = self.ends[number]
 
     def forward(self, tokens: np.ndarray) -> np.ndarray:
         self.bench.seed_all(self.seed)  # the same dropout for the same shapes
@@ -90,8 +94,8 @@ def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = Fa
         ):  # the rows of a batch are not all rounded alike, a row alone always is
             moved = _moved(probe, cuts, plain, together=False)
             future, where = _future(moved, cuts, spread, probe.asked)
-        own = float(moved[-2, -1]) / spread
-        past = float(moved[-1, -1]) / spread if probe.row.shape[1] > 1 else np.inf
+        own = float(moved[-2, probe.end]) / spread
+        past = float(moved[-1, probe.end]) / spread if probe.end else np.inf
         order = _order(probe, spread)
     finally:
         model.train(mode)
@@ -100,13 +104,13 @@ def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = Fa
 
 def _moved(probe: _Probe, cuts: list[int], plain: np.ndarray, together: bool) -> np.ndarray:
     """Largest change of the logits at each position, [cuts + 2, T]: with a new suffix from each cut on, with a new
-    last token, and with all tokens before it new."""
-    row, other = probe.row, probe.other
+    token at the end, and with all tokens before it new."""
+    row, other, end = probe.row, probe.other, probe.end
     changed = np.repeat(row, len(cuts) + 2, axis=0)
     for line, cut in zip(changed, cuts, strict=False):
         line[cut:] = other(row[0, cut:])
-    changed[-2, -1:] = other(row[0, -1:])
-    changed[-1, :-1] = other(row[0, :-1])
+    changed[-2, end : end + 1] = other(row[0, end : end + 1])
+    changed[-1, :end] = other(row[0, :end])
     if together:
         answers = probe.forward(np.concatenate([row, changed]))
         plain, answers = answers[:1], answers[1:]
@@ -140,17 +144,16 @@ def _row_leak(probe: _Probe) -> float:
 
 def _order(probe: _Probe, spread: float) -> float:
     moved = 0.0
-    for row in probe.base[:2]:
+    for row, end in list(zip(probe.base, probe.ends, strict=True))[:2]:
         row = row[None]
-        length = row.shape[1]
-        if length < 4:
+        if end < 3:
             return float("inf")
         # Short reach (convolutions, windows) and long: reorder the three tokens before the last, then all.
-        plain = probe.forward(row)[0, -1]
-        for start in (max(0, length - 4), 0):
+        plain = probe.forward(row)[0, end]
+        for start in (end - 3, 0):
             mixed = row.copy()
-            mixed[0, start:-1] = _reordered(mixed[0, start:-1], probe.rng)
-            moved = max(moved, float(np.abs(probe.forward(mixed)[0, -1] - plain).max()) / spread)
+            mixed[0, start:end] = _reordered(mixed[0, start:end], probe.rng)
+            moved = max(moved, float(np.abs(probe.forward(mixed)[0, end] - plain).max()) / spread)
     return moved
 
 
