@@ -208,3 +208,20 @@ def test_a_planted_fault_is_named_on_its_rung(fault, code):
     mx.random.seed(0)  # as the ladder does before it draws its own model
     diagnosis = diagnose(built_in(fault=fault), rungs=["minimal"])
     assert [f.code for f in diagnosis.findings if f.severity == "error"] == [code]
+
+
+class Biased(Tiny):
+    """The mix's biases start at 0, where weight decay leaves them."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix.bias = mx.zeros_like(self.mix.bias)
+
+
+def test_where_no_gradient_arrives_what_decay_leaves_at_0_is_not_called_frozen():
+    nothing = subject(model=Biased, train_step=stepping(lambda g: tree_map(mx.zeros_like, g)))
+    assert asked("a step moves every parameter", nothing) == ("skipped", [])
+    assert asked(GRADIENT, nothing) == ("failed", [("error", "gradient-mismatch")])
+    # the rest of the gradient arrives: what stands still is left out
+    part = subject(model=Biased, train_step=stepping(lambda g: {"head": g["head"]}))
+    assert asked("a step moves every parameter", part) == ("failed", [("error", "frozen-parameters")])
