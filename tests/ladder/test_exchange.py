@@ -21,6 +21,7 @@ from mlxstories.cli import main
 from mlxstories.findings import Finding
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.exchange import deepened, estimate
 from mlxstories.ladder.exchange.exchange import LOSS, Exchange
 from mlxstories.ladder.exchange.influence import influence
@@ -218,7 +219,24 @@ def test_an_error_of_the_climb_is_told_what_its_mend_brings():
     found = errors(deepened(diagnose(given, rungs=["init"]), given))
     assert [f.code for f in found] == ["wrong-loss"]
     before, after = (curve[-1][1] for curve in found[0].evidence["curves"].values())
-    assert f"A plain loss leaves a held-out loss of {after:.3f} instead of {before:.3f}" in found[0].message
+    told = f"With a plain loss the held-out loss is {after:.3f} instead of {before:.3f}"
+    assert told in found[0].message and "id +1" in found[0].message
+    assert found[0].evidence["consequences"] == ["behind-reference"] and found[0].evidence["gap"] > 0.12
+
+
+@pytest.mark.parametrize(
+    ("code", "remain"),
+    [
+        ("metric-mismatch", ["metric-mismatch", "behind-reference"]),
+        ("targets-mismatched", ["targets-mismatched"]),
+    ],
+)
+def test_an_error_of_what_no_training_depends_on_explains_no_gap(code, remain):
+    given = subject(loss=one_higher, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
+    climbed = Diagnosis("tiny", [Finding(code, "error", "data", "as it was told")], [], 0.0)
+    found = deepened(climbed, given)
+    assert [f.code for f in errors(found)] == remain
+    assert [f.code for f in found.consequences] == ["behind-reference"] * (2 - len(remain))
 
 
 # --- changes inside a model --------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from mlxstories.findings import ERROR, Finding, Place, cause_of, fold
+from mlxstories.findings.finding import SEVERITIES
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
 from mlxstories.ladder.exchange.exchange import Exchange, gap
@@ -21,6 +22,7 @@ from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED, Draft
 
 RUNG = "exchange"
 _MEANINGLESS = ("subject-error", "token-out-of-range")
+_UNTRAINED = {"evaluation", "generation"}  # parts that no training depends on
 _TRAININGS = 3.5  # that a sound setup takes, in whole ones
 _TIMED = 3  # updates
 MOST = 5  # times what a sound setup takes, where changes are raced inside a part
@@ -53,8 +55,8 @@ def deepened(
     findings = [
         Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)) for d in drafts
     ]
-    kept, folded = fold([*diagnosis.findings, *diagnosis.consequences, *findings])
-    kept = [_proved(exchange, finding) if finding.severity == ERROR else finding for finding in kept]
+    kept, folded = _together([*diagnosis.findings, *diagnosis.consequences], findings)
+    kept = [_proved(exchange, f, folded) if f.severity == ERROR else f for f in kept]
     rung.seconds = time.perf_counter() - begun
     failed = any(f.severity == ERROR for f in findings)
     rung.status = FAILED if failed else PASSED if exchange.runs else SKIPPED
@@ -80,13 +82,29 @@ def _placed(where):
     return Place(where) if where and "file" in where else where and str(where)
 
 
-def _proved(exchange: Exchange, finding: Finding) -> Finding:
-    """An error of the climb with the part that it accuses, and what the exchange of that brings."""
+def _together(climbed: list[Finding], found: list[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """What remains of both, and what is folded.
+
+    An error of the climb explains a gap that the exchange found where it lies in the same part, or in one that training
+    depends on; any other gap stands beside it.
+    """
+    accused = {_part(f) for f in climbed if f.severity == ERROR}
+    beside = [f for f in found if accused and not (accused - _UNTRAINED or _part(f) in accused)]
+    kept, folded = fold([*climbed, *(f for f in found if f not in beside)])
+    return sorted([*kept, *beside], key=lambda f: SEVERITIES.index(f.severity)), folded
+
+
+def _proved(exchange: Exchange, finding: Finding, folded: list[Finding]) -> Finding:
+    """An error of the climb with the part that it accuses, and what the exchange of that brings, or a change inside."""
     if finding.rung == RUNG:
         return finding
     part = cause_of(finding.code).part
-    made = exchange.of_part(part)
     evidence = {**finding.evidence, "part": part}
+    own = next((f for f in folded if f.rung == RUNG and _part(f) == part), None)
+    if own is not None:
+        told = f"{finding.message}. {own.message[:1].upper()}{own.message[1:]}"
+        return replace(finding, message=told, evidence={**own.evidence, **evidence})
+    made = exchange.of_part(part)
     if made is None:
         return replace(finding, evidence=evidence)
     before, after = made
