@@ -183,6 +183,15 @@ def test_no_change_proves_anything_where_the_plain_step_breaks_the_model_down(mo
     assert draft.severity == "warning" and "changed" not in draft.evidence
 
 
+@pytest.mark.parametrize(("by_plain_step", "told"), [(1.95, []), (1.2, ["ahead-of-reference"])])
+def test_a_better_step_of_its_own_is_no_model_that_is_ahead(by_plain_step, told):
+    own, plain = trained(1.2), trained(2.0, redrawn=True)
+    own.curve = [(0, float(np.log(V))), *own.curve]
+    exchange = Exchange(Bench(subject()), runs={AS_IS: own, LOSS: trained(by_plain_step), ALL: plain})
+    with exchange.bench.protected():
+        assert [draft.code for draft in judging.judge(exchange)] == told
+
+
 # --- texts that no batch holds -----------------------------------------------------------------------
 
 

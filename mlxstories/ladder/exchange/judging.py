@@ -9,7 +9,7 @@ from typing import Any
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench.short import baselines
 from mlxstories.ladder.exchange.evaluated import lagging
-from mlxstories.ladder.exchange.exchange import ALL, AROUND, AS_IS, LOSS, SHUFFLED, Exchange, Gap
+from mlxstories.ladder.exchange.exchange import ALL, AROUND, AS_IS, LOSS, SHUFFLED, Exchange, Gap, gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step, controlled
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
@@ -164,9 +164,7 @@ def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
         return found
     if limits.trained.below(exchange.start / baselines(exchange.bench).unigram):
         return []  # it brought what it knows
-    if not limits.ahead.above(-between.share):
-        return []
-    return [_ahead(exchange, exchange.gap_of("model", -limits.far_ahead.value), limits)]
+    return _ahead(exchange, limits)
 
 
 def _dropout(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
@@ -252,17 +250,23 @@ def _also(proof: Proof) -> str:
     return f", {proof.control[1].loss:.3f} with the same change" if proof.control is not None else ""
 
 
-def _ahead(exchange: Exchange, between: Gap, limits: Gauges) -> Draft:
-    own, plain = exchange.own, exchange.runs[ALL]
+def _ahead(exchange: Exchange, limits: Gauges) -> list[Draft]:
+    # By one and the same step: the subject's own may be the better one, and no leak.
+    own, plain = exchange.runs[LOSS], exchange.runs[ALL]
+    between = gap(own, plain, -limits.far_ahead.value)
+    if not limits.ahead.above(-between.share):
+        return []
     make = error if limits.far_ahead.above(-between.share) else warning
-    return make(
-        "ahead-of-reference",
-        f"this model reaches a held-out loss of {own.loss:.3f} after {own.updates} updates where a plain decoder of "
-        f"this size reaches {plain.loss:.3f} on the same batches",
-        fix="look for a way by which later tokens reach earlier places; an honest model seldom gains so much",
-        where=Site(part="model"),
-        **_evidence(exchange, own, plain, between),
-    )
+    return [
+        make(
+            "ahead-of-reference",
+            f"by a plain step this model reaches a held-out loss of {own.loss:.3f} after {own.updates} updates where a "
+            f"plain decoder of this size reaches {plain.loss:.3f} on the same batches",
+            fix="look for a way by which later tokens reach earlier places; an honest model seldom gains so much",
+            where=Site(part="model"),
+            **_evidence(exchange, own, plain, between),
+        )
+    ]
 
 
 def said(run: Training) -> str:
