@@ -25,7 +25,7 @@ from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.exchange import deepened, estimate
 from mlxstories.ladder.exchange.exchange import LOSS, Exchange
 from mlxstories.ladder.exchange.influence import influence
-from mlxstories.ladder.exchange.inside_model import for_model
+from mlxstories.ladder.exchange.inside_model import for_model, wide_layers
 from mlxstories.ladder.exchange.judging import known
 from mlxstories.ladder.exchange.material import held_out, material
 from mlxstories.ladder.exchange.order import shuffled
@@ -273,6 +273,15 @@ def test_a_first_scale_far_from_the_librarys_is_set_to_it_and_no_other():
     model.mix.weight = 20 * model.mix.weight
     change(model, "first scale of mix").model(model)
     assert float(model.mix.weight.std()) == pytest.approx((3 * 16) ** -0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("times", "named"), [(1, []), (4, []), (20, ["first scale of mix set to the library's"])]
+)
+def test_a_layer_that_begins_far_too_large_is_tried_beside_other_rates_and_a_table_is_not(times, named):
+    model = Tiny()
+    model.mix.weight, model.embed.weight = times * model.mix.weight, times * model.embed.weight
+    assert [c.name for c in wide_layers(model)] == named
 
 
 def test_a_change_of_a_module_leaves_others_of_its_class_alone():

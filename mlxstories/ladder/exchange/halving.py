@@ -11,7 +11,7 @@ import numpy as np
 
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_branches import for_branches
-from mlxstories.ladder.exchange.inside_model import for_model
+from mlxstories.ladder.exchange.inside_model import for_model, wide_layers
 from mlxstories.ladder.exchange.inside_modules import first_gains, own_dropouts
 from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
@@ -49,7 +49,7 @@ class Proof:
 
 def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
     """The changes of the subject's own step that leave least loss; with ``rate``, of the size of its updates, beside
-    first weights from which small updates only get away slowly."""
+    first weights from which its updates only get away slowly."""
     bench = exchange.bench
 
     def make(change: Intervention, seed: int):
@@ -58,8 +58,8 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
         change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
-    beside = exchange.runs[AS_IS]
-    changes = [*for_rate(), *first_gains(bench.model())] if rate else for_step(bench)
+    beside, model = exchange.runs[AS_IS], bench.model()
+    changes = [*for_rate(), *first_gains(model), *wide_layers(model)] if rate else for_step(bench)
     return _race(exchange, changes, make, beside, beside)
 
 

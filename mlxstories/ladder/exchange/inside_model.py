@@ -17,6 +17,7 @@ from mlxstories.ladder.exchange.reference import table_of
 from mlxstories.ladder.patches import Patches, reroute
 
 _OFF = 2.0  # factor on a first scale from which it is no standard one
+_FAR_OFF = 8.0  # from which no recipe begins a layer there
 
 
 def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
@@ -38,21 +39,39 @@ def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
 
 def _first_scales(model: nn.Module) -> list[Intervention]:
     """The standard deviation of a group's matrices set to that of the library's layers."""
-    groups: dict[str, dict[str, float]] = {}
+    return _rescaled({n: f for n, f in _factors(model).items() if max(f, 1 / f) > _OFF})
+
+
+def wide_layers(model: nn.Module) -> list[Intervention]:
+    """The same of linear layers alone that begin far too large, for which a better step makes up. Tables are often
+    drawn with a deviation of 1, and train."""
+    layers = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    return _rescaled({n: f for n, f in _factors(model).items() if n in layers and 1 / f > _FAR_OFF})
+
+
+def _factors(model: nn.Module) -> dict[str, float]:
+    """Of each matrix, the library's standard deviation over the one that it begins with."""
     tables = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
+    found = {}
     for name, array in tree_flatten(model.trainable_parameters()):
         if array.ndim != 2 or not mx.issubdtype(array.dtype, mx.floating) or is_pattern(array):
             continue
-        wanted = (array.shape[1] * (1 if name in tables else 3)) ** -0.5
         deviation = float(array.astype(mx.float32).std())
-        if deviation > 0 and max(deviation / wanted, wanted / deviation) > _OFF:
-            group = name.removesuffix(".weight").rpartition(".")[2]
-            groups.setdefault(group, {})[name] = wanted / deviation
+        if deviation > 0:
+            found[name] = (array.shape[1] * (1 if name in tables else 3)) ** -0.5 / deviation
+    return found
 
-    def rescaled(factors: dict[str, float]) -> Callable[[nn.Module], None]:
+
+def _rescaled(factors: dict[str, float]) -> list[Intervention]:
+    """One change for each group of matrices of the same name, each multiplied by its factor."""
+    groups: dict[str, dict[str, float]] = {}
+    for name, factor in factors.items():
+        groups.setdefault(name.removesuffix(".weight").rpartition(".")[2], {})[name] = factor
+
+    def multiplied(by: dict[str, float]) -> Callable[[nn.Module], None]:
         def change(fresh: nn.Module) -> None:
             arrays = dict(tree_flatten(fresh.parameters()))
-            put(fresh, {n: (arrays[n] * factor).astype(arrays[n].dtype) for n, factor in factors.items()})
+            put(fresh, {n: (arrays[n] * factor).astype(arrays[n].dtype) for n, factor in by.items()})
 
         return change
 
@@ -60,10 +79,10 @@ def _first_scales(model: nn.Module) -> list[Intervention]:
         Intervention(
             f"first scale of {group} set to the library's",
             "model",
-            model=rescaled(factors),
-            site=Site(part="model", module=next(iter(factors))),
+            model=multiplied(by),
+            site=Site(part="model", module=next(iter(by))),
         )
-        for group, factors in groups.items()
+        for group, by in groups.items()
     ]
 
 
