@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from mlxstories.cli import completion
 from mlxstories.cli.options import data_options, whole_option
 from mlxstories.cli.sections import STORIES, Sectioned
 from mlxstories.cli.types import Listed, Name, Place, Whole
@@ -40,7 +41,8 @@ _SECTIONS = {
               help="Arms from a JSON or TOML file of field overrides.")  # fmt: skip
 @click.option("--ablate", is_flag=True, help="Each ingredient of phase 2, added alone and removed alone.")
 @click.option("--schedules", is_flag=True, help="Phase 1 under every learning-rate schedule.")
-@click.option("--arch", type=Listed(Name()), metavar="LIST", help="Phase 1 on these: decoder,encoder.")
+@click.option("--arch", type=Listed(Name()), metavar="LIST", help="Phase 1 on these: decoder,encoder.",
+              shell_complete=completion.several(completion.architectures))  # fmt: skip
 @click.option(
     "--scale",
     type=Listed(Whole()),
@@ -48,7 +50,13 @@ _SECTIONS = {
     help="Numbers of stories, such as 100,1000,10000; fewer are repeated, for equal tokens.",
 )
 @click.option(
-    "--sizes", type=Listed(Name()), default="small", show_default=True, metavar="LIST", help="Model sizes."
+    "--sizes",
+    type=Listed(Name()),
+    default="small",
+    show_default=True,
+    metavar="LIST",
+    help="Model sizes.",
+    shell_complete=completion.several(completion.sizes),
 )
 @whole_option("--seeds", default=3, most=10_000, help="Number of seeds.")
 @click.option("--budget", type=click.Choice(["tokens", "updates", "both"]), default="tokens", show_default=True,

@@ -12,6 +12,16 @@ def among(names: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
     return lambda ctx, param, incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
+def several(names: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
+    """A completion of the last of several between commas."""
+
+    def complete(ctx, param, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(last)]
+
+    return complete
+
+
 def faults() -> list[str]:
     from mlxstories.faults import FAULTS
 
@@ -40,6 +50,12 @@ def architectures() -> list[str]:
     from mlxstories.model.mlx_lm_arguments import architectures
 
     return ["decoder", "encoder", *(f"mlx-lm:{name}" for name in architectures())]
+
+
+def sizes() -> Iterable[str]:
+    from mlxstories.model import SIZES
+
+    return SIZES
 
 
 def sources(ctx, param, incomplete: str) -> list[CompletionItem]:

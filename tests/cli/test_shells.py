@@ -50,6 +50,8 @@ def place(tmp_path_factory):
         ("mlxstories train --schedule=ws", "", ["wsd"]),
         ("mlxstories train --set optimizer.learn", "nospace", ["optimizer.learning_rate="]),
         ("mlxstories debug --break no-causal-m", "", ["no-causal-mask"]),
+        ("mlxstories compare --sizes small,ba", "", ["small,base"]),
+        ("mlxstories compare --arch decoder,en", "", ["decoder,encoder"]),
     ],
 )
 def test_bash_is_offered_what_it_can_put_in_place(place, monkeypatch, line, options, offered):
