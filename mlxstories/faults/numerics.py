@@ -124,7 +124,7 @@ FAULTS.add(
     "the loss takes a softmax before the cross-entropy",
     minimising(softmax_first),
 )
-FAULTS.add("logits-capped", "cannot-overfit", "a soft cap of 1 on the logits", change(build_model=Squeezed))
+FAULTS.add("logits-capped", "bounded-logits", "a soft cap of 1 on the logits", change(build_model=Squeezed))
 FAULTS.add("width-of-2", "cannot-overfit", "the stream is 2 wide", shape(dim=2, heads=1, hidden=8))
 FAULTS.add(
     "mask-without-diagonal",

@@ -98,7 +98,9 @@ CAUSES: tuple[Cause, ...] = (
           DYNAMICS | VALIDATION | {"padding-in-loss", "rows-ignored", "loss-sign", "not-finite"}),
     Cause("loss-sign", "loss", "loss", "training climbs the loss instead of descending it", DYNAMICS | SIGNALS),
     Cause("double-softmax", "loss", "loss", "a softmax is applied twice",
-          DYNAMICS | SIGNALS | VALIDATION | {"bad-initialization"}),
+          DYNAMICS | SIGNALS | VALIDATION | {"bad-initialization", "bounded-logits"}),
+    Cause("bounded-logits", "loss", "model", "the logits cannot be far enough apart to be sure of a token",
+          DYNAMICS | SIGNALS),
 
     Cause("wrong-normalisation", "loss", "loss", "the loss is divided by something else than the tokens that count"),
 

@@ -51,6 +51,16 @@ class SoftCap(Transformer):
         return 30 * mx.tanh(super().head(features) / 30)
 
 
+class Cosines(Transformer):
+    """Logits are cosines of what the model says and each token's vector, times 20."""
+
+    def head(self, features):
+        features, tokens = (
+            a * mx.rsqrt((a * a).sum(-1, keepdims=True) + 1e-6) for a in (features, self.embed.weight)
+        )
+        return 20 * features @ tokens.T
+
+
 def zero_head(model: Transformer, config: ModelConfig) -> None:
     model.head_projection.weight = mx.zeros_like(model.head_projection.weight)
 
@@ -118,6 +128,12 @@ TWINS.add(
     "log-probabilities",
     "the model returns log-probabilities, which a softmax leaves as they are",
     change(build_model=LogProbabilities),
+)
+TWINS.add(
+    "bounded-logits",
+    "cosines-times-20",
+    "logits are cosines times 20, which is room enough",
+    change(build_model=Cosines),
 )
 TWINS.add(
     "bad-initialization",

@@ -28,6 +28,7 @@ from mlxstories.ladder.checks import (
     consistency,
     places_count,
     demands,
+    boldness,
     normalised,
     left_out,
     leaks,
