@@ -1,4 +1,4 @@
-"""Faults after a second set of public reports, of kinds that the first had not brought up."""
+"""Faults after a second and a third set of public reports, of kinds that the first had not brought up."""
 
 from __future__ import annotations
 
@@ -63,6 +63,11 @@ def first_places_counted(model: nn.Module, batch: Batch) -> mx.array:
     return mean_nats(model, batch) * tokens / (tokens + len(batch.mask))
 
 
+def partly_late(model: nn.Module, batch: Batch) -> mx.array:
+    """A third asks for the token that was just read, as a teacher's distributions do that are a place late."""
+    return (2 * mean_nats(model, batch) + mean_nats(model, batch._replace(targets=batch.inputs))) / 3
+
+
 FAULTS.add(
     "dropout-drawn-twice",
     "backward-mismatch",
@@ -87,4 +92,10 @@ FAULTS.add(
     "the loss is divided by the targets and one more for each row",
     minimising(first_places_counted),
     severity="warning",
+)
+FAULTS.add(
+    "loss-partly-late",
+    "wrong-loss",
+    "a third of the loss asks for the token that was just read",
+    minimising(partly_late),
 )

@@ -25,6 +25,7 @@ from mlxstories.ladder.bench.modules import adapters, dropouts, second_tables
 from mlxstories.ladder.bench.objective import fit
 from mlxstories.ladder.bench.variety import neighbours
 from mlxstories.ladder.bench.windows import window_overlap
+from mlxstories.ladder.registry import CHECKS
 
 V, T, B, D = 17, 12, 4, 8
 
@@ -184,6 +185,27 @@ def test_what_a_loss_asks_for():
     assert right.right == 1 and right.wrong > 1
     assert lower.right == 0 and lower.beside == (-1, 1.0)
     assert deaf.right > 0.9 and deaf.wrong < 0.01
+
+
+def partly(share, ids):
+    def loss(model, batch):
+        logits = model(batch[0])
+        near, other = (nn.losses.cross_entropy(logits, t).mean() for t in (batch[1], ids(batch)))
+        return (1 - share) * near + share * other
+
+    return loss
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_the_share_of_a_loss_that_asks_for_what_was_just_read(share):
+    late = demands(bench(loss=partly(share, lambda batch: batch[0])))
+    pushed = (share - 1 / V) / (1 - 2 / V)  # what is asked for, less what a flat distribution gives
+    assert late.read == pytest.approx(pushed * (1 - 1 / (V - 1)), abs=0.02)
+    elsewhere = demands(bench(loss=partly(share, lambda batch: (batch[1] + 3) % V)))
+    assert elsewhere.read < 0.05
+    checked = CHECKS["the loss asks for the target"]
+    drafts = checked.ask(bench(loss=partly(share, lambda batch: batch[0])), checked.gauges()).drafts
+    assert [draft.code for draft in drafts] == ["wrong-loss"]
 
 
 def test_uniform_logits_cost_ln_v_whatever_the_mask():

@@ -28,11 +28,14 @@ class Demands:
         beside: the commonest distance from the target's id to the one that is pushed, and its share.
         wrong: norm of the gradient where the model is sure of a wrong id, relative to that where it is half sure of the
             right one.
+        read: mean share of the push upwards that goes to the token that was just read, where it is not the target,
+            beyond that of any other id.
     """
 
     right: float
     beside: tuple[int, float]
     wrong: float
+    read: float
 
 
 @measurement
@@ -54,7 +57,21 @@ def demands(bench: Bench) -> Demands | None:
         float((pushed == targets).mean()),
         (int(away[most]), float(counts[most] / counts.sum())),
         _where_wrong(bench, batch, cells),
+        _for_what_was_read(batch, plain, cells & (batch.inputs != batch.targets)),
     )
+
+
+def _for_what_was_read(batch: HostBatch, gradient: np.ndarray, cells: np.ndarray) -> float:
+    """Mean share of the inputs in what the gradient pushes up, less that of any id that is no target."""
+    up = np.maximum(-gradient[cells], 0)
+    up /= np.maximum(up.sum(-1, keepdims=True), 1e-30)
+    if not len(up):
+        return 0.0
+    read, right = (
+        np.take_along_axis(up, np.maximum(ids[cells], 0)[:, None], -1).mean()
+        for ids in (batch.inputs, batch.targets)
+    )
+    return float(read - (1 - right) / (up.shape[-1] - 1))
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,16 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     right=Limit(0.5, "of the cells that count"),
     beside=Limit(0.8, "of the cells, the same distance beside the target"),
     wrong=Limit(0.1, "of the gradient where half sure of the target"),
+    late=Limit(0.05, "of what is pushed up, for the token just read beyond others"),
 )
 def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
     """Takes the gradient of the loss with respect to logits: which id does it push upwards at each place that counts,
     and how loudly where the model is sure of a wrong one?
 
     A loss that asks for another id trains another text; one whose gradient dies where the model is wrong, as that of
-    squared errors of probabilities, never corrects it.
-    Example: `cross_entropy(logits, targets - 1)`; `((mx.softmax(logits) - one_hot) ** 2).mean()`.
+    squared errors of probabilities, never corrects it; one with a term that is a place late trains to repeat.
+    Example: `cross_entropy(logits, targets - 1)`; `((mx.softmax(logits) - one_hot) ** 2).mean()`; a student's
+    `logits[:, 1:]` held against a teacher's `logits[:, :-1]`.
     Fix: `nn.losses.cross_entropy(logits, targets)`.
     """
     found = demands(bench)
@@ -47,6 +49,8 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
         return failed(detail, _beside(bench, found, away, share))
     if limits.wrong.below(found.wrong):
         return failed(detail, _deaf(bench, found))
+    if limits.late.above(found.read):
+        return failed(detail, _late(bench, found))
     return passed(detail)
 
 
@@ -124,4 +128,16 @@ def _deaf(bench: Bench, found: Demands) -> Draft:
         fix="take nn.losses.cross_entropy of the raw logits; squared errors of probabilities are for other tasks",
         where=_where(bench),
         gradient_where_wrong=found.wrong,
+    )
+
+
+def _late(bench: Bench, found: Demands) -> Draft:
+    return error(
+        "wrong-loss",
+        f"{found.read:.0%} of what the loss asks for is the token that was just read, at places where the next one is "
+        "another: part of it is held against what belongs to the place before",
+        fix="look for a term of the loss, such as a teacher's or an average's, whose logits or targets are shifted "
+        "once too often",
+        where=_where(bench),
+        read=found.read,
     )
