@@ -75,6 +75,15 @@ def _(recipe: Recipe) -> Recipe:
 
 
 @FAULTS.planted(
+    "validation-without-stops",
+    "tokenizer-mismatch",
+    "validation's texts lose their full stops before encoding",
+)
+def _(recipe: Recipe) -> Recipe:
+    return replace(recipe, val=read(recipe, val=[text.replace(".", "") for text in recipe.val_texts]).val)
+
+
+@FAULTS.planted(
     "tokenizer-retrained", "tokenizer-mismatch", "the tokenizer was trained again, on other stories"
 )
 def _(recipe: Recipe) -> Recipe:

@@ -79,7 +79,7 @@ def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
         return Fit(highest)
     corpus = " ".join(" ".join(_WORD.findall(text.lower())) for text in texts[:_CORPUS])
     own = _known([str(tokenizer.decode(ids)) for ids in encoded], corpus)
-    rows = _real_rows(epoch)
+    rows = real_rows(epoch)
     highest_row = max(max(ids, default=0) for ids in rows)
     try:
         decoded = [str(tokenizer.decode(ids)) for ids in rows]
@@ -88,7 +88,8 @@ def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
     return Fit(highest, own, _known(decoded, corpus), highest_row)
 
 
-def _real_rows(epoch: Epoch) -> list[list[int]]:
+def real_rows(epoch: Epoch) -> list[list[int]]:
+    """The ids that count of a few rows of the first batches."""
     return [
         [int(i) for i in row[mask > 0]]
         for batch in epoch.batches[:_BATCHES]

@@ -12,6 +12,7 @@ from mlxstories.ladder.checks import (
     targets,
     padding,
     tokenizer,
+    verbatim,
     unknown,
     texts_seen,
     untaught,
