@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 from mlx.nn.utils import checkpoint
 
@@ -68,6 +69,11 @@ def partly_late(model: nn.Module, batch: Batch) -> mx.array:
     return (2 * mean_nats(model, batch) + mean_nats(model, batch._replace(targets=batch.inputs))) / 3
 
 
+def warmed_anew(phase, updates: int) -> optim.Optimizer:
+    """A warmup over 500 updates that counts those of an epoch, of which there are 125."""
+    return optim.AdamW(lambda step: 1e-3 * mx.minimum((step % 125 + 1) / 500, 1), bias_correction=True)
+
+
 FAULTS.add(
     "dropout-drawn-twice",
     "backward-mismatch",
@@ -98,4 +104,11 @@ FAULTS.add(
     "wrong-loss",
     "a third of the loss asks for the token that was just read",
     minimising(partly_late),
+)
+FAULTS.add(
+    "warmup-each-epoch",
+    "schedule-out-of-step",
+    "the warmup counts the updates of an epoch, and begins again with each",
+    change(build_optimizer=warmed_anew),
+    severity="warning",
 )

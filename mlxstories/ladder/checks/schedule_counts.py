@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.onward import counted
+from mlxstories.ladder.bench.swings import EPOCHS, swings
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
 
 
 @check(
@@ -41,5 +42,39 @@ def counts_updates(bench: Bench, limits: Gauges) -> Verdict:
             fix="advance the schedule once an update, after the micro-batches that it collects",
             where="train_step",
             counted=each,
+        ),
+    )
+
+
+@check(
+    "the schedule does not begin again",
+    rung="minimal",
+    causes=("schedule-out-of-step",),
+    unless=("not-finite", "no-update", "state-not-kept"),
+    again=Limit(2, "times in four epochs"),
+)
+def goes_on(bench: Bench, limits: Gauges) -> Verdict:
+    """Reads the learning rate over the first four epochs, and counts how often it falls by half and rises again.
+
+    A warmup that never ends, and a rate that swings within an epoch, are a schedule that counts something else than
+    the updates of the run. Restarts may be meant; those that are lie epochs apart, and ever farther.
+    Example: `min(step_of_the_epoch / warmup, 1)`; a cosine over 20 epochs, given as 20, that is asked at each update.
+    Fix: count updates from the run's start, and give the schedule's length in updates.
+    """
+    found = swings(bench)
+    if found is None:
+        return skipped("a constant rate, or epochs were not read to the end")
+    detail = f"begins again {found} times in {EPOCHS} epochs"
+    if not limits.again.above(found):
+        return passed(detail)
+    return passed(
+        detail,
+        warning(
+            "schedule-out-of-step",
+            f"in the first {EPOCHS} epochs the learning rate falls by half and rises again {found} times: its schedule "
+            "counts the updates of an epoch, or is as long in updates as it was meant in epochs",
+            fix="count updates from the start of the run, and give the length of warmup and decay in updates",
+            where="optimizer",
+            times=found,
         ),
     )

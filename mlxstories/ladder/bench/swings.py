@@ -1,0 +1,40 @@
+"""How often a schedule begins again."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import epoch_steps
+from mlxstories.ladder.bench.optimizers import parts
+
+EPOCHS = 4
+_READ = 512  # updates, spread over them
+
+
+@measurement
+def swings(bench: Bench) -> int | None:
+    """How often in the first four epochs the learning rate falls by half and doubles again; None without a schedule,
+    or where epochs were not read to the end."""
+    scheduler = parts(bench.optimizer())[0]._schedulers.get("learning_rate")
+    epoch = epoch_steps(bench)
+    if scheduler is None or not epoch:
+        return None
+    steps = np.unique(np.linspace(0, EPOCHS * epoch, min(EPOCHS * epoch + 1, _READ)).astype(int))
+    return turns([float(scheduler(mx.array(int(step), mx.uint64))) for step in steps])
+
+
+def turns(rates: list[float]) -> int:
+    """How often a series falls below half of what it reached and then rises to twice what it fell to."""
+    count, falling, edge = 0, True, 0.0
+    for rate in rates:
+        if falling:  # looks for the fall from the highest so far
+            edge = max(edge, rate)
+            if rate < edge / 2:
+                falling, edge = False, rate
+        else:
+            edge = min(edge, rate)
+            if rate > 2 * edge:
+                count, falling, edge = count + 1, True, rate
+    return count
