@@ -147,7 +147,18 @@ _SECOND = (
     "that did not hurt counts as sound. *Now* was climbed anew for the 13 cases that a mend could reach; of the others "
     "it is what was said at first.",
 )
-_BLIND = {"reported": _FIRST, "second": _SECOND}
+_THIRD = (
+    "## The third set",
+    "Made after the mends of both, alike: 23 reports of kinds that neither set held, their mends where the plain setup "
+    "is none, and 10 sound setups that look odd; the cases and what counts as right were committed before the ladder "
+    "saw any. One kind, logits kept between -1 and 1, proved to be planted in the built-in recipe already, and was "
+    "missed nevertheless. Losses, held out, in nats per token, stand beside where they were measured "
+    "(`benchmarks/harm.py`, 150 updates, 115,200 tokens, or `--deep`, 160 updates, 122,880 tokens; seed 0); those that "
+    "did not hurt count as sound. A mask that is capped hardly shows there, since validation sees the future, too. Of "
+    "the mistakes of decoding the harm was not measured. *Now* was climbed anew for the cases that a mend could reach; "
+    "of the others it is what was said at first.",
+)
+_BLIND = {"reported": _FIRST, "second": _SECOND, "third": _THIRD}
 
 
 def page(outcomes: list[Outcome], seed: int, folder: str) -> str:
