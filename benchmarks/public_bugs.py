@@ -144,7 +144,7 @@ _SECOND = (
     "setups from public code that look odd. What was called right was written down before the ladder ran. Ten of the "
     "faults, where it was in doubt whether they hurt, were trained beside their mends (`benchmarks/harm.py`, 150 "
     "updates, 115,200 tokens at most, seed 0): their losses, held out, in nats per token, stand beside, and the one "
-    "that did not hurt counts as sound. *Now* was climbed anew for the 13 cases that a mend could reach; of the others "
+    "that did not hurt counts as sound. *Now* was climbed anew for the 14 cases that a mend could reach; of the others "
     "it is what was said at first.",
 )
 _THIRD = (
