@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import json
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlxstories.faults.reported import Backwards
-from mlxstories.ladder import CATALOGUE, Subject
+from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.ends import ends
 from mlxstories.ladder.bench.evaluation import swapped
@@ -26,8 +23,6 @@ from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import CHECKS
 
 V, T, B, D, H = 17, 12, 4, 16, 2
-
-_REPORTED = Path(__file__).parents[2] / "benchmarks" / "reported"
 
 
 class Turned(nn.Module):
@@ -306,28 +301,3 @@ def test_padding_that_counts_behind_the_end_is_told(longer, fill, beyond):
     checked = CHECKS["nothing is trained after the end"]
     drafts = checked.ask(asked, Gauges(checked.limits)).drafts
     assert [(draft.code, draft.severity) for draft in drafts] == [("padding-in-loss", "warning")] * beyond
-
-
-@pytest.mark.parametrize("folder", ["", "second", "third"])
-def test_every_reported_fault_is_expected_and_every_expected_case_is_there(folder):
-    folder = _REPORTED / folder
-    there = {
-        f"{path.name}:{item.name}"
-        for path in folder.glob("*.py")
-        for item in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(item, ast.FunctionDef) and item.name.startswith(("f_", "ok_", "h_"))
-    }
-    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
-    assert {name for name in there if ":f_" in name} <= set(expected) <= there
-    assert {code for case in expected.values() for code in case["want"]} <= set(CATALOGUE)
-    odd = {name for name in expected if ":h_" in name}
-    assert all(expected[name]["source"].startswith("https://") for name in {*expected} - odd)
-    assert all(not expected[name]["want"] for name in odd)
-
-
-def test_no_report_is_a_fault_of_two_sets():
-    sets = [json.loads((_REPORTED / name / "expected.json").read_text()) for name in ("", "second", "third")]
-    sources = [
-        source for cases in sets for source in {case["source"] for n, case in cases.items() if ":f_" in n}
-    ]
-    assert len(sources) == len(set(sources)) > 80
