@@ -79,3 +79,8 @@ def test_the_words_of_the_built_in_stories_are_told_as_they_are():
     train, val = verbatim(Bench(healthy().subject()))
     assert train.kept == pytest.approx(1, abs=0.05)
     assert val.kept == pytest.approx(1, abs=0.05)
+
+
+def test_texts_of_many_millions_of_characters_are_not_looked_through(monkeypatch):
+    monkeypatch.setattr("mlxstories.ladder.bench.verbatim._LARGEST", 1000)
+    assert told(as_it_is, str.lower) == (None, [])

@@ -11,6 +11,7 @@ from mlxstories.ladder.bench.tokens import Phrases, real_rows
 
 _STRETCH = 32  # characters
 _TEXTS, _ENCODED = 20_000, 24
+_LARGEST = 20_000_000  # characters: more take seconds to look through
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ class Verbatim:
 
 @measurement
 def verbatim(bench: Bench) -> tuple[Verbatim, Verbatim] | None:
-    """Of training and of validation; None where the tokenizer cannot read them."""
+    """Of training and of validation; None where the tokenizer cannot read them, or they are large."""
     subject = bench.subject
     try:
+        if sum(map(len, (*subject.train_texts[:_TEXTS], *subject.val_texts[:_TEXTS]))) > _LARGEST:
+            return None
         return (
             _verbatim(bench, train_epoch(bench), subject.train_texts),
             _verbatim(bench, val_epoch(bench), subject.val_texts),

@@ -34,7 +34,7 @@ def prepared_alike(bench: Bench, limits: Gauges) -> Verdict:
     """
     found = verbatim(bench)
     if found is None or limits.enough.below(min(part.count for part in found)):
-        return skipped("rows too short to compare, or not to be decoded")
+        return skipped("rows too short to compare, or not to be decoded, or texts of many million characters")
     if limits.lossless.below(min(part.own.share for part in found)):
         return skipped("the tokenizer does not give texts back as they are")
     train, val = found
