@@ -265,14 +265,17 @@ def told_by_tokens(bench: Bench) -> Told | None:
     rows = sample(bench).rows(slice(0, _ROWS)).inputs
     seen = {path: call.given for path, call in inside(bench).calls.items()}
     first = next((path for path in seen if _numbered(path) and _stream(seen[path])), None)
-    whole = float(seen[first].astype(mx.float32).var(axis=(0, 1)).mean()) if first else 0.0
-    if not first or not whole or len(np.unique(rows, axis=0)) < _ROWS:
+    if first is None or len(np.unique(rows, axis=0)) < _ROWS:
+        return None
+    stream = seen[first].astype(mx.float32)
+    whole = float(stream.var(axis=(0, 1)).mean())
+    if not whole:
         return None
     looked = (
         path for path, ids in seen.items() if mx.issubdtype(ids.dtype, mx.integer) and len(ids) != _ROWS
     )
     table = next((f"{path}.weight" for path in looked), None)
-    return Told(float(seen[first].astype(mx.float32).var(axis=0).mean()) / whole, first, table)
+    return Told(float(stream.var(axis=0).mean()) / whole, first, table)
 
 
 def _stream(given: mx.array) -> bool:

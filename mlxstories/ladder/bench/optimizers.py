@@ -108,16 +108,22 @@ class RateCurve:
         return np.interp(updates, self.steps, self.rates)
 
 
+def scheduled_rate(optimizer: Optimizer) -> Callable[[int], float] | None:
+    """The learning rate that the schedule of an optimiser, of the first of its `parts`, gives an update, counted from
+    0; None without a schedule."""
+    scheduler = parts(optimizer)[0]._schedulers.get("learning_rate")
+    return None if scheduler is None else lambda step: float(scheduler(mx.array(step, mx.uint64)))
+
+
 def read_schedule(optimizer: Optimizer) -> RateCurve:
     """Ask an optimiser's schedule for its rate at steps up to 100 000, and just where it peaks and ends."""
-    optimizer = parts(optimizer)[0]
-    scheduler = optimizer._schedulers.get("learning_rate")
-    if scheduler is None:
-        rate = read_rate(optimizer)
+    scheduled = scheduled_rate(optimizer)
+    if scheduled is None:
+        rate = read_rate(parts(optimizer)[0])
         return RateCurve(False, (), ()) if rate is None else RateCurve(False, (0,), (rate,))
 
     def rate_at(step: int) -> float:
-        rate = float(scheduler(mx.array(step, mx.uint64)))
+        rate = scheduled(step)
         return rate if np.isfinite(rate) else 0.0
 
     rates = {step: rate_at(step) for step in {round(1.06**k) - 1 for k in range(200)} | set(range(50))}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import mlx.core as mx
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import epoch_steps
-from mlxstories.ladder.bench.optimizers import parts
+from mlxstories.ladder.bench.optimizers import scheduled_rate
 
 EPOCHS = 4
 _READ = 512  # updates, spread over them
@@ -17,12 +16,11 @@ _READ = 512  # updates, spread over them
 def swings(bench: Bench) -> int | None:
     """How often in the first four epochs the learning rate falls by half and doubles again; None without a schedule,
     or where epochs were not read to the end."""
-    scheduler = parts(bench.optimizer())[0]._schedulers.get("learning_rate")
-    epoch = epoch_steps(bench)
-    if scheduler is None or not epoch:
+    scheduled, epoch = scheduled_rate(bench.optimizer()), epoch_steps(bench)
+    if scheduled is None or not epoch:
         return None
     steps = np.unique(np.linspace(0, EPOCHS * epoch, min(EPOCHS * epoch + 1, _READ)).astype(int))
-    return turns([float(scheduler(mx.array(int(step), mx.uint64))) for step in steps])
+    return turns([scheduled(int(step)) for step in steps])
 
 
 def turns(rates: list[float]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from mlxstories.ladder.subject import describe_error
 _WORD = re.compile(r"\w+", re.UNICODE)
 _PHRASE = 4  # words
 _PHRASES = 240  # looked up
-_CORPUS = 20_000  # texts in which they are looked up
+CORPUS = 20_000  # texts in which what is decoded is looked up
 _ENCODED = 24  # texts
 _BATCHES, _ROWS = 8, 4  # batches, and rows of each, that are decoded
 _STRANGE = ("\u2603", "\u16a0", "\U0001f9ff")  # a snowman, a rune, an amulet
@@ -70,14 +71,11 @@ def _fit(bench: Bench, epoch: Epoch, texts: Any) -> Fit | None:
 
 def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
     tokenizer = bench.subject.tokenizer
-    encoded = [
-        [int(i) for i in tokenizer.encode(text)]
-        for text in texts[:: max(1, len(texts) // _ENCODED)][:_ENCODED]
-    ]
+    encoded = [[int(i) for i in tokenizer.encode(text)] for text in spread(texts)]
     highest = max((max(ids) for ids in encoded if ids), default=0)
     if highest >= bench.subject.vocab_size:
         return Fit(highest)
-    corpus = " ".join(" ".join(_WORD.findall(text.lower())) for text in texts[:_CORPUS])
+    corpus = " ".join(" ".join(_WORD.findall(text.lower())) for text in texts[:CORPUS])
     own = _known([str(tokenizer.decode(ids)) for ids in encoded], corpus)
     rows = real_rows(epoch)
     highest_row = max(max(ids, default=0) for ids in rows)
@@ -86,6 +84,11 @@ def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
     except Exception as error:  # ids that this tokenizer does not have
         return Fit(highest, own, None, highest_row, describe_error(error))
     return Fit(highest, own, _known(decoded, corpus), highest_row)
+
+
+def spread(texts: Sequence[str]) -> Sequence[str]:
+    """A few texts, from the first to nearly the last, which are encoded and decoded for comparison."""
+    return texts[:: max(1, len(texts) // _ENCODED)][:_ENCODED]
 
 
 def real_rows(epoch: Epoch) -> list[list[int]]:

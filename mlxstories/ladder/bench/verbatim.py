@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import Epoch, train_epoch, val_epoch
-from mlxstories.ladder.bench.tokens import Phrases, real_rows
+from mlxstories.ladder.bench.tokens import CORPUS, Phrases, real_rows, spread
 
 _STRETCH = 32  # characters
-_TEXTS, _ENCODED = 20_000, 24
 _LARGEST = 20_000_000  # characters: more take seconds to look through
 
 
@@ -41,7 +40,7 @@ def verbatim(bench: Bench) -> tuple[Verbatim, Verbatim] | None:
     """Of training and of validation; None where the tokenizer cannot read them, or they are large."""
     subject = bench.subject
     try:
-        if sum(map(len, (*subject.train_texts[:_TEXTS], *subject.val_texts[:_TEXTS]))) > _LARGEST:
+        if sum(map(len, (*subject.train_texts[:CORPUS], *subject.val_texts[:CORPUS]))) > _LARGEST:
             return None
         return (
             _verbatim(bench, train_epoch(bench), subject.train_texts),
@@ -52,12 +51,11 @@ def verbatim(bench: Bench) -> tuple[Verbatim, Verbatim] | None:
 
 
 def _verbatim(bench: Bench, epoch: Epoch, texts: Sequence[str]) -> Verbatim:
-    tokenizer, texts = bench.subject.tokenizer, [str(text) for text in texts[:_TEXTS]]
-    spread = texts[:: max(1, len(texts) // _ENCODED)][:_ENCODED]
+    tokenizer, texts = bench.subject.tokenizer, [str(text) for text in texts[:CORPUS]]
     corpus = " ".join(texts)
     return Verbatim(
         _found([tokenizer.decode(ids) for ids in real_rows(epoch)], corpus),
-        _found([tokenizer.decode(tokenizer.encode(text)) for text in spread], corpus),
+        _found([tokenizer.decode(tokenizer.encode(text)) for text in spread(texts)], corpus),
     )
 
 

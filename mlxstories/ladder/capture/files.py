@@ -23,9 +23,8 @@ _MOVING = ("rename", "replace")
 _LINKING = ("link", "symlink")
 _MAKING = ("mkdir", "mkfifo", "mknod")
 _LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir", "chdir")
-_PATHS = getattr(
-    pathlib, "_normal_accessor", None
-)  # whose copies of these functions Path calls in Python 3.10
+# In Python 3.10 Path calls copies of these functions, which this object holds.
+_PATHS = getattr(pathlib, "_normal_accessor", None)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
