@@ -30,7 +30,7 @@ from mutating.lines import parts
 from mutating.page import PAGE, in_words, news, page
 from mutating.setups import Origin, Workplace, given
 from mutating.source import Mutation, mutations
-from mutating.trial import EQUIVALENT, FAILS, HURTS, original, trial
+from mutating.trial import FAILS, HURTS, original, trial
 
 ZOO = (
     "gru",
@@ -42,7 +42,6 @@ ZOO = (
     "padded-rows",
 )
 """From the healthy zoo: what is written out in its files."""
-SHARE = 0.6  # of equivalent ones to those that hurt, up to which they are climbed
 
 
 @dataclass
@@ -92,9 +91,8 @@ class Run:
         }
 
     def _climbs(self) -> bool:
-        climbed = [o for o in self.outcomes if "findings" in o]
-        same = sum(o["verdict"] == EQUIVALENT for o in climbed)
-        return same < SHARE * (1 + sum(o["verdict"] == HURTS for o in climbed))
+        climbed = [o["verdict"] for o in self.outcomes if "findings" in o]
+        return len(climbed) <= 2 * climbed.count(HURTS)
 
     def rounds(self, origins: list[Origin]) -> Iterator[dict]:
         """Outcomes without end, one mutation of each setup after the other."""

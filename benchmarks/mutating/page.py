@@ -59,8 +59,8 @@ def hurting(outcomes: Iterable[dict]) -> list[dict]:
 
 
 def equivalent(outcomes: Iterable[dict]) -> list[dict]:
-    """Those that were climbed."""
-    return [o for o in outcomes if o["mutant"] and o["verdict"] == "equivalent" and "findings" in o]
+    """Those that were climbed, of them those that train exactly as before."""
+    return [o for o in outcomes if o["mutant"] and o["verdict"] != "hurts" and "findings" in o]
 
 
 def in_words(outcomes: list[dict]) -> str:
@@ -69,6 +69,7 @@ def in_words(outcomes: list[dict]) -> str:
     fails, other, unchanged = (
         sum(o["verdict"] == kind for o in mutants) for kind in ("does not run", "another setup", "unchanged")
     )
+    exact = sum(o["verdict"] == "unchanged" for o in same)
     scripts = sum(o["script"] for o in outcomes if not o["mutant"])
     spent = sum(o["seconds"] - o.get("climbed", 0) for o in mutants) / max(len(hurt), 1)
     climb = statistics.median([o["climbed"] for o in mutants if "climbed" in o] or [0])
@@ -77,7 +78,8 @@ def in_words(outcomes: list[dict]) -> str:
         f"not run or not end, {other} are of another size, {unchanged} train exactly as before, {len(hurt)} hurt. Of "
         f"these an error is found for {_share(error_of, hurt)}, an error or a warning for {_share(told, hurt)}; the "
         f"part is right for {_share(part_right, hurt)}, the line within {NEAR} for {_share(line_right, hurt)}. Of "
-        f"{len(same)} equivalent ones that were climbed, {_share(error_of, same)} get an error. Trials took "
+        f"{len(same)} equivalent ones that were climbed ({exact} of them train exactly as before), "
+        f"{_share(error_of, same)} get an error. Trials took "
         f"{spent:.1f} CPU seconds for each that hurts, climbs aside; the median climb took {climb:.1f}."
     )
 
@@ -90,8 +92,8 @@ original's held-out rows. It *hurts* where that loss is 3 % worse (or twice what
 more), or as much better while the model sees what it must predict, or where a reported figure is off by 3 %, or
 generated tokens are not the model's choice. A training ends early where it is 30, 15 or 10 % behind after one, two or
 three quarters, and where after 8 updates weights and batches are the original's to the last bit. A mutant is
-*equivalent* where it trains differently, and ends within 1 % or what another seed moves. The quick ladder climbs all
-that hurt, and equivalent ones as long as they are fewer; what lies between is left out. Written by
+*equivalent* where it ends within 1 % or what another seed moves, or trains exactly as before. The quick ladder climbs
+all that hurt, and equivalent ones as long as they are fewer; what lies between is left out. Written by
 `benchmarks/mutants.py`.
 
 Another task is not a mistake, so two rules leave it out:

@@ -72,7 +72,7 @@ def trial(workplace: Workplace, updates: int, keep: Path, climbs: bool) -> dict:
     """What is to be written of a mutant.
 
     Args:
-        climbs: whether it is climbed if it is equivalent, too.
+        climbs: whether it is climbed if it does no harm, too.
     """
     kept: Reference = pickle.loads(keep.read_bytes())
     begun = time.process_time()
@@ -86,7 +86,7 @@ def trial(workplace: Workplace, updates: int, keep: Path, climbs: bool) -> dict:
             found = {"verdict": verdict, "why": why, "loss": measured.loss, "original": beside}
             found["trained"] = time.process_time() - begun
             signal.setitimer(signal.ITIMER_PROF, 0)
-            if verdict == HURTS or (verdict == EQUIVALENT and climbs):
+            if verdict == HURTS or (verdict in (EQUIVALENT, UNCHANGED) and climbs):
                 found["findings"] = [told(f) for f in explained(diagnose(subject)).findings]
                 found["climbed"] = time.process_time() - begun - found["trained"]
             return found
