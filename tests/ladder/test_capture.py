@@ -885,6 +885,26 @@ def tell(ids, n):
     assert found.where["line"] == line_of(wrong, "logits = model(")
 
 
+def test_a_decoding_of_a_prompt_of_its_own_is_not_the_one_that_is_called_again(captured):
+    """Where the model says the same whatever it reads, its tokens fit any prompt."""
+    told = """
+model.out.bias = 6 * mx.eye(V)[3]
+model.freeze(keys=["bias"])
+
+
+def tell(ids, n):
+    for _ in range(n):
+        ids = ids + [int(mx.argmax(model(mx.array([ids]))[0, -1]))]
+
+
+def show():
+    tell([1, 2, 3], 6)
+"""
+    assert captured(MODEL + told + LOOP + "    show()\n").decoding is None
+    varied = captured(MODEL + told.replace("6 *", "0 *") + LOOP + "    show()\n").decoding
+    assert varied.called.line.function == "tell"
+
+
 class Attention(nn.Module):
     def __init__(self, strength):
         super().__init__()

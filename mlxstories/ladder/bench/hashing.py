@@ -8,11 +8,11 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 def rolling(ids: np.ndarray, length: int) -> np.ndarray:
-    """A hash of every window of ``length`` ids along the rows; uint64 [R, T - length + 1]."""
+    """A hash of every window of ``length`` ids along the rows; uint64 [R, T - length + 1], none of shorter rows."""
     with np.errstate(over="ignore"):
         mixed = (ids.astype(np.uint64) + np.uint64(1)) * _BASE
         mixed ^= mixed >> np.uint64(29)
-        out = np.zeros((ids.shape[0], ids.shape[1] - length + 1), dtype=np.uint64)
+        out = np.zeros((ids.shape[0], max(0, ids.shape[1] - length + 1)), dtype=np.uint64)
         for offset in range(length):
             out = out * np.uint64(1_000_003) + mixed[:, offset : offset + out.shape[1]]
     return out

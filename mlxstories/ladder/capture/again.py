@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PASSES = 40  # of one validation, at most
 _TOKENS = 4  # that a decoding must tell of prompts as long
+_PROMPTS = 3  # of which two must be answered differently
 _HELD_OUT = ("val", "valid", "validation", "eval", "test", "dev")
 
 
@@ -211,20 +212,21 @@ def decoding_of(script: CapturedScript) -> Decoding | None:
 
 def _tells_first_choices(decoding: Decoding) -> bool:
     """Whether it continues the prompts that it is given, by the likeliest token at one position or another: not where
-    penalties and the like have a say, which are no mistake."""
+    penalties and the like have a say, which are no mistake, nor where it says the same whatever it is given."""
     script = decoding.script
     rng, model = np.random.default_rng(1), _noisy(script.loop.snapshot)
-    ranks = []
-    for _ in range(2):
+    ranks, choices = [], set()
+    for _ in range(_PROMPTS):
         prompt = rng.integers(0, script.roles.first.vocab, _TOKENS).tolist()
         told, again = (decoding(model, prompt, _TOKENS) for _ in range(2))
         if len(told) < _TOKENS or told != again:
             return False
+        choices.add(tuple(told))
         model.eval()
         for index, token in enumerate(told):
             best = np.array(mx.argmax(_logits(model, [prompt + told[:index]])[0], axis=-1))
             ranks.append([best[0] == token, best[-2] == token, best[-1] == token])
-    return bool(np.array(ranks).all(0).any())
+    return len(choices) > 1 and bool(np.array(ranks).all(0).any())
 
 
 def _beside(script: CapturedScript) -> Iterator[tuple[Use, Called]]:

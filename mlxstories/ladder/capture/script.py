@@ -234,9 +234,7 @@ class CapturedScript:
         return Subject(
             model=lambda: clone(self.loop.snapshot),
             vocab_size=first.vocab,
-            train_batches=lambda seed: [
-                batches[i] for i in np.random.default_rng(seed).permutation(len(batches))
-            ],
+            train_batches=lambda seed: _begun_at(seed, batches),
             loss=self._loss,
             optimizer=self._optimizer if self.loop.first_optimizer is not None else None,
             train_step=self._step,
@@ -289,6 +287,12 @@ def one_epoch(batches: list[tuple[np.ndarray, ...]]) -> list[tuple[np.ndarray, .
             distinct = any((b[0].shape != inputs.shape or (b[0] != inputs).any()) for b in batches[1:8])
             return batches[:index] if distinct else batches
     return batches
+
+
+def _begun_at(seed: int, batches: list) -> list:
+    """The batches in the script's own order, which is examined too; each seed but 0 begins somewhere else."""
+    begin = int(np.random.default_rng(seed).integers(len(batches))) if seed else 0
+    return batches[begin:] + batches[:begin]
 
 
 def _whole_batch(batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from mlxstories.ladder.exchange.exchange import ALL, AROUND, AS_IS, LOSS, SHUFFL
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step, controlled
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+from mlxstories.ladder.exchange.material import material
 from mlxstories.ladder.exchange.training import Training
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.verdict import Draft, error, warning
@@ -164,6 +165,8 @@ def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
         return found
     if limits.trained.below(exchange.start / baselines(exchange.bench).unigram):
         return []  # it brought what it knows
+    if not material(exchange.bench).unseen:
+        return []  # it may only have learnt by heart
     return _ahead(exchange, limits)
 
 

@@ -8,10 +8,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.hashing import rolling
 from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
 from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.bench.short import rows
@@ -23,6 +25,7 @@ _WORK = (
 _LOGIT = 600  # what a logit costs, in weights times tokens
 _HEAVY = 3_000_000  # logits of a batch from which it is cut
 _HELD = 48  # rows
+_STRETCH = 12  # tokens that a held-out row may not share with what is trained on, at least
 _SPENT = 0.02  # of the peak, at which a schedule has ended
 
 
@@ -34,11 +37,13 @@ class Material:
         batches: in the order of training, as many as there are updates.
         epoch: all that one pass over the data holds, without the held-out rows.
         held: rows that are measured; validation rows where there are any.
+        unseen: whether these are validation rows, or share no stretch of half a row with what is trained on.
     """
 
     batches: list[HostBatch]
     epoch: list[HostBatch]
     held: HostBatch
+    unseen: bool = True
 
     @property
     def updates(self) -> int:
@@ -49,7 +54,7 @@ class Material:
 def material(bench: Bench) -> Material:
     """The subject's batches and rows held out of them, as many as the budget of updates allows."""
     epoch, val = train_epoch(bench), val_epoch(bench)
-    found = list(epoch.batches)
+    found, unseen = list(epoch.batches), True
     if found[0].inputs.size * bench.subject.vocab_size > _HEAVY:
         short = rows(bench)
         found, held = short.batches, short.held
@@ -59,12 +64,28 @@ def material(bench: Bench) -> Material:
         kept = max(1, len(found) // 10) if len(found) >= 8 else 0
         held = pool(epoch, 10**6)
         held = held.rows(slice(max(0, held.shape[0] - max(kept * found[0].shape[0], 8)), None))
+        found, held, unseen = _apart(found[: len(found) - kept], held)
         held = _spread(held)
-        found = found[: len(found) - kept]
     updates, whole = _updates(bench, found[0].inputs.size), found
     if len(found) < updates and epoch.complete:
         found = found + second_epoch(bench).batches if val is not None else found
-    return Material([found[i % len(found)] for i in range(updates)], whole, held)
+    return Material([found[i % len(found)] for i in range(updates)], whole, held, unseen)
+
+
+def _apart(batches: list[HostBatch], held: HostBatch) -> tuple[list[HostBatch], HostBatch, bool]:
+    """Windows of a text may overlap: rows of which half a row is trained on are not held out, or, where most are such,
+    the batches that hold these stretches are not trained on. Whether that could be had is told too."""
+    length = max(_STRETCH, held.shape[1] // 2)
+    if held.shape[1] < length:
+        return batches, held, True
+    trained = [rolling(batch.tokens, length) for batch in batches]
+    own = rolling(held.tokens, length)
+    own[~sliding_window_view(held.mask > 0, length - 1, axis=1).all(-1)] = 0  # padding is everywhere the same
+    fresh = ~np.isin(own, np.unique(np.concatenate([found.ravel() for found in trained]))).any(1)
+    if 2 * fresh.sum() >= len(fresh):
+        return batches, held.rows(np.flatnonzero(fresh)), True
+    free = [batch for batch, found in zip(batches, trained, strict=True) if not np.isin(found, own).any()]
+    return (free, held, True) if 2 * len(free) >= len(batches) else (batches, held, False)
 
 
 def _spread(rows: HostBatch) -> HostBatch:
