@@ -294,8 +294,15 @@ def test_a_change_of_a_module_leaves_others_of_its_class_alone():
 # --- the exchange ------------------------------------------------------------------------------------
 
 
-def test_a_sound_setup_is_not_accused_and_its_curves_are_kept():
-    diagnosis = deep()
+def in_16_bits():
+    model = Tiny()
+    model.set_dtype(mx.bfloat16)
+    return model
+
+
+@pytest.mark.parametrize("model", [Tiny, in_16_bits])
+def test_a_sound_setup_is_not_accused_and_its_curves_are_kept(model):
+    diagnosis = deep(model=model)
     assert errors(diagnosis) == []
     curves = diagnosis.rungs[-1].figures["exchange"]
     assert set(curves) >= {"as it is", "plain step and loss", "all plain"}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
@@ -210,6 +211,8 @@ class Exchange:
         for loss in (self.bench.loss, plain_loss):
             with self.bench.calling("loss"):
                 _, slope = nn.value_and_grad(model, lambda m, loss=loss: loss(m, batch))(model)
-            slopes.append(np.concatenate([np.array(g).ravel() for _, g in tree_flatten(slope)]))
+            slopes.append(
+                np.concatenate([np.array(g.astype(mx.float32)).ravel() for _, g in tree_flatten(slope)])
+            )
         own, plain = slopes
         return bool(np.linalg.norm(own - plain) < 1e-3 * np.linalg.norm(plain))
