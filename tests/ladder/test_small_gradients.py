@@ -70,6 +70,12 @@ def test_a_loss_in_16_bits_smooths_no_labels():
     assert len(fitted) > 5 and not any(fitted)
 
 
+def test_what_is_added_to_a_loss_smooths_no_labels():
+    rng = np.random.default_rng(0)
+    terms = np.stack([5.55 + 0.2 * rng.random(10), 5.65 + 0.01 * rng.random(10)], axis=1)
+    assert _solve(terms, terms[:, 0] + 16.0) is None  # the square of all weights, say
+
+
 def test_how_many_entries_take_part():
     assert _taking_part(np.zeros(9)) == 0
     assert _taking_part(np.eye(1, 9)[0] + 1e-6) == pytest.approx(1, rel=1e-4)

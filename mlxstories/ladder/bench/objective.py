@@ -17,6 +17,7 @@ from mlxstories.ladder.bench.material import sample
 _CASES = 10
 _FIT = 2e-3  # relative residual of a recovered formula
 _SMOOTHED = 5e-3  # share of the smoothing term below which there is none
+_MOST_SMOOTHED = 0.6  # nobody smooths by more, or by less than nothing
 _HIDDEN = 200.0  # times the residual: what a loss in 16 bits is rounded by looks like a smaller share
 _SHIFTS = (0, 1, -1, 2)
 _REDUCTIONS = ("mean", "sum", "mean of all cells", "mean of rows")
@@ -181,8 +182,8 @@ def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | 
         return None
     total = float(solution.sum())
     smoothing = float(solution[1]) / total
-    if smoothing < -_SMOOTHED:
-        return None  # nobody smooths by less than nothing
+    if not -_SMOOTHED <= smoothing <= _MOST_SMOOTHED:
+        return None  # a penalty of the weights, say
     told = smoothing > max(_SMOOTHED, _HIDDEN * residual)
     return int(np.sign(total)), smoothing if told else 0.0, residual
 
