@@ -310,6 +310,19 @@ def test_a_sound_setup_is_not_accused_and_its_curves_are_kept(model):
     assert "exchange" in figures(diagnosis)
 
 
+def after_a_long_warmup():
+    warmup = optim.linear_schedule(0.0, 1e-2, 400)
+    return optim.AdamW(optim.join_schedules([warmup, lambda _: mx.array(1e-2)], [400]), bias_correction=True)
+
+
+@pytest.mark.parametrize("model", [Tiny, in_16_bits])  # which round away the updates of a warmup
+def test_a_warmup_that_would_outlast_the_exchange_is_cut_short(model):
+    diagnosis = deep(model=model, optimizer=after_a_long_warmup)
+    assert errors(diagnosis) == []
+    losses = dict(diagnosis.rungs[-1].figures["exchange"]["as it is"])
+    assert losses[160] < 1.02 * dict(deep(model=model).rungs[-1].figures["exchange"]["as it is"])[160]
+
+
 def test_a_rate_that_is_only_slow_is_a_warning():
     diagnosis = deep(optimizer=lambda: optim.AdamW(3e-4, bias_correction=True))
     assert errors(diagnosis) == []

@@ -21,6 +21,7 @@ from mlxstories.ladder.exchange.training import (
     Clock,
     Loss,
     Training,
+    own_optimizer,
     own_step,
     plain_optimizer,
     plain_step,
@@ -171,7 +172,7 @@ class Exchange:
 
     def own_setup(self, seed: int):
         """Model, optimiser and step of the subject."""
-        return self.bench.model(seed), self.bench.optimizer(), own_step(self.bench)
+        return self.bench.model(seed), own_optimizer(self.bench), own_step(self.bench)
 
     def own_model_by(self, seed: int, rate: float, loss: Loss | None = None):
         """The subject's model, by the plain step and, unless another is given, the plain loss."""

@@ -17,7 +17,7 @@ from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.parts import for_parts
 from mlxstories.ladder.exchange.reference import PlainDecoder
-from mlxstories.ladder.exchange.training import Training, own_step
+from mlxstories.ladder.exchange.training import Training, own_optimizer, own_step
 
 _ROUNDS = ((1 / 8, None), (1 / 4, 12), (1 / 2, 4), (1.0, 3))
 """Share of the updates, and how many of the best go on to it."""
@@ -53,7 +53,7 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
     bench = exchange.bench
 
     def make(change: Intervention, seed: int):
-        model, optimizer = bench.model(seed), bench.optimizer()
+        model, optimizer = bench.model(seed), own_optimizer(bench)
         change.model(model)
         change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)

@@ -13,10 +13,17 @@ import numpy as np
 from mlx.optimizers import AdamW, Optimizer, clip_grad_norm, join_schedules, linear_schedule
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench import Bench, SubjectFault
+from mlxstories.ladder.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.arrays import between, put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.optimizers import copied, intercepted, parts, put_back, read_rate
+from mlxstories.ladder.bench.optimizers import (
+    RateCurve,
+    copied,
+    intercepted,
+    parts,
+    put_back,
+    read_schedule,
+)
 from mlxstories.ladder.exchange.material import Measured, held_out, material
 
 POINTS = 8  # measurements of a curve
@@ -162,35 +169,48 @@ class Training:
             self.broke = "the held-out loss is not finite"
 
 
+def own_optimizer(bench: Bench) -> Optimizer:
+    """The subject's own; a warmup that would outlast the exchange is cut short."""
+    optimizer = bench.optimizer()
+    for part, curve in zip(parts(optimizer), _schedules(bench), strict=True):
+        if curve.scheduled and curve.peak_step > material(bench).updates // 10:
+            part._schedulers["learning_rate"] = _shortened(part._schedulers["learning_rate"], curve)
+    return optimizer
+
+
+@measurement
+def _schedules(bench: Bench) -> list[RateCurve]:
+    return [read_schedule(part) for part in parts(bench.optimizer())]
+
+
+def _shortened(schedule: Callable[[mx.array], mx.array], curve: RateCurve) -> Callable[[mx.array], mx.array]:
+    """Up to its peak a schedule of a short warmup to that."""
+
+    def rate(step: mx.array) -> mx.array:
+        warming = curve.peak * mx.minimum(1.0, (step + 1) / _WARMUP)
+        return mx.where(step < curve.peak_step, warming, schedule(step))
+
+    return rate
+
+
 def own_step(bench: Bench, scale: float = 1.0, *, own_gradient: bool = False) -> Step:
-    """The subject's own training step; a warmup that would outlast the exchange is cut short.
+    """The subject's own training step.
 
     Args:
         scale: times its update.
         own_gradient: give the optimiser our gradient of the subject's loss, whatever the step passes on.
     """
-    schedule, done = bench.schedule, [0]
-    long = schedule.scheduled and schedule.peak_step > material(bench).updates // 10
-
-    def factor(optimizer: Optimizer, update: int) -> float:
-        rate = read_rate(optimizer)
-        due = np.interp(update, schedule.steps, schedule.rates) if schedule.rates else 0
-        if not long or update >= schedule.peak_step or not rate or abs(rate / max(due, 1e-30) - 1) > 0.05:
-            return 1.0
-        return schedule.peak / rate * min(1.0, (update + 1) / _WARMUP)
 
     def gradient(model: nn.Module, batch: HostBatch):
         return nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)[1]
 
     def step(model: nn.Module, optimizer: Optimizer, batch: HostBatch) -> None:
-        before = dict(tree_flatten(model.parameters())) if long or scale != 1 else {}
+        before = dict(tree_flatten(model.parameters())) if scale != 1 else {}
         with intercepted(optimizer, (lambda _: gradient(model, batch)) if own_gradient else None):
             bench.step(model, optimizer, batch)
-        times = scale * factor(optimizer, done[0])
-        done[0] += 1
-        if before and abs(times - 1) > 1e-3:
+        if before:
             after = dict(tree_flatten(model.parameters()))
-            put(model, {n: between(before[n], a, times) for n, a in after.items() if n in before})
+            put(model, {n: between(before[n], a, scale) for n, a in after.items() if n in before})
 
     return step
 
