@@ -30,9 +30,8 @@ def neighbours_differ(bench: Bench, limits: Gauges) -> Verdict:
     Fix: seed each worker differently; shuffle the windows; let batches begin a whole batch apart.
     """
     found = neighbours(bench)
-    detail = (
-        f"{found.delivered_again:.0%} of the batches come again, {found.moved_on:.0%} of the rows move on"
-    )
+    moved = max(found.moved_on, found.batch_moved_on)
+    detail = f"{found.delivered_again:.0%} of the batches come again, {moved:.0%} of the rows move on"
     draft = None
     if limits.again.above(found.delivered_again):
         draft = error(
