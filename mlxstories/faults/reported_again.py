@@ -10,7 +10,7 @@ from mlx.nn.utils import checkpoint
 
 from mlxstories.batch import Batch
 from mlxstories.data.packing import Documents, Rows
-from mlxstories.faults.fault import Faults, change, minimising
+from mlxstories.faults.fault import Faults, change, minimising, phase
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import mean_nats
 from mlxstories.faults.recipe import Recipe, padded_rows
@@ -64,6 +64,11 @@ def first_places_counted(model: nn.Module, batch: Batch) -> mx.array:
     return mean_nats(model, batch) * tokens / (tokens + len(batch.mask))
 
 
+def summed(recipe: Recipe) -> Recipe:
+    added = minimising(lambda model, batch: mean_nats(model, batch) * batch.mask.sum())(recipe)
+    return phase(clip_norm=None)(added)
+
+
 def partly_late(model: nn.Module, batch: Batch) -> mx.array:
     """A third asks for the token that was just read, as a teacher's distributions do that are a place late."""
     return (2 * mean_nats(model, batch) + mean_nats(model, batch._replace(targets=batch.inputs))) / 3
@@ -97,6 +102,15 @@ FAULTS.add(
     "wrong-normalisation",
     "the loss is divided by the targets and one more for each row",
     minimising(first_places_counted),
+    severity="warning",
+)
+
+
+FAULTS.add(
+    "tokens-summed",
+    "wrong-normalisation",
+    "the losses of a batch's tokens are added, and not divided by their number",
+    summed,
     severity="warning",
 )
 FAULTS.add(

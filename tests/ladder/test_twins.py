@@ -7,13 +7,14 @@ import dataclasses
 import pytest
 
 from mlxstories.faults.recipe import healthy
-from mlxstories.faults.twins import TWINS
+from mlxstories.faults.twins import TWINS, Twin, consistency, data, model, training, wiring
 from mlxstories.ladder import CATALOGUE
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.registry import CHECKS, Check
 from mlxstories.ladder.verdict import PASSED, SKIPPED
 from mlxstories.repair.suspects import suspects
 
+PARTS = [part.TWINS for part in (data, model, consistency, training, wiring)]
 # Named after the climb, by the trainings of --deep.
 UNCHECKED = {"behind-reference", "ahead-of-reference"}
 
@@ -38,20 +39,20 @@ def asked(code: str) -> list[Check]:
     ]
 
 
-def accusations(code: str) -> list[str]:
-    """What they say of its twin. Each is asked alone, and measures no more than it needs; the whole climb is the
+def accusations(twin: Twin) -> list[str]:
+    """What the checks say of it. Each is asked alone, and measures no more than it needs; the whole climb is the
     benchmark's."""
-    twin = TWINS[code]
     bench = Bench(twin.plant(healthy()).subject(twin.name))
     with bench.protected():
-        verdicts = [check.ask(bench, check.gauges()) for check in asked(code)]
+        verdicts = [check.ask(bench, check.gauges()) for check in asked(twin.code)]
     assert any(verdict.status != SKIPPED for verdict in verdicts), "no check looks at it"
     drafts = [draft for verdict in verdicts for draft in verdict.drafts]
-    return [draft.message for draft in drafts if draft.code == code and draft.severity == "error"]
+    return [draft.message for draft in drafts if draft.code == twin.code and draft.severity == "error"]
 
 
 def test_every_cause_has_a_twin_that_changes_the_recipe():
-    assert TWINS.keys() == CATALOGUE.keys()
+    assert {twin.code for twin in TWINS.values()} == CATALOGUE.keys()
+    assert len(TWINS) == sum(map(len, PARTS))
     recipe = healthy()
     before = dataclasses.replace(recipe)
     assert all(twin.plant(recipe) != before for twin in TWINS.values())
@@ -64,26 +65,26 @@ def test_every_check_names_causes_of_the_table():
 
 
 @pytest.mark.parametrize(
-    "code",
+    "twin",
     [
-        pytest.param(code, marks=pytest.mark.long) if code in COSTLY else code
-        for code in TWINS
-        if code not in UNCHECKED
+        pytest.param(twin, id=name, marks=[pytest.mark.long] * (twin.code in COSTLY))
+        for name, twin in TWINS.items()
+        if twin.code not in UNCHECKED
     ],
 )
-def test_no_check_accuses_the_twin(code):
-    assert accusations(code) == []
+def test_no_check_accuses_the_twin(twin):
+    assert accusations(twin) == []
 
 
 def test_sixteen_bits_round_a_cached_step_apart():
-    twin = TWINS["precision-promoted"]
+    twin = TWINS["bfloat16-throughout"]
     bench = Bench(twin.plant(healthy(1)).subject(twin.name), 1)
     check = CHECKS["generation is the argmax"]
     with bench.protected():
         assert check.ask(bench, check.gauges()).status == PASSED
 
 
-@pytest.mark.parametrize("code", ["extreme-constants", "weight-decay-too-large", "warmup-too-long"])
-def test_repair_does_not_suspect_a_twin(code):
-    phase = TWINS[code].plant(healthy()).phase
+@pytest.mark.parametrize("name", ["epsilon-1e-6-and-beta2-0.9", "decay-0.1", "warmup-of-30-percent"])
+def test_repair_does_not_suspect_a_twin(name):
+    phase = TWINS[name].plant(healthy()).phase
     assert suspects(phase, 1000, gradient_norm=1.0, parameters=50_000) == []

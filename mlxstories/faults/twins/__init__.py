@@ -6,6 +6,6 @@ from mlxstories.faults.twins import consistency, data, model, training, wiring
 from mlxstories.faults.twins.twin import Twin as Twin
 
 TWINS: dict[str, Twin] = {
-    twin.code: twin for group in (data, model, consistency, training, wiring) for twin in group.TWINS
+    twin.name: twin for group in (data, model, consistency, training, wiring) for twin in group.TWINS
 }
-"""By code, one for each cause."""
+"""By name, at least one for each cause."""

@@ -98,7 +98,9 @@ def on_other_weights(model, batches):
         model.update(trained)
 
 
-TWINS.add("not-repeatable", "dropout", "dropout of 0.1, which evaluation turns off", shape(dropout=0.1))
+TWINS.add(
+    "not-repeatable", "dropout-of-0.1", "dropout of 0.1, which evaluation turns off", shape(dropout=0.1)
+)
 TWINS.add(
     "length-dependent", "learned-positions", "learned positions from the start", shape(positions="learned")
 )

@@ -108,7 +108,7 @@ def sentences_shuffled(recipe: Recipe) -> Recipe:
     return read(recipe, train=shuffle(recipe.train_texts), val=shuffle(recipe.val_texts))
 
 
-TWINS.add("dropout-in-evaluation", "dropout", "dropout that evaluation turns off", shape(dropout=0.2))
+TWINS.add("dropout-in-evaluation", "dropout-of-0.2", "dropout that evaluation turns off", shape(dropout=0.2))
 TWINS.add("smoothed-validation-loss", "smoothing", "smoothing in training alone", phase(label_smoothing=0.1))
 TWINS.add(
     "padding-in-accuracy",

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_map
 
 from mlxstories.batch import Batch
 from mlxstories.faults.fault import change, minimising, shape
 from mlxstories.faults.leaks import ByHand, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import mean_nats
+from mlxstories.faults.recipe import Recipe
 from mlxstories.faults.twins.model import decode_anew
 from mlxstories.faults.twins.twin import Twins
 from mlxstories.faults.updates import compiled_step, half_at, line_over, on_two_ranks, warmed_up_then
@@ -19,6 +21,19 @@ from mlxstories.faults.wiring import DifferentiatedWhole, each_norm, in_bfloat16
 from mlxstories.model import ModelConfig, Transformer
 
 TWINS = Twins()
+
+
+def summed_then_divided(recipe: Recipe) -> Recipe:
+    summed = minimising(lambda model, batch: mean_nats(model, batch) * batch.mask.sum())(recipe)
+
+    def step(model, optimizer, batch):
+        value, slope = nn.value_and_grad(model, lambda model: summed.loss(model, batch))(model)
+        tokens = batch.mask.sum()
+        optimizer.update(model, tree_map(lambda array: array / tokens, slope))
+        mx.eval(model.parameters(), optimizer.state)
+        return value / tokens
+
+    return replace(summed, make_step=lambda _: step)
 
 
 class Cosines(ByHand):
@@ -109,6 +124,12 @@ TWINS.add(
     "loss-halved",
     "the loss is halved, on every batch alike",
     minimising(lambda model, batch: 0.5 * mean_nats(model, batch)),
+)
+TWINS.add(
+    "wrong-normalisation",
+    "sum-divided-in-the-step",
+    "the loss is a sum over tokens, and the step divides its gradient by their number",
+    summed_then_divided,
 )
 TWINS.add("replicas-diverge", "clipped-on-both-ranks", "both ranks clip", on_two_ranks(clip_both=True))
 TWINS.add(

@@ -31,6 +31,7 @@ from mlxstories.ladder.checks import (
     demands,
     boldness,
     normalised,
+    summed,
     left_out,
     leaks,
     row_place,
