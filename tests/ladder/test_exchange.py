@@ -13,7 +13,7 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 from tiny import T, Tiny, V, batches, subject
 
 from mlxstories.batch import Batch
@@ -23,7 +23,7 @@ from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.exchange import deepened, estimate
-from mlxstories.ladder.exchange.exchange import LOSS, Exchange
+from mlxstories.ladder.exchange.exchange import AS_IS, LOSS, Exchange
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.inside_model import for_model, wide_layers
 from mlxstories.ladder.exchange.judging import known
@@ -77,6 +77,24 @@ def test_a_reference_of_a_plain_decoder_is_of_its_kind_and_size(positions, tied)
     found = shape_of(model, 50, 24)
     assert (found.width, found.depth, found.positions, found.tied) == (32, 3, positions, tied)
     assert abs(weights(PlainDecoder(found)) / weights(model) - 1) < 0.02
+
+
+def test_where_a_model_begins_at_0_02_its_reference_does_and_is_not_told_to_begin_elsewhere():
+    def drawn(at: float) -> nn.Module:
+        model = PlainDecoder(Shape(vocab=50, width=32, depth=2, hidden=96, positions=0, tied=True))
+        model.update(
+            tree_map(lambda a: at * mx.random.normal(a.shape) if a.ndim == 2 else a, model.parameters())
+        )
+        return model
+
+    shape = shape_of(drawn(0.02), 50, 24)
+    matrices = [a for _, a in tree_flatten(PlainDecoder(shape).parameters()) if a.ndim == 2]
+    assert len(matrices) > 8 and all(0.018 < a.std().item() < 0.022 for a in matrices)
+    assert shape_of(drawn(0.005), 50, 24).deviation is not None  # as at the end of a branch
+    assert shape_of(drawn(0.2), 50, 24).deviation is None
+    first = "first scale of"
+    assert not [change for change in for_model(drawn(0.02), 50) if first in change.name]
+    assert [change for change in for_model(drawn(0.0005), 50) if first in change.name]
 
 
 def test_a_reference_sees_no_later_token():
@@ -321,6 +339,21 @@ def test_a_warmup_that_would_outlast_the_exchange_is_cut_short(model):
     assert errors(diagnosis) == []
     losses = dict(diagnosis.rungs[-1].figures["exchange"]["as it is"])
     assert losses[160] < 1.02 * dict(deep(model=model).rungs[-1].figures["exchange"]["as it is"])[160]
+
+
+def test_a_rate_that_was_behind_early_on_is_gone_on_with_where_the_other_is_stuck():
+    exchange = Exchange(Bench(subject(val_batches=lambda: batches(99, 4)))).go()
+    good, rate = exchange.runs[LOSS], exchange.rates[LOSS]
+    ((other, late),) = exchange.left[LOSS].items()
+    exchange.runs[LOSS], exchange.rates[LOSS] = (
+        exchange.runs[AS_IS],
+        0.0,
+    )  # hardly trained at the default rate
+    exchange.left[LOSS] |= {rate: good}
+    exchange.at_any_rate(LOSS)
+    assert late.updates == good.updates and exchange.rates[LOSS] in (rate, other)
+    assert exchange.runs[LOSS].loss == min(good.loss, late.loss) < exchange.runs[AS_IS].loss
+    assert not exchange.left.get(LOSS)
 
 
 def test_a_rate_that_is_only_slow_is_a_warning():

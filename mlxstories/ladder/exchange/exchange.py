@@ -111,6 +111,7 @@ class Exchange:
         runs: by `AS_IS`, `STEP`, `LOSS` and `ALL`; each exchanges one part more than the one before. And by `SHUFFLED`
             and `WHOLE`, which are as it is but for the data.
         rates: of the plain step, in `LOSS` and `ALL`.
+        left: trainings of these at other rates, which were behind early on.
     """
 
     bench: Bench
@@ -118,6 +119,7 @@ class Exchange:
     tell: Progress = lambda _: None
     runs: dict[str, Training] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
+    left: dict[str, dict[float, Training]] = field(default_factory=dict)
 
     @cached_property
     def shape(self) -> Shape:
@@ -198,7 +200,14 @@ class Exchange:
             for rate in rates
         }
         best = self.rates[name] = min(runs, key=lambda rate: runs[rate].loss)
-        self.runs[name] = runs[best].advance()
+        self.runs[name] = runs.pop(best).advance()
+        self.left[name] = runs
+
+    def at_any_rate(self, name: str) -> None:
+        """Go on with the trainings that were left, too, since what is ahead early on may be stuck later."""
+        for rate, run in self.left.pop(name, {}).items():
+            if run.advance().loss < self.runs[name].loss:
+                self.runs[name], self.rates[name] = run, rate
 
     def _same_loss(self) -> bool:
         """Whether the subject's own loss has the gradient of the plain one, so that no training need tell."""

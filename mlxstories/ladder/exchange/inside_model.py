@@ -13,7 +13,7 @@ from mlxstories.ladder.bench.arrays import full_precision, is_pattern, put
 from mlxstories.ladder.exchange.inside_attention import for_attention
 from mlxstories.ladder.exchange.inside_modules import for_modules
 from mlxstories.ladder.exchange.intervention import Intervention, Site, changed, site_of
-from mlxstories.ladder.exchange.reference import table_of
+from mlxstories.ladder.exchange.reference import begins_as_gpt_2, table_of
 from mlxstories.ladder.patches import Patches, reroute
 
 _OFF = 2.0  # factor on a first scale from which it is no standard one
@@ -38,8 +38,11 @@ def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
 
 
 def _first_scales(model: nn.Module) -> list[Intervention]:
-    """The standard deviation of a group's matrices set to that of the library's layers."""
-    return _rescaled({n: f for n, f in _factors(model).items() if max(f, 1 / f) > _OFF})
+    """The standard deviation of a group's matrices set to that of the library's layers; those that begin as GPT-2's
+    are as usual."""
+    arrays = dict(tree_flatten(model.parameters()))
+    off = {n: f for n, f in _factors(model).items() if max(f, 1 / f) > _OFF}
+    return _rescaled({n: f for n, f in off.items() if not begins_as_gpt_2(arrays[n])})
 
 
 def wide_layers(model: nn.Module) -> list[Intervention]:

@@ -158,6 +158,8 @@ def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
 def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
     if not math.isfinite(exchange.own.loss):
         return []  # the climb says why
+    if limits.model.above(exchange.gap_of("model").share):
+        exchange.at_any_rate(LOSS)
     between = exchange.gap_of("model")
     if limits.model.above(between.share):
         return _model_behind(exchange, between, limits)
@@ -190,8 +192,11 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
         proof = controlled(exchange, alone)
         if not _proves(proof, between, limits):
             continue
-        small = not _may_be_meant(proof.intervention)
-        sure = small or limits.far_for_sure.above(proof.gap(limits.helps.value).low)
+        change = proof.intervention
+        far = limits.far_for_sure.above(proof.gap(limits.helps.value).low)
+        # Where all begin at GPT-2's 0.02, which in a narrow model is little, another layer may only begin sooner.
+        slow = change.redrawn and exchange.shape.deviation is not None
+        sure = not _may_be_meant(change) or (far and not slow)
         runs = exchange.own, exchange.runs[ALL]
         return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
 
+from mlxstories.ladder.bench.arrays import is_pattern
 from mlxstories.ladder.bench.gradients import depth_groups, is_block
 
 _HEAD = ((128, 16), (512, 32))  # widths up to, and the size of a head there
 _WIDEST_HEAD = 64
 _WIDTH = 64  # where no table of tokens tells it
-_HEAD_START = 0.02  # standard deviation of the first output layer, as in GPT-2
+GPT_2 = 0.02  # standard deviation of its first weights
+_DEEPEST = 48  # blocks of it, by the root of twice whose number it divides where a branch ends
 _POSITIONS = re.compile(r"pos|wpe", re.IGNORECASE)
 
 
@@ -30,6 +33,7 @@ class Shape:
         positions: rows of a table of learned positions, or 0 for rotations of queries and keys.
         tied: whether one table serves input and output.
         dropped: share of what each branch makes that is left out in training.
+        deviation: of all first matrices; None for the library's own.
     """
 
     vocab: int
@@ -39,6 +43,7 @@ class Shape:
     positions: int
     tied: bool
     dropped: float = 0.0
+    deviation: float | None = None
 
     @property
     def heads(self) -> int:
@@ -59,7 +64,16 @@ def shape_of(model: nn.Module, vocab: int, length: int) -> Shape:
     total = sum(a.size for _, a in tree_flatten(model.parameters()))
     left = total - vocab * width * (1 if tied else 2) - positions * width - depth * 4 * width**2
     hidden = min(max(left // (2 * depth * width), width), 8 * width)
-    return Shape(vocab, width, depth, int(hidden), positions, tied)
+    matrices = [a for _, a in tree_flatten(model.trainable_parameters()) if a.ndim == 2 and not is_pattern(a)]
+    small = matrices and np.mean([begins_as_gpt_2(a) for a in matrices]) > 0.5
+    return Shape(vocab, width, depth, int(hidden), positions, tied, deviation=GPT_2 if small else None)
+
+
+def begins_as_gpt_2(matrix: mx.array) -> bool:
+    """Whether its entries spread by 0.02, whatever its width, or by as little less as at the end of a branch (Radford
+    et al. 2019, section 2.3). In a narrow model that is little, and no mistake."""
+    deviation = float(matrix.astype(mx.float32).std())
+    return 0.9 * GPT_2 / (2 * _DEEPEST) ** 0.5 < deviation < 1.1 * GPT_2
 
 
 def table_of(model: nn.Module, vocab: int) -> str | None:
@@ -79,6 +93,17 @@ def _learned_positions(model: nn.Module, arrays: dict, vocab: int, length: int) 
     return max(named[0].shape[:-1]) if named else 0
 
 
+def _drawn(module: nn.Module, shape: Shape) -> None:
+    """Draw its matrices with the deviation of the shape, where it has one."""
+    if shape.deviation is not None:
+        module.update(
+            tree_map(
+                lambda a: shape.deviation * mx.random.normal(a.shape) if a.ndim == 2 else a,
+                module.parameters(),
+            )
+        )
+
+
 class PlainDecoder(nn.Module):
     """Norms before attention and feed-forward, causal attention, GELU; rotations or learned positions."""
 
@@ -92,7 +117,8 @@ class PlainDecoder(nn.Module):
         self.norm = nn.RMSNorm(shape.width)
         if not shape.tied:
             self.head = nn.Linear(shape.width, shape.vocab, bias=False)
-            self.head.weight = mx.random.normal(self.head.weight.shape) * _HEAD_START
+            self.head.weight = mx.random.normal(self.head.weight.shape) * GPT_2
+        _drawn(self, shape)
 
     def __call__(self, tokens: mx.array) -> mx.array:
         """Logits [B, T, V] of tokens [B, T]."""
@@ -114,6 +140,7 @@ class PlainAttention(nn.Module):
         self.joint = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.rotate = None if shape.positions else nn.RoPE((width // self.heads) // 2 * 2)
+        _drawn(self, shape)
 
     def __call__(self, x: mx.array, *_, **__) -> mx.array:
         rows, length, width = x.shape
@@ -133,6 +160,7 @@ class PlainFeedForward(nn.Module):
     def __init__(self, shape: Shape):
         super().__init__()
         self.up, self.down = nn.Linear(shape.width, shape.hidden), nn.Linear(shape.hidden, shape.width)
+        _drawn(self, shape)
 
     def __call__(self, x: mx.array, *_, **__) -> mx.array:
         return self.down(nn.gelu(self.up(x)))
