@@ -158,6 +158,8 @@ def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
 def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
     if not math.isfinite(exchange.own.loss):
         return []  # the climb says why
+    if not material(exchange.bench).unseen:
+        return []  # what is measured may only be learnt by heart
     if limits.model.above(exchange.gap_of("model").share):
         exchange.at_any_rate(LOSS)
     between = exchange.gap_of("model")
@@ -167,8 +169,6 @@ def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
         return found
     if limits.trained.below(exchange.start / baselines(exchange.bench).unigram):
         return []  # it brought what it knows
-    if not material(exchange.bench).unseen:
-        return []  # it may only have learnt by heart
     return _ahead(exchange, limits)
 
 
