@@ -170,6 +170,15 @@ def test_what_a_validation_loss_is(report, found):
     assert ask("its accuracy agrees with ours", on).status == "skipped"
 
 
+def test_targets_of_minus_100_are_left_out_of_averages():
+    rng = np.random.default_rng(0)
+    logits, ids = [rng.standard_normal((2, T, V))], rng.integers(0, V, (2, 2, T))
+    kept = np.arange(T) < T - 2
+    masked = read_batch((ids[0], ids[1], np.broadcast_to(kept * 1.0, (2, T))))
+    told = masked.with_(targets=np.where(kept, masked.targets, -100), mask=np.ones((2, T)))
+    assert averages(logits, [told])[MEAN] == averages(logits, [masked])[MEAN]
+
+
 def test_two_evaluations_that_differ_are_not_compared():
     on = bench()
     rows = read_batch((np.zeros((1, 2), int), np.zeros((1, 2), int)))

@@ -66,6 +66,7 @@ def _cells(logits: np.ndarray, batch: HostBatch) -> Cells:
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(-1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    nats = -np.take_along_axis(logs, batch.targets[..., None], -1)[..., 0]
+    nats = -np.take_along_axis(logs, np.maximum(batch.targets, 0)[..., None], -1)[..., 0]
     hits = (logits.argmax(-1) == batch.targets).astype(np.float64)
-    return Cells(np.stack([nats, -logs.mean(-1), hits]), batch.mask > 0)
+    # What is left out may be said by the target alone: -100 in PyTorch.
+    return Cells(np.stack([nats, -logs.mean(-1), hits]), (batch.mask > 0) & (batch.targets >= 0))

@@ -17,6 +17,7 @@ _HEAD = ((128, 16), (512, 32))  # widths up to, and the size of a head there
 _WIDEST_HEAD = 64
 _WIDTH = 64  # where no table of tokens tells it
 GPT_2 = 0.02  # standard deviation of its first weights
+_ABOUT = 1.5
 _DEEPEST = 48  # blocks of it, by the root of twice whose number it divides where a branch ends
 _POSITIONS = re.compile(r"pos|wpe", re.IGNORECASE)
 
@@ -70,10 +71,10 @@ def shape_of(model: nn.Module, vocab: int, length: int) -> Shape:
 
 
 def begins_as_gpt_2(matrix: mx.array) -> bool:
-    """Whether its entries spread by 0.02, whatever its width, or by as little less as at the end of a branch (Radford
-    et al. 2019, section 2.3). In a narrow model that is little, and no mistake."""
+    """Whether its entries spread by about 0.02, whatever its width, or by as little less as at the end of a branch
+    (Radford et al. 2019, section 2.3). In a narrow model that is little, and no mistake."""
     deviation = float(matrix.astype(mx.float32).std())
-    return 0.9 * GPT_2 / (2 * _DEEPEST) ** 0.5 < deviation < 1.1 * GPT_2
+    return GPT_2 / (2 * _DEEPEST) ** 0.5 < deviation < _ABOUT * GPT_2
 
 
 def table_of(model: nn.Module, vocab: int) -> str | None:
