@@ -76,6 +76,16 @@ def test_what_is_added_to_a_loss_smooths_no_labels():
     assert _solve(terms, terms[:, 0] + 16.0) is None  # the square of all weights, say
 
 
+def test_values_that_hardly_differ_are_explained_by_no_formula():
+    solved = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        terms = np.stack([5.55 + 0.02 * rng.random(8), 5.56 + 0.0002 * rng.random(8)], axis=1)
+        assert _solve(terms, terms[:, 0]) is not None
+        solved += _solve(terms, 5.55 + 0.02 * rng.random(8)) is not None  # within 0.2 % of any mean
+    assert solved == 0
+
+
 def test_how_many_entries_take_part():
     assert _taking_part(np.zeros(9)) == 0
     assert _taking_part(np.eye(1, 9)[0] + 1e-6) == pytest.approx(1, rel=1e-4)

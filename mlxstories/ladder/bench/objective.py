@@ -16,6 +16,7 @@ from mlxstories.ladder.bench.material import sample
 
 _CASES = 10
 _FIT = 2e-3  # relative residual of a recovered formula
+_UNTOLD = 0.1  # of the values' range: what a formula leaves of it at most, or it only tells their mean
 _SMOOTHED = 5e-3  # share of the smoothing term below which there is none
 _MOST_SMOOTHED = 0.6  # nobody smooths by more, or by less than nothing
 _HIDDEN = 200.0  # times the residual: what a loss in 16 bits is rounded by looks like a smaller share
@@ -177,8 +178,9 @@ def fit(cases: list[Case], values: np.ndarray) -> Objective | None:
 def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | None:
     """Sign, smoothing and residual with which a cross-entropy and its smoothing term explain the values, if so."""
     solution, *_ = np.linalg.lstsq(terms, values, rcond=None)
-    residual = float(np.abs(terms @ solution - values).max() / np.abs(values).max())
-    if residual >= _FIT or abs(solution[0]) <= 1e-6:
+    left = float(np.abs(terms @ solution - values).max())
+    residual = left / float(np.abs(values).max())
+    if residual >= _FIT or left >= _UNTOLD * np.ptp(values) or abs(solution[0]) <= 1e-6:
         return None
     total = float(solution.sum())
     smoothing = float(solution[1]) / total
