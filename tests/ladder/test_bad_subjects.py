@@ -141,6 +141,20 @@ MISBEHAVING = {
 }
 
 
+PARTS = {
+    "model-raises": "model",
+    "forward-raises": "model",
+    "model-for-a-factory": "model",
+    "model-is-something-else": "model",
+    "logits-of-wrong-shape": "model",
+    "loss-raises": "loss",
+    "loss-not-a-scalar": "loss",
+    "step-raises": "step",
+    "optimizer-is-a-string": "step",
+    "iterator-raises": "data",
+}  # in which the subject's own exception lies
+
+
 def debug(tmp_path, text: str, *options: str):
     path = tmp_path / "my_setup.py"
     path.write_text(text)
@@ -174,6 +188,7 @@ def test_a_subject_that_misbehaves_is_a_finding(tmp_path, name):
     assert first is not None and first["code"] == code, report["findings"]
     assert result.exit_code == 1
     assert not report["healthy"]
+    assert first["evidence"].get("part") == PARTS.get(name, first["evidence"].get("part"))
 
 
 def test_an_endless_epoch_is_read_in_part(tmp_path):

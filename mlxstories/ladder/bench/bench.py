@@ -23,6 +23,17 @@ from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.verdict import Draft, error
 
+_PART_OF = {
+    "model": "model",
+    "the gradient of model": "model",
+    "loss": "loss",
+    "the gradient of the loss": "loss",
+    "optimizer": "step",
+    "train_step": "step",
+    "evaluate": "evaluation",
+    "generate": "generation",
+}  # in which a call's exception lies; of the data otherwise
+
 T = TypeVar("T")
 
 
@@ -77,6 +88,7 @@ class Bench:
                 f"call {what} on one batch by hand and mend what it raises",
                 where,
                 exception=type(raised).__name__,
+                part=_PART_OF.get(what.partition("(")[0], "data"),
             ) from raised
 
     def fault(self, message: str, fix: str, where: str | None = None, **evidence) -> SubjectFault:
@@ -95,7 +107,9 @@ class Bench:
             model = self.subject.model()
             if not isinstance(model, nn.Module):
                 raise self.fault(
-                    f"model() returned {type(model).__name__}, not an mlx.nn.Module", "return the model"
+                    f"model() returned {type(model).__name__}, not an mlx.nn.Module",
+                    "return the model",
+                    part="model",
                 )
             mx.eval(model.parameters())
         first, kept = self._first.setdefault("model", (model, None))
@@ -119,6 +133,7 @@ class Bench:
                 raise self.fault(
                     f"optimizer() returned {type(optimizer).__name__}, not an mlx.optimizers.Optimizer",
                     "return one of mlx.optimizers",
+                    part="step",
                 )
         first, kept = self._first.setdefault("optimizer", (optimizer, None))
         if kept is None:
@@ -161,6 +176,7 @@ class Bench:
                 raise self.fault(
                     f"model(tokens) returned {shape} for tokens of shape {list(inputs.shape)}",
                     "return logits of shape [B, T, V]",
+                    part="model",
                 )
             out = out.astype(mx.float32)
             mx.eval(out)
@@ -189,7 +205,9 @@ class Bench:
                 loss = loss[0]
             if isinstance(loss, mx.array) and loss.size != 1:
                 raise self.fault(
-                    f"the step's loss has shape {list(loss.shape)}", "reduce the loss to a scalar"
+                    f"the step's loss has shape {list(loss.shape)}",
+                    "reduce the loss to a scalar",
+                    part="step" if self.subject.train_step else "loss",
                 )
             mx.eval(model.parameters(), optimizer.state, loss if isinstance(loss, mx.array) else mx.array(0))
             return float("nan") if loss is None else float(loss)

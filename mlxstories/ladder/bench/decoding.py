@@ -153,7 +153,10 @@ def _continue(bench: Bench, model: nn.Module, prompt: list[int], new: int = _NEW
     size = max(bench.subject.vocab_size, table_reads(bench).width)  # a vocabulary padded for speed
     if any(not 0 <= token < size for token in tokens):
         raise bench.fault(
-            f"generate returned ids outside 0 to {size - 1}: {tokens[:8]}", "return token ids", "generate"
+            f"generate returned ids outside 0 to {size - 1}: {tokens[:8]}",
+            "return token ids",
+            "generate",
+            part="generation",
         )
     # What an id of the padding brings about is nobody's concern.
     known = next((i for i, token in enumerate(tokens) if token >= bench.subject.vocab_size), count)

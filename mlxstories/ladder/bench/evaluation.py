@@ -259,5 +259,6 @@ def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: in
                 f"evaluate returned {type(answer).__name__}",
                 'return {"loss": ..., "accuracy": ...}',
                 "evaluate",
+                part="evaluation",
             )
         return {str(key): float(value) for key, value in dict(answer).items()}
