@@ -219,6 +219,29 @@ def test_a_wrong_figure_is_found_where_the_last_of_what_is_returned_is_summed_up
     assert "# figures" in linecache.getline(found["file"], found["line"])
 
 
+def delegates(model, batches):
+    return sums_wrongly(model, batches)
+
+
+def asks_about_targets(model, batches):
+    nats = tokens = 0
+    for batch in batches:
+        logits = model(batch.targets)  # asked
+        nats += nn.losses.cross_entropy(logits, batch.targets).sum().item()
+        tokens += batch.targets.size
+    noted = nats, tokens
+    model.train()
+    model.eval()
+    return {"loss": noted[0] / noted[1]}
+
+
+@pytest.mark.parametrize(("evaluate", "line"), [(delegates, "figures"), (asks_about_targets, "asked")])
+def test_a_wrong_figure_is_followed_to_who_sums_it_up_or_to_what_the_model_is_asked(evaluate, line):
+    finding = Finding("metric-mismatch", ERROR, "trained", "", where="evaluate")
+    found = located(Bench(subject(evaluate=evaluate)), finding).where
+    assert f"# {line}" in linecache.getline(found["file"], found["line"])
+
+
 def test_a_function_that_fails_by_itself_is_not_run_again():
     def endless(model, optimizer, batch):
         pytest.fail("run again")

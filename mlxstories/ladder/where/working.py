@@ -9,7 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType, FrameType
 
+import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
@@ -20,13 +22,15 @@ from mlxstories.ladder.where.places import Line, own_file, parsed
 _FIGURES = ("metric-mismatch", "padding-in-accuracy", "smoothed-validation-loss")
 _TOKENS = 3  # that are generated
 _PROMPT = 4  # tokens
+_BATCHES = 2  # that are evaluated
 
 
 def worked(bench: Bench, code: str, part: str) -> Line | None:
     """The line of ``evaluate`` or ``generate`` that calls the model, and of ``train_step`` that updates it, directly
-    or in what it calls; where that is left out, the last one that is run. Of a wrong figure, the last line that changes
-    what is returned. None for other parts, for a function that is not written in Python, and for one that fails by
-    itself: it may not end.
+    or in what it calls; where that is left out, the last one that is run. Where another function than the subject's own
+    goes through the batches or tokens, it is a line of that. Of a wrong figure, the last line that changes what is
+    returned, or the one that calls the model where it is not asked about the inputs. None for other parts, for a
+    function that is not written in Python, and for one that fails by itself: it may not end.
 
     Args:
         code: of the finding.
@@ -49,9 +53,19 @@ def worked(bench: Bench, code: str, part: str) -> Line | None:
             run(bench)
     finally:
         sys.settrace(kept)
-    line = _summed(body.co_filename, watch.lines) if code in _FIGURES else None
-    line = line or watch.found or (watch.lines[-1] if watch.lines else None)
-    return Line(body.co_filename, line, body.co_name) if line else None
+    frame, line = watch.within()
+    if frame is None:
+        return None
+    if code in _FIGURES and not (watch.asked and _of_others(bench, watch.asked[0])):
+        line = _summed(frame.f_code.co_filename, watch.lines[frame]) or line
+    line = line or watch.lines[frame][-1]
+    return Line(frame.f_code.co_filename, line, frame.f_code.co_name)
+
+
+def _of_others(bench: Bench, asked: mx.array) -> bool:
+    """Whether the model is asked about something else of the size of the inputs."""
+    inputs = evaluation_batches(bench)[0].inputs
+    return asked.shape == inputs.shape and not np.array_equal(np.array(asked), inputs)
 
 
 def _summed(file: str, lines: list[int]) -> int | None:
@@ -67,7 +81,7 @@ def _summed(file: str, lines: list[int]) -> int | None:
 
 def _evaluate(bench: Bench) -> None:
     model = bench.model()
-    bench.subject.evaluate(model, [batch.user() for batch in evaluation_batches(bench)[:1]])
+    bench.subject.evaluate(model, [batch.user() for batch in evaluation_batches(bench)[:_BATCHES]])
 
 
 def _generate(bench: Bench) -> None:
@@ -89,29 +103,54 @@ def _updates(frame: FrameType) -> bool:
 
 
 class _Watch:
-    """Follows the frame of a function.
+    """Follows a function, and those that it calls, but no module.
 
     Attributes:
-        found: its line from which the first call is made that does the work.
-        lines: all of it that was run, in order.
+        lines: that were run, in order, by frame.
+        ways: to each call that does the work, the frames and their lines, from the function inwards.
+        asked: the first array that each such call is given.
     """
 
     def __init__(self, code: CodeType, works: Callable[[FrameType], bool]):
         self.code, self.works = code, works
-        self.found: int | None = None
-        self.lines: list[int] = []
+        self.lines: dict[FrameType, list[int]] = {}
+        self.ways: list[list[tuple[FrameType, int]]] = []
+        self.asked: list[mx.array] = []
 
     def entered(self, frame: FrameType, event: str, _):
-        if frame.f_code is self.code:
-            return self._own
-        if self.found is None and self.works(frame):
-            outer: FrameType | None = frame
-            while outer is not None and outer.f_code is not self.code:
-                outer = outer.f_back
-            self.found = outer.f_lineno if outer else None
-        return None
+        own = own_file(frame.f_code.co_filename)
+        if not (own or self.works(frame)) or (way := self._way(frame)) is None:
+            return None
+        if self.works(frame):
+            self.ways.append(way[:-1])
+            self.asked += [a for a in frame.f_locals.values() if isinstance(a, mx.array)][:1]
+            return None
+        self.lines[frame] = [frame.f_lineno]
+        return self._own
 
     def _own(self, frame: FrameType, event: str, _):
         if event == "line":
-            self.lines.append(frame.f_lineno)
+            self.lines[frame].append(frame.f_lineno)
         return self._own
+
+    def _way(self, frame: FrameType) -> list[tuple[FrameType, int]] | None:
+        """The followed frames on the way to one, itself last; None outside of the function or within other work."""
+        way = [(frame, frame.f_lineno)]
+        while frame.f_code is not self.code:
+            if frame.f_back is None or (len(way) > 1 and self.works(frame)):
+                return None
+            frame = frame.f_back
+            if frame in self.lines:
+                way.append((frame, frame.f_lineno))
+        return way[::-1]
+
+    def within(self) -> tuple[FrameType | None, int | None]:
+        """The innermost frame within which all of the work is done, where it is done more than once, and its line that
+        does it first."""
+        frame, line = next(iter(self.lines), None), None
+        for steps in zip(*self.ways, strict=False):
+            if line is None or (len(self.ways) > 1 and all(step[0] is steps[0][0] for step in steps)):
+                frame, line = steps[0]
+            else:
+                break
+        return frame, line
