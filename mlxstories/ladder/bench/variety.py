@@ -26,6 +26,7 @@ class Variety:
         rows, distinct_rows: rows, and how many of them differ.
         uniform: share of batches that are one row repeated.
         token, share: the commonest target, and its share of all that count.
+        two: the share of the two commonest ones.
     """
 
     batches: int
@@ -35,6 +36,7 @@ class Variety:
     uniform: float
     token: int
     share: float
+    two: float
 
 
 @measurement
@@ -54,9 +56,10 @@ def variety(bench: Bench) -> Variety:
     return Variety(len(batches), distinct, len(every), len(set(every)), uniform, *_commonest(batches))
 
 
-def _commonest(batches: list[HostBatch]) -> tuple[int, float]:
+def _commonest(batches: list[HostBatch]) -> tuple[int, float, float]:
     ids, counts = np.unique(np.concatenate([b.targets[b.mask > 0] for b in batches]), return_counts=True)
-    return int(ids[counts.argmax()]), float(counts.max() / counts.sum())
+    shares = np.sort(counts)[::-1] / counts.sum()
+    return int(ids[counts.argmax()]), float(shares[0]), float(shares[:2].sum())
 
 
 @dataclass(frozen=True)

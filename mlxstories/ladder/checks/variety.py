@@ -22,13 +22,15 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, note, passe
     many=Limit(32, "rows"),
     distinct_rows=Limit(0.2, "of the rows"),
     one=Limit(0.99, "of the targets that count"),
+    two=Limit(0.99, "of the targets that count"),
+    ids=Limit(8, "ids in the vocabulary"),
 )
 def differ(bench: Bench, limits: Gauges) -> Verdict:
     """Counts the different batches and rows of an epoch and the commonest of its targets, and reads a second epoch.
 
     A loader that starts over, or an index that never advances, trains on a handful of stories; the loss falls nicely,
     and validation never follows. A generator handed out once is empty in the second epoch. Where all targets are one
-    id, ids were made truth values, or all are unknown, and there is nothing to learn.
+    id, or one of two, ids were made truth values, or all are unknown, and there is little or nothing to learn.
     Example: `train_batches=lambda seed: generator`, with one generator made outside.
     Fix: make `train_batches` a function that starts a new, reshuffled pass over all stories on every call.
     """
@@ -48,6 +50,7 @@ def differ(bench: Bench, limits: Gauges) -> Verdict:
         problem = f"id {seen.token} is {seen.share:.1%} of all targets that count"
         fix = "look at a batch, decoded: the ids of the text were lost on the way"
     if problem is None:
+        drafts += _truth_values(bench, seen, limits, evidence)
         return passed(detail, *drafts, *_few_rows(seen, limits, evidence))
     return failed(detail, error("constant-batches", problem, fix=fix, where="train_batches", **evidence))
 
@@ -71,6 +74,14 @@ def _second(
     message = "every epoch brings the same batches in the same order"
     fix = "shuffle with the seed that train_batches receives"
     return None, [note("constant-batches", message, fix=fix, **evidence)]
+
+
+def _truth_values(bench: Bench, seen: Variety, limits: Gauges, evidence: dict[str, int]) -> list[Draft]:
+    if not (limits.two.above(seen.two) and limits.ids.above(bench.subject.vocab_size)):
+        return []
+    message = f"two ids of {bench.subject.vocab_size} are {seen.two:.1%} of all targets that count"
+    fix = "look at a batch, decoded: a comparison in place of ids leaves 0 and 1"
+    return [warning("constant-batches", message, fix=fix, where="train_batches", **evidence)]
 
 
 def _few_rows(seen: Variety, limits: Gauges, evidence: dict[str, int]) -> list[Draft]:
