@@ -14,6 +14,7 @@ from mlxstories.faults.leaks import ByHand, each_attention
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import mean_nats
 from mlxstories.model import ModelConfig, Transformer
+from mlxstories.model.layers import Block
 
 FAULTS = Faults("wiring")
 
@@ -73,6 +74,18 @@ class DifferentiatedByHand(nn.Module):
 
 class DifferentiatedWhole(DifferentiatedByHand):
     whole = True
+
+
+class AttentionTakesOver(Block):
+    """What attention returns takes the place of the stream."""
+
+    def __call__(self, x, mask, layer, cache):
+        x = self.attention(self.attention_norm(x), mask, layer, cache)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+def each_block(model: Transformer, block: type[nn.Module], config: ModelConfig) -> None:
+    model.blocks = [block(config) for _ in model.blocks]
 
 
 def each_norm(model: Transformer, norm: type[nn.Module], dim: int) -> None:
@@ -229,6 +242,13 @@ FAULTS.add(
     minimising(lambda model, batch: mean_nats(lambda tokens: mx.stop_gradient(model(tokens)), batch)),
 )
 FAULTS.add("squared-errors", "wrong-loss", "squared errors of probabilities", minimising(squared_errors))
+FAULTS.add(
+    "attention-not-added",
+    "residual-left-out",
+    "the stream is what attention returns, and not added to it",
+    rebuilt(lambda model, config: each_block(model, AttentionTakesOver, config)),
+    severity="warning",
+)
 FAULTS.add(
     "divided-by-all-cells",
     "wrong-normalisation",

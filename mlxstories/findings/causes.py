@@ -120,6 +120,7 @@ CAUSES: tuple[Cause, ...] = (
           DYNAMICS | {"gradient-mismatch"}),
     Cause("without-effect", "weights", "model", "weights with a gradient, positions or a layer's result move no logit",
           DYNAMICS | {"frozen-parameters"}),
+    Cause("residual-left-out", "weights", "model", "a branch takes the place of the stream that it should be added to"),
     Cause("tie-broken", "weights", "model", "weights meant to be one are two parameters that part at once"),
     Cause("base-not-frozen", "weights", "model", "the base is trained beside the adapters attached to it"),
     Cause("dropout-too-high", "weights", "model", "dropout takes away nearly everything", DYNAMICS),

@@ -17,8 +17,9 @@ from mlxstories.faults.recipe import Recipe
 from mlxstories.faults.twins.model import decode_anew
 from mlxstories.faults.twins.twin import Twins
 from mlxstories.faults.updates import compiled_step, half_at, line_over, on_two_ranks, warmed_up_then
-from mlxstories.faults.wiring import DifferentiatedWhole, each_norm, in_bfloat16, masked_softmax
+from mlxstories.faults.wiring import DifferentiatedWhole, each_block, each_norm, in_bfloat16, masked_softmax
 from mlxstories.model import ModelConfig, Transformer
+from mlxstories.model.layers import Block
 
 TWINS = Twins()
 
@@ -34,6 +35,18 @@ def summed_then_divided(recipe: Recipe) -> Recipe:
         return value / tokens
 
     return replace(summed, make_step=lambda _: step)
+
+
+class BetweenNorms(Block):
+    """A second norm behind each branch, before it is added (Ding et al. 2021)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.behind_attention, self.behind_feed_forward = (nn.RMSNorm(config.dim) for _ in range(2))
+
+    def __call__(self, x, mask, layer, cache):
+        x = x + self.behind_attention(self.attention(self.attention_norm(x), mask, layer, cache))
+        return x + self.behind_feed_forward(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class Cosines(ByHand):
@@ -94,6 +107,12 @@ TWINS.add(
     "attention by cosines, times four",
     rebuilt(lambda model, config: each_attention(model, config, Cosines)),
     decode_anew,
+)
+TWINS.add(
+    "residual-left-out",
+    "between-two-norms",
+    "each branch between two norms, and added",
+    rebuilt(lambda model, config: each_block(model, BetweenNorms, config)),
 )
 TWINS.add(
     "backward-mismatch",

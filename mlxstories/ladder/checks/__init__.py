@@ -54,6 +54,7 @@ from mlxstories.ladder.checks import (
     without_effect,
     backward_pass,
     results_used,
+    residuals,
     # minimal
     finite_step,
     movement,
