@@ -59,6 +59,7 @@ class Workplace:
         for path in origin.path.parent.parent.iterdir():  # data that lies beside it, say
             if path != origin.path.parent and not path.name.startswith("."):
                 (place / path.name).symlink_to(path)
+        sys.path.append(str(origin.path.parent.parent))  # what the files of several folders import
         for path in origin.path.parent.glob("*.py"):
             shutil.copyfile(path, self.folder / path.name)
         entry, function = self.folder / origin.path.name, origin.function

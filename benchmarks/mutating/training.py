@@ -192,8 +192,8 @@ def _hopeless(curve: dict[int, float], updates: int, kept: Reference) -> bool:
 
 def _figures(bench: Bench, model: nn.Module, optimizer, batches: list[HostBatch], kept: Reference) -> dict:
     """What evaluation and the training step report, over our own measure."""
-    found = {}
-    if bench.subject.evaluate is not None and kept.val is not None and (val := val_epoch(bench)) is not None:
+    found, val = {}, val_epoch(bench)  # a validation that cannot be read does not run
+    if bench.subject.evaluate is not None and kept.val is not None and val is not None:
         count = max(1, -(-_VALIDATED // val.batches[0].shape[0]))
         bench.seed_all(1)
         with bench.calling("evaluate"):

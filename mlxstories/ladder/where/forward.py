@@ -27,12 +27,13 @@ Shows = Callable[[list[mx.array], list[mx.array]], bool]
 @dataclass(frozen=True)
 class Probe:
     """Two inputs, [B, T] ids each, and whether the arrays of two passes at one place show the fault; where it is that
-    something gets ``lost``, that is so of all that comes after it."""
+    something gets ``lost``, that is so of all that comes after it; a ``masked`` one is what masks hide."""
 
     one: np.ndarray
     two: np.ndarray
     shows: Shows
     lost: bool = False
+    masked: bool = False
 
 
 def probe_of(kind: str, inputs: np.ndarray, model: nn.Module, *, whole: bool = False) -> Probe:
@@ -50,7 +51,7 @@ def probe_of(kind: str, inputs: np.ndarray, model: nn.Module, *, whole: bool = F
     apart = _Apart(_ROUNDING if fine else _COARSE)
     if kind == "future":
         two = np.concatenate([ids[:, :keep], other[:, keep:]], axis=1)
-        return Probe(ids, two, apart.on((length, length), slice(0, keep)))
+        return Probe(ids, two, apart.on((length, length), slice(0, keep)), masked=True)
     if kind == "rows":
         two = np.stack([other[0], ids[1], other[2]])
         return Probe(ids, two, apart.on((3, 3), slice(1, 2)))
@@ -144,8 +145,7 @@ def begins(model: nn.Module, probe: Probe, prepare: Callable[[int], None] = lamb
         if after and (not before or id(a) in sound):
             nth = sum(call.module is a.module for call in one[:index])
             traces = passes(lambda ids, call=a, nth=nth: steps(model, call, nth, ids))
-            line = _lost(traces, probe, not before) if probe.lost else _enters(traces, probe)
-            return place_of(model, a, line)
+            return place_of(model, a, _line(traces, probe, not before))
         if probe.lost and not after:
             sound |= {id(call) for call in a.within()}
     return None
@@ -163,6 +163,27 @@ def place_of(model: nn.Module, call: Call, line: Line | None = None) -> Place | 
 def name_of(model: nn.Module, module: nn.Module) -> str | None:
     """The dotted path of a module, None for the model itself."""
     return next((name for name, other in model.named_modules() if other is module), None) or None
+
+
+def _line(traces: list[list[Step]], probe: Probe, clean: bool) -> Line | None:
+    if probe.lost:
+        return _lost(traces, probe, clean)
+    mask = _open_mask(traces[0], probe.one.shape[1]) if probe.masked else None
+    return mask or _enters(traces, probe)
+
+
+def _open_mask(trace: list[Step], length: int) -> Line | None:
+    """The line whose mask, the same for all rows and heads and of two values or one, does not tell what follows a place
+    from all the rest; None where the last mask does."""
+    line = None
+    for here, held in trace:
+        for array in (a for found in held.values() for a in found if a.shape[-2:] == (length, length)):
+            pairs = np.array(array.astype(mx.float32)).reshape(-1, length, length)
+            if (pairs == pairs[:1]).all() and len(np.unique(pairs[0])) <= 2:
+                past = np.tri(length, dtype=bool)
+                sides = set(pairs[0][past]), set(pairs[0][~past])
+                line = here if sides[0] & sides[1] else None
+    return line
 
 
 def _enters(traces: list[list[Step]], probe: Probe) -> Line | None:

@@ -14,8 +14,9 @@ from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import probe_batch, sample
+from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where import backward, batching, forward, gradcheck, stopped, working
-from mlxstories.ladder.where.calls import calls
+from mlxstories.ladder.where.calls import calls, steps
 from mlxstories.ladder.where.dropped import dropped
 from mlxstories.ladder.where.places import class_line, defined, place
 
@@ -70,7 +71,8 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
     if part not in dict(tree_flatten(model.parameters())):
         return _of_module(model, part)
     if code in _CUT:
-        found = backward.cut_off(model, _ids(bench), part)
+        found = _without_effect(bench, part) if code == "dead-parameters" else None
+        found = found or backward.cut_off(model, _ids(bench), part)
         line = stopped.in_model(model, _ids(bench), part)
         return place(line, (found or {}).get("module")) if line else found
     if code == "not-finite":
@@ -104,8 +106,8 @@ def _in_model(bench: Bench, code: str) -> Place | None:
     if found is None and code in _MIXING:
         found = _positions(bench) if code == "position-blind" else None
         found = found or dropped(_settled(bench), _ids(bench)) or _followed(bench, "past")
-    if found is None and code == "bad-initialization":
-        found = _loudest(bench)
+    if found is None and code in _ELSEWHERE:
+        found = _ELSEWHERE[code](bench)
     return found or place(class_line(type(bench.model())))
 
 
@@ -157,6 +159,27 @@ def _without_effect(bench: Bench, path: str) -> Place | None:
     return _begins(bench, "weights", model, prepare)
 
 
+def _unturned(bench: Bench) -> Place | None:
+    """Where it is lost whether MLX's rotations are done, on the way to the logits."""
+    model, real, turned = _settled(bench), mx.fast.rope, True
+
+    def prepare(nth: int) -> None:
+        nonlocal turned
+        bench.seed_all(0)
+        turned = nth == 0
+
+    with Patches() as patches:
+        patches.replace(mx.fast, "rope", lambda x, *args, **kw: real(x, *args, **kw) if turned else x)
+        return _begins(bench, "weights", model, prepare)
+
+
+def _end(bench: Bench) -> Place | None:
+    """The line that returns the logits."""
+    model, ids = bench.model(), mx.array(_ids(bench))
+    lines = [line for line, _ in steps(model, calls(model, ids)[-1], 0, ids)]
+    return place(lines[-1]) if lines else None
+
+
 def _positions(bench: Bench) -> Place | None:
     """The call that is given positions, which are the same whatever the tokens: integers made in the model."""
     model, ids = bench.model(), _ids(bench)
@@ -193,3 +216,7 @@ def _loudest(bench: Bench) -> Place | None:
 def _size(array: mx.array) -> float:
     array = array.astype(mx.float32)
     return float(mx.sqrt(mx.mean(mx.square(array))))
+
+
+_ELSEWHERE = {"bad-initialization": _loudest, "bounded-logits": _end, "without-effect": _unturned}
+"""How else a fault of the model is found."""
