@@ -254,6 +254,10 @@ def test_page_counts_and_lists_misses():
     assert "| sign | 2 | 1 | 1 | 1 | 1 | 1 | 0 |" in written
     assert "### Seen by nothing: 1, seed 5" in written
     assert "-a + b\n+a - b" in written
+    newer = {"seed": 6, "updates": 100, "note": "", "outcomes": []}
+    older = page([{"seed": 5, "updates": 100, "note": "First", "outcomes": outcomes}, newer])
+    assert "Seen by nothing: 1; a warning alone: 0" in older and "-a + b" not in older
+    assert "### Seen by nothing: 0, seed 6" in older
 
 
 def test_what_the_original_gets_too_is_no_news_of_a_mutant():

@@ -112,14 +112,15 @@ with by the same command."""
 
 
 def page(runs: list[dict]) -> str:
-    """The page: for each run figures and tables, and what was missed or accused as source diffs."""
+    """The page: for each run, the newest last, figures and tables; of the newest what was missed or accused as source
+    diffs, of the others how many."""
     lines = ["# Mutants", "", _METHOD.format(updates=runs[0]["updates"]), ""]
     for run in runs:
-        lines += _of(run)
+        lines += _of(run, diffs=run is runs[-1])
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _of(run: dict) -> list[str]:
+def _of(run: dict, *, diffs: bool) -> list[str]:
     outcomes, seed = news(run["outcomes"]), run["seed"]
     hurt, same = hurting(outcomes), equivalent(outcomes)
     listed = {
@@ -137,6 +138,9 @@ def _of(run: dict) -> list[str]:
             *_rows(key, outcomes),
             "",
         ]
+    if not diffs:
+        counts = [f"{title.lower()}: {len(found)}" for title, found in listed.items()]
+        return [*lines, f"{'; '.join(counts).capitalize()}.", ""]
     for title, found in listed.items():
         lines += [f"### {title}: {len(found)}, seed {seed}", "", *_listed(found)]
     return lines

@@ -156,6 +156,84 @@ class LeavesOut(Tiny):
         return self.head(x)  # here
 
 
+class Bounded(Tiny):
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        x = x + self.mix(x)
+        x = self.head(x)
+        return mx.tanh(x)  # here
+
+
+class Turned(Tiny):
+    """What the rotation returns is dropped."""
+
+    def __init__(self):
+        super().__init__()
+        self.rope = nn.RoPE(16)
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        self.rope(x)  # here
+        x = x + self.mix(x)
+        return self.head(x)
+
+
+class Forgets(Tiny):
+    """Its mixing leads to scores that are not read."""
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        y = self.mix(x)
+        y = mx.zeros(y.shape)  # here
+        return self.head(x + y)
+
+
+class Masked(Tiny):
+    """Attention to everything, by a mask from elsewhere."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.mask = mask
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        mask = self.mask(x.shape[1])
+        scores = x @ x.swapaxes(-1, -2) + mask  # used
+        x = x + self.mix(mx.softmax(scores, axis=-1) @ x)
+        return self.head(x)
+
+
+def hides_nothing(length):
+    earlier = mx.tril(mx.ones((length, length)))
+    return mx.where(earlier >= 0, 0.0, -1e9)  # mask
+
+
+def biased(length):
+    """No mask: a bias of many values."""
+    return -mx.abs(mx.arange(length)[:, None] - mx.arange(length)[None]) * 1.0
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "where"),
+    [
+        (Bounded, "bounded-logits", "model"),
+        (Turned, "without-effect", "model"),
+        (Forgets, "dead-parameters", "mix.weight"),
+    ],
+)
+def test_what_is_lost_is_found_where_it_is(model, code, where):
+    found = located(Bench(subject(model=model)), Finding(code, ERROR, "init", "", where=where)).where
+    near = [linecache.getline(found["file"], found["line"] - back) for back in (0, 1)]  # or after it
+    assert "# here" in "".join(near)
+
+
+@pytest.mark.parametrize(("mask", "mark"), [(hides_nothing, "mask"), (biased, "used")])
+def test_a_mask_that_hides_nothing_is_found_where_it_is_made(mask, mark):
+    bench = Bench(subject(model=lambda: Masked(mask)))
+    found = located(bench, Finding("future-leak", ERROR, "init", "", where="model")).where
+    assert f"# {mark}" in linecache.getline(found["file"], found["line"])
+
+
 class Inner(nn.Module):
     def __call__(self, x):
         return x + 1.0

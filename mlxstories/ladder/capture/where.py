@@ -19,7 +19,14 @@ _DATA = (
     "train-val-overlap",
     "token-out-of-range",
 )
-_LOSS = ("padding-in-loss", "loss-sign", "double-softmax", "wrong-loss", "gradient-mismatch")
+_LOSS = (
+    "padding-in-loss",
+    "loss-sign",
+    "double-softmax",
+    "wrong-loss",
+    "wrong-normalisation",
+    "gradient-mismatch",
+)
 _OPTIMIZER = (
     "learning-rate-too-small",
     "learning-rate-too-large",

@@ -137,7 +137,7 @@ def begins(model: nn.Module, probe: Probe, prepare: Callable[[int], None] = lamb
         return taken
 
     one, two = passes(lambda ids: calls(model, ids))
-    sound: set[int] = set()  # calls within which something is not lost yet
+    sound: dict[int, Call] = {}  # calls within which something is not lost yet, and the last one that had it
     for index, (a, b) in enumerate(zip(one, two, strict=False)):
         if a.module is not b.module:
             return None
@@ -145,9 +145,12 @@ def begins(model: nn.Module, probe: Probe, prepare: Callable[[int], None] = lamb
         if after and (not before or id(a) in sound):
             nth = sum(call.module is a.module for call in one[:index])
             traces = passes(lambda ids, call=a, nth=nth: steps(model, call, nth, ids))
-            return place_of(model, a, _line(traces, probe, not before))
+            line = _line(traces, probe, not before)
+            if line is None and id(a) in sound and sound[id(a)].lines:  # its result goes nowhere
+                line = sound[id(a)].lines[-1]
+            return place_of(model, a, line)
         if probe.lost and not after:
-            sound |= {id(call) for call in a.within()}
+            sound |= {id(call): a for call in a.within()}
     return None
 
 
@@ -173,8 +176,8 @@ def _line(traces: list[list[Step]], probe: Probe, clean: bool) -> Line | None:
 
 
 def _open_mask(trace: list[Step], length: int) -> Line | None:
-    """The line whose mask, the same for all rows and heads and of two values or one, does not tell what follows a place
-    from all the rest; None where the last mask does."""
+    """The first line whose mask, the same for all rows and heads and of two values or one, does not tell what follows a
+    place from all the rest; None where the last mask does."""
     line = None
     for here, held in trace:
         for array in (a for found in held.values() for a in found if a.shape[-2:] == (length, length)):
@@ -182,7 +185,7 @@ def _open_mask(trace: list[Step], length: int) -> Line | None:
             if (pairs == pairs[:1]).all() and len(np.unique(pairs[0])) <= 2:
                 past = np.tri(length, dtype=bool)
                 sides = set(pairs[0][past]), set(pairs[0][~past])
-                line = here if sides[0] & sides[1] else None
+                line = (line or here) if sides[0] & sides[1] else None
     return line
 
 
