@@ -105,6 +105,13 @@ class Linear(nn.Module):
         return self.down(self.up(x))
 
 
+class BentLast(Linear):
+    """A feed-forward layer whose activation stands behind both of its matrices."""
+
+    def __call__(self, x):
+        return nn.gelu_approx(super().__call__(x))
+
+
 class Adapted(nn.Module):
     """A linear layer with a low-rank pair beside it."""
 
@@ -204,6 +211,15 @@ FAULTS.add(
     "missing-nonlinearity",
     "feed-forward layers without their activation",
     rebuilt(lambda model, config: [setattr(block, "feed_forward", Linear(config)) for block in model.blocks]),
+    severity="warning",
+)
+FAULTS.add(
+    "activation-last",
+    "missing-nonlinearity",
+    "feed-forward layers whose activation stands behind the second matrix",
+    rebuilt(
+        lambda model, config: [setattr(block, "feed_forward", BentLast(config)) for block in model.blocks]
+    ),
     severity="warning",
 )
 FAULTS.add(

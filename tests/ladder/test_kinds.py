@@ -15,6 +15,7 @@ from mlxstories.batch import Batch
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import Convention, read_batch
+from mlxstories.ladder.bench.chains import chained
 from mlxstories.ladder.bench.convention import convention
 from mlxstories.ladder.bench.coverage import coverage
 from mlxstories.ladder.bench.demands import demands, uniform
@@ -255,6 +256,18 @@ class Pair(nn.Module):
 @pytest.mark.parametrize(("pair", "told"), [((32, False), True), ((32, True), False), ((4, False), False)])
 def test_linear_layers_with_nothing_between_them(pair, told):
     assert linear_pairs(bench(model=lambda: Net(Pair(*pair)))) == (["middle"] if told else [])
+
+
+class BentLast(Pair):
+    def __call__(self, x):
+        return nn.gelu(self.down(self.up(x)))
+
+
+@pytest.mark.parametrize(("hidden", "told"), [(32, [("middle.up", "middle.down")]), (4, [])])
+def test_an_activation_behind_two_linear_layers_leaves_them_one(hidden, told):
+    assert linear_pairs(bench(model=lambda: Net(BentLast(hidden, False)))) == []
+    assert chained(bench(model=lambda: Net(BentLast(hidden, False)))) == told
+    assert chained(bench(model=lambda: Net(Pair(32, True)))) == []
 
 
 class Norm(nn.Module):

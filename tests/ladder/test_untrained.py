@@ -119,8 +119,8 @@ def test_formulas_of_losses():
         right = mx.take_along_axis(logits, batch.targets[..., None], -1)
         return mx.maximum(0, 0.1 + logits.max(-1, keepdims=True) - right).mean()
 
-    def smoothed(model, batch):
-        losses = nn.losses.cross_entropy(model(batch.inputs), batch.targets, label_smoothing=0.1)
+    def smoothed(model, batch, by=0.1):
+        losses = nn.losses.cross_entropy(model(batch.inputs), batch.targets, label_smoothing=by)
         return (losses * batch.mask).sum() / batch.mask.sum()
 
     name = "loss is the masked cross-entropy"
@@ -128,6 +128,8 @@ def test_formulas_of_losses():
     assert told(ask(name, loss=masked)) == (PASSED, [])
     assert told(ask(name, loss=unmasked)) == (FAILED, [("padding-in-loss", "error")])
     assert told(ask(name, loss=smoothed)) == (PASSED, [("smoothed-validation-loss", "note")])
+    flat = ask(name, loss=lambda m, b: smoothed(m, b, 0.6))
+    assert told(flat) == (FAILED, [("wrong-loss", "error")])
     assert told(ask(name, loss=lambda m, b: -masked(m, b))) == (FAILED, [("loss-sign", "error")])
     assert ask(name, loss=hinge).status == SKIPPED
 

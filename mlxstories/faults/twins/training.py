@@ -109,6 +109,7 @@ def sentences_shuffled(recipe: Recipe) -> Recipe:
 
 
 TWINS.add("dropout-in-evaluation", "dropout-of-0.2", "dropout that evaluation turns off", shape(dropout=0.2))
+TWINS.add("wrong-loss", "smoothed-by-0.3", "smoothing by 0.3 in training", phase(label_smoothing=0.3))
 TWINS.add("smoothed-validation-loss", "smoothing", "smoothing in training alone", phase(label_smoothing=0.1))
 TWINS.add(
     "padding-in-accuracy",

@@ -8,7 +8,7 @@ from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.bench.objective import Objective, floor_of_double, loss_formula
-from mlxstories.ladder.limits import Gauges
+from mlxstories.ladder.limits import Gauge, Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, note, passed, skipped, warning
 
@@ -18,8 +18,11 @@ FORMULA_CAUSES = (
     "targets-mismatched",
     "padding-in-loss",
     "smoothed-validation-loss",
+    "wrong-loss",
 )
 """Codes that `judge_objective` can name."""
+SMOOTHED = Limit(0.5, "share of the target's probability that smoothing gives to all tokens")
+"""Above it most of what a loss asks for is no target."""
 
 
 @check(
@@ -28,6 +31,7 @@ FORMULA_CAUSES = (
     causes=FORMULA_CAUSES,
     unless=("token-out-of-range", "not-finite", "double-softmax"),
     quick=True,
+    smoothed=SMOOTHED,
 )
 def masked_cross_entropy(bench: Bench, limits: Gauges) -> Verdict:
     """## What it does
@@ -48,7 +52,8 @@ def masked_cross_entropy(bench: Bench, limits: Gauges) -> Verdict:
     found = loss_formula(bench)
     if found is None:
         return skipped("its formula was not recognised")
-    drafts = judge_objective(found, "loss", pads=train_epoch(bench).padded, size=bench.subject.vocab_size)
+    pads, size = train_epoch(bench).padded, bench.subject.vocab_size
+    drafts = judge_objective(found, "loss", pads=pads, size=size, smoothed=limits.smoothed)
     return formula_verdict(found, drafts)
 
 
@@ -58,20 +63,23 @@ def formula_verdict(found: Objective, drafts: list[Draft]) -> Verdict:
     return verdict(str(found), *drafts)
 
 
-def judge_objective(found: Objective, where: str, *, pads: bool, size: int) -> list[Draft]:
+def judge_objective(
+    found: Objective, where: str, *, pads: bool, size: int, smoothed: Gauge | Limit = SMOOTHED
+) -> list[Draft]:
     """What is wrong with a recovered formula.
 
     Args:
         where: whose formula it is, ``loss`` or ``train_step``.
         pads: whether the training batches have padding.
         size: of the vocabulary.
+        smoothed: the most that smoothing may take from the target.
     """
     drafts = (
         _sign(found, where),
         _softmaxes(found, where, size),
         _shift(found, where),
         _mask(found, where, pads),
-        _smoothing(found, where),
+        _smoothing(found, where, smoothed),
     )
     return [draft for draft in drafts if draft is not None]
 
@@ -128,9 +136,18 @@ def _mask(found: Objective, where: str, pads: bool) -> Draft | None:
     )
 
 
-def _smoothing(found: Objective, where: str) -> Draft | None:
+def _smoothing(found: Objective, where: str, smoothed: Gauge | Limit) -> Draft | None:
     if found.smoothing <= 0:
         return None
+    if smoothed.above(found.smoothing):
+        return error(
+            "wrong-loss",
+            f"the training {where} asks for the target with a weight of {1 - found.smoothing:.2g}, and spreads "
+            f"{found.smoothing:.2g} over all tokens: most of what is learnt is a flat distribution",
+            fix="smooth by e: (1 - e) times the target's -log p, and e times the mean of all tokens'",
+            where=where,
+            label_smoothing=found.smoothing,
+        )
     return note(
         "smoothed-validation-loss",
         f"the training {where} smooths labels by {found.smoothing:.2g}: it is not comparable with a validation "

@@ -7,7 +7,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.bench.objective import loss_formula
 from mlxstories.ladder.bench.step_loss import step_loss
-from mlxstories.ladder.checks.loss_formula import judge_objective
+from mlxstories.ladder.checks.loss_formula import SMOOTHED, judge_objective
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, failed, passed, skipped, warning
@@ -22,6 +22,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, failed, passed, skipped, w
         "targets-mismatched",
         "padding-in-loss",
         "smoothed-validation-loss",
+        "wrong-loss",
         "wrong-normalisation",
     ),
     needs=("train_step",),
@@ -31,9 +32,11 @@ from mlxstories.ladder.verdict import Draft, Verdict, failed, passed, skipped, w
         "loss-sign",
         "double-softmax",
         "targets-mismatched",
+        "wrong-loss",
         "stale-computation",
         "gradient-mismatch",
     ),
+    smoothed=SMOOTHED,
 )
 def returned_loss(bench: Bench, limits: Gauges) -> Verdict:
     """Fits what the step returns, on random targets and always the same weights, to our own cross-entropy.
@@ -49,8 +52,8 @@ def returned_loss(bench: Bench, limits: Gauges) -> Verdict:
         return skipped("dropout hides its formula")
     if found.objective is None:
         return skipped("its formula was not recognised")
-    pads = train_epoch(bench).padded
-    drafts = judge_objective(found.objective, "train_step", pads=pads, size=bench.subject.vocab_size)
+    pads, size = train_epoch(bench).padded, bench.subject.vocab_size
+    drafts = judge_objective(found.objective, "train_step", pads=pads, size=size, smoothed=limits.smoothed)
     if found.objective.reduction == "mean of rows" and pads and _mean_of_tokens(bench):
         drafts.append(_micro_batches())
     detail = f"{found.objective.reduction}, smoothing {found.objective.smoothing:.2g}"
