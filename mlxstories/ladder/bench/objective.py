@@ -18,7 +18,7 @@ _CASES = 10
 _FIT = 2e-3  # relative residual of a recovered formula
 _UNTOLD = 0.1  # of the values' range: what a formula leaves of it at most, or it only tells their mean
 _SMOOTHED = 5e-3  # share of the smoothing term below which there is none
-_MOST_SMOOTHED = 0.6  # nobody smooths by more, or by less than nothing
+_MUCH = 0.3  # smoothing, above which it may be something else
 _HIDDEN = 200.0  # times the residual: what a loss in 16 bits is rounded by looks like a smaller share
 _SHIFTS = (0, 1, -1, 2)
 _REDUCTIONS = ("mean", "sum", "mean of all cells", "mean of rows")
@@ -184,10 +184,18 @@ def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | 
         return None
     total = float(solution.sum())
     smoothing = float(solution[1]) / total
-    if not -_SMOOTHED <= smoothing <= _MOST_SMOOTHED:
-        return None  # a penalty of the weights, say
+    if smoothing < -_SMOOTHED or (smoothing > _MUCH and _added(terms, values) <= left):
+        return None  # nobody smooths by less than nothing
     told = smoothing > max(_SMOOTHED, _HIDDEN * residual)
     return int(np.sign(total)), smoothing if told else 0.0, residual
+
+
+def _added(terms: np.ndarray, values: np.ndarray) -> float:
+    """What a cross-entropy and a constant leave of the values, in place of its smoothing: a penalty of the weights,
+    which is added to every loss alike, looks like much smoothing of logits that are near each other."""
+    columns = np.column_stack([terms[:, 0], np.ones(len(values))])
+    solution, *_ = np.linalg.lstsq(columns, values, rcond=None)
+    return float(np.abs(columns @ solution - values).max())
 
 
 def log_softmax(logits: np.ndarray, times: int) -> np.ndarray:
