@@ -134,14 +134,14 @@ def _record(say: Callable[[str], None], given: set[str]) -> dict[str, Any]:
 
 def _recipe(phase, chosen: Mapping[str, Any], changes: Mapping[str, Any], *, slower: bool):
     """The phase that was given, or the chosen one with the changes that were."""
-    from mlxstories.training.phases import PHASES, SPEEDRUN, override
+    from mlxstories.training.phases import PHASES, SPEEDRUN, override, with_rate
 
     if "phase" in chosen:
         decay = {"optimizer.weight_decay": chosen["weight_decay"]} if "weight_decay" in chosen else {}
         named = {SPEEDRUN.name: SPEEDRUN, **PHASES}
         phase = override(named[chosen["phase"]], {**decay, **changes})
     if slower and "optimizer.learning_rate" not in changes:
-        phase = override(phase, {"optimizer.learning_rate": SLOWER * phase.optimizer.learning_rate})
+        phase = override(phase, with_rate(phase, SLOWER * phase.optimizer.learning_rate) | dict(changes))
     return phase
 
 

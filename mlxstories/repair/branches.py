@@ -16,7 +16,7 @@ from mlx.utils import tree_map
 
 from mlxstories.findings.limits import WORSE_THAN_GUESSING
 from mlxstories.optim import build_optimizer
-from mlxstories.training.phases import Phase, override
+from mlxstories.training.phases import Phase, override, with_rate
 
 if TYPE_CHECKING:
     from mlxstories.training.progress import Progress
@@ -205,16 +205,6 @@ class Branches:
 def final_loss(losses: np.ndarray) -> float:
     """Mean over the last third of a trial."""
     return float(losses[-(len(losses) // 3) :].mean())
-
-
-def with_rate(phase: Phase, rate: float) -> dict[str, float]:
-    """The changes that set the peak rate, to three digits; that of Muon's other parameters keeps its proportion."""
-    rate = float(f"{rate:.3g}")
-    changes = {"optimizer.learning_rate": rate}
-    rest = phase.optimizer.rest_learning_rate
-    if rest is not None:
-        changes["optimizer.rest_learning_rate"] = rest * rate / phase.optimizer.learning_rate
-    return changes
 
 
 def _lowest(left: float, middle: float, right: float) -> float:

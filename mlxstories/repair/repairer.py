@@ -18,12 +18,12 @@ import numpy as np
 
 from mlxstories.findings import CATALOGUE, ERROR, Finding
 from mlxstories.model import Transformer, parameter_count
-from mlxstories.repair.branches import TRIAL, Branches, Snapshot, final_loss, with_rate
+from mlxstories.repair.branches import TRIAL, Branches, Snapshot, final_loss
 from mlxstories.repair.signs import Sign, Signs, rates, word_entropy
 from mlxstories.repair.suspects import Suspect, bad_start, suspects
 from mlxstories.training.config import require_alone
 from mlxstories.training.evaluation import Evaluation
-from mlxstories.training.phases import Phase, override, values
+from mlxstories.training.phases import Phase, override, values, with_rate
 from mlxstories.training.progress import NotFinite
 from mlxstories.training.trainer import Trainer
 

@@ -124,6 +124,16 @@ def override(phase: Phase, changes: Mapping[str, Any]) -> Phase:
     return dataclasses.replace(phase, **own, **parts)
 
 
+def with_rate(phase: Phase, rate: float) -> dict[str, float]:
+    """The changes that set the peak rate, to three digits; that of Muon's other parameters keeps its proportion."""
+    rate = float(f"{rate:.3g}")
+    changes = {"optimizer.learning_rate": rate}
+    rest = phase.optimizer.rest_learning_rate
+    if rest is not None:
+        changes["optimizer.rest_learning_rate"] = rest * rate / phase.optimizer.learning_rate
+    return changes
+
+
 def differences(a: Phase, b: Phase) -> dict[str, tuple[Any, Any]]:
     """The dotted paths at which two phases differ, name apart, with the value of each."""
     left, right = values(a), values(b)

@@ -103,6 +103,15 @@ def test_going_on_from_an_exported_model(place, first):
     assert config(place, "imported")["model"] == config(place, "first")["model"]
 
 
+def test_going_on_with_the_record_is_slower_in_both_of_its_rates(place, first):
+    where = ["--runs", str(place / "runs"), "--name", "slower", "--no-check", "--steps", "1"]
+    result = CliRunner().invoke(main, ["train", "--from", "first", "--stories", "40", *where])
+    assert result.exit_code == 0, result.output
+    optimizer = config(place, "slower")["phase"]["optimizer"]
+    assert optimizer["learning_rate"] == pytest.approx(0.3 * 0.02)
+    assert optimizer["rest_learning_rate"] == pytest.approx(0.3 * 0.05)
+
+
 def test_a_training_that_helped_nothing_says_so(place, first):
     assert "no update has made it better" not in first.stdout
     result = train(place, "wild", "--lr", "5")
