@@ -1,6 +1,6 @@
 """How many of phase 1's tokens phase 3 needs to the loss that phase 1 ends with, on texts of one's own.
 
-    python benchmarks/fewer_tokens.py --data DIR --texts books-400,play-1116 [--shares 0.333,0.25] [--json result.json]
+    python benchmarks/fewer_tokens.py --data DIR --texts books-400,play-600 [--shares 0.333,0.25] [--json result.json]
 
 Texts are named as in own_text.py. Both train a model of size small with 2,048 sub-word tokens, a context of 256 and no
 dropout, a tenth held out: phase 1 for its four epochs in batches of four rows, then phase 3, its schedule over a share
@@ -32,11 +32,11 @@ EPOCHS, ROWS = 4, 4  # of phase 1: what `train --phase 1` takes
 
 @click.command()
 @click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--texts", default="books-400,play-1116", show_default=True)
+@click.option("--texts", default="books-400,play-600", show_default=True)
 @click.option("--seeds", default=3, show_default=True, help="Runs of each, of seeds --first and on.")
 @click.option("--first", default=0, show_default=True)
 @click.option("--shares", default="0.333", show_default=True, help="Of phase 1's tokens, for phase 3.")
-@click.option("--rows", default=2, show_default=True, help="Of phase 3's batches.")
+@click.option("--rows", default=4, show_default=True, help="Of phase 3's batches.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Of phase 3.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the runs there, as they come.")
 def main(data, texts, seeds, first, shares, rows, settings, path):
