@@ -29,13 +29,17 @@ def train(runs, name, *options, **more):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
 
-def test_a_training_killed_again_and_again_ends_as_if_nobody_had(runs):
-    result = kills.ordeal(runs, "phase 2", seed=3, most=4)
-    assert sum(result.kills.values()) >= 2
-    assert result.differences == []
+@pytest.fixture(scope="module")
+def ordeal(runs):
+    return kills.ordeal(runs, "phase 2", seed=3, most=4)
 
 
-def test_differences_are_seen(runs, tmp_path):
+def test_a_training_killed_again_and_again_ends_as_if_nobody_had(ordeal):
+    assert sum(ordeal.kills.values()) >= 2
+    assert ordeal.differences == []
+
+
+def test_differences_are_seen(ordeal, runs, tmp_path):
     whole = runs / "phase 2"
     changed = shutil.copytree(whole, tmp_path / "changed")
     assert kills.differences(whole, changed) == []
