@@ -9,11 +9,10 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.ladder.bench.arrays import norm
-from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.rates import attempt, rate_sweep
-from mlxstories.ladder.bench.received import loss_gradient, watched_step
+from mlxstories.ladder.bench.received import own_and_received
 
 _ALIKE = 0.2  # mean square of the singular values over the largest
 _TIMES = 4.0  # that of the loss's gradient
@@ -40,7 +39,7 @@ def clipping(bench: Bench) -> Clip | None:
     """Find a clip that binds on every one of several batches, from the gradients that reach the optimiser."""
     own, seen, largest = [], [], []
     for call in range(3):
-        gradient, received = _gradients(bench, probe_batch(bench, call))
+        gradient, received = own_and_received(bench, probe_batch(bench, call))
         if not received:
             return None
         own.append(norm(gradient))
@@ -60,14 +59,6 @@ def _spread(values: list[float]) -> float:
     return float(np.std(values) / max(float(np.mean(values)), 1e-30))
 
 
-def _gradients(bench: Bench, batch: HostBatch) -> tuple[dict[str, mx.array], dict[str, mx.array]]:
-    """The gradient of the subject's loss, and what reached the optimiser in a step on the same batch."""
-    model, optimizer = bench.model(), bench.optimizer()
-    model.train()
-    own = loss_gradient(bench, model, batch)[1]
-    return own, watched_step(bench, model, optimizer, batch)[1]
-
-
 @measurement
 def unclipped_run(bench: Bench) -> tuple[float, float]:
     """Loss and accuracy on the minimal batch with gradients let through at a norm of 1."""
@@ -85,7 +76,7 @@ def orthogonal_size(bench: Bench) -> float | None:
     """Root mean square of the singular values of matrices that arrive orthogonalised, as Muon's do, about 1 as they are
     made: median over the matrices whose singular values are alike where those of the loss's gradient are not; None
     without such."""
-    own, received = _gradients(bench, probe_batch(bench, 0))
+    own, received = own_and_received(bench, probe_batch(bench, 0))
     matrices = [n for n, a in received.items() if a.ndim == 2 and a.size <= _LARGEST and n in own]
     matrices = [n for n in matrices if min(own[n].shape) > 1]
     sizes = []

@@ -39,6 +39,14 @@ def watched_step(
     return loss, received
 
 
+def own_and_received(bench: Bench, batch: HostBatch) -> tuple[Arrays, Arrays]:
+    """The gradient of the subject's loss, and what reached the optimiser in a step on the same batch."""
+    model, optimizer = bench.model(), bench.optimizer()
+    model.train()
+    own = loss_gradient(bench, model, batch)[1]
+    return own, watched_step(bench, model, optimizer, batch)[1]
+
+
 def _from_state(
     optimizer: Optimizer, before: dict[str, mx.array], after: dict[str, mx.array]
 ) -> dict[str, mx.array]:

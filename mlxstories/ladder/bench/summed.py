@@ -10,7 +10,7 @@ from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.demands import uniform
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.received import loss_gradient, watched_step
+from mlxstories.ladder.bench.received import own_and_received
 
 _EXACT = 1e-3  # of the sum
 
@@ -36,9 +36,7 @@ def summed(bench: Bench) -> Sum | None:
         return None
     if not np.allclose(found.losses, found.counts, rtol=_EXACT):
         return None
-    batch, model = probe_batch(bench, 0), bench.model()
-    model.train()
-    gradient = loss_gradient(bench, model, batch)[1]
-    received = watched_step(bench, model, bench.optimizer(), batch)[1]
+    batch = probe_batch(bench, 0)
+    gradient, received = own_and_received(bench, batch)
     tokens = int((batch.mask > 0).sum())
     return Sum(tokens, norm(received) * tokens / max(norm(gradient), 1e-30)) if received else None

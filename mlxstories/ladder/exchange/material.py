@@ -25,7 +25,7 @@ _WORK = (
 _LOGIT = 600  # what a logit costs, in weights times tokens
 _HEAVY = 3_000_000  # logits of a batch from which it is cut
 _HELD = 48  # rows
-_STRETCH = 12  # tokens that a held-out row may not share with what is trained on, at least
+STRETCH = 12  # tokens that a held-out row may not share with what is trained on, at least
 _SPENT = 0.02  # of the peak, at which a schedule has ended
 
 
@@ -75,7 +75,7 @@ def material(bench: Bench) -> Material:
 def _apart(batches: list[HostBatch], held: HostBatch) -> tuple[list[HostBatch], HostBatch, bool]:
     """Windows of a text may overlap: rows of which half a row is trained on are not held out, or, where most are such,
     the batches that hold these stretches are not trained on. Whether that could be had is told too."""
-    length = max(_STRETCH, held.shape[1] // 2)
+    length = max(STRETCH, held.shape[1] // 2)
     if held.shape[1] < length:
         return batches, held, True
     trained = [rolling(batch.tokens, length) for batch in batches]

@@ -17,7 +17,7 @@ _HEAD = ((128, 16), (512, 32))  # widths up to, and the size of a head there
 _WIDEST_HEAD = 64
 _WIDTH = 64  # where no table of tokens tells it
 GPT_2 = 0.02  # standard deviation of its first weights
-_ABOUT = 1.5
+_ABOUT = 1.5  # times that, up to which it is taken for such
 _DEEPEST = 48  # blocks of it, by the root of twice whose number it divides where a branch ends
 _POSITIONS = re.compile(r"pos|wpe", re.IGNORECASE)
 

@@ -11,13 +11,12 @@ from mlxstories.ladder.bench.coverage import coverage
 from mlxstories.ladder.bench.hashing import rolling
 from mlxstories.ladder.bench.material import val_epoch
 from mlxstories.ladder.bench.texts import encoded
-from mlxstories.ladder.exchange.material import material
+from mlxstories.ladder.exchange.material import STRETCH, material
 
 _LITTLE = (
     0.15  # of the texts' stretches in two epochs: a setup that reads a quarter gains too, and may mean to
 )
 _SAME = 0.02  # of them, new in the second epoch
-_STRETCH = 12  # tokens that no row shares with the held-out ones
 _TOKENS = 400_000  # that are cut into rows
 
 
@@ -35,9 +34,9 @@ def rows_of_all_texts(bench: Bench) -> list | None:
     like = found.epoch[0]
     height, width = Counter(batch.shape for batch in found.epoch).most_common(1)[0][0]
     rows = _cut(bench, width + 1)
-    if width < _STRETCH or not len(rows):
+    if width < STRETCH or not len(rows):
         return None
-    rows = rows[~np.isin(rolling(rows, _STRETCH), rolling(found.held.tokens, _STRETCH)).any(1)]
+    rows = rows[~np.isin(rolling(rows, STRETCH), rolling(found.held.tokens, STRETCH)).any(1)]
     if len(rows) < height:
         return None
     rng = np.random.default_rng((bench.seed, 59))
