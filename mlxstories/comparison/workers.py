@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from mlxstories.backend import kernels
 from mlxstories.comparison import cells
 from mlxstories.comparison.cells import Cell
 from mlxstories.errors import StoriesError
+from mlxstories.training.stopping import handled, stop_signal
 
+_PATIENCE = 0.5  # seconds between two looks for a signal
 _stopped = None  # in a worker: an event, set once the comparison is interrupted
 
 
@@ -36,32 +38,38 @@ def run_all(wanted: Sequence[Cell], store: Path, jobs: int) -> Iterator[tuple[Ce
         same.setdefault(cell.key(), []).append(cell)
     context = multiprocessing.get_context("spawn")
     stopped = context.Event()
-    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(stopped, jobs)) as pool:
-        with _sigint_ignored():  # which the workers, started here, inherit
+    with (
+        # no KeyboardInterrupt may fall between the pool's locks: it would wait for them forever
+        stop_signal() as asked,
+        ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(stopped, jobs)) as pool,
+    ):
+        with handled(signal.SIGINT, signal.SIG_IGN):  # which the workers, started here, inherit
             futures = {pool.submit(_work, alike[0], store): alike for alike in same.values()}
+        waiting = set(futures)
         try:
-            for future in as_completed(futures):
-                yield from ((cell, future.result()) for cell in futures[future])
+            while waiting:
+                ready, waiting = wait(waiting, timeout=_PATIENCE, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield from ((cell, future.result()) for cell in futures[future])
+                if asked.is_set():
+                    _end(stopped)
+            if asked.is_set():
+                raise KeyboardInterrupt
         except BrokenProcessPool:
             raise StoriesError(
                 "a training process was killed, as happens when memory runs out: "
                 "the same command continues; give it fewer --jobs"
             ) from None
-        except KeyboardInterrupt:
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                os.kill(worker.pid, signal.SIGINT)  # a training ends after its step; idle workers ignore it
-            raise
+        finally:
+            _end(stopped)
 
 
-@contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _end(stopped) -> None:
+    """Asks the workers to end: those under way after their step, idle ones and trainings to come at once."""
+    stopped.set()
+    for worker in multiprocessing.active_children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGINT)
 
 
 def _begin(stopped, jobs: int) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from mlxstories.cli import main
 from mlxstories.cli.compare import _LEFT_OUT, _grid
-from mlxstories.comparison import Arm, Study, StudyConfig, arms, cells, document
+from mlxstories.comparison import Arm, Study, StudyConfig, arms, cells, document, workers
 from mlxstories.comparison.cells import Cell, Setting
 from mlxstories.comparison.document import markdown
 from mlxstories.comparison.study import as_dict
@@ -258,3 +258,11 @@ def test_a_comparison_that_is_stopped_continues(tmp_path, jobs, delay):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert finished and all((p / "cell.json").stat().st_mtime_ns == t for p, t in finished.items())
+
+
+def test_no_training_starts_once_nobody_takes_the_results(tmp_path):
+    wanted = [Cell(Arm("1", PHASE_1), SETTING, seed, 20) for seed in range(8)]
+    results = workers.run_all(wanted, tmp_path, jobs=2)
+    next(results)
+    results.close()
+    assert len(list(tmp_path.glob("*/cell.json"))) <= 4
