@@ -7,7 +7,7 @@ import pytest
 
 from mlxstories.ladder.capture.accumulation import findings
 from mlxstories.ladder.capture.seen import findings as findings_of
-from tests.ladder.test_capture import MODEL, captured, line_of  # noqa: F401  (a fixture)
+from tests.ladder.scripts import MODEL, line_of
 
 LOOP = """
 optimizer = optim.AdamW(1e-2)
@@ -45,31 +45,31 @@ SOUND = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_accumulation_shows_nothing(captured, name):  # noqa: F811
+def test_sound_accumulation_shows_nothing(captured, name):
     assert not list(findings(captured(SOUND[name])))
 
 
 @pytest.mark.parametrize("kept, lost", [("grads", 2), ("tree_map(lambda g: g / 3, grads)", 2)])
-def test_gradients_that_are_no_part_of_the_update_are_counted(captured, kept, lost):  # noqa: F811
+def test_gradients_that_are_no_part_of_the_update_are_counted(captured, kept, lost):
     text = loop(after=f"total = {kept}")
     (found,) = findings(captured(text))
     assert found.code == "rows-ignored" and found.evidence["lost"] == lost
     assert found.where["line"] == line_of(text, "optimizer.update")
 
 
-def test_the_first_alone_is_no_sum_either(captured):  # noqa: F811
+def test_the_first_alone_is_no_sum_either(captured):
     text = loop(replaced=("tree_map(lambda a, b: a + b, total, grads)", "total"))
     (found,) = findings(captured(text))
     assert (found.code, found.evidence["lost"]) == ("rows-ignored", 2)
 
 
-def test_one_batch_for_all_gradients_of_an_update_is_seen(captured):  # noqa: F811
+def test_one_batch_for_all_gradients_of_an_update_is_seen(captured):
     text = loop(before="x, y = batch()", replaced=("        x, y = batch()\n", ""))
     (found,) = findings(captured(text))
     assert (found.code, found.evidence["gradients"]) == ("constant-batches", 3)
 
 
-def test_a_second_gradient_at_other_weights_may_be_of_the_same_batch(captured):  # noqa: F811
+def test_a_second_gradient_at_other_weights_may_be_of_the_same_batch(captured):
     """As with sharpness-aware minimisation: up the slope, and the gradient of there."""
     text = MODEL + (
         "optimizer = optim.SGD(0.5)\nstep = nn.value_and_grad(model, loss_fn)\n"
@@ -89,7 +89,7 @@ def masked_loss(model, x, y, mask):
 
 
 @pytest.mark.parametrize("weighed, codes", [(False, ["wrong-normalisation"]), (True, [])])
-def test_means_over_unequal_batches_that_count_alike_are_seen(captured, weighed, codes):  # noqa: F811
+def test_means_over_unequal_batches_that_count_alike_are_seen(captured, weighed, codes):
     text = loop().replace("\noptimizer =", MASKED + "\noptimizer =").replace("loss_fn)", "masked_loss)")
     text = text.replace("(model, x, y)", "(model, x, y, mask)").replace(
         "x, y = batch()", "x, y, mask = batch()"
@@ -119,7 +119,7 @@ def test_weights_are_found_by_least_squares():
 
 
 @pytest.mark.parametrize("count, codes", [("mask.sum()", ["not-finite"]), ("mx.maximum(mask.sum(), 1)", [])])
-def test_a_batch_in_which_nothing_counts_is_asked_for_its_loss(captured, count, codes):  # noqa: F811
+def test_a_batch_in_which_nothing_counts_is_asked_for_its_loss(captured, count, codes):
     """The seventh of all is one, long after the last update that is really made."""
     text = (
         MODEL

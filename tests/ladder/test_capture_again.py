@@ -9,7 +9,7 @@ import pytest
 from mlx.utils import tree_map
 
 from mlxstories.ladder import diagnose
-from tests.ladder.test_capture import LOOP, MODEL, captured, line_of  # noqa: F401
+from tests.ladder.scripts import LOOP, MODEL, line_of
 
 VALIDATION = """
 held = [rows() for _ in range(5)]
@@ -53,7 +53,7 @@ def batches(count):
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])  # fewer than, and not a divisor of, the five of its own loop
-def test_validation_is_the_script_s_on_the_ladder_s_model_and_batches(captured, count):  # noqa: F811
+def test_validation_is_the_script_s_on_the_ladder_s_model_and_batches(captured, count):
     script = captured(MODEL.replace("Model()\n", "Model(0.5)\n") + VALIDATION + LOOP)
     model, ours = noisy(script), []
     told = script.subject.evaluate(model, batches(count))
@@ -66,7 +66,7 @@ def test_validation_is_the_script_s_on_the_ladder_s_model_and_batches(captured, 
     assert told == {"loss": pytest.approx(np.mean(ours), rel=1e-5)}
 
 
-def test_a_validation_that_sums_instead_of_averaging_is_found_with_its_line(captured):  # noqa: F811
+def test_a_validation_that_sums_instead_of_averaging_is_found_with_its_line(captured):
     text = MODEL + VALIDATION.replace("total / len(held)", "total") + LOOP
     script = captured(text)
     found = script.explained(diagnose(script.subject, rungs=["trained"])).findings
@@ -84,11 +84,11 @@ UNCALLABLE = {
 
 
 @pytest.mark.parametrize("name", UNCALLABLE)
-def test_what_is_no_validation_loss_is_not_handed_over(captured, name):  # noqa: F811
+def test_what_is_no_validation_loss_is_not_handed_over(captured, name):
     assert captured(MODEL + UNCALLABLE[name] + LOOP).subject.evaluate is None
 
 
-def test_a_validation_that_comes_to_its_end_tells_nothing(captured):  # noqa: F811
+def test_a_validation_that_comes_to_its_end_tells_nothing(captured):
     text = VALIDATION.replace("for data in held", "for data in [next(left) for _ in range(2)]")
     text = text.replace(
         "held = [rows() for _ in range(5)]", "left = iter([rows() for _ in range(40)])"
@@ -99,7 +99,7 @@ def test_a_validation_that_comes_to_its_end_tells_nothing(captured):  # noqa: F8
 
 
 @pytest.mark.parametrize("form", ["array", "list"])
-def test_decoding_is_the_script_s_and_draws_the_likeliest(captured, form):  # noqa: F811
+def test_decoding_is_the_script_s_and_draws_the_likeliest(captured, form):
     text = DECODING
     if form == "list":
         text = text.replace("model(ids)[:, -1]", "model(mx.array([ids]))[:, -1]").replace(
@@ -119,12 +119,12 @@ def test_decoding_is_the_script_s_and_draws_the_likeliest(captured, form):  # no
     assert len(told) == 5
 
 
-def test_a_decoding_with_penalties_is_not_handed_over(captured):  # noqa: F811
+def test_a_decoding_with_penalties_is_not_handed_over(captured):
     text = DECODING.replace("model(ids)[:, -1]", "model(ids)[:, -1]\n        logits[:, ids[0]] -= 5.0")
     assert captured(MODEL + text + LOOP).subject.generate is None
 
 
-def test_decoding_from_the_last_but_one_position_is_found(captured):  # noqa: F811
+def test_decoding_from_the_last_but_one_position_is_found(captured):
     text = (
         MODEL + DECODING.replace("[:, -1]\n        ids", "[:, -2]\n        ids").replace("6))", "30))") + LOOP
     )
@@ -134,7 +134,7 @@ def test_decoding_from_the_last_but_one_position_is_found(captured):  # noqa: F8
     assert "generation-mismatch" in [f.code for f in found]
 
 
-def test_a_mask_among_the_parameters_that_follows_the_length_is_no_other_model(captured):  # noqa: F811
+def test_a_mask_among_the_parameters_that_follows_the_length_is_no_other_model(captured):
     text = MODEL.replace("Model()\n", "Model(0.5)\n").replace(
         "        x = self.embed(ids)\n",
         "        self.mask = mx.tril(mx.ones((ids.shape[1],) * 2))\n        x = self.embed(ids)\n",
@@ -155,7 +155,7 @@ def test_a_mask_among_the_parameters_that_follows_the_length_is_no_other_model(c
     assert script.subject.evaluate(model, batches(2))
 
 
-def test_nothing_of_the_script_changes_when_it_is_called_again(captured):  # noqa: F811
+def test_nothing_of_the_script_changes_when_it_is_called_again(captured):
     script = captured(MODEL + VALIDATION + DECODING + LOOP)
     own = script.loop.model
     before, kind = nn.Module.parameters(own), type(own)
@@ -180,7 +180,7 @@ model = Model()
 """
 
 
-def test_a_model_may_give_the_last_place_alone_without_targets(captured):  # noqa: F811
+def test_a_model_may_give_the_last_place_alone_without_targets(captured):
     script = captured(MODEL + LAST + LOOP)
     model, ids = script.subject.model(), mx.array(script.batches[0][0])
     assert model(ids)[0].shape == (4, 8, 12) and type(model).__name__ == "Model"

@@ -10,7 +10,7 @@ import pytest
 
 from mlxstories.ladder.capture import script as scripts
 from mlxstories.ladder.capture.figures import following, numbers
-from tests.ladder.test_capture import LOOP, MODEL, captured, line_of  # noqa: F401
+from tests.ladder.scripts import LOOP, MODEL, line_of
 
 HELD = """
 held = [mx.array(rng.integers(1, V, (size, T + 1))) for size in (4, 4, 1)]
@@ -65,7 +65,7 @@ AT_ONCE = "losses = [loss_fn(model, data[:, :-1], data[:, 1:]).item() for data i
 
 
 @pytest.mark.parametrize("way, line", [(AT_ONCE, "losses = ["), (ONE_BY_ONE, "losses.append(")])
-def test_a_figure_printed_in_the_loop_is_matched(captured, way, line):  # noqa: F811
+def test_a_figure_printed_in_the_loop_is_matched(captured, way, line):
     held = "held = [rows() for _ in range(3)]\n"
     text = MODEL + held + LOOP + PLAIN.replace(AT_ONCE, way)
     script = captured(text)
@@ -79,7 +79,7 @@ def test_a_figure_printed_in_the_loop_is_matched(captured, way, line):  # noqa: 
 
 
 @pytest.mark.parametrize("often, codes", [("i % 8 == 0", ["metric-mismatch"]), ("i % 40 == 30", [])])
-def test_the_same_part_of_a_mean_twice_is_no_chance(captured, often, codes):  # noqa: F811
+def test_the_same_part_of_a_mean_twice_is_no_chance(captured, often, codes):
     """As where validation is divided by the number of gradients that an update collects."""
     held = "held = [rows() for _ in range(3)]\n"
     divided = PLAIN.replace("i % 40 == 30", often).replace("/ len(losses)", "/ len(losses) / 4")
@@ -88,7 +88,7 @@ def test_the_same_part_of_a_mean_twice_is_no_chance(captured, often, codes):  # 
     assert not found or "divided by 4" in found[0].message
 
 
-def test_the_mean_of_unequal_batches_is_an_error_with_its_line(captured):  # noqa: F811
+def test_the_mean_of_unequal_batches_is_an_error_with_its_line(captured):
     text = MODEL + HELD.replace("(4, 4, 1)", "(6, 6, 1)") + LOOP + PLAIN
     text = text.replace("data[0, 5:] = 0", "data[-1] = data[-1] // data.shape[0] ** 0")
     text = text.replace("model = Model()", "model = Model()\nmodel.out.weight *= 6")
@@ -107,7 +107,7 @@ def loss_fn(model, x, y):
 
 
 @pytest.mark.parametrize("sizes", ["(4, 4, 4)", "(6, 6, 1)"])
-def test_a_cross_entropy_written_by_hand_is_matched_too(captured, sizes):  # noqa: F811
+def test_a_cross_entropy_written_by_hand_is_matched_too(captured, sizes):
     held = HELD.replace("(4, 4, 1)", sizes).replace("data[0, 5:] = 0", "pass")
     text = (MODEL + BY_HAND + held + LOOP + PLAIN).replace(
         "model = Model()", "model = Model()\nmodel.out.weight *= 6"
@@ -137,7 +137,7 @@ def test_tokens_that_follow_are_found_among_what_is_at_hand():
     assert found("text", None, [0] * 100) is None
 
 
-def test_a_validation_over_padding_is_an_error(captured):  # noqa: F811
+def test_a_validation_over_padding_is_an_error(captured):
     loose = PLAIN.replace("loss_fn(model, data[:, :-1], data[:, 1:])", "plain(data)")
     plain = (
         "\ndef plain(data):\n    return nn.losses.cross_entropy(model(data[:, :-1]), data[:, 1:]).mean()\n\n"
@@ -148,7 +148,7 @@ def test_a_validation_over_padding_is_an_error(captured):  # noqa: F811
     assert found.code == "padding-in-accuracy"
 
 
-def test_a_validation_per_real_token_is_none(captured):  # noqa: F811
+def test_a_validation_per_real_token_is_none(captured):
     script = captured(MODEL + MASKED + HELD + LOOP + PER_TOKEN)
     assert [m.way for m in script.told.matches] == ["mean", "mean"] and script.told.matches[
         0
@@ -158,7 +158,7 @@ def test_a_validation_per_real_token_is_none(captured):  # noqa: F811
     assert script.told.matches[0].honest == pytest.approx(reference(script, own, True), rel=1e-5)
 
 
-def test_a_figure_of_something_else_is_no_finding(captured):  # noqa: F811
+def test_a_figure_of_something_else_is_no_finding(captured):
     text = MODEL + HELD + LOOP + PLAIN.replace("/ len(losses)", "/ len(losses) + 0.3")
     script = captured(text)
     assert script.told.others and not script.told.matches and not list(script.told.findings())
@@ -176,12 +176,12 @@ for epoch in range(9):
 """
 
 
-def test_validation_once_an_epoch_is_waited_for(captured):  # noqa: F811
+def test_validation_once_an_epoch_is_waited_for(captured):
     script = captured(MODEL + "held = [rows() for _ in range(3)]\n" + EPOCHS)
     assert [m.printed.label for m in script.told.matches] == ["val"] and script.loop.waiting is not None
 
 
-def test_a_validation_without_end_is_cut_off_and_the_loop_goes_on(captured, monkeypatch):  # noqa: F811
+def test_a_validation_without_end_is_cut_off_and_the_loop_goes_on(captured, monkeypatch):
     monkeypatch.setattr(scripts, "_LATE", 1.0)
     endless = PLAIN.replace(
         "[loss_fn(", "[sum(loss_fn(model, data[:, :-1], data[:, 1:]).item() for _ in count()) + loss_fn("

@@ -8,7 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.capture.seen import findings
-from tests.ladder.test_capture import MODEL, captured, line_of  # noqa: F401
+from tests.ladder.scripts import MODEL, line_of
 
 LOOP = """
 optimizer = optim.AdamW(1e-2)
@@ -39,7 +39,7 @@ WARM = "1e-2 * min(1.0, (i + 1) / 70)"
         (5000, WARM, True, None),
     ],
 )
-def test_a_rate_set_by_hand_is_held_against_the_run(captured, updates, rate, heard, told):  # noqa: F811
+def test_a_rate_set_by_hand_is_held_against_the_run(captured, updates, rate, heard, told):
     text = MODEL + LOOP.replace("range(N)", f"range({updates})").replace("RATE", rate)
     text = text.replace("SET", SET if heard else "pass")
     found = list(findings(captured(text)))
@@ -54,7 +54,7 @@ def test_a_rate_set_by_hand_is_held_against_the_run(captured, updates, rate, hea
 @pytest.mark.parametrize(
     ("then", "leaps"), [("1e-2", False), ("9e-3", False), ("1e-3", True), ("1e-1", True)]
 )
-def test_a_warmup_by_hand_meets_what_follows(captured, then, leaps):  # noqa: F811
+def test_a_warmup_by_hand_meets_what_follows(captured, then, leaps):
     function = f"def rate(i):\n    warm = 1e-2 * (i + 1) / 12\n    return warm if i < 12 else {then} * (1 - i / 4000)\n"
     text = MODEL + function + LOOP.replace("range(N)", "range(400)").replace("    lr = RATE\n", "")
     text = text.replace("SET", "optimizer.learning_rate = rate(i)")
@@ -67,7 +67,7 @@ def test_a_warmup_by_hand_meets_what_follows(captured, then, leaps):  # noqa: F8
         assert found[0].where["line"] == line_of(text, "return warm")
 
 
-def test_a_rate_for_gradients_that_are_scaled_by_hand_is_none_of_the_optimiser_s(captured):  # noqa: F811
+def test_a_rate_for_gradients_that_are_scaled_by_hand_is_none_of_the_optimiser_s(captured):
     text = MODEL + LOOP.replace("range(N)", "range(100)").replace("RATE", WARM).replace("SET", "pass")
     text = text.replace("optim.AdamW(1e-2)", "optim.SGD(1.0)")
     text = text.replace("update(model, grads)", "update(model, tree_map(lambda g: lr * g, grads))")
@@ -87,7 +87,7 @@ for i in range(500):
 
 
 @pytest.mark.parametrize("second", ["Adam(1e-2)", "AdamW(2e-2)"])
-def test_two_optimisers_make_one_update_and_begin_together(captured, second):  # noqa: F811
+def test_two_optimisers_make_one_update_and_begin_together(captured, second):
     script = captured(MODEL + TWO.replace("FIRST", "Adam(1e-3)").replace("SECOND", second))
     assert script.subject.updates == 500 and [u.gradients for u in script.loop.seen.updates[:6]] == [1] * 6
     assert not list(findings(script))
@@ -106,7 +106,7 @@ def test_two_optimisers_make_one_update_and_begin_together(captured, second):  #
     assert not mx.array_equal(start["out.weight"], trained[0]["out.weight"]).item()
 
 
-def test_the_parts_of_a_multi_optimiser_keep_their_schedules(captured):  # noqa: F811
+def test_the_parts_of_a_multi_optimiser_keep_their_schedules(captured):
     text = MODEL + TWO.replace(
         "first, second = optim.FIRST, optim.SECOND", "first = optim.MultiOptimizer(PARTS)"
     )

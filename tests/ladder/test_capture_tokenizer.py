@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlxstories.ladder import diagnose
-from tests.ladder.test_capture import LOOP, MODEL, captured  # noqa: F401  (a fixture)
+from tests.ladder.scripts import LOOP, MODEL
 
 CODES = """
 class Codes:
@@ -23,7 +23,7 @@ TOLD = [
 
 
 @pytest.mark.parametrize("made, end, size, eos", TOLD)
-def test_the_tokenizer_beside_the_loop_is_found(captured, made, end, size, eos):  # noqa: F811
+def test_the_tokenizer_beside_the_loop_is_found(captured, made, end, size, eos):
     text = CODES.replace("END", end).replace("SIZE", str(size)) + made + "\n"
     tokenizer = captured(MODEL + text + LOOP).subject.tokenizer
     assert tokenizer.encode("ab") == [1, 2] and tokenizer.decode([1, 2]) == "ab"
@@ -42,7 +42,7 @@ def test_the_tokenizer_beside_the_loop_is_found(captured, made, end, size, eos):
         "codes = Codes()\ndef fails(self, ids):\n    raise KeyError(1)\nCodes.decode = fails\n",
     ],
 )
-def test_what_cannot_read_the_batches_is_no_tokenizer(captured, made):  # noqa: F811
+def test_what_cannot_read_the_batches_is_no_tokenizer(captured, made):
     text = CODES.replace("END", "pass").replace("SIZE", "10") + made
     assert captured(MODEL + text + LOOP).subject.tokenizer is None
 
@@ -69,7 +69,7 @@ def texts():
         (0, "rng.integers(1, 11)", "end-never-trained"),
     ],
 )
-def test_its_end_token_tells_what_stands_at_the_end_of_rows(captured, short, last, code):  # noqa: F811
+def test_its_end_token_tells_what_stands_at_the_end_of_rows(captured, short, last, code):
     text = MODEL + CODES.replace("END", "eos_token_id = 11").replace("SIZE", "10")
     text += PADDED.replace("SHORT", str(short)).replace("LAST", last)
     text += LOOP.replace("data = rows()", "data, n = texts()").replace("data[:, 1:])", "data[:, 1:], n)")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlxstories.ladder import diagnose
-from tests.ladder.test_capture import LOOP, MODEL, captured  # noqa: F401
+from tests.ladder.scripts import LOOP, MODEL
 
 TWICE = LOOP.replace("data[:, :-1], data[:, 1:]", "data[:, :-1], data[:, :-1]")
 ONCE = LOOP.replace("data[:, :-1], data[:, 1:]", "data[:, :-1]")
@@ -14,7 +14,7 @@ ONE_ARGUMENT = MODEL.replace("def loss_fn(model, x, y):", "def loss_fn(model, x)
 
 
 @pytest.mark.parametrize("text", [MODEL + TWICE, ONE_ARGUMENT + ONCE], ids=["twice", "once"])
-def test_targets_that_are_the_inputs_are_captured_and_named(captured, text):  # noqa: F811
+def test_targets_that_are_the_inputs_are_captured_and_named(captured, text):
     subject = captured(text).subject
     batch = next(iter(subject.train_batches(0)))
     assert np.array_equal(batch[0], batch[1])
@@ -22,7 +22,7 @@ def test_targets_that_are_the_inputs_are_captured_and_named(captured, text):  # 
     assert found[0].code == "targets-not-shifted"
 
 
-def test_of_two_alike_the_first_is_read_and_the_other_scored(captured):  # noqa: F811
+def test_of_two_alike_the_first_is_read_and_the_other_scored(captured):
     subject = captured(MODEL + TWICE).subject
     model = subject.model()
     inputs = np.ones((4, 8), int)

@@ -19,7 +19,7 @@ from mlxstories.ladder import watch
 from mlxstories.ladder.watching import session as sessions
 from mlxstories.ladder.watching.figures import block, squares
 from mlxstories.ladder.watching.judge import Judge
-from tests.ladder.test_capture import LOOP, MODEL, line_of
+from tests.ladder.scripts import LOOP, MODEL, line_of
 from tests.ladder.tiny import Tiny, batches
 
 

@@ -18,11 +18,11 @@ from mlxstories.errors import StoriesError
 from mlxstories.ladder import load_subject
 from mlxstories.ladder.capture import definitions, write_subject
 from mlxstories.ladder.capture.expressions import Expressions, Gap
-from tests.ladder.test_capture import LOOP, MODEL, STYLES, captured, flat  # noqa: F401  (a fixture)
+from tests.ladder.scripts import LOOP, MODEL, STYLES, flat
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_what_is_written_is_what_was_captured(captured, style, tmp_path):  # noqa: F811
+def test_what_is_written_is_what_was_captured(captured, style, tmp_path):
     script = captured(MODEL + STYLES[style])
     path = tmp_path / "setups" / "mine.py"
     gaps = write_subject(script, path, [], module=False)
@@ -46,7 +46,7 @@ def test_what_is_written_is_what_was_captured(captured, style, tmp_path):  # noq
         assert float(mine.learning_rate) == pytest.approx(float(theirs.learning_rate), rel=1e-5)
 
 
-def test_a_loss_that_cannot_be_written_is_a_gap_that_the_ladder_can_climb_over(captured, tmp_path):  # noqa: F811
+def test_a_loss_that_cannot_be_written_is_a_gap_that_the_ladder_can_climb_over(captured, tmp_path):
     text = MODEL + LOOP.replace(
         "step = nn.value_and_grad(model, loss_fn)",
         "class Trainer:\n    def loss(self, x, y):\n        return loss_fn(model, x, y)\n"
