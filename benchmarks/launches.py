@@ -57,10 +57,10 @@ def as_on_metal() -> Iterator[None]:
 
 def counted(size: str, phase: int, rows: int, vocab: int) -> tuple[Counter[str], Counter[str]]:
     """Launches by kind, of a whole update and of the gradient alone."""
-    step = cost._step(size_config(size, vocab, separator=END), PHASES[phase])
-    batch = cost._rows(step.model.config, rows)
+    step = cost.step_of(size_config(size, vocab, separator=END), PHASES[phase])
+    batch = cost.full_rows(step.model.config, rows)
     mx.eval(step.model.state, step.optimizer.state, batch)
-    gradient = cost.launches(cost.operations_of(step._gradient(batch, mx.random.key(0))))
+    gradient = cost.launches(cost.operations_of(step.gradient(batch, mx.random.key(0))))
     *result, _ = step.prepare([batch], 0)
     whole = cost.launches(cost.operations_of(step.model.state, step.optimizer.state, *result))
     return whole, gradient

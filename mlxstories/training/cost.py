@@ -87,7 +87,7 @@ def training_cost(config: ModelConfig, batch_size: int) -> Cost:
     weights = config.layers * (4 * dim * dim + (widening + 1) * dim * hidden) + config.vocab_size * dim
     seen = context if config.arch == "encoder" else (context + 1) / 2
     tokens = batch_size * context
-    steps = {number: _step(config, PHASES[number]) for number in (1, 3)}
+    steps = {number: step_of(config, PHASES[number]) for number in (1, 3)}
     require_for_training(steps[1].model, steps[1].optimizer.state, batch_size, mx.float32)
     parameters = parameter_count(steps[1].model)
     activations = _FLOAT * tokens * kept_floats(config)
@@ -97,7 +97,7 @@ def training_cost(config: ModelConfig, batch_size: int) -> Cost:
         round(3 * tokens * (2 * weights + config.layers * 4 * dim * seen)),
         activations,
         _FLOAT * parameters * (2 + 2 + 6) + 2 * activations,
-        {number: handed(step, [_rows(config, batch_size)]) for number, step in steps.items()},
+        {number: handed(step, [full_rows(config, batch_size)]) for number, step in steps.items()},
         tuple(slow_on_metal(config)),
     )
 
@@ -111,7 +111,8 @@ def slow_on_metal(config: ModelConfig) -> Iterator[str]:
         )
 
 
-def _step(config: ModelConfig, phase: Phase) -> TrainStep:
+def step_of(config: ModelConfig, phase: Phase) -> TrainStep:
+    """The step of a phase, with a model whose weights are yet to be drawn."""
     own = phase.parts(config.arch)
     parts = {
         name: getattr(config, name) for name in own if getattr(config, name) != getattr(ModelConfig, name)
@@ -123,7 +124,8 @@ def _step(config: ModelConfig, phase: Phase) -> TrainStep:
     )
 
 
-def _rows(config: ModelConfig, batch_size: int) -> Batch:
+def full_rows(config: ModelConfig, batch_size: int) -> Batch:
+    """A batch of rows [batch_size, context] in which every token counts."""
     tokens = mx.zeros((batch_size, config.context), dtype=mx.int32)
     return Batch(tokens, tokens, mx.ones(tokens.shape))
 

@@ -48,6 +48,9 @@ class TrainStep:
 
     With ``dtype`` bfloat16 the forward and backward passes are in it, on a copy of the weights; weights, sums of
     gradients, moments, norms and the loss stay float32 (Micikevicius et al. 2018, section 3.1).
+
+    Attributes:
+        gradient: sums over a microbatch of nats, tokens and hits, and the gradient of the sum of the minimised loss.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class TrainStep:
             optimizer.update(model, scaled(gradients, factor))
             return norm, norms
 
-        self._gradient, self._add, self._update, self._sum = gradient, add, update, group.sum
+        self.gradient, self._add, self._update, self._sum = gradient, add, update, group.sum
 
     def __call__(self, batches: Sequence[Batch], seed: int, *, norms: bool = False) -> StepResult:
         """Update the model from ``batches``; all randomness of the step (dropout, masking) is a function
@@ -118,7 +121,7 @@ class TrainStep:
         mx.random.seed(seed)
         sums = None
         for index, batch in enumerate(batches):
-            part = self._gradient(batch, mx.random.key(seed + (index << 48)))
+            part = self.gradient(batch, mx.random.key(seed + (index << 48)))
             sums = part if sums is None else self._add(sums, part)
         (nats, tokens, hits), gradients = self._sum(sums)
         norm, each = self._update(gradients, mx.maximum(tokens, 1.0), norms)

@@ -28,7 +28,7 @@ def test_arithmetic_by_hand():
 @pytest.mark.parametrize("parts", [{}, {"norm": "layer", "positions": "learned", "feed_forward": "gelu"}])
 def test_activations_are_what_mlx_allocates(parts):
     config = ModelConfig(64, dim=64, layers=4, heads=4, context=128, **parts)
-    step, batch = cost._step(config, PHASE_1), cost._rows(config, 32)
+    step, batch = cost.step_of(config, PHASE_1), cost.full_rows(config, 32)
     step([batch], 0)  # compiles, and makes the optimiser's state
     mx.eval(step.model.state, step.optimizer.state)
     mx.clear_cache()
@@ -40,8 +40,10 @@ def test_activations_are_what_mlx_allocates(parts):
 
 
 def test_an_update_hands_over_more_for_more_layers_and_computes_nothing():
-    few, many = (cost._step(ModelConfig(50, dim=16, layers=n, heads=2, context=8), PHASES[3]) for n in (1, 3))
-    few, many = (cost.handed(step, [cost._rows(LLAMA, 2)]) for step in (few, many))
+    few, many = (
+        cost.step_of(ModelConfig(50, dim=16, layers=n, heads=2, context=8), PHASES[3]) for n in (1, 3)
+    )
+    few, many = (cost.handed(step, [cost.full_rows(LLAMA, 2)]) for step in (few, many))
     assert 50 < few.launches < many.launches < 3 * few.launches
     assert many.launches < many.operations
 
@@ -63,8 +65,10 @@ def test_what_is_alike_is_handed_to_a_gpu_together(phase, most):
     """Base had 603 and 1,471 launches when each gradient had its norm and each of Muon's matrices its polynomial
     apart (`benchmarks/launches.py`)."""
     with kernels.as_on_gpu():
-        step = cost._step(size_config("base", 512, separator=2), PHASES[phase])
-        assert 300 < cost.handed(step, [cost._rows(size_config("base", 512, context=16), 1)]).launches < most
+        step = cost.step_of(size_config("base", 512, separator=2), PHASES[phase])
+        assert (
+            300 < cost.handed(step, [cost.full_rows(size_config("base", 512, context=16), 1)]).launches < most
+        )
 
 
 def test_the_command():
