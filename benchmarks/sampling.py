@@ -72,15 +72,18 @@ def main(times, llama2c, path, worker, folder):
         "ratio_of_32_stories": _ratio(rates, "many", "one"),
         **{f"ratio_to_{n.replace('-', '_')}": _ratio(rates, "one", n) for n in names[2:]},
     }
-    print(
-        f"{result['machine']}; {times} rounds, {dropped} dropped as disturbed; tokens a second, median (from, to)"
-    )
+    _show(result, rates)
+    if path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _show(result: dict, rates: dict[str, list[float]]) -> None:
+    counts = f"{result['rounds']} rounds, {result['dropped_rounds']} dropped as disturbed"
+    print(f"{result['machine']}; {counts}; tokens a second, median (from, to)")
     for name, rate in rates.items():
         print(f"{name:12}{statistics.median(rate):9,.0f}  ({min(rate):,.0f}, {max(rate):,.0f})")
     for key in ("same_story_as_mlx_lm", "late_to_early", *(key for key in result if key.startswith("ratio"))):
         print(key, result[key] if isinstance(result[key], bool | None) else f"{result[key]:.2f}")
-    if path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _ratio(rates: dict[str, list[float]], ours: str, theirs: str) -> float:

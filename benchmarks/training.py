@@ -77,17 +77,25 @@ def main(setting, parts, dtype, contenders, count, steps, path, worker, folder):
             name: _summary(answers[name], workers[name].ready, ended[name], steps) for name in names
         },
     }
-    ours = result["contenders"].get("mlx")
-    if ours:
+    if "mlx" in names:
+        ours = result["contenders"]["mlx"]
         result |= {key: ours[key] for key in ("tokens_per_second", "peak_bytes", "primitives")}
-        for name in names:
-            if name != "mlx":
-                theirs = [answer["seconds"] for answer in answers[name]]
-                pairs = zip(theirs, (answer["seconds"] for answer in answers["mlx"]), strict=True)
-                result[f"ratio_to_{name.replace('-', '_')}"] = statistics.median(t / o for t, o in pairs)
+        result |= _ratios(answers)
     _show(result)
     if path:
         path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _ratios(answers: dict[str, list[dict]]) -> dict[str, float]:
+    """Of each other contender's time to MLX's, the median of the rounds."""
+    seconds = {name: [answer["seconds"] for answer in given] for name, given in answers.items()}
+    ours = seconds.pop("mlx")
+    return {
+        f"ratio_to_{name.replace('-', '_')}": statistics.median(
+            t / o for t, o in zip(theirs, ours, strict=True)
+        )
+        for name, theirs in seconds.items()
+    }
 
 
 def _summary(answers: list[dict], ready: dict, ended: dict, steps: int) -> dict:
