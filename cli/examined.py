@@ -73,8 +73,9 @@ class Examined:
                 f"{self.file}: trains by mlxstories itself; examined as `debug RUN` would, and no run is made"
             )
             return own.subject, None
+        taken = len(captured.losses)
         ladder.say(
-            f"{self.file}: captured after {len(captured.losses)} gradients; its output is in {captured.log}"
+            f"{self.file}: captured after {taken} gradient{'s' * (taken != 1)}; its output is in {captured.log}"
         )
         for note in captured.notes:
             ladder.say(f"  {note}")

@@ -142,7 +142,7 @@ def _summary(rung) -> str:
     passed = sum(check.status == "passed" for check in rung.checks)
     skipped = sum(check.status == "skipped" for check in rung.checks)
     telling = [
-        f"{_TELLING[c.name]} {c.detail}" for c in rung.checks if c.name in _TELLING and c.status == "passed"
+        f"{_TELLING[c.name]}{c.detail}" for c in rung.checks if c.name in _TELLING and c.status == "passed"
     ]
     counts = f"{passed} checks" + (f", {skipped} skipped" if skipped else "")
     return "; ".join([counts, *telling])
@@ -159,7 +159,7 @@ def _marks(stream) -> str:
 
 
 _TELLING = {  # the checks whose figures are shown, and what these are
-    "first loss near ln V": "first loss",
-    "memorises a few stories": "memorised",
-    "better than word frequencies": "held out",
+    "first loss near ln V": "first loss ",
+    "memorises a few stories": "memorised ",
+    "better than word frequencies": "",
 }

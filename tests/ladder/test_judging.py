@@ -23,6 +23,7 @@ from mlxstories.ladder.bench.short import (
     baselines,
     known_loss,
     longer,
+    rows,
     short_training,
     slower,
     steps_for,
@@ -74,11 +75,21 @@ def trial(*losses: float) -> Trial:
     return Trial(None, None, losses=[1.0] * 10 * len(losses), points=points)
 
 
-def short(on: Bench, *losses: float, unigram=4.0, best=3.0, margin=0.02, known=4.0, tenth=4.2, later=None):
+def short(
+    on: Bench,
+    *losses: float,
+    unigram=4.0,
+    best=3.0,
+    margin=0.02,
+    known=4.0,
+    tenth=4.2,
+    later=None,
+    apart=True,
+):
     """Put a short training that went so on the bench."""
     went = trial(*losses)
     on.taken |= {
-        short_training: ShortTraining(went, None, True, len(went.losses), margin),
+        short_training: ShortTraining(went, None, True, apart, len(went.losses), margin),
         baselines: Baselines(unigram, best, best, best),
         known_loss: known,
         slower: trial(tenth),
@@ -136,6 +147,22 @@ def test_below_the_floor(floor, best, failed):
     verdict = ask("not below the floor", short(bench(floor=floor), 3.6, 3.4, 3.1, best=best))
     assert len(verdict.drafts) == failed
     assert all(draft.code == "too-good-to-be-true" for draft in verdict.drafts)
+
+
+def test_rows_that_were_trained_on_are_not_called_held_out():
+    known = short(bench(floor=3.6), 3.6, 3.4, 3.1, apart=False)
+    assert ask("not below the floor", known).status == "skipped"
+    assert ask("better than word frequencies", known).detail.startswith("on rows that it trained on")
+
+
+@pytest.mark.parametrize(("count", "apart"), [(1, False), (8, True)])
+def test_rows_are_spared_where_there_are_enough(count, apart):
+    def batches(seed):
+        yield from [batch for i in range(count) for batch in train_batches((seed, i))][:count]
+
+    found = rows(bench(train_batches=batches, val_batches=None))
+    trained = {row.tobytes() for batch in found.batches for row in batch.inputs}
+    assert found.apart is apart is trained.isdisjoint(row.tobytes() for row in found.held.inputs)
 
 
 def test_a_slow_machine_takes_as_many_steps(monkeypatch):

@@ -29,11 +29,13 @@ class Rows:
 
     Attributes:
         unseen: whether the held-out rows are validation rows.
+        apart: whether the batches leave them out: of few rows, none can be spared.
     """
 
     batches: list[HostBatch]
     held: HostBatch
     unseen: bool
+    apart: bool
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ShortTraining:
         trial: the training, measured on the held-out rows.
         held: those rows.
         unseen: whether they are validation rows.
+        apart: whether it did not train on them.
         steps: updates asked for.
         margin: two standard errors of the held-out loss; not a number where the training broke down.
     """
@@ -51,6 +54,7 @@ class ShortTraining:
     trial: Trial
     held: HostBatch
     unseen: bool
+    apart: bool
     steps: int
     margin: float
 
@@ -82,13 +86,19 @@ def rows(bench: Bench) -> Rows:
     size, found = _batch_size(bench, found)
     val = val_epoch(bench)
     held = pool(val, 32) if val is not None else found.rows(slice(0, min(16, found.shape[0] // 4)))
-    if val is None and found.shape[0] >= 2 * size + held.shape[0]:
+    spared = val is None and found.shape[0] >= 2 * size + held.shape[0] and held.shape[0] > 0
+    if spared:
         found = found.rows(slice(held.shape[0], None))
     if held.shape[0] == 0:
         held = found.rows(slice(0, 4))
     size = min(size, found.shape[0])
     count = max(1, found.shape[0] // size)
-    return Rows([found.rows(slice(i * size, (i + 1) * size)) for i in range(count)], held, val is not None)
+    return Rows(
+        [found.rows(slice(i * size, (i + 1) * size)) for i in range(count)],
+        held,
+        val is not None,
+        val is not None or spared,
+    )
 
 
 def _batch_size(bench: Bench, found: HostBatch) -> tuple[int, HostBatch]:
@@ -125,7 +135,7 @@ def short_training(bench: Bench) -> ShortTraining:
     trial = train(bench, material.batches, steps, measure=material.held, at=at, ramp=_RAMP)
     whole = trial.finite and len(trial.losses) == steps
     margin = _margin(bench, trial, material.held) if whole else float("nan")
-    return ShortTraining(trial, material.held, material.unseen, steps, margin)
+    return ShortTraining(trial, material.held, material.unseen, material.apart, steps, margin)
 
 
 def _margin(bench: Bench, trial: Trial, held: HostBatch) -> float:

@@ -19,7 +19,8 @@ from mlxstories.errors import StoriesError
 from mlxstories.findings import fold
 from mlxstories.ladder.capture.accumulation import taken
 from mlxstories.ladder.capture.again import decoding_of, validation_of
-from mlxstories.ladder.capture.copies import bound, clone, host, scalar
+from mlxstories.ladder.capture.batches import begun_at, one_epoch, whole_batch
+from mlxstories.ladder.capture.copies import bound, clone, scalar
 from mlxstories.ladder.capture.last_place import logits_everywhere
 from mlxstories.ladder.capture.loop import Loop
 from mlxstories.ladder.capture.rates import by_hand, falling, warming
@@ -38,7 +39,7 @@ from mlxstories.ladder.time_limit import TimeLimitError
 
 _STEPS = 8  # updates that the script really makes while it is recorded
 _BATCHES = 160  # that are recorded, if it hands out so many
-_SECONDS = 20.0  # after which recording ends
+_SECONDS = 10.0  # after which no more updates are made, and as long again for batches alone
 _FAR, _LATE = 1200, 6.0  # gradients, and seconds of work, up to which a validation is waited for
 
 
@@ -153,7 +154,7 @@ class CapturedScript:
 
     def _record(self, steps: int, most: int) -> list[tuple[np.ndarray, ...]]:
         """Run the loop on its own batches: first as it is, then at the speed of its data."""
-        loop, batches, start, gradients = self.loop, [], time.monotonic(), 0
+        loop, batches, gradients, ends = self.loop, [], 0, time.monotonic() + _SECONDS
         got = batch = None
         self.losses: list[float] = []
 
@@ -172,7 +173,7 @@ class CapturedScript:
                     loop.taken.append(taken(batch, call.gradient_of(got), loss, moved))
             return got
 
-        while loop.waiting is not None and time.monotonic() - start < _SECONDS:
+        while loop.waiting is not None and (not loop.skipping or time.monotonic() < ends):
             batch = None
             if len(batches) < most:
                 with self.inside():
@@ -180,13 +181,20 @@ class CapturedScript:
                 batches.append(batch)
             elif not (warming(self) or self._goes_on(gradients)):
                 break
-            loop.skipping = loop.skipping or (loop.updated >= steps or len(batches) > 8 * steps)
+            done = loop.updated >= steps or len(batches) > 8 * steps or time.monotonic() > ends
+            if done and not loop.skipping:
+                loop.skipping, ends = True, time.monotonic() + _SECONDS
             loop.advance(own)
             gradients += 1
         loop.skipping = loop.seen.evaluations.open = False
         loop.deadline = None
         if loop.waiting is None and loop.script.ended == STOPPED:
             loop.begin_again()  # a validation was cut off
+        self._note_what_was_seen()
+        return one_epoch(batches)
+
+    def _note_what_was_seen(self) -> None:
+        loop = self.loop
         if loop.waiting is None and loop.script.ended.startswith("exited"):
             loop.on_note(f"its loop ended after {len(self.losses)} gradients: it {loop.script.ended}")
         if by_hand(self):
@@ -195,7 +203,6 @@ class CapturedScript:
             loop.lead = sum(update.gradients for update in updates[:peak])
         if any(isinstance(m, DROPOUT) for m in loop.model.modules()) and not loop.model.training:
             loop.on_note("gradients are taken in evaluation mode: dropout is off while the script trains")
-        return one_epoch(batches)
 
     @property
     def rates(self) -> list[float]:
@@ -234,7 +241,7 @@ class CapturedScript:
         return Subject(
             model=lambda: clone(self.loop.snapshot),
             vocab_size=first.vocab,
-            train_batches=lambda seed: _begun_at(seed, batches),
+            train_batches=lambda seed: begun_at(seed, batches),
             loss=self._loss,
             optimizer=self._optimizer if self.loop.first_optimizer is not None else None,
             train_step=self._step,
@@ -264,7 +271,7 @@ class CapturedScript:
         if self.loop.waiting is None:
             self.loop.begin_again()
         with self.inside(), bound(self.loop.model, model):
-            return scalar(self._called(*_whole_batch(batch)))
+            return scalar(self._called(*whole_batch(batch)))
 
     def _optimizer(self) -> Optimizer:
         optimizer = clone(self.loop.first_optimizer)
@@ -274,28 +281,5 @@ class CapturedScript:
         return optimizer
 
     def _step(self, model: nn.Module, optimizer: Optimizer, batch: Any) -> mx.array:
-        parts = _whole_batch(batch)
+        parts = whole_batch(batch)
         return self.loop.step(model, optimizer, lambda call: self.roles.give(call, *parts))
-
-
-def one_epoch(batches: list[tuple[np.ndarray, ...]]) -> list[tuple[np.ndarray, ...]]:
-    """The batches up to where the first one comes again, unless it comes so soon that this is a mistake."""
-    first = batches[0]
-    for index in range(8, len(batches)):
-        inputs = batches[index][0]
-        if inputs.shape == first[0].shape and (inputs == first[0]).all():
-            distinct = any((b[0].shape != inputs.shape or (b[0] != inputs).any()) for b in batches[1:8])
-            return batches[:index] if distinct else batches
-    return batches
-
-
-def _begun_at(seed: int, batches: list) -> list:
-    """The batches in the script's own order, which is examined too; each seed but 0 begins somewhere else."""
-    begin = int(np.random.default_rng(seed).integers(len(batches))) if seed else 0
-    return batches[begin:] + batches[:begin]
-
-
-def _whole_batch(batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    inputs, targets, *rest = [host(part) for part in batch]
-    mask = rest[0] if rest else np.ones(inputs.shape)
-    return inputs.astype(np.int64), targets.astype(np.int64), mask.astype(np.float32)

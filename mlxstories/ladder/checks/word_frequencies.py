@@ -50,8 +50,9 @@ def better_than_frequencies(bench: Bench, limits: Gauges) -> Verdict:
 
 def _detail(bench: Bench, short: ShortTraining) -> str:
     counted = baselines(bench)
+    rows = "held out" if short.apart else "on rows that it trained on, for want of others,"
     return (
-        f"{short.loss:.2f} ± {short.margin:.2f} nats, {short.accuracy:.1%} after {short.steps} steps; "
+        f"{rows} {short.loss:.2f} ± {short.margin:.2f} nats, {short.accuracy:.1%} after {short.steps} steps; "
         f"unigram {counted.unigram:.2f}, bigram {counted.bigram:.2f}"
     )
 
