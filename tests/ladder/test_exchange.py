@@ -23,7 +23,7 @@ from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.exchange import deepened, estimate
-from mlxstories.ladder.exchange.exchange import AS_IS, LOSS, Exchange
+from mlxstories.ladder.exchange.exchange import AS_IS, LOSS, Exchange, Gap
 from mlxstories.ladder.exchange.influence import influence
 from mlxstories.ladder.exchange.inside_model import for_model, wide_layers
 from mlxstories.ladder.exchange.judging import known
@@ -485,3 +485,9 @@ def test_a_training_script_is_exchanged_as_it_is(tmp_path):
     report = json.loads((tmp_path / "out.json").read_text())
     found = next(f for f in report["findings"] if f["severity"] == "error")
     assert (found["code"], found["evidence"]["part"]) == ("behind-reference", "step")
+
+
+def test_seeds_that_differ_leave_more_doubt_than_their_rows_do():
+    alike, apart = (Gap(0.10 - by, 0.005).mean(Gap(0.10 + by, 0.005)) for by in (0.001, 0.03))
+    assert alike.share == apart.share == pytest.approx(0.10)
+    assert alike.error == pytest.approx(0.005 / 2**0.5) and apart.error == pytest.approx(np.std([0.07, 0.13]))

@@ -78,8 +78,9 @@ class Gap:
         return Gap(self.share - other.share, float(np.hypot(self.error, other.error)))
 
     def mean(self, other: Gap) -> Gap:
-        """Of two seeds."""
-        return Gap((self.share + other.share) / 2, float(np.hypot(self.error, other.error)) / 2)
+        """Of two seeds; its error is also that of the mean of two which differ so."""
+        within = float(np.hypot(self.error, other.error)) / 2
+        return Gap((self.share + other.share) / 2, max(within, abs(self.share - other.share) / 2))
 
 
 def gap(before: Training, after: Training, margin: float | None = None) -> Gap:
