@@ -7,6 +7,7 @@ import time
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 
@@ -21,12 +22,16 @@ from mlxstories.ladder.bench.evaluation import Reported, Twice, evaluated_twice,
 from mlxstories.ladder.bench.short import (
     ShortTraining,
     baselines,
+    corrected,
+    cost_of_a_third,
+    elsewhere,
     known_loss,
     longer,
     rows,
     short_training,
     slower,
     steps_for,
+    unramped,
 )
 from mlxstories.ladder.bench.trial import Trial
 from mlxstories.ladder.registry import CHECKS
@@ -138,6 +143,29 @@ def test_why_training_is_no_better_than_frequencies(went, found):
 def test_words_in_no_order_are_told_by_the_floor(best, end, status):
     verdict = ask("the words are in order", short(bench(), 4.0, 4.0, end, best=best))
     assert verdict.status == status
+
+
+@pytest.mark.parametrize(("there", "found"), [(2.1, [("no-bias-correction", "error")]), (3.9, [])])
+def test_steps_are_of_the_wrong_size_where_they_are_so_from_other_first_weights_too(there, found):
+    on = short(bench(optimizer=lambda: optim.Adam(1e-2)), 4.0, 4.0, 4.0)
+    ends = {"own": 4.0, "corrected": there, "slower": 4.0}
+    on.taken |= {corrected: trial(2.0), elsewhere: ends, cost_of_a_third: float("nan")}
+    assert codes(ask("steps of the right size", on)) == found
+
+
+@pytest.mark.parametrize("there", [2.1, 3.9])
+def test_a_tenth_of_the_rate_is_tried_from_other_first_weights_too(there):
+    on = short(bench(), 4.0, 4.0, 4.0, tenth=2.0)
+    on.taken |= {cost_of_a_third: 0.0, unramped: trial(4.0), elsewhere: {"own": 4.0, "slower": there}}
+    found = [("learning-rate-too-large", "error")] if there < 3 else []
+    assert codes(ask("steps of the right size", on)) == found
+
+
+def test_elsewhere_is_the_same_training_from_other_first_weights():
+    on = bench(optimizer=lambda: optim.Adam(1e-2))
+    ends = elsewhere(on)
+    assert len({ends["own"], ends["corrected"], ends["slower"], short_training(on).loss}) == 4
+    assert ends["own"] == pytest.approx(short_training(on).loss, rel=0.2)
 
 
 @pytest.mark.parametrize(

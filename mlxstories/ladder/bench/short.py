@@ -21,6 +21,7 @@ _BUDGET = 600_000  # logits of one step
 _HEAVY = 500_000  # logits of one step from which fewer are taken
 _SLOW = 1_000_000_000  # weights times tokens of one step from which fewer still are taken
 _LONGER = 3  # times the steps, before an accusation
+_ELSEWHERE = 0.5  # of a first weight's usual size, added to it as noise
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,19 @@ def plain(bench: Bench) -> Trial:
 def longer(bench: Bench) -> Trial:
     """The short training again, three times as long."""
     return _again(bench, times=_LONGER, ramp=_RAMP)
+
+
+@measurement
+def elsewhere(bench: Bench) -> dict[str, float]:
+    """Where `short_training`, `slower` and `corrected` end from other first weights: the subject's own with noise, for
+    a script's are drawn once."""
+    changes: dict[str, dict] = {"own": {}, "slower": {"scale": 0.1}}
+    if uncorrected_betas(bench) is not None:
+        changes["corrected"] = {"corrected": True}
+    return {
+        name: _again(bench, model=bench.noisy(17, amount=_ELSEWHERE), ramp=_RAMP, **change).end
+        for name, change in changes.items()
+    }
 
 
 def _again(bench: Bench, *, times: int = 1, **options) -> Trial:

@@ -13,6 +13,7 @@ from mlxstories.ladder.bench.short import (
     baselines,
     corrected,
     cost_of_a_third,
+    elsewhere,
     plain,
     short_training,
     slower,
@@ -35,7 +36,8 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, war
 )
 def right_steps(bench: Bench, limits: Gauges) -> Verdict:
     """Where training stays above what counts alone reach, trains again with Adam's missing bias correction, and
-    at a tenth of the rate where memorising did no worse at a third of it.
+    at a tenth of the rate where memorising did no worse at a third of it; what does far better must do so from other
+    first weights, too.
 
     Steps that overshoot undo each other: the loss hovers, and looks like a model that cannot learn.
 
@@ -62,6 +64,8 @@ def _uncorrected(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict 
     warmup = plan(bench).warmup
     if warmup > short.steps or (warmup and not far_better(short, plain(bench).end, run.end, limits)):
         return None
+    if not _elsewhere_too(bench, short, "corrected", limits):
+        return None
     cause = error(
         "no-bias-correction",
         f"Adam without bias correction oversteps: {short.steps} steps of real training end at {short.loss:.2f} nats, "
@@ -83,7 +87,7 @@ def _too_bold(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict | N
         loss = min(loss, run.end)
     if far_better(short, loss, other, limits):  # before an accusation, without the ramp
         loss = min(loss, unramped(bench).end)
-    if not far_better(short, loss, other, limits):
+    if not far_better(short, loss, other, limits) or not _elsewhere_too(bench, short, "slower", limits):
         return None
     # Its own warmup is longer than the one here, and bears more.
     sound = bool(plan(bench).warmup) and not far_better(short, plain(bench).end, other, limits)
@@ -98,6 +102,12 @@ def _evidence(bench: Bench, short: ShortTraining) -> dict:
         "unigram": baselines(bench).unigram,
         "steps": short.steps,
     }
+
+
+def _elsewhere_too(bench: Bench, short: ShortTraining, change: str, limits: Gauges) -> bool:
+    """Whether a change does far better from other first weights, too: of one draw it may be luck."""
+    ends = elsewhere(bench)
+    return far_better(short, ends["own"], ends[change], limits)
 
 
 def far_better(short: ShortTraining, loss: float, other: float, limits: Gauges) -> bool:
