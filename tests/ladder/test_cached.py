@@ -77,6 +77,19 @@ class TopLeft(Cached):
         return mx.tril(mx.ones((size, held + size))) > 0
 
 
+class Unread(Cached):
+    """The cache is filled, and what it hands back is not used."""
+
+    def __call__(self, tokens, cache=None):
+        for layer in cache or []:
+            add = layer.add
+            layer.add = lambda k, v, add=add: (add(k, v), (k, v))[1]
+        return super().__call__(tokens, cache)
+
+    def mask(self, held, size, cached):
+        return mx.arange(size) <= mx.arange(size)[:, None]
+
+
 class AtNought(Cached):
     def offset(self, held, size):
         return 0
@@ -174,6 +187,15 @@ def test_what_goes_wrong_behind_the_cache_is_told(model, generate, words):
     [draft] = ask(bench(model, generate)).drafts
     assert (draft.code, draft.severity) == ("cache-mismatch", "error")
     assert words in draft.message
+
+
+@pytest.mark.parametrize(("model", "keep", "part"), [(Unread, True, "model"), (Cached, False, None)])
+def test_a_cache_that_the_model_does_not_read_is_the_models_fault(model, keep, part):
+    on = bench(model, partial(decode, keep=keep))
+    assert cached_steps(on).handed is (part == "model")
+    [draft] = ask(on).drafts
+    assert draft.evidence.get("part") == part
+    assert ("the model does not read it" in draft.message) is (part == "model")
 
 
 def test_an_unmasked_prompt_is_told_apart_by_reading_its_tokens_one_by_one():

@@ -30,6 +30,7 @@ class CachedSteps:
         again: whether the token given after the prompt is the prompt's last, and not the one that was chosen.
         odd: the first position that is not that of the full pass.
         mended: ``change``, positions taken from the full pass.
+        handed: whether what the step behind the prompt is given, its cache say, is another after another prompt.
     """
 
     prompt: int
@@ -42,6 +43,7 @@ class CachedSteps:
     again: bool
     odd: Odd | None
     mended: float
+    handed: bool
 
     @property
     def change(self) -> float:
@@ -83,6 +85,7 @@ def cached_steps(bench: Bench) -> CachedSteps | None:
         again=cached.again,
         odd=odd,
         mended=apart(placed.told, full),
+        handed=any(other.given != cached.given for other in changed),
     )
 
 

@@ -48,6 +48,7 @@ class Reading:
         size: tokens of the present call, 0 outside of one.
         told: what the model said.
         again: whether the token given after the prompt is the prompt's last, and not the one that was chosen.
+        given: what the arrays hold that the call after the prompt is given beside its token.
     """
 
     row: np.ndarray
@@ -56,6 +57,7 @@ class Reading:
     size: int = 0
     told: Places = field(default_factory=dict)
     again: bool = False
+    given: list[bytes] = field(default_factory=list)
 
     def __call__(self, own: Callable, tokens: mx.array, *args, **kwargs) -> Any:
         given = np.array(tokens).ravel()  # raises inside a compiled function, which would keep the row
@@ -66,6 +68,7 @@ class Reading:
         if self.held == self.first:
             chosen = self.told[self.held - 1].argmax()
             self.again = bool(given[0] == self.row[self.held - 1] != chosen)
+            self.given = [np.array(a.astype(mx.float32)).tobytes() for a in _kept_in([args, kwargs])]
         self.size = len(given)
         forced = mx.array(self.row[self.held : end]).reshape(tokens.shape).astype(tokens.dtype)
         out = own(forced, *args, **kwargs)
@@ -74,6 +77,20 @@ class Reading:
         self.told |= dict(zip(range(end - len(rows), end), rows, strict=True))
         self.held, self.size = end, 0
         return out
+
+
+def _kept_in(value: Any, depth: int = 6) -> Iterator[mx.array]:
+    """The arrays in containers and in objects that are no modules, such as caches."""
+    if isinstance(value, mx.array):
+        yield value
+    elif isinstance(value, (list, tuple, dict)) or (hasattr(value, "__dict__") and not callable(value)):
+        held = (
+            value
+            if isinstance(value, (list, tuple))
+            else (value if isinstance(value, dict) else vars(value)).values()
+        )
+        for each in held if depth else ():
+            yield from _kept_in(each, depth - 1)
 
 
 def read(

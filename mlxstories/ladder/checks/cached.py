@@ -89,6 +89,13 @@ def _lost(found: CachedSteps, apart: Gauge) -> Words | None:
     if not lost:
         return None
     evidence = {"change": found.change, "places_lost": lost}
+    if len(lost) == found.prompt and found.handed:
+        return Words(
+            f"the step after a prompt of {found.prompt} tokens depends on none of them, although the cache that it is "
+            "given holds them: the model does not read it",
+            "let attention take the keys and values that the cache hands back: k, v = cache.update_and_fetch(k, v)",
+            {**evidence, "part": "model"},
+        )
     if len(lost) == found.prompt:
         return Words(
             f"the step after a prompt of {found.prompt} tokens depends on none of them",

@@ -121,7 +121,7 @@ def _blame(tally: _Tally, repeats: bool, cached: Words | None) -> Draft:
             f"{tally.wrong} of {tally.firsts + tally.laters} decoded tokens are not the model's own choice for that "
             f"prefix: {cached.told}",
             fix=cached.fix,
-            where="generate",
+            where="model" if cached.evidence.get("part") == "model" else "generate",
             **evidence,
             **cached.evidence,
         )

@@ -88,7 +88,7 @@ def _together(climbed: list[Finding], found: list[Finding]) -> tuple[list[Findin
     An error of the climb explains a gap that the exchange found where it lies in the same part, or in one that training
     depends on; any other gap stands beside it.
     """
-    accused = {_part(f) for f in climbed if f.severity == ERROR}
+    accused = {_part(f) if _trained(f) else cause_of(f.code).part for f in climbed if f.severity == ERROR}
     beside = [f for f in found if accused and not (accused - _UNTRAINED or _part(f) in accused)]
     kept, folded = fold([*climbed, *(f for f in found if f not in beside)])
     return sorted([*kept, *beside], key=lambda f: SEVERITIES.index(f.severity)), folded
@@ -98,6 +98,8 @@ def _proved(exchange: Exchange, finding: Finding, folded: list[Finding]) -> Find
     """An error of the climb with the part that it accuses, and what the exchange of that brings, or a change inside."""
     if finding.rung == RUNG:
         return finding
+    if not _trained(finding):
+        return replace(finding, evidence={**finding.evidence, "part": _part(finding)})
     part = cause_of(finding.code).part
     evidence = {**finding.evidence, "part": part}
     own = next((f for f in folded if f.rung == RUNG and _part(f) == part), None)
@@ -119,6 +121,11 @@ def _proved(exchange: Exchange, finding: Finding, folded: list[Finding]) -> Find
     )
     evidence |= {"curves": {run.name: run.curve for run in made}}
     return replace(finding, message=told, evidence=evidence)
+
+
+def _trained(finding: Finding) -> bool:
+    """Whether training depends on what a finding is of: on a model's cache, say, it does not."""
+    return cause_of(finding.code).part not in _UNTRAINED
 
 
 def _part(finding: Finding) -> str:
