@@ -182,6 +182,49 @@ def test_first_weights_that_larger_updates_make_up_for_are_the_models_fault(monk
     assert (draft.severity, draft.evidence["part"]) == said
 
 
+DRAWN = "matrices that begin at 0 drawn as the library's"
+
+
+def asleep():
+    model = Tiny()
+    model.mix.weight, model.head.weight = mx.zeros_like(model.mix.weight), mx.zeros_like(model.head.weight)
+    return model
+
+
+def test_matrices_that_begin_at_nought_are_drawn_and_no_others():
+    assert all(change.name != DRAWN for change in for_model(Tiny(), V))
+    model = asleep()
+    embedding = model.embed.weight
+    next(change for change in for_model(model, V) if change.name == DRAWN).model(model)
+    assert float(model.mix.weight.std()) == pytest.approx((3 * 16) ** -0.5, rel=0.15)
+    assert model.embed.weight is embedding
+
+
+@pytest.mark.parametrize(("drawn", "said"), [(1.9, "error"), (2.09, "warning")])
+def test_matrices_at_nought_that_larger_updates_make_up_for_may_be_meant(monkeypatch, drawn, said):
+    own = trained(2.2)
+    proof = Proof(Intervention(DRAWN, "model", redrawn=True), trained(drawn, redrawn=True), own)
+    monkeypatch.setattr(judging, "best_in_step", lambda _, rate=False: [proof] if rate else [])
+    runs = {AS_IS: own, STEP: trained(2.0), LOSS: trained(2.0), ALL: trained(2.0, redrawn=True)}
+    exchange = Exchange(Bench(subject(model=asleep)), runs=runs)
+    with exchange.bench.protected():
+        (draft,) = judging.judge(exchange)
+    assert (draft.severity, draft.evidence["part"]) == (said, "model")
+
+
+@pytest.mark.parametrize(("gap", "told"), [(1.06, []), (1.1, ["warning"])])
+def test_larger_updates_are_no_news_where_a_plain_step_saves_little(monkeypatch, gap, told):
+    own = trained(2.0 * gap)
+    larger = Proof(Intervention("updates multiplied by 3", "step", scale=3.0), trained(1.95), own)
+    monkeypatch.setattr(judging, "best_in_step", lambda _, rate=False: [larger] if rate else [])
+    plain = trained(2.0)
+    exchange = Exchange(
+        Bench(subject()), runs={AS_IS: own, STEP: plain, LOSS: plain, ALL: trained(2.0, redrawn=True)}
+    )
+    with exchange.bench.protected():
+        assert [draft.severity for draft in judging.judge(exchange)] == told
+
+
 def test_a_rate_that_is_only_slow_hides_no_model_that_is_far_behind(monkeypatch):
     own, plain = trained(2.2), trained(1.5, redrawn=True)
     slow = Proof(Intervention("updates multiplied by 3", "step", scale=3.0), trained(2.05), own)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_branches import for_branches
-from mlxstories.ladder.exchange.inside_model import for_model, wide_layers
+from mlxstories.ladder.exchange.inside_model import drawn_matrices, for_model, wide_layers
 from mlxstories.ladder.exchange.inside_modules import first_gains, own_dropouts
 from mlxstories.ladder.exchange.inside_step import for_rate, for_step
 from mlxstories.ladder.exchange.intervention import Intervention
@@ -59,7 +59,8 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
     beside, model = exchange.runs[AS_IS], bench.model()
-    changes = [*for_rate(), *first_gains(model), *wide_layers(model)] if rate else for_step(bench)
+    first = [*first_gains(model), *wide_layers(model), *drawn_matrices(model)]
+    changes = [*for_rate(), *first] if rate else for_step(bench)
     return _race(exchange, changes, make, beside, beside)
 
 

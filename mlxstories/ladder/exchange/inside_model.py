@@ -25,6 +25,7 @@ def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
     return [
         *for_attention(),
         *_first_scales(model),
+        *drawn_matrices(model),
         *for_modules(model),
         *_blocks(model),
         *_positions(model, vocab),
@@ -52,17 +53,42 @@ def wide_layers(model: nn.Module) -> list[Intervention]:
     return _rescaled({n: f for n, f in _factors(model).items() if n in layers and 1 / f > _FAR_OFF})
 
 
+def drawn_matrices(model: nn.Module) -> list[Intervention]:
+    """Matrices that begin at 0 drawn as the library's layers. One behind the other, such as a head and the ends of
+    branches before it, wake slowly; that the ends alone begin at 0 is a choice, and costs little."""
+    usual = _usual(model)
+    matrices = dict(tree_flatten(model.trainable_parameters()))
+    empty = [name for name in usual if not bool(mx.any(matrices[name]))]
+    if not empty:
+        return []
+
+    def change(fresh: nn.Module) -> None:
+        arrays = dict(tree_flatten(fresh.parameters()))
+        put(
+            fresh,
+            {n: (usual[n] * mx.random.normal(arrays[n].shape)).astype(arrays[n].dtype) for n in empty},
+        )
+
+    site = Site(part="model", module=empty[0].rpartition(".")[0])
+    name = "matrices that begin at 0 drawn as the library's"
+    return [Intervention(name, "model", model=change, redrawn=True, site=site)]
+
+
 def _factors(model: nn.Module) -> dict[str, float]:
-    """Of each matrix, the library's standard deviation over the one that it begins with."""
+    """Of each matrix that does not begin at 0, the library's standard deviation over the one that it begins with."""
+    arrays = dict(tree_flatten(model.trainable_parameters()))
+    own = {n: float(arrays[n].astype(mx.float32).std()) for n in _usual(model)}
+    return {n: usual / own[n] for n, usual in _usual(model).items() if own[n] > 0}
+
+
+def _usual(model: nn.Module) -> dict[str, float]:
+    """The library's standard deviation of each matrix."""
     tables = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
-    found = {}
-    for name, array in tree_flatten(model.trainable_parameters()):
-        if array.ndim != 2 or not mx.issubdtype(array.dtype, mx.floating) or is_pattern(array):
-            continue
-        deviation = float(array.astype(mx.float32).std())
-        if deviation > 0:
-            found[name] = (array.shape[1] * (1 if name in tables else 3)) ** -0.5 / deviation
-    return found
+    return {
+        name: (array.shape[1] * (1 if name in tables else 3)) ** -0.5
+        for name, array in tree_flatten(model.trainable_parameters())
+        if array.ndim == 2 and mx.issubdtype(array.dtype, mx.floating) and not is_pattern(array)
+    }
 
 
 def _rescaled(factors: dict[str, float]) -> list[Intervention]:

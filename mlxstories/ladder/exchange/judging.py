@@ -130,11 +130,16 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
         return [_behind(exchange, "step", *runs, between, None, make=make)] if _clear(between, limits) else []
     proof = next((proof for proof in proved if proof.intervention.part == "model"), proved[0])
     if proof.intervention.part == "model":
-        return [_behind(exchange, "model", exchange.runs[AS_IS], exchange.runs[ALL], between, proof)]
+        make = error if not _may_be_meant(proof.intervention) or _far(proof, limits) else warning
+        return [
+            _behind(exchange, "model", exchange.runs[AS_IS], exchange.runs[ALL], between, proof, make=make)
+        ]
     scale = proof.intervention.scale
     if scale == 1:
         return [_behind(exchange, "step", *runs, between, proof)]
-    # Larger updates only save time, and more of them do the same.
+    # Larger updates only save time, and more of them do the same: no news where a plain step saves little, too.
+    if scale > 1 and not limits.far_for_sure.above(between.low):
+        return []
     sure = scale < 1 and limits.far_for_sure.above(proof.gap(limits.far_for_sure.value).low)
     return [_behind(exchange, "step", *runs, between, proof, make=error if sure else warning)]
 
@@ -193,10 +198,9 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
         if not _proves(proof, between, limits):
             continue
         change = proof.intervention
-        far = limits.far_for_sure.above(proof.gap(limits.helps.value).low)
         # Where all begin at GPT-2's 0.02, which in a narrow model is little, another layer may only begin sooner.
         slow = change.redrawn and exchange.shape.deviation is not None
-        sure = not _may_be_meant(change) or (far and not slow)
+        sure = not _may_be_meant(change) or (_far(proof, limits) and not slow)
         runs = exchange.own, exchange.runs[ALL]
         return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
@@ -216,6 +220,10 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
 
 def _may_be_meant(change: Intervention) -> bool:
     return change.redrawn or change.wanted
+
+
+def _far(proof: Proof, limits: Gauges) -> bool:
+    return limits.far_for_sure.above(proof.gap(limits.helps.value).low)
 
 
 def _behind(
