@@ -257,6 +257,20 @@ def test_an_error_of_what_no_training_depends_on_explains_no_gap(code, remain):
     assert [f.code for f in found.consequences] == ["behind-reference"] * (2 - len(remain))
 
 
+def test_an_error_of_the_rate_follows_from_a_loss_that_is_proved_wrong():
+    given = subject(loss=one_higher, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
+    climbed = Diagnosis("tiny", [Finding("learning-rate-too-large", "error", "sweep", "as told")], [], 0.0)
+    found = deepened(climbed, given)
+    assert [(f.code, f.evidence["part"]) for f in errors(found)] == [("behind-reference", "loss")]
+    assert [f.code for f in found.consequences] == ["learning-rate-too-large"]
+
+
+def test_an_error_of_the_rate_stays_where_a_plain_step_helps():
+    given = subject(optimizer=lambda: optim.AdamW(0.5, bias_correction=True), val_batches=lambda: batches(9))
+    climbed = Diagnosis("tiny", [Finding("learning-rate-too-large", "error", "sweep", "as told")], [], 0.0)
+    assert [f.code for f in errors(deepened(climbed, given))] == ["learning-rate-too-large"]
+
+
 # --- changes inside a model --------------------------------------------------------------------------
 
 

@@ -230,7 +230,7 @@ def test_uniform_logits_cost_ln_v_whatever_the_mask():
     assert min(cells.shares) == 0.25 and max(cells.shares) == 1
 
 
-def test_smoothing_by_less_than_nothing_is_no_formula():
+def test_smoothing_by_less_than_nothing_or_more_than_all_is_no_formula():
     rng = np.random.default_rng(8)
     cases, terms = [], []
     for _ in range(10):
@@ -242,6 +242,7 @@ def test_smoothing_by_less_than_nothing_is_no_formula():
     told, flat = np.array(terms, dtype=np.float64).T
     assert fit(cases, 0.9 * told + 0.1 * flat).smoothing == pytest.approx(0.1, abs=1e-3)
     assert fit(cases, 1.4 * told - 0.4 * flat) is None
+    assert fit(cases, 1.4 * flat - 0.4 * told) is None
 
 
 class Pair(nn.Module):

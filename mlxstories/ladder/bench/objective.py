@@ -184,8 +184,10 @@ def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | 
         return None
     total = float(solution.sum())
     smoothing = float(solution[1]) / total
-    if smoothing < -_SMOOTHED or (smoothing > _MUCH and _added(terms, values) <= left):
-        return None  # nobody smooths by less than nothing
+    if not -_SMOOTHED <= smoothing <= 1 + _SMOOTHED:
+        return None  # nobody smooths by less than nothing, or by more than all
+    if smoothing > _MUCH and _added(terms, values) <= left:
+        return None
     told = smoothing > max(_SMOOTHED, _HIDDEN * residual)
     return int(np.sign(total)), smoothing if told else 0.0, residual
 

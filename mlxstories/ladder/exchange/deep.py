@@ -55,7 +55,10 @@ def deepened(
     findings = [
         Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)) for d in drafts
     ]
-    kept, folded = _together([*diagnosis.findings, *diagnosis.consequences], findings)
+    climbed = [*diagnosis.findings, *diagnosis.consequences]
+    outdone = _outdone(exchange, climbed, findings)
+    kept, folded = _together([f for f in climbed if f not in outdone], findings)
+    folded = [*folded, *outdone]
     kept = [_proved(exchange, f, folded) if f.severity == ERROR else f for f in kept]
     rung.seconds = time.perf_counter() - begun
     failed = any(f.severity == ERROR for f in findings)
@@ -80,6 +83,16 @@ def deepened(
 def _placed(where):
     """A site as a line of the user's code; where none is known, in words."""
     return Place(where) if where and "file" in where else where and str(where)
+
+
+def _outdone(exchange: Exchange, climbed: list[Finding], found: list[Finding]) -> list[Finding]:
+    """Errors of the climb that accuse the size of the updates by how training goes, where a plain step does not help
+    and the exchange of another part does: with another loss or model another rate is the right one."""
+    proven = {_part(f) for f in found if f.severity == ERROR}
+    between = exchange.gap_of("step")
+    if not proven or "step" in proven or (between is not None and between.low > 0):
+        return []
+    return [f for f in climbed if f.severity == ERROR and cause_of(f.code).stage == "rate"]
 
 
 def _together(climbed: list[Finding], found: list[Finding]) -> tuple[list[Finding], list[Finding]]:
