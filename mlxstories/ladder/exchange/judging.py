@@ -138,7 +138,7 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
     if scale == 1:
         return [_behind(exchange, "step", *runs, between, proof)]
     # Larger updates only save time, and more of them do the same: no news where a plain step saves little, too.
-    if scale > 1 and not limits.far_for_sure.above(between.low):
+    if scale > 1 and not _clear(between, limits):
         return []
     sure = scale < 1 and limits.far_for_sure.above(proof.gap(limits.far_for_sure.value).low)
     return [_behind(exchange, "step", *runs, between, proof, make=error if sure else warning)]
