@@ -84,12 +84,8 @@ def _kept_in(value: Any, depth: int = 6) -> Iterator[mx.array]:
     if isinstance(value, mx.array):
         yield value
     elif isinstance(value, (list, tuple, dict)) or (hasattr(value, "__dict__") and not callable(value)):
-        held = (
-            value
-            if isinstance(value, (list, tuple))
-            else (value if isinstance(value, dict) else vars(value)).values()
-        )
-        for each in held if depth else ():
+        items = value if isinstance(value, (list, tuple, dict)) else vars(value)
+        for each in (items.values() if isinstance(items, dict) else items) if depth else ():
             yield from _kept_in(each, depth - 1)
 
 
