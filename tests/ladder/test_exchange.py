@@ -263,6 +263,7 @@ def test_an_error_of_the_rate_follows_from_a_loss_that_is_proved_wrong():
     found = deepened(climbed, given)
     assert [(f.code, f.evidence["part"]) for f in errors(found)] == [("behind-reference", "loss")]
     assert [f.code for f in found.consequences] == ["learning-rate-too-large"]
+    assert found.findings[0].evidence["consequences"] == ["learning-rate-too-large"]
 
 
 def test_an_error_of_the_rate_stays_where_a_plain_step_helps():

@@ -93,8 +93,8 @@ def _lost(found: CachedSteps, apart: Gauge) -> Words | None:
         return Words(
             f"the step after a prompt of {found.prompt} tokens depends on none of them, although the cache that it is "
             "given holds them: the model does not read it",
-            "let attention take the keys and values that the cache hands back, k, v = cache.update_and_fetch(k, v), and "
-            "its mask show them",
+            "let attention take the keys and values that the cache hands back, k, v = cache.update_and_fetch(k, v), "
+            "and its mask show them",
             {**evidence, "part": "model"},
         )
     if len(lost) == found.prompt:

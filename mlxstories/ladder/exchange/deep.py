@@ -58,7 +58,7 @@ def deepened(
     climbed = [*diagnosis.findings, *diagnosis.consequences]
     outdone = _outdone(exchange, climbed, findings)
     kept, folded = _together([f for f in climbed if f not in outdone], findings)
-    folded = [*folded, *outdone]
+    kept, folded = _under_the_first(kept, outdone), [*folded, *outdone]
     kept = [_proved(exchange, f, folded) if f.severity == ERROR else f for f in kept]
     rung.seconds = time.perf_counter() - begun
     failed = any(f.severity == ERROR for f in findings)
@@ -93,6 +93,13 @@ def _outdone(exchange: Exchange, climbed: list[Finding], found: list[Finding]) -
     if not proven or "step" in proven or (between is not None and between.low > 0):
         return []
     return [f for f in climbed if f.severity == ERROR and cause_of(f.code).stage == "rate"]
+
+
+def _under_the_first(kept: list[Finding], outdone: list[Finding]) -> list[Finding]:
+    if not outdone:
+        return kept
+    codes = {*kept[0].evidence.get("consequences", []), *(f.code for f in outdone)}
+    return [replace(kept[0], evidence={**kept[0].evidence, "consequences": sorted(codes)}), *kept[1:]]
 
 
 def _together(climbed: list[Finding], found: list[Finding]) -> tuple[list[Finding], list[Finding]]:
