@@ -55,11 +55,7 @@ def deepened(
     findings = [
         Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)) for d in drafts
     ]
-    climbed = [*diagnosis.findings, *diagnosis.consequences]
-    outdone = _outdone(exchange, climbed, findings)
-    kept, folded = _together([f for f in climbed if f not in outdone], findings)
-    kept, folded = _under_the_first(kept, outdone), [*folded, *outdone]
-    kept = [_proved(exchange, f, folded) if f.severity == ERROR else f for f in kept]
+    kept, folded = _ordered(exchange, [*diagnosis.findings, *diagnosis.consequences], findings)
     rung.seconds = time.perf_counter() - begun
     failed = any(f.severity == ERROR for f in findings)
     rung.status = FAILED if failed else PASSED if exchange.runs else SKIPPED
@@ -83,6 +79,16 @@ def deepened(
 def _placed(where):
     """A site as a line of the user's code; where none is known, in words."""
     return Place(where) if where and "file" in where else where and str(where)
+
+
+def _ordered(
+    exchange: Exchange, climbed: list[Finding], found: list[Finding]
+) -> tuple[list[Finding], list[Finding]]:
+    """What remains of both, errors with their proof, and what is folded."""
+    outdone = _outdone(exchange, climbed, found)
+    kept, folded = _together([f for f in climbed if f not in outdone], found)
+    kept = [_proved(exchange, f, folded) if f.severity == ERROR else f for f in kept]
+    return _under_the_first(kept, outdone), [*folded, *outdone]
 
 
 def _outdone(exchange: Exchange, climbed: list[Finding], found: list[Finding]) -> list[Finding]:

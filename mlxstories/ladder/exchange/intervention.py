@@ -71,3 +71,8 @@ class Intervention:
     wanted: bool = False
     late: bool = False
     site: Site | None = None
+
+    @property
+    def may_be_meant(self) -> bool:
+        """Whether what it undoes may be a choice: a part drawn anew may only be of another kind than the one there."""
+        return self.redrawn or self.wanted

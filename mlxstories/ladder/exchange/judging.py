@@ -12,7 +12,7 @@ from mlxstories.ladder.exchange.evaluated import lagging
 from mlxstories.ladder.exchange.exchange import ALL, AROUND, AS_IS, LOSS, SHUFFLED, Exchange, Gap, gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step, controlled
 from mlxstories.ladder.exchange.influence import influence
-from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+from mlxstories.ladder.exchange.intervention import Site, site_of
 from mlxstories.ladder.exchange.material import material
 from mlxstories.ladder.exchange.training import Training
 from mlxstories.ladder.limits import Gauges, Limit
@@ -129,19 +129,20 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
         make = error if limits.slower.above(between.low) else warning  # another optimiser may only be slower
         return [_behind(exchange, "step", *runs, between, None, make=make)] if _clear(between, limits) else []
     proof = next((proof for proof in proved if proof.intervention.part == "model"), proved[0])
-    if proof.intervention.part == "model":
-        make = error if not _may_be_meant(proof.intervention) or _far(proof, limits) else warning
-        return [
-            _behind(exchange, "model", exchange.runs[AS_IS], exchange.runs[ALL], between, proof, make=make)
-        ]
-    scale = proof.intervention.scale
-    if scale == 1:
-        return [_behind(exchange, "step", *runs, between, proof)]
-    # Larger updates only save time, and more of them do the same: no news where a plain step saves little, too.
-    if scale > 1 and not _clear(between, limits):
-        return []
-    sure = scale < 1 and limits.far_for_sure.above(proof.gap(limits.far_for_sure.value).low)
-    return [_behind(exchange, "step", *runs, between, proof, make=error if sure else warning)]
+    make, part = _weighed(proof, between, limits), proof.intervention.part
+    runs = (exchange.runs[AS_IS], exchange.runs[ALL]) if part == "model" else runs
+    return [_behind(exchange, part, *runs, between, proof, make=make)] if make else []
+
+
+def _weighed(proof: Proof, between: Gap, limits: Gauges) -> Callable[..., Draft] | None:
+    """Whether a change that closes the step's gap is an error, a warning or no news."""
+    change = proof.intervention
+    if change.part == "model":
+        return error if not change.may_be_meant or _far(proof, limits) else warning
+    if change.scale > 1:
+        # They only save time, and more of the own ones do the same: no news where a plain step saves little, too.
+        return warning if _clear(between, limits) else None
+    return error if change.scale == 1 or _far(proof, limits) else warning
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
@@ -191,7 +192,7 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
     changed = best_in_model(exchange) if comparable else []
     # A part drawn anew may only be of another kind than the plain one, and 16 bits are chosen; another change of
     # what is there shows a mistake.
-    for alone in sorted(changed, key=lambda proof: _may_be_meant(proof.intervention)):
+    for alone in sorted(changed, key=lambda proof: proof.intervention.may_be_meant):
         if not _proves(alone, between, limits):
             continue
         proof = controlled(exchange, alone)
@@ -200,12 +201,12 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
         change = proof.intervention
         # Where all begin at GPT-2's 0.02, which in a narrow model is little, another layer may only begin sooner.
         slow = change.redrawn and exchange.shape.deviation is not None
-        sure = not _may_be_meant(change) or (_far(proof, limits) and not slow)
+        sure = not change.may_be_meant or (_far(proof, limits) and not slow)
         runs = exchange.own, exchange.runs[ALL]
         return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
         return []
-    plain, own = exchange.runs[ALL], exchange.own
+    own, plain = exchange.own, exchange.runs[ALL]
     return [
         warning(
             "behind-reference",
@@ -218,12 +219,8 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
     ]
 
 
-def _may_be_meant(change: Intervention) -> bool:
-    return change.redrawn or change.wanted
-
-
 def _far(proof: Proof, limits: Gauges) -> bool:
-    return limits.far_for_sure.above(proof.gap(limits.helps.value).low)
+    return limits.far_for_sure.above(proof.gap(limits.far_for_sure.value).low)
 
 
 def _behind(
