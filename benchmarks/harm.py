@@ -108,8 +108,10 @@ def compare(fault, mend, updates: int, seed: int, only: str | None, known: dict)
 )
 def main(folder, only, updates, seed, path):
     """Train the cases of FOLDER beside their mends."""
+    from mlxstories.backend.blas import install
     from public_bugs import load
 
+    install()
     sys.path[:0] = [str(folder), str(folder.parent)]
     modules: dict[Path, ModuleType] = {}
 
