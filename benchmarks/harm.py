@@ -108,8 +108,9 @@ def compare(fault, mend, updates: int, seed: int, only: str | None, known: dict)
 )
 def main(folder, only, updates, seed, path):
     """Train the cases of FOLDER beside their mends."""
-    from mlxstories.backend.blas import install
     from public_bugs import load
+
+    from mlxstories.backend.blas import install
 
     install()
     sys.path[:0] = [str(folder), str(folder.parent)]
