@@ -66,6 +66,13 @@ class Squeezed(Transformer):
         return mx.tanh(super().head(features))
 
 
+class Rectified(Transformer):
+    """The output layer has an activation, like those before it."""
+
+    def head(self, features):
+        return nn.relu(super().head(features))
+
+
 class StrictMask(ByHand):
     """Excludes the diagonal too, so the first position sees nothing at all."""
 
@@ -125,6 +132,9 @@ FAULTS.add(
     minimising(softmax_first),
 )
 FAULTS.add("logits-capped", "bounded-logits", "a soft cap of 1 on the logits", change(build_model=Squeezed))
+FAULTS.add(
+    "logits-rectified", "bounded-logits", "a ReLU behind the output layer", change(build_model=Rectified)
+)
 FAULTS.add("width-of-2", "cannot-overfit", "the stream is 2 wide", shape(dim=2, heads=1, hidden=8))
 FAULTS.add(
     "mask-without-diagonal",

@@ -89,6 +89,11 @@ def with_perplexity_of_tokens(model, batches):
     return evaluate(model, batches) | {"perplexity": shares / tokens}
 
 
+def with_perplexity_of_two(model, batches):
+    figures = evaluate(model, batches)
+    return figures | {"perplexity": 2.0 ** figures["loss"]}
+
+
 def with_another_head(model, batches):
     """The embedding in place of the output matrix, as a checkpoint of tied weights would load."""
     own = model.head_projection.weight
@@ -140,6 +145,12 @@ FAULTS.add(
     "metric-mismatch",
     "perplexity is the mean of the tokens' perplexities",
     change(evaluate=with_perplexity_of_tokens),
+)
+FAULTS.add(
+    "perplexity-of-two",
+    "metric-mismatch",
+    "perplexity is 2 to the power of a loss in nats",
+    change(evaluate=with_perplexity_of_two),
 )
 FAULTS.add(
     "another-head-in-validation",

@@ -149,6 +149,15 @@ def line_over(updates: int):
     return lambda recipe: replace(stepping(plain_step)(recipe), build_optimizer=build)
 
 
+def falling_for(share: float):
+    """A plant of a rate that falls from 1e-3 along a line that meets 0 after this share of 500 updates."""
+
+    def build(phase, updates):
+        return optim.AdamW(lambda step: 1e-3 * (1 - step / (share * updates)), bias_correction=True)
+
+    return lambda recipe: replace(stepping(plain_step)(recipe), build_optimizer=build, updates=500)
+
+
 def by_fours(counted_in_batches: bool):
     """A plant of a step that updates at every fourth call, on a cosine over 1000 updates, or four times as many."""
 
@@ -203,6 +212,12 @@ FAULTS.add(
     "schedule-out-of-step",
     "the rate falls to 0 within 40 updates, a third of an epoch",
     line_over(40),
+)
+FAULTS.add(
+    "schedule-below-nought",
+    "schedule-out-of-step",
+    "the rate falls to 0 over half of the run, and on below it",
+    falling_for(0.5),
 )
 FAULTS.add(
     "schedule-in-two-pieces",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import mlx.core as mx
 import numpy as np
 
 from mlxstories.batch import Batch
@@ -128,4 +130,39 @@ FAULTS.add(
     "high-unknown-rate",
     "60 words are kept, much of the text is unknown",
     vocabulary_of(60),
+)
+
+
+def in_halves(batch: Batch) -> Batch:
+    """Each id as two numbers of half its bits, of which the higher is 0."""
+    rows = mx.concatenate([batch.inputs, batch.targets[:, -1:]], axis=1)
+    halves = mx.stack([rows, mx.zeros_like(rows)], axis=-1).reshape(rows.shape[0], -1)[:, : rows.shape[1]]
+    real = mx.repeat(batch.mask, 2, axis=1)[:, : batch.mask.shape[1]]
+    return batch._replace(inputs=halves[:, :-1], targets=halves[:, 1:], mask=real)
+
+
+FAULTS.add(
+    "ids-read-in-halves",
+    "tokenizer-mismatch",
+    "ids of 32 bits are read as 16 bits: every second one is 0",
+    change(collate=in_halves),
+)
+
+
+def in_characters(changed):
+    """A plant of characters as tokens, of texts that are changed on the way into the rows."""
+
+    def plant(recipe: Recipe) -> Recipe:
+        train, val = ([changed(text) for text in part] for part in (recipe.train_texts, recipe.val_texts))
+        told = read(recipe, Tokenizer.train("char", recipe.train_texts, 256), train, val)
+        return replace(told, train_texts=recipe.train_texts, val_texts=recipe.val_texts, floor=None)
+
+    return plant
+
+
+FAULTS.add(
+    "lines-run-together",
+    "tokenizer-mismatch",
+    "each sentence is a line, and what parts the lines is lost when they are read",
+    in_characters(lambda text: re.sub(r"(?<=[.!?])\s", "", text)),
 )

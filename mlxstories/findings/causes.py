@@ -99,7 +99,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause("loss-sign", "loss", "loss", "training climbs the loss instead of descending it", DYNAMICS | SIGNALS),
     Cause("double-softmax", "loss", "loss", "a softmax is applied twice",
           DYNAMICS | SIGNALS | VALIDATION | {"bad-initialization", "bounded-logits"}),
-    Cause("bounded-logits", "loss", "model", "the logits cannot be far enough apart to be sure of a token",
+    Cause("bounded-logits", "loss", "model", "the logits run into a bound, or cannot be far enough apart to be sure",
           DYNAMICS | SIGNALS),
 
     Cause("wrong-normalisation", "loss", "loss", "the loss is divided by something else than the tokens that count"),

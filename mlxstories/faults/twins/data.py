@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from mlxstories.faults.data import read, retold, unmasked_mean
 from mlxstories.faults.fault import change, minimising
 from mlxstories.faults.recipe import Recipe, evaluate, generate, padded_rows
 from mlxstories.faults.twins.twin import Plant, Twins, without_floor
-from mlxstories.faults.vocabulary import Permuted, vocabulary_of
+from mlxstories.faults.vocabulary import Permuted, in_characters, vocabulary_of
 from mlxstories.model import Transformer
 from mlxstories.training.losses import next_token
 
@@ -35,6 +37,11 @@ class LogitsAlone:
 
     def __call__(self, *inputs):
         return self.model(*inputs)[0]
+
+
+def in_lines(texts: Sequence[str]) -> list[str]:
+    """A sentence a line."""
+    return [re.sub(r"(?<=[.!?])\s", "\n", text) for text in texts]
 
 
 def last_id_told(documents: Documents, context: int, rng) -> Rows:
@@ -111,6 +118,12 @@ TWINS.add(
     "both-reordered",
     "the vocabulary stands in another order, and the batches were made in that order",
     lambda recipe: read(recipe, Reordered(recipe.tokenizer, 1)),
+)
+TWINS.add(
+    "tokenizer-mismatch",
+    "lines-read-as-spaces",
+    "texts of a sentence a line, whose lines are parted by spaces in the rows",
+    lambda recipe: replace(in_characters(str)(recipe), train_texts=in_lines(recipe.train_texts)),
 )
 TWINS.add(
     "high-unknown-rate", "few-unknown", "the rarest words are left out: 2 % are unknown", vocabulary_of(760)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlxstories.batch import Batch
 from mlxstories.data.tokenizer import MASK
@@ -49,6 +50,11 @@ class SoftCap(Transformer):
 
     def head(self, features):
         return 30 * mx.tanh(super().head(features) / 30)
+
+
+class Leaky(Transformer):
+    def head(self, features):
+        return nn.leaky_relu(super().head(features), 0.3)
 
 
 class Cosines(Transformer):
@@ -128,6 +134,12 @@ TWINS.add(
     "log-probabilities",
     "the model returns log-probabilities, which a softmax leaves as they are",
     change(build_model=LogProbabilities),
+)
+TWINS.add(
+    "bounded-logits",
+    "leaky-logits",
+    "a leaky ReLU behind the output layer, which bends logits and cuts none off",
+    change(build_model=Leaky),
 )
 TWINS.add(
     "bounded-logits",

@@ -16,7 +16,14 @@ from mlxstories.faults.optimisation import mean_nats
 from mlxstories.faults.recipe import Recipe
 from mlxstories.faults.twins.model import decode_anew
 from mlxstories.faults.twins.twin import Twins
-from mlxstories.faults.updates import compiled_step, half_at, line_over, on_two_ranks, warmed_up_then
+from mlxstories.faults.updates import (
+    compiled_step,
+    falling_for,
+    half_at,
+    line_over,
+    on_two_ranks,
+    warmed_up_then,
+)
 from mlxstories.faults.wiring import DifferentiatedWhole, each_block, each_norm, in_bfloat16, masked_softmax
 from mlxstories.model import ModelConfig, Transformer
 from mlxstories.model.layers import Block
@@ -165,6 +172,12 @@ TWINS.add(
     "line-over-375",
     "the rate falls to 0 over three epochs, all that there are",
     lambda recipe: replace(line_over(375)(recipe), updates=375),
+)
+TWINS.add(
+    "schedule-out-of-step",
+    "line-to-the-end",
+    "the rate falls along a line that nothing stops at 0, which it meets after the run's last update",
+    falling_for(1.0),
 )
 TWINS.add(
     "schedule-out-of-step",

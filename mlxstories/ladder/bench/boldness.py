@@ -29,6 +29,40 @@ class Boldest:
     surest: float
 
 
+@dataclass(frozen=True)
+class CutOff:
+    """Logits that lie exactly at the lowest or the highest of all.
+
+    Attributes:
+        bound: where they lie.
+        share: of all logits of tokens that lie there in some places, and not in others.
+        tokens: share of tokens of which that is so.
+        gap: from there to the nearest other logit, as a share of the distance from lowest to highest.
+    """
+
+    bound: float
+    share: float
+    tokens: float
+    gap: float
+
+
+@measurement
+def cut_off(bench: Bench) -> CutOff | None:
+    """The end, lowest or highest, at which more logits of one row lie; None where all or none are the same."""
+    logits = plain(bench).logits
+    if not np.isfinite(logits).all() or not np.ptp(logits):
+        return None
+    return max((_at(logits, bound) for bound in (logits.min(), logits.max())), key=lambda found: found.share)
+
+
+def _at(logits: np.ndarray, bound: float) -> CutOff:
+    there = logits == bound
+    some = there.any(0) & ~there.all(0)
+    share = float(there[:, some].mean()) if some.any() else 0.0
+    gap = float(np.abs(logits[~there] - bound).min() / np.ptp(logits))
+    return CutOff(float(bound), share, float(some.mean()), gap)
+
+
 @measurement
 def boldest(bench: Bench) -> Boldest | None:
     """Show one row to a model whose weights grow up to 512-fold; None where they overflow."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import epoch_steps
+from mlxstories.ladder.bench.optimizers import scheduled_rate
 
 _EPOCHS, _STEPS = 20, 1000  # of a usual run
 
@@ -37,3 +38,23 @@ def plan(bench: Bench) -> Plan:
     warmup = schedule.peak_step if schedule.scheduled else 0
     updates = stated or schedule.end or max(_EPOCHS * (epoch_steps(bench) or 0), _STEPS)
     return Plan(updates, stated is not None, warmup)
+
+
+@measurement
+def below_nought(bench: Bench) -> int | None:
+    """The first update, counted from 0, whose learning rate is negative, of those of the run where the subject states
+    them, and else of an epoch; None where none is."""
+    schedule, updates = bench.schedule, bench.subject.updates or epoch_steps(bench)
+    if not schedule.scheduled or not updates:
+        return None
+    known = [
+        step for step, rate in zip(schedule.steps, schedule.rates, strict=True) if rate < 0 and step < updates
+    ]
+    rate = scheduled_rate(bench.optimizer())
+    if not known and rate(updates - 1) >= 0:
+        return None
+    least, most = 0, min(known, default=updates - 1)
+    while least < most:  # it falls through 0 between a step that was asked and the one before
+        middle = (least + most) // 2
+        least, most = (least, middle) if rate(middle) < 0 else (middle + 1, most)
+    return most

@@ -6,8 +6,9 @@ import mlx.nn as nn
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.dependence import Dependence, dependence, dependence_matrix, harm
-from mlxstories.ladder.bench.memorising import memorising
+from mlxstories.ladder.bench.memorising import memorising, start_loss
 from mlxstories.ladder.bench.short import short_training
+from mlxstories.ladder.bench.trial import Trial
 
 
 def memorised_model(bench: Bench) -> nn.Module | None:
@@ -24,9 +25,15 @@ def trained_model(bench: Bench) -> nn.Module | None:
 
 @measurement
 def sight_after_training(bench: Bench) -> Dependence | None:
-    """What each position of the trained model depends on."""
-    model = trained_model(bench)
-    return None if model is None else dependence(bench, model, seed=4)
+    """What each position of the trained model depends on; None where training went nowhere. Weights that have exploded
+    say nothing of how a model is built: their scores overrun a mask of -1e9, and rounding moves what should stay."""
+    taken = [bench.taken[made].trial for made in (short_training, memorising) if made in bench.taken]
+    trial = next((trial for trial in taken if _went_well(bench, trial)), None)
+    return None if trial is None else dependence(bench, trial.model, seed=4)
+
+
+def _went_well(bench: Bench, trial: Trial) -> bool:
+    return trial.finite and bool(trial.points) and trial.end < start_loss(bench)
 
 
 @measurement

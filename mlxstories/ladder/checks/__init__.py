@@ -13,6 +13,8 @@ from mlxstories.ladder.checks import (
     padding,
     tokenizer,
     verbatim,
+    spacing,
+    foreign_ids,
     unknown,
     texts_seen,
     untaught,

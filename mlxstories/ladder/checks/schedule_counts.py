@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.onward import counted
+from mlxstories.ladder.bench.plan import below_nought, plan
 from mlxstories.ladder.bench.swings import EPOCHS, swings
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -47,10 +48,40 @@ def counts_updates(bench: Bench, limits: Gauges) -> Verdict:
 
 
 @check(
+    "the rate stays above nought",
+    rung="minimal",
+    causes=("schedule-out-of-step",),
+    unless=("not-finite", "no-update", "state-not-kept", "schedule-out-of-step"),
+)
+def above_nought(bench: Bench, limits: Gauges) -> Verdict:
+    """Reads the learning rate over the run that the subject states, or else over the first epoch, for one below 0.
+
+    With a negative rate training climbs the loss. A line or polynomial is below 0 wherever it is followed beyond its
+    end.
+    Example: `lambda step: peak * (1 - step / total)`, where the total counts texts and the run counts rows.
+    Fix: take the maximum of it and 0, and count the updates of the whole run.
+    """
+    first = below_nought(bench)
+    if first is None:
+        return passed("never below 0")
+    over = f"the run's {plan(bench).updates} updates" if plan(bench).stated else "the first epoch"
+    return failed(
+        f"below 0 from update {first} on",
+        error(
+            "schedule-out-of-step",
+            f"the learning rate falls below 0 within {over}, from update {first} on: training then climbs the loss",
+            fix="count the updates of the whole run, and end the schedule with max(rate, 0)",
+            where="optimizer",
+            update=first,
+        ),
+    )
+
+
+@check(
     "the schedule does not begin again",
     rung="minimal",
     causes=("schedule-out-of-step",),
-    unless=("not-finite", "no-update", "state-not-kept"),
+    unless=("not-finite", "no-update", "state-not-kept", "schedule-out-of-step"),
     again=Limit(2, "times in four epochs"),
 )
 def goes_on(bench: Bench, limits: Gauges) -> Verdict:

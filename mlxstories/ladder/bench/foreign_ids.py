@@ -1,0 +1,49 @@
+"""Ids that are asked for and that the tokenizer gives for no text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.tokens import spread
+
+_BATCHES = 64  # that are read
+_FEWEST = 1000  # tokens that the tokenizer has given
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The commonest target that counts, of those that a sample of encoded texts does not hold.
+
+    Attributes:
+        token: its id.
+        share: of all that counts.
+    """
+
+    token: int
+    share: float
+
+
+@measurement
+def foreign(bench: Bench) -> Foreign | None:
+    """Count targets that no text has; None where there are none, or too few tokens to say what texts have."""
+    counts = np.zeros(bench.subject.vocab_size, np.int64)
+    for batch in train_epoch(bench).batches[:_BATCHES]:
+        counts += np.bincount(batch.targets[batch.mask > 0], minlength=len(counts))[: len(counts)]
+    known = _encoded(bench, bench.subject.train_texts)
+    if len(known) < _FEWEST or not counts.sum():
+        return None
+    strange = counts.copy()
+    strange[known] = 0
+    token = int(strange.argmax())
+    return Foreign(token, float(strange[token] / counts.sum())) if strange[token] else None
+
+
+def _encoded(bench: Bench, texts: Sequence[str]) -> np.ndarray:
+    with bench.calling("the tokenizer"):
+        ids = [int(i) for text in spread(texts) for i in bench.subject.tokenizer.encode(str(text))]
+    return np.array(ids, np.int64)
