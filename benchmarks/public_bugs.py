@@ -173,7 +173,7 @@ _FOURTH = (
 )
 _FIFTH = (
     "## The fifth set",
-    "Made after the mends of all four, by how people complain: the loss is negative, the text is garbage though the loss "
+    "Made after the mends of all four, by how people complain: the loss is negative, the text garbage though the loss "
     "is low, the rate does nothing. 14 reports from sources that no set had used, their mends where the plain setup is "
     "none, and 8 sound setups of kinds that are in no other; the cases and what counts as right were committed before "
     "the ladder saw any. Each fault was trained beside its mend (`benchmarks/harm.py`, 150 updates, 115,200 tokens, "

@@ -215,11 +215,13 @@ class Start:
         stream: root mean square of what enters the first block.
         added: largest root mean square of what a block adds, relative to that.
         where: path of the first block.
+        loudest: path of the block that adds the most.
     """
 
     stream: float
     added: float
     where: str
+    loudest: str
 
 
 @measurement
@@ -240,8 +242,9 @@ def stream_start(bench: Bench) -> Start | None:
     stream = rms(blocks[first].given)
     if not stream:
         return None
-    added = max(rms(call.made - call.given) for call in blocks.values())
-    return Start(stream, added / stream, first)
+    added = {path: rms(call.made - call.given) for path, call in blocks.items()}
+    loudest = max(added, key=added.__getitem__)
+    return Start(stream, added[loudest] / stream, first, loudest)
 
 
 @dataclass(frozen=True)

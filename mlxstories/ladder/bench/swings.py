@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
@@ -20,10 +22,10 @@ def swings(bench: Bench) -> int | None:
     if scheduled is None or not epoch:
         return None
     steps = np.unique(np.linspace(0, EPOCHS * epoch, min(EPOCHS * epoch + 1, _READ)).astype(int))
-    return turns([scheduled(int(step)) for step in steps])
+    return turns([max(0.0, scheduled(int(step))) for step in steps])  # one below 0 is told elsewhere
 
 
-def turns(rates: list[float]) -> int:
+def turns(rates: Iterable[float]) -> int:
     """How often a series falls below half of what it reached and then rises to twice what it fell to."""
     count, falling, edge = 0, True, 0.0
     for rate in rates:

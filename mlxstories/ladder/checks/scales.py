@@ -20,10 +20,11 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, w
     degree=Limit(1.5, "power of a norm's input"),
     stream=Limit(4.0, "root mean square of what enters the first block"),
     added=Limit(0.1, "of it, added by a block"),
+    loud=Limit(100.0, "root mean square of what a block adds"),
 )
 def scales(bench: Bench, limits: Gauges) -> Verdict:
     """Watches a forward pass of the untrained model from inside: how far attention scores spread, with which power
-    the output of each norm grows with its input, and how large the stream is that the blocks add to.
+    the output of each norm grows with its input, how large the stream is that the blocks add to, and what they add.
 
     A softmax over scores that spread by five attends to one token, chosen at random, and hands on next to no
     gradient. A norm takes the scale out of what it is given; one that squares it makes large what is large.
@@ -42,6 +43,8 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
     squaring = {path: power for path, power in powers.items() if limits.degree.above(power)}
     if squaring:
         return failed(detail, _squaring(squaring))
+    if start and limits.loud.above(start.added * start.stream) and not pretrained:
+        return failed(detail, _loud(start))
     if start and limits.stream.above(start.stream) and limits.added.below(start.added):
         return passed(detail, _drowned(start))
     return passed(detail)
@@ -69,6 +72,20 @@ def _squaring(squaring: dict[str, float]):
         where=path,
         power=power,
         modules=list(squaring),
+    )
+
+
+def _loud(start):
+    return error(
+        "extreme-scale",
+        f"in the untrained model {start.loudest} adds values with a root mean square of "
+        f"{start.added * start.stream:.3g} to a stream of {start.stream:.2g}: beside them nothing else is heard, and "
+        "the blocks before it learn next to nothing",
+        fix="look for a product where a quotient was meant, a sum where a mean was, and a scale that is the inverse of "
+        "the one meant",
+        where=start.loudest,
+        added=start.added * start.stream,
+        stream=start.stream,
     )
 
 

@@ -7,15 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import mlx.optimizers as optim
+import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.optimizers import parts, read_schedule
+from mlxstories.ladder.bench.swings import turns
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.patches import Patches
 
 _BETAS, _EPSILON = [0.9, 0.999], 1e-8
 _MOMENTUM = 0.9
+_DESCENT = (
+    0.4  # of the peak, on the average of a run: a line or a cosine to 0, with a warmup, has a little more
+)
 
 
 def for_step(bench: Bench) -> list[Intervention]:
@@ -26,7 +31,11 @@ def for_step(bench: Bench) -> list[Intervention]:
     ]
     each = parts(bench.optimizer())
     if bench.schedule.scheduled:
-        found.append(Intervention("the rate constant at its peak", "step", optimizer=_constant, late=True))
+        meant = _falls_with_the_run(bench)
+        change = Intervention(
+            "the rate constant at its peak", "step", optimizer=_constant, late=True, wanted=meant
+        )
+        found.append(change)
     if any(getattr(o, "weight_decay", 0) for o in each):
         found.append(Intervention("no weight decay", "step", optimizer=_setting(weight_decay=0.0)))
     if any(list(getattr(o, "betas", _BETAS)) != _BETAS or getattr(o, "eps", _EPSILON) > 1e-6 for o in each):
@@ -39,6 +48,17 @@ def for_step(bench: Bench) -> list[Intervention]:
     if any(getattr(o, "momentum", 0) > _MOMENTUM for o in each):
         found.append(Intervention("momentum at 0.9", "step", optimizer=_setting(momentum=_MOMENTUM)))
     return found
+
+
+def _falls_with_the_run(bench: Bench) -> bool:
+    """Whether the schedule goes once through the run that the subject states, as a line or a cosine to 0 does: a
+    constant rate then only makes larger updates, which a short run has too few of."""
+    updates, schedule = bench.subject.updates, bench.schedule
+    if not updates:
+        return False
+    rates = schedule.at(np.arange(updates))
+    falls_once = rates.min() >= 0 and not turns(rates)
+    return bool(falls_once and rates.mean() >= _DESCENT * schedule.peak)
 
 
 def for_rate() -> list[Intervention]:

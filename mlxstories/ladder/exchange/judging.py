@@ -142,7 +142,9 @@ def _weighed(proof: Proof, between: Gap, limits: Gauges) -> Callable[..., Draft]
     if change.scale > 1:
         # They only save time, and more of the own ones do the same: no news where a plain step saves little, too.
         return warning if _clear(between, limits) else None
-    return error if change.scale == 1 or _far(proof, limits) else warning
+    if change.scale == 1:
+        return warning if change.may_be_meant else error
+    return error if _far(proof, limits) else warning
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
