@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ CORPUS = 20_000  # texts in which what is decoded is looked up
 _ENCODED = 24  # texts
 _BATCHES, _ROWS = 8, 4  # batches, and rows of each, that are decoded
 _STRANGE = ("\u2603", "\u16a0", "\U0001f9ff")  # a snowman, a rune, an amulet
+_MARKS = 0.1  # of the ids, that a tokenizer need not know
 _SEARCHED = 200  # texts that are searched for the word of an unknown id
 
 
@@ -82,8 +84,31 @@ def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
     try:
         decoded = [str(tokenizer.decode(ids)) for ids in rows]
     except Exception as error:  # ids that this tokenizer does not have
-        return Fit(highest, own, None, highest_row, describe_error(error))
+        decoded = _between_marks(tokenizer, rows)
+        if decoded is None:
+            return Fit(highest, own, None, highest_row, describe_error(error))
     return Fit(highest, own, _known(decoded, corpus), highest_row)
+
+
+def _between_marks(tokenizer: Any, rows: list[list[int]]) -> list[str] | None:
+    """What stands between the few ids that the tokenizer does not have, such as marks that were added to its
+    vocabulary, decoded; None where they are many, or the rest is not to be decoded either."""
+    strange = {i for i in {i for ids in rows for i in ids} if not _decodes(tokenizer, [i])}
+    if sum(i in strange for ids in rows for i in ids) > _MARKS * sum(map(len, rows)):
+        return None
+    marked = (itertools.groupby(ids, key=strange.__contains__) for ids in rows)
+    pieces = [list(part) for row in marked for mark, part in row if not mark]
+    if not all(_decodes(tokenizer, ids) for ids in pieces):
+        return None
+    return [str(tokenizer.decode(ids)) for ids in pieces]
+
+
+def _decodes(tokenizer: Any, ids: list[int]) -> bool:
+    try:
+        tokenizer.decode(ids)
+    except Exception:
+        return False
+    return True
 
 
 def spread(texts: Sequence[str]) -> Sequence[str]:

@@ -46,6 +46,11 @@ class Proof:
         helped = gap(self.beside, self.run, margin)
         return helped if self.control is None else helped.beyond(gap(*self.control))
 
+    @property
+    def helps_any(self) -> bool:
+        """Whether the change takes more away from the plain decoder than it takes away here beyond that."""
+        return self.control is not None and gap(*self.control).share > self.gap().share
+
 
 def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
     """The changes of the subject's own step that leave least loss; with ``rate``, of the size of its updates, beside

@@ -203,7 +203,8 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
         change = proof.intervention
         # Where all begin at GPT-2's 0.02, which in a narrow model is little, another layer may only begin sooner.
         slow = change.redrawn and exchange.shape.deviation is not None
-        sure = not change.may_be_meant or (_far(proof, limits) and not slow)
+        meant = change.may_be_meant and not (_far(proof, limits) and not slow)
+        sure = not meant and not proof.helps_any
         runs = exchange.own, exchange.runs[ALL]
         return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
