@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,6 +22,9 @@ from mlxstories.ladder.bench.memorising import memorising
 from mlxstories.ladder.bench.plan import below_nought
 from mlxstories.ladder.bench.spacing import spacing
 from mlxstories.ladder.bench.trained import sight_after_training
+from mlxstories.ladder.exchange import halving
+from mlxstories.ladder.exchange.exchange import Gap
+from mlxstories.ladder.exchange.halving import Proof
 from mlxstories.ladder.exchange.inside_step import for_step
 from mlxstories.ladder.registry import CHECKS
 
@@ -123,7 +127,7 @@ def of_letters(ids, texts, width=96):
     return Bench(
         subject(
             model=lambda: None,
-            vocab_size=len(SIGNS) + 1,
+            vocab_size=len(SIGNS) + 4,
             tokenizer=Letters(),
             train_texts=texts,
             train_batches=lambda seed: rows,
@@ -165,6 +169,31 @@ def test_marks_between_phrases_are_left_alone(every):
     ids = Letters().encode(STORY) * 10
     marked = [i for at, i in enumerate(ids) for i in ([i, 0] if every and at % every == 0 else [i])]
     assert judged("targets are what texts are made of", of_letters(marked, [STORY] * 10)) == []
+
+
+@pytest.mark.parametrize(("every", "told"), [(24, []), (5, [("tokenizer-mismatch", "error")])])
+def test_rows_are_read_between_a_few_marks_that_the_tokenizer_does_not_know(every, told):
+    ids = Letters().encode(STORY) * 10
+    mark = len(SIGNS) + 3  # the tokenizer raises an IndexError
+    marked = [i for at, i in enumerate(ids) for i in ([i, mark] if at % every == 0 else [i])]
+    assert judged("tokenizer fits the train batches", of_letters(marked, [STORY] * 10)) == told
+
+
+@pytest.mark.parametrize(
+    ("own", "helped", "plain", "with_it", "any_model"),
+    [
+        (1.938, 1.552, 1.832, 1.606, True),  # 20 %, of which 12 % a plain decoder gains, too
+        (2.428, 2.171, 2.201, 2.121, False),  # 11 %, of which 4 %
+        (2.0, 1.8, 1.8, 1.9, False),  # it does the plain one harm
+    ],
+)
+def test_a_change_that_helps_a_plain_decoder_more_proves_nothing(own, helped, plain, with_it, any_model):
+    runs = [SimpleNamespace(loss=x) for x in (own, helped, plain, with_it)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(halving, "gap", lambda one, two, margin=None: Gap(1 - two.loss / one.loss, 0.001))
+        proof = Proof(None, runs[1], runs[0], (runs[2], runs[3]))
+        assert proof.helps_any is any_model
+    assert Proof(None, runs[1], runs[0]).helps_any is False
 
 
 @pytest.mark.parametrize(("rate", "seen"), [(3e-2, True), (1e3, False)])
