@@ -73,14 +73,6 @@ class Rectified(Transformer):
         return nn.relu(super().head(features))
 
 
-class SumsMultiplied(ByHand):
-    """Multiplies by the sum of its weights instead of dividing."""
-
-    def weights(self, scores, past):
-        raw = mx.exp(mx.where(past > 0, scores, -mx.inf))
-        return raw * raw.sum(axis=-1, keepdims=True)
-
-
 class StrictMask(ByHand):
     """Excludes the diagonal too, so the first position sees nothing at all."""
 
@@ -142,12 +134,6 @@ FAULTS.add(
 FAULTS.add("logits-capped", "bounded-logits", "a soft cap of 1 on the logits", change(build_model=Squeezed))
 FAULTS.add(
     "logits-rectified", "bounded-logits", "a ReLU behind the output layer", change(build_model=Rectified)
-)
-FAULTS.add(
-    "sums-multiplied",
-    "extreme-scale",
-    "attention multiplies by the sum of its weights instead of dividing",
-    rebuilt(lambda model, config: each_attention(model, config, SumsMultiplied)),
 )
 FAULTS.add("width-of-2", "cannot-overfit", "the stream is 2 wide", shape(dim=2, heads=1, hidden=8))
 FAULTS.add(

@@ -64,12 +64,6 @@ class Cosines(ByHand):
         return masked_softmax(4 * queries @ keys.swapaxes(-1, -2), mx.tri(keys.shape[-2])) @ values
 
 
-class SumsDivided(ByHand):
-    def weights(self, scores, past):
-        raw = mx.exp(mx.where(past > 0, scores, -mx.inf))
-        return raw / raw.sum(axis=-1, keepdims=True)
-
-
 class LowRank(nn.Module):
     """A linear layer of low rank, and nothing beside it."""
 
@@ -114,13 +108,6 @@ def openings_masked(batch: Batch) -> Batch:
     return batch._replace(mask=batch.mask * (mx.arange(batch.mask.shape[1]) >= 8))
 
 
-TWINS.add(
-    "extreme-scale",
-    "sums-divided",
-    "attention divides by the sum of its weights by hand",
-    rebuilt(lambda model, config: each_attention(model, config, SumsDivided)),
-    decode_anew,
-)
 TWINS.add(
     "extreme-scale",
     "cosine-attention",
