@@ -17,7 +17,8 @@ def encoded(bench: Bench, texts: Iterable) -> Iterator[np.ndarray]:
     """The ids [T] of one text after the other."""
     for text in texts:
         with bench.calling("the tokenizer"):
-            yield np.array([int(i) for i in bench.subject.tokenizer.encode(str(text))], np.int64)
+            ids = np.array([int(i) for i in bench.subject.tokenizer.encode(str(text))], np.int64)
+        yield ids  # outside: whoever ends the generator early is no fault of the tokenizer's
 
 
 def spread(bench: Bench, count: int) -> Iterator[np.ndarray]:
