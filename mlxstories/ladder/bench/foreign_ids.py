@@ -30,17 +30,18 @@ class Foreign:
 
 @measurement
 def foreign(bench: Bench) -> Foreign | None:
-    """Count targets that no text has; None where there are none, or too few tokens to say what texts have."""
+    """Count targets that no text has; None where there are too few tokens to say what texts have."""
     counts = np.zeros(bench.subject.vocab_size, np.int64)
     for batch in train_epoch(bench).batches[:_BATCHES]:
-        counts += np.bincount(batch.targets[batch.mask > 0], minlength=len(counts))[: len(counts)]
+        real = batch.targets[(batch.mask > 0) & (batch.targets >= 0)]  # a loss may leave out ids below 0
+        counts += np.bincount(real, minlength=len(counts))[: len(counts)]
     known = _encoded(bench, bench.subject.train_texts)
     if len(known) < _FEWEST or not counts.sum():
         return None
     strange = counts.copy()
-    strange[known] = 0
+    strange[known[known < len(counts)]] = 0
     token = int(strange.argmax())
-    return Foreign(token, float(strange[token] / counts.sum())) if strange[token] else None
+    return Foreign(token, float(strange[token] / counts.sum()))
 
 
 def _encoded(bench: Bench, texts: Sequence[str]) -> np.ndarray:
