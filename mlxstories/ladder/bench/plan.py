@@ -45,12 +45,12 @@ def below_nought(bench: Bench) -> int | None:
     """The first update, counted from 0, whose learning rate is negative, of those of the run where the subject states
     them, and else of an epoch; None where none is."""
     schedule, updates = bench.schedule, bench.subject.updates or epoch_steps(bench)
-    if not schedule.scheduled or not updates:
+    rate = scheduled_rate(bench.optimizer())
+    if rate is None or not updates:
         return None
     known = [
         step for step, rate in zip(schedule.steps, schedule.rates, strict=True) if rate < 0 and step < updates
     ]
-    rate = scheduled_rate(bench.optimizer())
     if not known and rate(updates - 1) >= 0:
         return None
     least, most = 0, min(known, default=updates - 1)

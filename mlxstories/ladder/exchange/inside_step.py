@@ -18,9 +18,7 @@ from mlxstories.ladder.patches import Patches
 
 _BETAS, _EPSILON = [0.9, 0.999], 1e-8
 _MOMENTUM = 0.9
-_DESCENT = (
-    0.4  # of the peak, on the average of a run: a line or a cosine to 0, with a warmup, has a little more
-)
+_DESCENT = 0.4  # of the peak, on a run's average: a line or a cosine to 0 has a little more
 
 
 def for_step(bench: Bench) -> list[Intervention]:

@@ -142,9 +142,8 @@ def _weighed(proof: Proof, between: Gap, limits: Gauges) -> Callable[..., Draft]
     if change.scale > 1:
         # They only save time, and more of the own ones do the same: no news where a plain step saves little, too.
         return warning if _clear(between, limits) else None
-    if change.scale == 1:
-        return warning if change.may_be_meant else error
-    return error if _far(proof, limits) else warning
+    sure = not change.may_be_meant if change.scale == 1 else _far(proof, limits)
+    return error if sure else warning
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
@@ -203,8 +202,7 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
         change = proof.intervention
         # Where all begin at GPT-2's 0.02, which in a narrow model is little, another layer may only begin sooner.
         slow = change.redrawn and exchange.shape.deviation is not None
-        meant = change.may_be_meant and not (_far(proof, limits) and not slow)
-        sure = not meant and not proof.helps_any
+        sure = not proof.helps_any and (not change.may_be_meant or (_far(proof, limits) and not slow))
         runs = exchange.own, exchange.runs[ALL]
         return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
