@@ -29,7 +29,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 MARK = "<|endoftext|>"
 # pieces of books.txt: the Wizard of Oz, Alice in Wonderland, Dracula, the Count of Monte Cristo
 BOOKS = {"oz": (0, 31), "alice": (31, 56), "dracula": (56, 190), "count": (200, 394)}
-FACTORS = ("tokenizer", "vocab", "size", "context", "rows", "dropout", "epochs", "decay", "phase")
+FACTORS = ("tokenizer", "vocab", "size", "context", "rows", "dropout", "epochs", "decay", "phase", "rest")
 
 
 def text(folder: Path, name: str) -> str:
@@ -70,7 +70,8 @@ def measure(path: Path, cell: dict, seed: int) -> dict:
     from mlxstories.training.experiment import train
     from mlxstories.training.phases import PHASES, override
 
-    phase = override(PHASES[cell["phase"]], {"optimizer.weight_decay": cell["decay"]})
+    changes = {"optimizer.weight_decay": cell["decay"], "optimizer.rest_learning_rate": cell["rest"]}
+    phase = override(PHASES[cell["phase"]], changes)
     dataset = load_dataset(
         DataConfig(source=(str(path),), tokenizer=cell["tokenizer"], vocab_size=cell["vocab"])
     )
@@ -100,21 +101,24 @@ def measure(path: Path, cell: dict, seed: int) -> dict:
     }
 
 
-def chosen(name: str) -> dict:
-    """The cell that the rule takes for a text called KIND-KILOBYTES."""
+def chosen(name: str, rest: float | None = None) -> dict:
+    """The cell that the rule takes for a text called KIND-KILOBYTES; ``rest``: the rate of AdamW's share."""
     from mlxstories.training.suited import CONTEXT, DECAY, PHASE, suited
 
     row = suited(["x" * (int(name.partition("-")[2]) * 900)]).row
-    values = ("bpe", row.vocab_size, row.size, CONTEXT, row.batch_size, row.dropout, row.epochs, DECAY, PHASE)
+    training = (row.batch_size, row.dropout, row.epochs, DECAY, PHASE, rest)
+    values = ("bpe", row.vocab_size, row.size, CONTEXT, *training)
     return dict(zip(FACTORS, values, strict=True))
 
 
 def results() -> list[dict]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    """What was measured; a line without ``rest`` was before there was one."""
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return [row | {"cell": {**row["cell"], "rest": row["cell"].get("rest")}} for row in rows]
 
 
 def numbers(values: str) -> list:
-    return [json.loads(value) if re.match(r"[\d.]+$", value) else value for value in values.split(",")]
+    return [json.loads(value) if re.match(r"[\d.]+$|null$", value) else value for value in values.split(",")]
 
 
 @click.group()
@@ -134,7 +138,8 @@ def main():
 @click.option("--epochs", default="10")
 @click.option("--decay", default="0.01")
 @click.option("--phase", default="3")
-@click.option("--rule", is_flag=True, help="Measure what the rule chooses, and nothing else.")
+@click.option("--rest", default="null", help="Rate of AdamW's share; null: Muon's.")
+@click.option("--rule", is_flag=True, help="Measure what the rule chooses, at each --rest.")
 @click.option("--seed", default=0)
 def run(data, texts, rule, seed, **factors):
     """Measure every combination of the values given, each a list separated by commas."""
@@ -143,8 +148,9 @@ def run(data, texts, rule, seed, **factors):
         dict(zip(FACTORS, cell, strict=True))
         for cell in itertools.product(*(numbers(factors[f]) for f in FACTORS))
     ]
-    names = texts.split(",")
-    for name, cell in [(n, chosen(n)) for n in names] if rule else itertools.product(names, grid):
+    names, rates = texts.split(","), numbers(factors["rest"])
+    ruled = [(name, chosen(name, rate)) for name in names for rate in rates]
+    for name, cell in ruled if rule else itertools.product(names, grid):
         if json.dumps([name, cell, seed]) in known:
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -162,8 +168,8 @@ def run(data, texts, rule, seed, **factors):
 
 @main.command()
 def table():
-    """The Markdown tables of docs/own_stories.md."""
-    rows = results()
+    """The Markdown tables of docs/own_stories.md, of seed 0."""
+    rows = [row for row in results() if row["seed"] == 0]
     names = dict.fromkeys(row["text"] for row in rows)
     print("| text | cells | best of the grid | bits | the rule | bits | above the best |\n|" + " --- |" * 7)
     for name in sorted(names, key=lambda name: (int(name.partition("-")[2]), name)):
@@ -190,6 +196,7 @@ def words(cell: dict) -> str:
     parts = [cell["size"], f"{cell['tokenizer']} {cell['vocab']}", f"{cell['rows']} x {cell['context']}"]
     parts += [f"dropout {cell['dropout']}", f"{cell['epochs']} epochs"]
     parts += [f"decay {cell['decay']}"] if cell["decay"] != 0.01 else []
+    parts += [f"rest {cell['rest']}"] if cell["rest"] else []
     return ", ".join([*parts, *(["phase 1"] if cell["phase"] == 1 else [])])
 
 
