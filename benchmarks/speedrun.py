@@ -21,6 +21,7 @@ import click
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.data.tokenizer import END
 from mlxstories.model import size_config
+from mlxstories.model.config import SIZES
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.experiment import train
 from mlxstories.training.phases import RECORD, SPEEDRUN
@@ -41,20 +42,22 @@ WITHOUT = {
 @click.option("--first", default=0, show_default=True)
 @click.option("--stories", default=RECORD["stories"], show_default=True, help="To train on.")
 @click.option("--epochs", default=RECORD["epochs"], show_default=True, help="Times through the stories.")
+@click.option("--size", type=click.Choice(sorted(SIZES)), default=RECORD["size"], show_default=True)
 @click.option("--layers", default=RECORD["layers"], show_default=True)
 @click.option("--batch-size", default=4, show_default=True)
 @click.option("--without", type=click.Choice(sorted(WITHOUT)), help="Leave an ingredient out.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the result there.")
-def main(seeds, first, stories, epochs, layers, batch_size, without, path):
+def main(seeds, first, stories, epochs, size, layers, batch_size, without, path):
     phase = dataclasses.replace(SPEEDRUN, **WITHOUT[without]) if without else SPEEDRUN
     training = TrainingConfig(epochs=epochs, batch_size=batch_size, evaluations=1)
     runs = []
     for seed in range(first, first + seeds):
-        runs.append(run(phase, stories, layers, dataclasses.replace(training, seed=seed)))
+        runs.append(run(phase, stories, size, layers, dataclasses.replace(training, seed=seed)))
         print("{seed}: {seconds:.1f} s, {cpu:.1f} s of CPU time, {tokens:,} tokens, {updates:,} updates, "
               "loss {loss:.4f} (x {over_floor:.4f}), accuracy x {of_ceiling:.4f}, reached: {reached}"
               .format(**runs[-1]), flush=True)  # fmt: skip
-    result = {"without": without, "layers": layers, "stories": stories, "epochs": epochs, "runs": runs}
+    shape = {"size": size, "layers": layers, "batch_size": batch_size}
+    result = {"without": without, **shape, "stories": stories, "epochs": epochs, "runs": runs}
     for name in ("seconds", "cpu"):
         result[name] = statistics.median(one[name] for one in runs)
     print(f"median {result['seconds']:.1f} s, {result['cpu']:.1f} s of CPU time; "
@@ -63,13 +66,11 @@ def main(seeds, first, stories, epochs, layers, batch_size, without, path):
         path.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def run(phase, stories: int, layers: int, training: TrainingConfig) -> dict:
+def run(phase, stories: int, size: str, layers: int, training: TrainingConfig) -> dict:
     """A training from nothing, and whether it got there."""
     began, worked = time.perf_counter(), time.process_time()
     dataset = load_dataset(DataConfig(stories=stories))
-    shape = size_config(
-        RECORD["size"], dataset.tokenizer.vocab_size, layers=layers, separator=END, **phase.parts()
-    )
+    shape = size_config(size, dataset.tokenizer.vocab_size, layers=layers, separator=END, **phase.parts())
     with tempfile.TemporaryDirectory() as folder:
         found = train(Path(folder) / "run", dataset, shape, phase, training)
     over, of = found["loss"] / found["floor"], found["accuracy"] / found["ceiling"]
