@@ -82,5 +82,5 @@ def test_the_words_of_the_built_in_stories_are_told_as_they_are():
 
 
 def test_texts_of_many_millions_of_characters_are_not_looked_through(monkeypatch):
-    monkeypatch.setattr("mlxstories.ladder.bench.verbatim._LARGEST", 1000)
+    monkeypatch.setattr("mlxstories.ladder.bench.verbatim.LARGEST", 1000)
     assert told(as_it_is, str.lower) == (None, [])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.texts import encoded
 from mlxstories.ladder.bench.tokens import spread
 
 _BATCHES = 64  # that are read
@@ -35,16 +35,10 @@ def foreign(bench: Bench) -> Foreign | None:
     for batch in train_epoch(bench).batches[:_BATCHES]:
         real = batch.targets[(batch.mask > 0) & (batch.targets >= 0)]  # a loss may leave out ids below 0
         counts += np.bincount(real, minlength=len(counts))[: len(counts)]
-    known = _encoded(bench, bench.subject.train_texts)
+    known = np.concatenate([*encoded(bench, spread(bench.subject.train_texts)), np.empty(0, np.int64)])
     if len(known) < _FEWEST or not counts.sum():
         return None
     strange = counts.copy()
     strange[known[known < len(counts)]] = 0
     token = int(strange.argmax())
     return Foreign(token, float(strange[token] / counts.sum()))
-
-
-def _encoded(bench: Bench, texts: Sequence[str]) -> np.ndarray:
-    with bench.calling("the tokenizer"):
-        ids = [int(i) for text in spread(texts) for i in bench.subject.tokenizer.encode(str(text))]
-    return np.array(ids, np.int64)

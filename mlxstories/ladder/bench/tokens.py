@@ -98,9 +98,10 @@ def _between_marks(tokenizer: Any, rows: list[list[int]]) -> list[str] | None:
         return None
     marked = (itertools.groupby(ids, key=strange.__contains__) for ids in rows)
     pieces = [list(part) for row in marked for mark, part in row if not mark]
-    if not all(_decodes(tokenizer, ids) for ids in pieces):
+    try:
+        return [str(tokenizer.decode(ids)) for ids in pieces]
+    except Exception:
         return None
-    return [str(tokenizer.decode(ids)) for ids in pieces]
 
 
 def _decodes(tokenizer: Any, ids: list[int]) -> bool:

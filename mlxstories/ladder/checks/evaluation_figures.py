@@ -45,8 +45,9 @@ def figures(bench: Bench, limits: Gauges) -> Verdict:
         return skipped(unsettled(bench, found, "figure"))
     for name, value, right in _recomputed(found):
         if limits.apart.above(abs(value - right) / max(abs(right), 1e-9)):
-            of = _mean_of(found, value, limits) if _PERPLEXITY.search(name) else ""
-            base = _PERPLEXITY.search(name) and not limits.apart.above(abs(value / right ** np.log(2) - 1))
+            perplexity = bool(_PERPLEXITY.search(name))
+            of = _mean_of(found, value, limits) if perplexity else ""
+            base = perplexity and not limits.apart.above(abs(value / right ** np.log(2) - 1))
             # Of words, bytes or documents it is another figure, and may be right; of tokens it never is.
             bad = of == "tokens" or base
             draft = (error if bad else warning)(
@@ -54,9 +55,7 @@ def figures(bench: Bench, limits: Gauges) -> Verdict:
                 f"the validation reports {name} {value:.4g}, recomputed it is {right:.4g}"
                 + (f": what is reported is the mean of the {of}' perplexities" if of else "")
                 + (": what is reported is 2 to the power of a loss that is in nats" if base else ""),
-                fix="take exp of the mean loss, once"
-                if _PERPLEXITY.search(name)
-                else "count each real token once",
+                fix="take exp of the mean loss, once" if perplexity else "count each real token once",
                 where="evaluate",
                 reported=value,
                 recomputed=right,

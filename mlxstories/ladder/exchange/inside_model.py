@@ -76,9 +76,9 @@ def drawn_matrices(model: nn.Module) -> list[Intervention]:
 
 def _factors(model: nn.Module) -> dict[str, float]:
     """Of each matrix that does not begin at 0, the library's standard deviation over the one that it begins with."""
-    arrays = dict(tree_flatten(model.trainable_parameters()))
-    own = {n: float(arrays[n].astype(mx.float32).std()) for n in _usual(model)}
-    return {n: usual / own[n] for n, usual in _usual(model).items() if own[n] > 0}
+    arrays, usual = dict(tree_flatten(model.trainable_parameters())), _usual(model)
+    own = {n: float(arrays[n].astype(mx.float32).std()) for n in usual}
+    return {n: usual[n] / own[n] for n in usual if own[n] > 0}
 
 
 def _usual(model: nn.Module) -> dict[str, float]:
