@@ -2,17 +2,18 @@
 
     python benchmarks/mutants.py --seed 0 --minutes 20 --json mutants-0.json --keep mutants
     python benchmarks/mutants.py --file cases.py:story --script train.py --text stories.txt --json own.json
+    python benchmarks/mutants.py --deep mutants-0.json --keep mutants
     python benchmarks/mutants.py --docs mutants-0.json --docs mutants-1.json
 
 Each mutation is made in a copy of the setup's folder. A process of its own trains it for a while on its batches, and
 measures it on the original's held-out rows: it hurts where that loss is 3 % worse or better than possible, or where a
 reported figure is off by as much; it is equivalent within 1 % or what another seed moves. Then the quick ladder climbs
-all that hurt, and equivalent ones as long as they are fewer.
+all that hurt, and equivalent ones as long as they are fewer. ``--deep`` has a second look at what came of it, with the
+same ``--zoo``, ``--file``, ``--script`` and ``--text``: see `mutating.second`.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import random
@@ -25,12 +26,14 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
-from mutating.forked import forked
+from mutating.forked import ended_with, forked
 from mutating.lines import parts
-from mutating.page import PAGE, in_words, news, page
+from mutating.originals import begun
+from mutating.page import PAGE, in_words, in_words_deep, news, page
+from mutating.second import Second
 from mutating.setups import Origin, Workplace, given
-from mutating.source import Mutation, mutations
-from mutating.trial import FAILS, HURTS, original, trial
+from mutating.source import Mutation, difference, mutations
+from mutating.trial import FAILS, HURTS, trial
 
 ZOO = (
     "gru",
@@ -60,16 +63,6 @@ class Run:
     outcomes: list[dict] = field(default_factory=list)
     spent: float = 0.0  # CPU seconds
 
-    def begin(self, workplace: Workplace) -> tuple[dict, Path]:
-        """What the original shows, from the folder where it is kept there."""
-        name = "".join(c if c.isalnum() else "-" for c in workplace.origin.name) + f"-{self.updates}"
-        told, reference = self.keep / f"{name}.json", self.keep / f"{name}.pickle"
-        if not (told.exists() and reference.exists()):
-            found, seconds = forked(original, workplace, self.updates, reference)
-            found = found if isinstance(found, dict) else {"why": _last_line(found)}
-            told.write_text(json.dumps(found | {"seconds": seconds}))
-        return json.loads(told.read_text()), reference
-
     def tried(self, workplace: Workplace, reference: Path, file: Path, mutation: Mutation) -> dict:
         """What becomes of a mutation: known, or found out."""
         diff = difference(file.read_text(encoding="utf-8"), mutation.source)
@@ -80,7 +73,7 @@ class Run:
             found, seconds = forked(trial, workplace, self.updates, reference, self._climbs())
         self.spent += seconds
         if not isinstance(found, dict):
-            found = {"verdict": FAILS, "why": _last_line(found)}
+            found = {"verdict": FAILS, "why": ended_with(found)}
         told = {name: value for name, value in asdict(mutation).items() if name != "source"}
         return {
             "file": file.name,
@@ -111,13 +104,13 @@ class Run:
         """The original, then its mutants."""
         place = Path(tempfile.mkdtemp(dir=folder))
         workplace, rng = Workplace(origin, place), random.Random(f"{self.seed} {origin.name}")
-        begun, reference = self.begin(workplace)
+        told, reference = begun(workplace, self.updates, self.keep)
         common = {"origin": origin.name, "script": origin.script}
-        yield common | {"mutant": None, **{key: value for key, value in begun.items() if key != "lines"}}
+        yield common | {"mutant": None, **{key: value for key, value in told.items() if key != "lines"}}
         files = []
-        for file in workplace.files if "lines" in begun else ():
+        for file in workplace.files if "lines" in told else ():
             source = file.read_text(encoding="utf-8")
-            lines = parts(source, begun["lines"][str(file.relative_to(place))], origin.script)
+            lines = parts(source, told["lines"][str(file.relative_to(place))], origin.script)
             stream = mutations(source, lines, rng, seen.setdefault(file.name, set()))
             files.append((file, lines, stream))
         while files:
@@ -129,16 +122,6 @@ class Run:
                 continue
             ran = sorted(lines.get(mutation.line, ()))
             yield common | {"parts": ran} | self.tried(workplace, reference, file, mutation)
-
-
-def difference(before: str, after: str) -> list[str]:
-    """The lines that differ, as a diff has them."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
-    return [line for line in list(lines)[2:] if line[0] in "+-" and line[1:].strip()]
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1][:300]
 
 
 @click.command()
@@ -174,24 +157,41 @@ def _last_line(text: str) -> str:
     help="A folder that keeps trained originals, for other seeds.",
 )
 @click.option(
+    "--deep",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Look a second time at what --json wrote: debug --deep where the list found no error, and longer trainings "
+    "of what it accused without harm; written into the file, which is gone on with.",
+)
+@click.option(
+    "--deep-sample",
+    default=40,
+    show_default=True,
+    help="Equivalent mutants without an error that --deep sees.",
+)
+@click.option(
     "--docs",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help=f"Write docs/{PAGE.name} from what --json wrote; nothing is tried; repeatable.",
 )
-def main(files, scripts, text, zoo, seed, updates, minutes, note, path, keep, docs):
+def main(files, scripts, text, zoo, seed, updates, minutes, note, path, keep, deep, deep_sample, docs):
     """Mutate sound setups and climb what hurts."""
     if docs:
         PAGE.write_text(page([json.loads(file.read_text()) for file in docs]), encoding="utf-8")
         return
+    argv = (str(Path(text).resolve()),) if text else ()
+    origins = list(given(zoo, files, scripts, argv))
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(seed, updates, keep or Path(folder))
-        run.keep.mkdir(parents=True, exist_ok=True)
+        keep = keep or Path(folder)
+        keep.mkdir(parents=True, exist_ok=True)
+        if deep:
+            look_again(deep, origins, deep_sample, keep, minutes)
+            return
+        run = Run(seed, updates, keep)
         if path and path.exists():
             before = [o for o in json.loads(path.read_text())["outcomes"] if o["mutant"]]
             run.known = {(o["origin"], o["key"]): o for o in before}
-        argv = (str(Path(text).resolve()),) if text else ()
-        for outcome in run.rounds(list(given(zoo, files, scripts, argv))):
+        for outcome in run.rounds(origins):
             click.echo(_line(outcome))
             if path:
                 outcomes = run.outcomes + list(run.known.values())
@@ -200,6 +200,18 @@ def main(files, scripts, text, zoo, seed, updates, minutes, note, path, keep, do
             if run.spent > 60 * minutes:
                 break
     click.echo(in_words(news(run.outcomes)))
+
+
+def look_again(path: Path, origins: list[Origin], sample: int, keep: Path, minutes: float) -> None:
+    """The second look at what is in a file, written into it after each mutant."""
+    run = json.loads(path.read_text())
+    second = Second(run, {o.name: o for o in origins}, sample, keep)
+    for outcome in second.looks():
+        click.echo(f"{_line(outcome)} deep: {outcome.get('deep')}; longer: {outcome.get('longer')}")
+        path.write_text(json.dumps(run, indent=1) + "\n")
+        if second.spent > 60 * minutes:
+            break
+    click.echo(in_words_deep(run["outcomes"]))
 
 
 def _line(outcome: dict) -> str:

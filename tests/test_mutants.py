@@ -15,9 +15,10 @@ import pytest
 from mutating.forked import forked
 from mutating.lines import parts
 from mutating.operators import OPERATORS
-from mutating.page import in_words, news, page
+from mutating.page import found_deep, in_words, news, page
+from mutating.second import LONGER
 from mutating.setups import Origin, Workplace
-from mutating.source import mutations
+from mutating.source import difference, mutations, remade
 from mutating.trial import original, trial
 
 SOURCE = """\
@@ -123,6 +124,14 @@ def test_mutants_are_valid_source_that_differs_in_one_place(made):
         assert mutation.line == differing[0]
 
 
+def test_a_mutant_is_made_again_from_its_diff(made):
+    for mutation in made:
+        again = remade(SOURCE, difference(SOURCE, mutation.source), mutation.line)
+        assert ast.dump(ast.parse(again)) == ast.dump(ast.parse(mutation.source))
+        assert len(again.splitlines()) == len(mutation.source.splitlines())
+    assert remade("x = 1\n", ["-x = 2", "+x = 3"], 1) is None
+
+
 def test_what_is_not_run_stays_and_a_seed_decides():
     lines = {5: {"data"}}
     once, again = (list(mutations(SOURCE, lines, random.Random(3))) for _ in range(2))
@@ -156,7 +165,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def begun(workplace):
-    return original(workplace, 40, workplace.folder / "kept")
+    return original(workplace, 40, workplace.folder / "kept", False)
 
 
 def test_lines_that_a_part_runs_are_mutated_and_no_others(workplace, begun):
@@ -202,6 +211,72 @@ def test_a_process_of_its_own_answers_or_says_how_it_ended():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_second_looks(tmp_path):
+    """One mutant hurts and is seen by nothing, one is accused and hurts later, one is accused and harmless, one of two
+    that nothing accuses is drawn; what is known is not looked at again."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "tiny.py").write_text(TINY)
+    lines = {
+        "miss": ("Adam(1e-2", "Adam(1e-5", "hurts", []),
+        "later": ("Adam(1e-2, ", "Adam(lambda n: mx.where(n < 20, 1e-2, 1.0), ", "unchanged", ["error"]),
+        "harmless": ("self.head(x)", "self.head(x + 0)", "unchanged", ["error"]),
+        "silent": ("self.head(x)", "self.head(x - 0)", "unchanged", []),
+        "silent too": ("self.head(x)", "self.head(x * 1)", "unchanged", []),
+    }
+    outcomes = [{"origin": "tiny.py: subject", "script": False, "mutant": None, "own": [], "seconds": 1.0}]
+    for key, (before, after, verdict, severities) in lines.items():
+        source = TINY.replace(before, after)
+        diff = difference(TINY, source)
+        line = next(i + 1 for i, text in enumerate(TINY.splitlines()) if text == diff[0][1:])
+        outcomes.append(
+            {
+                "origin": "tiny.py: subject",
+                "script": False,
+                "file": "tiny.py",
+                "key": key,
+                "parts": ["step"],
+                "mutant": {"operator": "scale", "line": line, "diff": diff, "before": before, "after": after},
+                "verdict": verdict,
+                "why": "",
+                "findings": [{"code": "no-update", "severity": s, "part": "step"} for s in severities],
+                "seconds": 1.0,
+                "loss": 2.0,
+                "original": 1.9,
+            }
+        )
+    path = tmp_path / "o.json"
+    path.write_text(json.dumps({"seed": 0, "updates": 12, "note": "", "outcomes": outcomes}))
+    command = [sys.executable, mutants.__file__, "--zoo", "", "--file", f"{tmp_path}/own/tiny.py:subject"]
+    command += ["--deep", str(path), "--deep-sample", "1"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    looked = {o["key"]: o for o in json.loads(path.read_text())["outcomes"] if o["mutant"]}
+    assert "Of 1 equivalent ones without an error of the list" in said
+    assert [f["code"] for f in looked["miss"]["deep"] if f["severity"] == "error"] == ["behind-reference"]
+    assert sum("deep" in looked[key] for key in ("silent", "silent too")) == 1
+    assert not any("deep" in looked[key] for key in ("later", "harmless"))
+    assert {key for key, o in looked.items() if "longer" in o} == {"later", "harmless"}
+    assert looked["later"]["longer"]["verdict"] == "hurts"
+    assert looked["later"]["longer"]["updates"] == 12 * LONGER
+    assert looked["harmless"]["longer"]["verdict"] == "equivalent"
+    assert "Of the 2 equivalent ones with an error from either 0 raise an exception, 1 hurt" in said
+    written = path.read_text()
+    subprocess.run(command, check=True, capture_output=True)
+    assert path.read_text() == written
+
+
+def test_what_the_exchange_finds_in_the_original_is_no_news():
+    known = {"code": "behind-reference", "severity": "error", "part": "step"}
+    new = known | {"part": "model"}
+    outcomes = [
+        {"origin": "a", "mutant": None, "own": [], "deep": [known]},
+        {"origin": "a", "mutant": {"line": 1}, "findings": [], "deep": [known, new]},
+        {"origin": "a", "mutant": {"line": 2}, "findings": [], "deep": "ended by SIGXCPU"},
+        {"origin": "a", "mutant": {"line": 3}, "verdict": "unchanged"},
+    ]
+    assert [o.get("findings") for o in found_deep(outcomes)] == [None, [new], [], None]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_run_is_gone_on_with_where_it_ended(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "tiny.py").write_text(TINY)
@@ -229,7 +304,7 @@ def test_a_run_is_gone_on_with_where_it_ended(tmp_path):
 
 
 def test_page_counts_and_lists_misses():
-    mutant = {"operator": "sign", "line": 7, "diff": mutants.difference("x\na + b", "x\na - b")}
+    mutant = {"operator": "sign", "line": 7, "diff": difference("x\na + b", "x\na - b")}
     common = {
         "origin": "one",
         "script": False,

@@ -16,8 +16,11 @@ _CPU = 60  # seconds of one call: a mistake may go on for ever
 _WALL = 900  # seconds, whatever the machine's load
 
 
-def forked(function: Callable, *args) -> tuple[Any, float]:
+def forked(function: Callable, *args, most: int = _CPU) -> tuple[Any, float]:
     """What the function returns, and the CPU seconds that it took; a str instead where it ended otherwise.
+
+    Args:
+        most: CPU seconds after which it is ended.
 
     MLX must not have computed anything yet in this process: its threads would be missing in the other one.
     """
@@ -25,7 +28,7 @@ def forked(function: Callable, *args) -> tuple[Any, float]:
     process = os.fork()
     if process == 0:
         os.close(reads)
-        _answer(writes, function, args)
+        _answer(writes, function, args, most)
     os.close(writes)
     told = _all_of(reads, time.monotonic() + _WALL)
     if told is None:
@@ -36,10 +39,15 @@ def forked(function: Callable, *args) -> tuple[Any, float]:
     return result, used.ru_utime + used.ru_stime
 
 
-def _answer(writes: int, function: Callable, args: tuple) -> None:
+def ended_with(text: str) -> str:
+    """The last line of what is told of a call that did not return."""
+    return (text.strip().splitlines() or [""])[-1][:300]
+
+
+def _answer(writes: int, function: Callable, args: tuple, most: int) -> None:
     """In the new process: run, write the result, and end at once, whatever threads there are."""
     try:
-        resource.setrlimit(resource.RLIMIT_CPU, (_CPU, _CPU + 5))
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 NEAR = 3  # lines
+RAISES = "subject-error"  # the code of what raises an exception
 _LISTED = 15  # mutants of a kind, those that hurt most
 
 
@@ -29,6 +30,27 @@ def news(outcomes: list[dict]) -> list[dict]:
         else o
         for o in outcomes
     ]
+
+
+def found_deep(outcomes: list[dict]) -> list[dict]:
+    """The same, with what the exchange found where it was asked; again without what it finds in the original."""
+    own = {o["origin"]: set(map(_kind, _deep(o))) for o in outcomes if not o["mutant"]}
+    return [
+        o | {"findings": o["findings"] + [f for f in _deep(o) if _kind(f) not in own.get(o["origin"], ())]}
+        if "findings" in o
+        else o
+        for o in news(outcomes)
+    ]
+
+
+def _deep(outcome: dict) -> list[dict]:
+    """Findings of the exchange; none where its process ended otherwise."""
+    found = outcome.get("deep", [])
+    return found if isinstance(found, list) else []
+
+
+def _kind(finding: dict) -> tuple[str, str, str]:
+    return finding["code"], finding["severity"], finding["part"]
 
 
 def error_of(outcome: dict) -> dict | None:
@@ -84,6 +106,28 @@ def in_words(outcomes: list[dict]) -> str:
     )
 
 
+def in_words_deep(outcomes: list[dict]) -> str:
+    """What the second looks add; empty where there were none."""
+    looks = [o["deep_seconds"] for o in outcomes if "deep" in o]
+    if not looks:
+        return ""
+    both = found_deep(outcomes)
+    hurt, same = hurting(both), equivalent(both)
+    seen = [o for o in same if "deep" in o]
+    accused = [o for o in same if error_of(o)]
+    raised = [o for o in accused if error_of(o)["code"] == RAISES]
+    later = [o for o in accused if o not in raised and o.get("longer", {}).get("verdict") == "hurts"]
+    false = [o for o in accused if o not in raised + later]
+    return (
+        f"With `--deep` where the list finds no error: an error for {_share(error_of, hurt)}, an error or a warning "
+        f"for {_share(told, hurt)}; the part is right for {_share(part_right, hurt)}, the line within {NEAR} for "
+        f"{_share(line_right, hurt)}. Of {len(seen)} equivalent ones without an error of the list, drawn by the "
+        f"seed, {_share(error_of, seen)} get one from `--deep`, which took {statistics.median(looks):.0f} CPU seconds "
+        f"in the median. Of the {len(accused)} equivalent ones with an error from either {len(raised)} raise an "
+        f"exception, {len(later)} hurt after four times the updates, and {_share(false.__contains__, same)} do neither."
+    )
+
+
 _METHOD = """\
 Mistakes that nobody chose: one place in the source of a sound setup, changed by an operator. A seed draws the part
 (model, loss, step, data, evaluation, generation), the operator and the place. Each mutant is trained for up to
@@ -108,7 +152,12 @@ few updates. Setups that share a file share no mutant. The part is right where i
 a script's loop, which makes batches and updates in one, both `data` and `step` are. Line and part are those of the
 first error, or else of the first warning; what the original gets, too, does not count. A training that takes three
 times the original's CPU time counts as one that does not end. Mutants are few, so shares are rough; a run is gone on
-with by the same command."""
+with by the same command.
+
+A second look, `benchmarks/mutants.py --deep`, runs the [exchange](deep.md) on all that hurt and get no error from the
+list, and on a sample of equivalent ones without; and it trains equivalent ones with an error, and their originals, for
+four times the updates, with validation after each quarter. Tables count both where a seed had one; what is listed was
+missed or accused by both together."""
 
 
 def page(runs: list[dict]) -> str:
@@ -121,8 +170,8 @@ def page(runs: list[dict]) -> str:
 
 
 def _of(run: dict, *, diffs: bool) -> list[str]:
-    outcomes, seed = news(run["outcomes"]), run["seed"]
-    hurt, same = hurting(outcomes), equivalent(outcomes)
+    outcomes, seed, both = news(run["outcomes"]), run["seed"], found_deep(run["outcomes"])
+    hurt, same = hurting(both), equivalent(both)
     listed = {
         "Seen by nothing": [o for o in hurt if told(o) is None],
         "A warning alone": [o for o in hurt if told(o) is not None and error_of(o) is None],
@@ -131,13 +180,10 @@ def _of(run: dict, *, diffs: bool) -> list[str]:
     }
     note = f"{run['note']}. " if run["note"] else ""
     lines = [f"## Seed {seed}", "", note + in_words(outcomes), ""]
+    second = in_words_deep(run["outcomes"])
+    lines += [second, ""] if second else []
     for key in ("operator", "setup"):
-        lines += [
-            f"| {key} | hurt | error | error or warning | part | line | equivalent | accused |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
-            *_rows(key, outcomes),
-            "",
-        ]
+        lines += [*_table(key, outcomes, both, deep=bool(second)), ""]
     if not diffs:
         counts = [f"{title.lower()}: {len(found)}" for title, found in listed.items()]
         return [*lines, f"{'; '.join(counts).capitalize()}.", ""]
@@ -146,17 +192,26 @@ def _of(run: dict, *, diffs: bool) -> list[str]:
     return lines
 
 
-def _rows(key: str, outcomes: list[dict]) -> list[str]:
+def _table(key: str, outcomes: list[dict], both: list[dict], *, deep: bool) -> list[str]:
+    """By kind: the errors of the list, and what it and the exchange find together."""
+
     def value(outcome: dict) -> str:
         return outcome["origin"] if key == "setup" else outcome["mutant"][key]
 
-    lines = []
-    mutants = hurting(outcomes) + equivalent(outcomes)
-    for name in sorted({value(o) for o in mutants}):
-        hurt, same = (
-            [o for o in found if value(o) == name] for found in (hurting(outcomes), equivalent(outcomes))
-        )
-        counts = [sum(map(bool, map(f, hurt))) for f in (error_of, told, part_right, line_right)]
+    counted = {"error": error_of} if deep else {}
+    counted |= {
+        "or by `--deep`" if deep else "error": error_of,
+        "error or warning": told,
+        "part": part_right,
+        "line": line_right,
+    }
+    columns = [key, "hurt", *counted, "equivalent", "accused"]
+    lines = [f"| {' | '.join(columns)} |", f"| {' | '.join(['---'] * len(columns))} |"]
+    for name in sorted({value(o) for o in hurting(both) + equivalent(both)}):
+        hurt, same = ([o for o in found if value(o) == name] for found in (hurting(both), equivalent(both)))
+        counts = [sum(map(bool, map(f, hurt))) for f in counted.values()]
+        if deep:
+            counts[0] = sum(error_of(o) is not None for o in hurting(outcomes) if value(o) == name)
         accused = sum(map(bool, map(error_of, same)))
         lines.append(f"| {name} | {' | '.join(map(str, [len(hurt), *counts, len(same), accused]))} |")
     return lines

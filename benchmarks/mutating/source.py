@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,25 @@ def applied(source: str, tree: ast.Module, edit: Edit, slot: tuple) -> str | Non
         except SyntaxError:
             continue
     return None
+
+
+def difference(before: str, after: str) -> list[str]:
+    """The lines that differ, as a diff has them."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+    return [line for line in list(lines)[2:] if line[0] in "+-" and line[1:].strip()]
+
+
+def remade(source: str, diff: list[str], line: int) -> str | None:
+    """The mutated source again, from what `difference` found and the mutation's line; None where it is not of this
+    source."""
+    before, after = ([text[1:] for text in diff if text[0] == sign] for sign in "-+")
+    lines = source.splitlines()
+    places = [i for i in range(len(lines)) if lines[i : i + len(before)] == before]
+    if not places:
+        return None
+    start = min(places, key=lambda i: abs(i + 1 - line))
+    lost = [""] * (len(before) - len(after))  # so that the lines below keep their numbers
+    return "\n".join([*lines[:start], *after, *lost, *lines[start + len(before) :]]) + "\n"
 
 
 def _dump(tree: ast.Module, slot: tuple, new: ast.AST) -> str:

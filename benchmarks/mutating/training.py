@@ -50,6 +50,7 @@ class Reference:
         digest: of all batches.
         noise: by which share of the held-out loss another seed ends elsewhere.
         seconds: of the CPU, that this takes.
+        whole: whether a training that begins as the original's is gone on with, too, and validation is run within it.
     """
 
     held: HostBatch
@@ -61,6 +62,7 @@ class Reference:
     measured: Measured | None = None
     noise: float = 0.0
     seconds: float = 5.0
+    whole: bool = False
 
 
 @dataclass
@@ -107,11 +109,13 @@ def measure(bench: Bench, updates: int, kept: Reference) -> Measured:
             model.train()
             for batch in batches[begin:end]:
                 bench.step(model, optimizer, batch)
-            if begin == 0 and _same_so_far(bench, model, batches, kept):
+            if begin == 0 and _same_so_far(bench, model, batches, kept) and not kept.whole:
                 found = Measured(dict(kept.measured.curve), unchanged=True)
                 _restore(model, kept.weights)
                 break
             found.curve[end] = scored(bench, model, kept.held).loss
+            if kept.whole:
+                _reported(bench, model, kept)
             if not np.isfinite(found.loss):
                 found.broke = "the held-out loss is not finite"
             if found.broke or _hopeless(found.curve, updates, kept):
@@ -192,13 +196,8 @@ def _hopeless(curve: dict[int, float], updates: int, kept: Reference) -> bool:
 
 def _figures(bench: Bench, model: nn.Module, optimizer, batches: list[HostBatch], kept: Reference) -> dict:
     """What evaluation and the training step report, over our own measure."""
-    found, val = {}, val_epoch(bench)  # a validation that cannot be read does not run
-    if bench.subject.evaluate is not None and kept.val is not None and val is not None:
-        count = max(1, -(-_VALIDATED // val.batches[0].shape[0]))
-        bench.seed_all(1)
-        with bench.calling("evaluate"):
-            said = dict(bench.subject.evaluate(model, [batch.user() for batch in val.batches[:count]]))
-            said = {key: float(value) for key, value in said.items()}
+    found = {}
+    if (said := _reported(bench, model, kept)) is not None:
         ours = _validated(bench, model, kept.val)
         found = {f"reported {key}": said[key] / ours[key] for key in ours if key in said}
     ratios = []
@@ -210,6 +209,18 @@ def _figures(bench: Bench, model: nn.Module, optimizer, batches: list[HostBatch]
         bench.seed_all(2)
         ratios.append(bench.step(model, optimizer, batch) / max(ours, 1e-9))
     return found | {"training loss": float(np.mean(ratios))}
+
+
+def _reported(bench: Bench, model: nn.Module, kept: Reference) -> dict[str, float] | None:
+    """What the setup's own evaluation says of the model; None where it has none."""
+    val = val_epoch(bench)  # a validation that cannot be read does not run
+    if bench.subject.evaluate is None or kept.val is None or val is None:
+        return None
+    count = max(1, -(-_VALIDATED // val.batches[0].shape[0]))
+    bench.seed_all(1)
+    with bench.calling("evaluate"):
+        said = dict(bench.subject.evaluate(model, [batch.user() for batch in val.batches[:count]]))
+        return {key: float(value) for key, value in said.items()}
 
 
 def _validated(bench: Bench, model: nn.Module, arrays: tuple) -> dict[str, float]:

@@ -31,9 +31,13 @@ _ENDLESS = 3  # times what the original takes, after which a training is ended
 SAME = 0.01  # of the held-out loss: within it a mutant is equivalent, or within what another seed moves
 
 
-def original(workplace: Workplace, updates: int, keep: Path) -> dict:
+def original(workplace: Workplace, updates: int, keep: Path, whole: bool) -> dict:
     """Train the original, keep what mutants are held against, and tell which parts run each line, and what the ladder
-    finds."""
+    finds.
+
+    Args:
+        whole: as in `Reference`.
+    """
     lines = Lines([str(file) for file in workplace.files])
     with lines.followed(), loaded(workplace) as (subject, explained):
         bench = Bench(lines.by_part(subject))
@@ -48,7 +52,7 @@ def original(workplace: Workplace, updates: int, keep: Path) -> dict:
             list(itertools.islice(batches or (), 3))
         measure(Bench(bench.subject), 2, kept)
         lines.stop()
-        kept = Reference(kept.held, kept.val)
+        kept = Reference(kept.held, kept.val, whole=whole)
         begun = time.process_time()
         kept.measured = measure(Bench(subject), updates, kept)
         kept.seconds = time.process_time() - begun
