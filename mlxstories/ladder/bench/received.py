@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
@@ -9,6 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench
+from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.optimizers import intercepted, parts, read_rate
 
 Arrays = dict[str, mx.array]
@@ -45,6 +48,21 @@ def own_and_received(bench: Bench, batch: HostBatch) -> tuple[Arrays, Arrays]:
     model.train()
     own = loss_gradient(bench, model, batch)[1]
     return own, watched_step(bench, model, optimizer, batch)[1]
+
+
+def spoiled_by(bench: Bench, sound: Callable[[Arrays], bool]) -> tuple[str, str]:
+    """The field of the subject that spoils the first step, and the part it belongs to: the optimiser where a sound
+    gradient reaches it, the loss where its own gradient is not sound, else what lies between.
+
+    Args:
+        sound: judges gradients by parameter.
+    """
+    own, received = own_and_received(bench, probe_batch(bench, 0))
+    if received and sound(received):
+        return "optimizer", "step"
+    if bench.subject.loss is not None and not sound(own):
+        return "loss", "loss"
+    return ("train_step", "step") if bench.subject.train_step else ("loss", "loss")
 
 
 def _from_state(

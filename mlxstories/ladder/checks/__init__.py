@@ -69,6 +69,7 @@ from mlxstories.ladder.checks import (
     fresh_randomness,
     constants,
     optimizer_state,
+    moments_fed,
     bias_correction,
     leaves_state,
     step_loss,

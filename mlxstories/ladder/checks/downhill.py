@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import numpy as np
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.onward import onward
+from mlxstories.ladder.bench.received import Arrays, spoiled_by
 from mlxstories.ladder.bench.steps import watched_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -34,6 +37,8 @@ def downhill(bench: Bench, limits: Gauges) -> Verdict:
     cosine = float(np.median(cosines))
     if not limits.uphill.below(cosine) or max(cosines) >= 0:
         return passed(f"cosine {cosine:.2f}")
+    gradient = bench.gradients(bench.model(), probe_batch(bench, 0))
+    where, part = spoiled_by(bench, lambda other: _along(gradient, other))
     return failed(
         f"cosine {cosine:.2f}",
         error(
@@ -41,10 +46,16 @@ def downhill(bench: Bench, limits: Gauges) -> Verdict:
             f"the step moves the parameters uphill: the cosine of its updates with the downhill direction of the "
             f"cross-entropy is {cosine:.2f} at each of {len(cosines)} steps",
             fix="minimise the cross-entropy itself: drop the extra minus in the loss, the gradients or the rate",
-            where="train_step" if bench.subject.train_step else "loss",
+            where=where,
+            part=part,
             cosine=cosine,
         ),
     )
+
+
+def _along(one: Arrays, other: Arrays) -> bool:
+    """Whether gradients by parameter point the same way."""
+    return float(sum((g.astype(mx.float32) * other[n]).sum() for n, g in one.items() if n in other)) > 0
 
 
 @check(
@@ -80,6 +91,7 @@ def keeps_descending(bench: Bench, limits: Gauges) -> Verdict:
             f"the cosine with it is {cosines[0]:.2f} at the first update and {last:.2f} at the last",
             fix="look at the sign with which the optimiser's momentum enters its step: w - rate * (g + momentum * v)",
             where="optimizer",
+            part="step",
             first=cosines[0],
             last=last,
         ),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
+
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.extremes import extremes
+from mlxstories.ladder.bench.received import Arrays, spoiled_by
 from mlxstories.ladder.bench.steps import watched_steps
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
@@ -25,17 +28,27 @@ def finite_step(bench: Bench, limits: Gauges) -> Verdict:
     if watched.calls:
         return passed(**figures)
     loss = watched.losses[0]
+    where, part = spoiled_by(bench, _finite)
+    made_here = where == "optimizer"
+    told = ", though every gradient that reaches the optimiser is finite" if made_here else ""
     return failed(
         f"it returned a loss of {loss:g}",
         error(
             "not-finite",
-            f"the very first training step makes the weights not finite (it returned a loss of {loss:g})",
-            fix="look for a division by 0, a log of 0, or a mean over nothing in the loss or the step",
-            where="train_step" if bench.subject.train_step else "loss",
+            f"the very first training step makes the weights not finite (it returned a loss of {loss:g}){told}",
+            fix="look for a division by 0 or a root of what can be negative in the optimiser's update"
+            if made_here
+            else f"look for a division by 0, a log of 0, or a mean over nothing in the {part}",
+            where=where,
+            part=part,
             loss=loss,
         ),
         **figures,
     )
+
+
+def _finite(gradients: Arrays) -> bool:
+    return all(bool(mx.all(mx.isfinite(g))) for g in gradients.values())
 
 
 @check(

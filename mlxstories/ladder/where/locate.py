@@ -15,7 +15,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import probe_batch, sample
 from mlxstories.ladder.patches import Patches
-from mlxstories.ladder.where import backward, batching, forward, gradcheck, stopped, working
+from mlxstories.ladder.where import arithmetic, backward, batching, forward, gradcheck, stopped, working
 from mlxstories.ladder.where.calls import calls, steps
 from mlxstories.ladder.where.dropped import dropped
 from mlxstories.ladder.where.places import class_line, defined, place
@@ -59,6 +59,8 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
     part = {"train": "train_batches", "val": "val_batches"}.get(part, part)
     if part == "model":
         return _in_model(bench, code)
+    if (code, where) == ("not-finite", "optimizer") and (line := arithmetic.breaks(bench)):
+        return place(line)
     if where == "loss, cut off" and (found := _in_loss(bench)):
         return found
     if hasattr(bench.subject, part):

@@ -102,6 +102,23 @@ def _assigns(node: ast.AST, name: str) -> bool:
     )
 
 
+def keyed_in(cls: type, key: str) -> Line | None:
+    """The first line of a class of the user's at which an entry of this name is taken or set, once it is made."""
+    for base in cls.__mro__:
+        if (found := _source(base)) is None:
+            continue
+        file, definition = found
+        methods = [n for n in definition.body if isinstance(n, ast.FunctionDef) and "init" not in n.name]
+        lines = [node.lineno for method in methods for node in ast.walk(method) if _takes(node, key)]
+        if lines:
+            return Line(file, min(lines), base.__name__)
+    return None
+
+
+def _takes(node: ast.AST, key: str) -> bool:
+    return isinstance(node, ast.Subscript) and getattr(node.slice, "value", None) == key
+
+
 @lru_cache(256)
 def _source(cls: type) -> tuple[str, ast.ClassDef] | None:
     """The file of a class of the user's, and its definition there."""
