@@ -28,6 +28,7 @@ class Demands:
         beside: the commonest distance from the target's id to the one that is pushed, and its share.
         wrong: norm of the gradient where the model is sure of a wrong id, relative to that where it is half sure of the
             right one.
+        deeper: share of them at which the wrong id that leads is pushed further up.
         read: mean share of the push upwards that goes to the token that was just read, where it is not the target,
             beyond that of any other id.
     """
@@ -35,6 +36,7 @@ class Demands:
     right: float
     beside: tuple[int, float]
     wrong: float
+    deeper: float
     read: float
 
 
@@ -56,7 +58,7 @@ def demands(bench: Bench) -> Demands | None:
     return Demands(
         float((pushed == targets).mean()),
         (int(away[most]), float(counts[most] / counts.sum())),
-        _where_wrong(bench, batch, cells),
+        *_where_wrong(bench, batch, cells),
         _for_what_was_read(batch, plain, cells & (batch.inputs != batch.targets)),
     )
 
@@ -110,21 +112,23 @@ def _few(bench: Bench) -> HostBatch:
     return sample(bench).rows(slice(0, _ROWS)).cut(_LENGTH)
 
 
-def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> float:
-    """Norm of the gradient where a wrong id leads by far, relative to that where the target leads a little."""
+def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> tuple[float, float]:
+    """Norm of the gradient where a wrong id leads by far, relative to that where the target leads a little; and how
+    often the wrong id is pushed further up."""
     size = bench.subject.vocab_size
     rng = np.random.default_rng((bench.seed, 79))
     right = np.maximum(batch.targets, 0)
     wrong = (right + rng.integers(1, size, right.shape)) % size
-    norms = []
+    norms, deeper = [], []
     for leading, lead in ((wrong, _SURE), (right, math.log(size))):
         logits = rng.standard_normal((*batch.shape, size)).astype(np.float32)
         np.put_along_axis(logits, leading[..., None], np.float32(lead), -1)
         gradient = gradient_at(bench, batch, logits)
         if gradient is None:
-            return math.inf
+            return math.inf, 0.0
         norms.append(float(np.linalg.norm(gradient[cells])))
-    return norms[0] / norms[1] if norms[1] else math.inf
+        deeper.append(float((np.take_along_axis(gradient, leading[..., None], -1)[cells] < 0).mean()))
+    return (norms[0] / norms[1] if norms[1] else math.inf), deeper[0]
 
 
 @dataclass(frozen=True)

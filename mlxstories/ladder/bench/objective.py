@@ -19,6 +19,7 @@ _FIT = 2e-3  # relative residual of a recovered formula
 _UNTOLD = 0.1  # of the values' range: what a formula leaves of it at most, or it only tells their mean
 _SMOOTHED = 5e-3  # share of the smoothing term below which there is none
 _MUCH = 0.3  # smoothing, above which it may be something else
+_EXACT = 1e-4  # relative residual with a constant, which explains much else roughly
 _HIDDEN = 200.0  # times the residual: what a loss in 16 bits is rounded by looks like a smaller share
 _SHIFTS = (0, 1, -1, 2)
 _REDUCTIONS = ("mean", "sum", "mean of all cells", "mean of rows")
@@ -54,6 +55,8 @@ class Objective:
         shift: 0, or by how many places targets are shifted against logits inside the loss.
         reduction: ``mean``, ``sum``, ``mean of all cells`` or ``mean of rows``.
         residual: relative misfit.
+        factor: of the cross-entropy, without the sign.
+        added: what is added to it, whatever the logits are.
     """
 
     sign: int
@@ -63,6 +66,8 @@ class Objective:
     shift: int
     reduction: str
     residual: float
+    factor: float = 1.0
+    added: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.reduction}, smoothing {self.smoothing:.2g}"
@@ -138,7 +143,30 @@ def recover(
         stub.show(logits)
         values.append(loss(stub, form.with_(inputs=inputs, targets=targets, mask=mask)))
         cases.append((logits, inputs, targets, mask))
-    return fit(cases, np.array(values, dtype=np.float64))
+    values = np.array(values, dtype=np.float64)
+    plain = fit(cases, values)
+    if plain is not None and not plain.smoothing:
+        return plain
+    moved = _with_constant(cases, values)
+    return moved if moved and (plain is None or moved.residual < 0.1 * plain.residual) else plain
+
+
+def _with_constant(cases: list[Case], values: np.ndarray) -> Objective | None:
+    """A share of the cross-entropy and a constant, which together explain the values, if so."""
+    if not np.isfinite(values).all():
+        return None
+    logs = [log_softmax(case[0], 1) for case in cases]
+    for masked, reduction in product((True, False), _REDUCTIONS):
+        nats = [
+            _terms(log, *case[1:], 0, masked, reduction)[0] for log, case in zip(logs, cases, strict=True)
+        ]
+        columns = np.column_stack([nats, np.ones(len(values))])
+        solution, *_ = np.linalg.lstsq(columns, values, rcond=None)
+        residual = float(np.abs(columns @ solution - values).max() / max(np.abs(values).max(), 1e-30))
+        factor, added = map(float, solution)
+        if residual < _EXACT and abs(factor) > 1e-6:
+            return Objective(int(np.sign(factor)), 1, 0.0, masked, 0, reduction, residual, abs(factor), added)
+    return None
 
 
 def _known(bench: Bench, rng: np.random.Generator, case: int, with_mask: bool) -> Case:

@@ -28,6 +28,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     right=Limit(0.5, "of the cells that count"),
     beside=Limit(0.8, "of the cells, the same distance beside the target"),
     wrong=Limit(0.1, "of the gradient where half sure of the target"),
+    deeper=Limit(0.5, "of the cells, where sure of a wrong id"),
     late=Limit(0.05, "of what is pushed up, for the token just read beyond others"),
 )
 def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
@@ -35,7 +36,8 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
     and how loudly where the model is sure of a wrong one?
 
     A loss that asks for another id trains another text; one whose gradient dies where the model is wrong, as that of
-    squared errors of probabilities, never corrects it; one with a term that is a place late trains to repeat.
+    squared errors of probabilities, never corrects it; one that makes it surer there has no lowest value; one with a
+    term that is a place late trains to repeat.
     Example: `cross_entropy(logits, targets - 1)`; `((mx.softmax(logits) - one_hot) ** 2).mean()`; a student's
     `logits[:, 1:]` held against a teacher's `logits[:, :-1]`.
     Fix: `nn.losses.cross_entropy(logits, targets)`.
@@ -49,6 +51,8 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
         return failed(detail, _beside(bench, found, away, share))
     if limits.wrong.below(found.wrong):
         return failed(detail, _deaf(bench, found))
+    if limits.deeper.above(found.deeper):
+        return failed(detail, _deeper(bench, found))
     if limits.late.above(found.read):
         return failed(detail, _late(bench, found))
     return passed(detail)
@@ -128,6 +132,17 @@ def _deaf(bench: Bench, found: Demands) -> Draft:
         fix="take nn.losses.cross_entropy of the raw logits; squared errors of probabilities are for other tasks",
         where=_where(bench),
         gradient_where_wrong=found.wrong,
+    )
+
+
+def _deeper(bench: Bench, found: Demands) -> Draft:
+    return error(
+        "wrong-loss",
+        f"where the model is sure of a wrong id the loss pushes that id further up, at {found.deeper:.0%} of the "
+        "places that count: a term of the loss has the wrong sign, and grows without end",
+        fix="look at the signs and weights of the loss's terms",
+        where=_where(bench),
+        deeper=found.deeper,
     )
 
 

@@ -23,6 +23,9 @@ FORMULA_CAUSES = (
 """Codes that `judge_objective` can name."""
 SMOOTHED = Limit(0.5, "share of the target's probability that smoothing gives to all tokens")
 """Above it most of what a loss asks for is no target."""
+ADDED = Limit(0.03, "of ln V, whatever the logits are")
+"""Above it the figure of a loss is clearly another one than what it minimises."""
+_WHOLE = 0.01  # by which the weight of a cross-entropy that is all of the loss differs from 1
 
 
 @check(
@@ -32,11 +35,12 @@ SMOOTHED = Limit(0.5, "share of the target's probability that smoothing gives to
     unless=("token-out-of-range", "not-finite", "double-softmax"),
     quick=True,
     smoothed=SMOOTHED,
+    added=ADDED,
 )
 def masked_cross_entropy(bench: Bench, limits: Gauges) -> Verdict:
     """## What it does
     Feeds the loss known logits, targets and masks, and finds the simplest formula that explains its values: sign,
-    softmaxes, label smoothing, mask, a shift of the targets.
+    softmaxes, label smoothing, mask, a shift of the targets, a constant.
 
     ## Why it is bad
     A loss that is not what it is taken for trains something else, and often looks better than it is.
@@ -53,7 +57,9 @@ def masked_cross_entropy(bench: Bench, limits: Gauges) -> Verdict:
     if found is None:
         return skipped("its formula was not recognised")
     pads, size = train_epoch(bench).padded, bench.subject.vocab_size
-    drafts = judge_objective(found, "loss", pads=pads, size=size, smoothed=limits.smoothed)
+    drafts = judge_objective(
+        found, "loss", pads=pads, size=size, smoothed=limits.smoothed, added=limits.added
+    )
     return formula_verdict(found, drafts)
 
 
@@ -64,7 +70,13 @@ def formula_verdict(found: Objective, drafts: list[Draft]) -> Verdict:
 
 
 def judge_objective(
-    found: Objective, where: str, *, pads: bool, size: int, smoothed: Gauge | Limit = SMOOTHED
+    found: Objective,
+    where: str,
+    *,
+    pads: bool,
+    size: int,
+    smoothed: Gauge | Limit = SMOOTHED,
+    added: Gauge | Limit = ADDED,
 ) -> list[Draft]:
     """What is wrong with a recovered formula.
 
@@ -73,6 +85,7 @@ def judge_objective(
         pads: whether the training batches have padding.
         size: of the vocabulary.
         smoothed: the most that smoothing may take from the target.
+        added: the largest constant that may be part of it.
     """
     drafts = (
         _sign(found, where),
@@ -80,6 +93,7 @@ def judge_objective(
         _shift(found, where),
         _mask(found, where, pads),
         _smoothing(found, where, smoothed),
+        _added(found, where, size, added),
     )
     return [draft for draft in drafts if draft is not None]
 
@@ -155,4 +169,20 @@ def _smoothing(found: Objective, where: str, smoothed: Gauge | Limit) -> Draft |
         fix="report the unsmoothed loss",
         where=where,
         label_smoothing=found.smoothing,
+    )
+
+
+def _added(found: Objective, where: str, size: int, added: Gauge | Limit) -> Draft | None:
+    if not added.above(abs(found.added) / math.log(size)):
+        return None
+    weighed = found.added > 0 and abs(found.factor - 1) > _WHOLE  # beside a term that was meant to count, too
+    told = "a term of it asks for nothing" if weighed else "the figure is off by that"
+    return (error if weighed else warning)(
+        "wrong-loss",
+        f"the {where} is {found.factor:.3g} times the cross-entropy, and {found.added:+.3g} whatever the logits are: "
+        f"{told}",
+        fix="look for a term that no logit enters: a constant, or what the gradient is stopped in",
+        where=where,
+        factor=found.factor,
+        added=found.added,
     )
