@@ -36,7 +36,26 @@ class Unfed(optim.Adam):
 
 class Backwards(optim.SGD):
     def apply_single(self, gradient, parameter, state):
-        return parameter + self.learning_rate * gradient
+        return parameter + self.learning_rate * gradient  # uphill
+
+
+class Averaged(optim.SGD):
+    """Weights between those that are stepped and their mean; of the shares one is left out."""
+
+    def __init__(self, rate, share):
+        super().__init__(rate)
+        self.share = share
+
+    def init_single(self, parameter, state):
+        state["n"] = mx.array(0.0)
+
+    def apply_single(self, gradient, parameter, state):
+        if "z" not in state:
+            state["z"] = state["x"] = parameter
+        state["n"] = state["n"] + 1
+        state["z"] = state["z"] - self.learning_rate * gradient
+        state["x"] = state["x"] + (state["z"] - state["x"]) / state["n"]
+        return self.share * state["z"] + 0.9 * state["x"]  # grown
 
 
 class Signs(optim.Adam):
@@ -88,7 +107,7 @@ def test_a_gradient_that_is_not_finite_is_the_losss_or_the_steps():
 def test_an_optimiser_that_climbs_is_told_from_a_step_that_does():
     found = first(optimizer=lambda: Backwards(1e-2))
     assert (found.code, found.evidence["part"]) == ("loss-sign", "step")
-    assert "optimizer" in str(found.where)
+    assert found.where["line"] == line_with(Backwards, "# uphill")
 
     def step(model, optimizer, batch):
         loss, gradients = nn.value_and_grad(model, nats)(model, batch)
@@ -135,3 +154,15 @@ def test_of_several_optimisers_the_one_that_is_not_fed():
     assert [(type(keeper), key) for keeper, key in unfed(Bench(tiny.subject(optimizer=make)))] == [
         (Unfed, "v")
     ]
+
+
+@pytest.mark.parametrize("share, grown", [(1.0, True), (0.1, False)])
+def test_shares_of_the_weights_that_add_up_to_more_than_one(share, grown):
+    climbed = diagnose(
+        tiny.subject(optimizer=lambda: Averaged(1e-1, share)), rungs=["data", "init", "minimal"]
+    )
+    errors = [f for f in climbed.findings if f.severity == "error"]
+    assert [f.code for f in errors] == ["extreme-constants"] * grown
+    if grown:
+        assert errors[0].evidence["grown"] == pytest.approx(0.9, abs=0.02)
+        assert errors[0].where["line"] == line_with(Averaged, "# grown")

@@ -73,6 +73,18 @@ class FirstLeftOut(Block):
         return x + self.feed(self.n2(x))
 
 
+class ChainLeftOut(Block):
+    """Two modules one behind the other make one branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = nn.Linear(D, D)
+
+    def __call__(self, x):
+        x = self.mix(self.before(self.n1(x)))  # here
+        return x + self.feed(self.n2(x))
+
+
 class SecondLeftOut(Block):
     def __init__(self):
         super().__init__()
@@ -138,7 +150,8 @@ def test_a_branch_that_a_norm_ends():
 
 
 @pytest.mark.parametrize(
-    ("model", "block"), [(Stack, FirstLeftOut), (Stack, SecondLeftOut), (InlineLeftOut, Block)]
+    ("model", "block"),
+    [(Stack, FirstLeftOut), (Stack, SecondLeftOut), (Stack, ChainLeftOut), (InlineLeftOut, Block)],
 )
 def test_a_branch_that_takes_the_place_of_the_stream(model, block):
     on, check = bench(model, block), CHECKS["branches are added to the stream"]

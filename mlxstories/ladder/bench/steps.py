@@ -41,6 +41,7 @@ class WatchedSteps:
         moved: largest absolute change of each parameter over all calls.
         cosines: of each update with the downhill direction of our own loss.
         decays: share of the weights that each update removed.
+        grown: share of the weights that the first update added to them, and its cosine with them; 0 without one.
         spreads: coefficient of variation of the update's entries, over matrices.
         slopes: the same of our own gradient's entries, of the first calls.
         ratios: norm of each parameter's updates over its own norm, one entry an update.
@@ -59,6 +60,7 @@ class WatchedSteps:
     moved: dict[str, float] = field(default_factory=dict)
     cosines: list[float] = field(default_factory=list)
     decays: list[float] = field(default_factory=list)
+    grown: tuple[float, float] = (0.0, 0.0)
     spreads: list[float] = field(default_factory=list)
     slopes: list[float] = field(default_factory=list)
     ratios: dict[str, list[float]] = field(default_factory=dict)
@@ -157,6 +159,8 @@ def _take_update(watched: WatchedSteps, before: Arrays, change: Arrays, moved, g
     watched.updates += 1
     matrices = [n for n in change if change[n].ndim >= 2 and moved[n] > 0]
     watched.decays.append(_decay_of(before, change, matrices))
+    if watched.updates == 1:  # later ones go the way that weights which began at 0 have gone
+        watched.grown = _growth(before, change, matrices)
     watched.spreads.append(_spread_of(change, matrices))
     for name, ratio in _ratios(before, change).items():
         watched.ratios.setdefault(name, []).append(ratio)
@@ -189,6 +193,14 @@ def _ratios(before: Arrays, change: Arrays) -> dict[str, float]:
     mx.eval(ratios)
     # Parameters that start at 0 have no ratio.
     return {name: float(ratio) for name, ratio in ratios.items() if np.isfinite(float(ratio))}
+
+
+def _growth(before: Arrays, change: Arrays, names: list[str]) -> tuple[float, float]:
+    share = -_decay_of(before, change, names)
+    size, length = (
+        sum(float(a[n].astype(mx.float32).square().sum()) for n in names) ** 0.5 for a in (before, change)
+    )
+    return share, share * size / length if length else 0.0
 
 
 def _spread_of(change: Arrays, names: list[str]) -> float:

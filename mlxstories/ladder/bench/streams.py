@@ -119,12 +119,12 @@ class _Part:
     def replacing(self) -> Iterator[Call]:
         """Calls of which the result, without having been added to anything, is what others are added to; and one that
         ends the part, behind a norm of a sum."""
-        raw = [n for n in (self.start, *(self.returned[id(c)] for c in self.branches)) if n >= 0]
-        raw += [total for _, _, total in self.sums]
+        raw = [n for n in (self.start, *(total for _, _, total in self.sums)) if n >= 0]
         carried = self.start >= 0 and self._joins(self.start, len(self.values))
         for call in self.branches:
             read, result = self._ends_of(call)
             bent = not self._known(self.values[read], raw)
+            raw += [] if bent else [result]  # what reads a bent branch goes on with it
             serves = [total for first, _, total in self.sums if self._same(result, self.values[first])]
             served = bent and serves and not (carried or any(self._joins(total, read) for total in serves))
             ends = self.end >= 0 and self._same(self.end, self.values[result])

@@ -70,6 +70,7 @@ from mlxstories.ladder.checks import (
     constants,
     optimizer_state,
     moments_fed,
+    grown,
     bias_correction,
     leaves_state,
     step_loss,

@@ -51,7 +51,7 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
         return failed(detail, _beside(bench, found, away, share))
     if limits.wrong.below(found.wrong):
         return failed(detail, _deaf(bench, found))
-    if limits.deeper.above(found.deeper):
+    if bench.subject.loss is not None and limits.deeper.above(found.deeper):  # a step may climb a sound one
         return failed(detail, _deeper(bench, found))
     if limits.late.above(found.read):
         return failed(detail, _late(bench, found))

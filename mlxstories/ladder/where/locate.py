@@ -14,11 +14,12 @@ from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import probe_batch, sample
+from mlxstories.ladder.bench.optimizers import parts
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where import arithmetic, backward, batching, forward, gradcheck, stopped, working
 from mlxstories.ladder.where.calls import calls, steps
 from mlxstories.ladder.where.dropped import dropped
-from mlxstories.ladder.where.places import class_line, defined, place
+from mlxstories.ladder.where.places import Line, class_line, defined, place, updated_in
 
 _KINDS = {
     "future-leak": ("future",),
@@ -33,6 +34,7 @@ _KINDS = {
 
 _MIXING = ("context-cut", "input-blind", "position-blind")  # lie where positions learn of each other
 _CUT = ("dead-parameters", "gradient-mismatch")
+_ARITHMETIC = ("not-finite", "loss-sign", "extreme-constants")  # of an optimiser's update
 _BATCHES = ("train_batches", "val_batches")
 _SLOPES = ("vanishing-gradient", "exploding-gradient")
 
@@ -59,7 +61,7 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
     part = {"train": "train_batches", "val": "val_batches"}.get(part, part)
     if part == "model":
         return _in_model(bench, code)
-    if (code, where) == ("not-finite", "optimizer") and (line := arithmetic.breaks(bench)):
+    if where == "optimizer" and code in _ARITHMETIC and (line := _updated(bench, code)):
         return place(line)
     if where == "loss, cut off" and (found := _in_loss(bench)):
         return found
@@ -83,6 +85,13 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
         return found
     found = _without_effect(bench, part) if code == "without-effect" else None
     return found or backward.assigned(model, part)
+
+
+def _updated(bench: Bench, code: str) -> Line | None:
+    """Where the user's own optimiser goes wrong, or ends its update."""
+    if code == "not-finite" and (line := arithmetic.breaks(bench)):
+        return line
+    return next((line for part in parts(bench.optimizer()) if (line := updated_in(type(part)))), None)
 
 
 def _in_loss(bench: Bench) -> Place | None:

@@ -115,6 +115,19 @@ def keyed_in(cls: type, key: str) -> Line | None:
     return None
 
 
+def updated_in(cls: type) -> Line | None:
+    """The line at which an optimiser's class of the user's returns the new weights."""
+    for base in cls.__mro__:
+        if (found := _source(base)) is None:
+            continue
+        file, definition = found
+        steps = [n for n in definition.body if getattr(n, "name", "") == "apply_single"]
+        lines = [node.lineno for step in steps for node in ast.walk(step) if isinstance(node, ast.Return)]
+        if lines:
+            return Line(file, max(lines), base.__name__)
+    return None
+
+
 def _takes(node: ast.AST, key: str) -> bool:
     return isinstance(node, ast.Subscript) and getattr(node.slice, "value", None) == key
 
