@@ -68,3 +68,36 @@ def test_a_term_with_the_wrong_sign_makes_a_model_surer_where_it_is_wrong():
     assert (right.deeper, wrong.deeper) == (0, 1)
     assert found(distilled(1)) == []
     assert found(distilled(-1)) == [("wrong-loss", "error")]
+
+
+def over_all(model, batch):
+    logits = model(batch.inputs)
+    chosen = mx.take_along_axis(logits, batch.targets[..., None], axis=-1)
+    return (mx.logsumexp(logits) - chosen).mean()
+
+
+def over_places(model, batch):
+    own = nn.log_softmax(model(batch.inputs) / 2, axis=-2)
+    return (
+        0.5 * nats(model, batch) - 0.5 * (mx.softmax(TEACHER[batch.inputs] / 2, axis=-1) * own).sum(-1).mean()
+    )
+
+
+def with_penalty(model, batch):
+    return nats(model, batch) + 1e-2 * mx.logsumexp(model(batch.inputs), axis=-1).square().mean()
+
+
+def preferred(model, batch):
+    """Of each two rows the first is preferred (DPO without its reference)."""
+    told = -nn.losses.cross_entropy(model(batch.inputs), batch.targets).mean(-1)
+    return nats(model, batch) - nn.log_sigmoid(told[::2] - told[1::2]).mean()
+
+
+SOUND, TIED = (nats, with_penalty, preferred, distilled(1)), (over_all, over_places)
+
+
+@pytest.mark.parametrize("loss", [*SOUND, *TIED])
+def test_a_softmax_over_other_axes_ties_places_together(loss):
+    tied = demands(Bench(tiny.subject(loss=loss))).tied
+    assert tied > 0.05 if loss in TIED else tied < 1e-3
+    assert found(loss) == [("wrong-loss", "error")] * (loss in TIED)

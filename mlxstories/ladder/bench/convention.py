@@ -81,13 +81,15 @@ def _shifts(bench: Bench, batch: HostBatch) -> bool:
 def gradient_at(bench: Bench, batch: HostBatch, given: np.ndarray | None = None) -> np.ndarray | None:
     """Gradient of the loss with respect to logits [B, T, V], random ones unless given; None where they are too many, or
     the loss needs more of a model than logits."""
-    size = (*batch.shape, bench.subject.vocab_size)
-    if np.prod(size) > _CELLS:
+    if np.prod((*batch.shape, bench.subject.vocab_size)) > _CELLS:
         return None
+    return logit_gradient(bench, batch, first_logits(bench, batch) if given is None else given)
+
+
+def first_logits(bench: Bench, batch: HostBatch) -> np.ndarray:
+    """Random logits [B, T, V], always the same."""
     rng = np.random.default_rng((bench.seed, 73))
-    return logit_gradient(
-        bench, batch, rng.standard_normal(size).astype(np.float32) if given is None else given
-    )
+    return rng.standard_normal((*batch.shape, bench.subject.vocab_size)).astype(np.float32)
 
 
 def logit_gradient(bench: Bench, batch: HostBatch, given: np.ndarray) -> np.ndarray | None:

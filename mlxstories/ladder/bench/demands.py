@@ -11,10 +11,11 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.convention import gradient_at
+from mlxstories.ladder.bench.convention import first_logits, gradient_at
 from mlxstories.ladder.bench.material import sample, train_epoch
 
 _ROWS, _LENGTH = 4, 64
+_RAISED = 5.0  # by which all logits of a place are raised, which changes no probability there
 _SURE = 14.0  # by which the logit of a wrong id leads
 _CELLS = 16_000_000  # logits of a batch, at most
 
@@ -29,6 +30,8 @@ class Demands:
         wrong: norm of the gradient where the model is sure of a wrong id, relative to that where it is half sure of the
             right one.
         deeper: share of them at which the wrong id that leads is pushed further up.
+        tied: change of the gradient at all other places where the logits of some are raised by one number, relative to
+            its norm there.
         read: mean share of the push upwards that goes to the token that was just read, where it is not the target,
             beyond that of any other id.
     """
@@ -37,6 +40,7 @@ class Demands:
     beside: tuple[int, float]
     wrong: float
     deeper: float
+    tied: float
     read: float
 
 
@@ -59,6 +63,7 @@ def demands(bench: Bench) -> Demands | None:
         float((pushed == targets).mean()),
         (int(away[most]), float(counts[most] / counts.sum())),
         *_where_wrong(bench, batch, cells),
+        _tied(bench, batch, plain, cells),
         _for_what_was_read(batch, plain, cells & (batch.inputs != batch.targets)),
     )
 
@@ -129,6 +134,19 @@ def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> tuple[flo
         norms.append(float(np.linalg.norm(gradient[cells])))
         deeper.append(float((np.take_along_axis(gradient, leading[..., None], -1)[cells] < 0).mean()))
     return (norms[0] / norms[1] if norms[1] else math.inf), deeper[0]
+
+
+def _tied(bench: Bench, batch: HostBatch, plain: np.ndarray, cells: np.ndarray) -> float:
+    """How much the gradient at every second place that counts changes with the sum of the logits at the others."""
+    others = np.zeros(cells.shape, bool)
+    others[cells] = np.arange(cells.sum()) % 2 == 0
+    rest = cells & ~others
+    raised = first_logits(bench, batch) + np.float32(_RAISED) * others[..., None]
+    gradient = gradient_at(bench, batch, raised)
+    norm = float(np.linalg.norm(plain[rest]))
+    if gradient is None or not norm:
+        return 0.0
+    return float(np.linalg.norm((gradient - plain)[rest])) / norm
 
 
 @dataclass(frozen=True)

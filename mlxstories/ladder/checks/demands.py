@@ -29,6 +29,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     beside=Limit(0.8, "of the cells, the same distance beside the target"),
     wrong=Limit(0.1, "of the gradient where half sure of the target"),
     deeper=Limit(0.5, "of the cells, where sure of a wrong id"),
+    tied=Limit(0.02, "of the gradient, by the logits' sum at other places"),
     late=Limit(0.05, "of what is pushed up, for the token just read beyond others"),
 )
 def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
@@ -36,8 +37,9 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
     and how loudly where the model is sure of a wrong one?
 
     A loss that asks for another id trains another text; one whose gradient dies where the model is wrong, as that of
-    squared errors of probabilities, never corrects it; one that makes it surer there has no lowest value; one with a
-    term that is a place late trains to repeat.
+    squared errors of probabilities, never corrects it; one that makes it surer there has no lowest value; one whose
+    softmax is not over the vocabulary weighs places against each other; one with a term that is a place late trains to
+    repeat.
     Example: `cross_entropy(logits, targets - 1)`; `((mx.softmax(logits) - one_hot) ** 2).mean()`; a student's
     `logits[:, 1:]` held against a teacher's `logits[:, :-1]`.
     Fix: `nn.losses.cross_entropy(logits, targets)`.
@@ -53,6 +55,8 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
         return failed(detail, _deaf(bench, found))
     if bench.subject.loss is not None and limits.deeper.above(found.deeper):  # a step may climb a sound one
         return failed(detail, _deeper(bench, found))
+    if limits.tied.above(found.tied):
+        return failed(detail, _tied(bench, found))
     if limits.late.above(found.read):
         return failed(detail, _late(bench, found))
     return passed(detail)
@@ -143,6 +147,17 @@ def _deeper(bench: Bench, found: Demands) -> Draft:
         fix="look at the signs and weights of the loss's terms",
         where=_where(bench),
         deeper=found.deeper,
+    )
+
+
+def _tied(bench: Bench, found: Demands) -> Draft:
+    return error(
+        "wrong-loss",
+        f"where all logits of some places are raised by one number, which changes no probability, the loss's gradient "
+        f"at the others changes by {found.tied:.0%}: a softmax of it runs over other axes than the vocabulary",
+        fix="take logsumexp, softmax and log_softmax over the last axis of logits [B, T, V]: axis=-1",
+        where=_where(bench),
+        tied=found.tied,
     )
 
 
