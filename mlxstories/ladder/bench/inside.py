@@ -226,23 +226,26 @@ class Start:
 
 @measurement
 def stream_start(bench: Bench) -> Start | None:
-    """Blocks are modules of a list that take and give the same shape; None where there are none."""
-    blocks = {
+    """Blocks are modules of a list that take and give the same shape; where they take more than the stream, their
+    branches are what within them does. None where there are none."""
+    kept = {
         path: call
         for path, call in inside(bench).calls.items()
-        if path.rpartition(".")[2].isdigit()
-        and path.count(".") == 1
-        and call.given.shape == call.made.shape
+        if call.given.shape == call.made.shape
         and call.given.ndim == 3
         and mx.issubdtype(call.given.dtype, mx.floating)
     }
-    if not blocks:
+    numbered = {path: call for path, call in kept.items() if path.partition(".")[2].split(".")[0].isdigit()}
+    blocks = {path: call for path, call in numbered.items() if path.count(".") == 1}
+    branches = {path: call for path, call in numbered.items() if path.count(".") == 2}
+    found = blocks or branches
+    if not found:
         return None
-    first = min(blocks, key=lambda path: int(path.rpartition(".")[2]))
-    stream = rms(blocks[first].given)
+    first = min(found, key=lambda path: int(path.split(".")[1]))
+    stream = rms(found[first].given)
     if not stream:
         return None
-    added = {path: rms(call.made - call.given) for path, call in blocks.items()}
+    added = {path: rms(c.made - c.given if blocks else c.made) for path, c in found.items()}
     loudest = max(added, key=added.__getitem__)
     return Start(stream, added[loudest] / stream, first, loudest)
 
