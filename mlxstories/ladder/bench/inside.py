@@ -224,28 +224,35 @@ class Start:
     loudest: str
 
 
+def _of_blocks(calls: dict[str, Seen], depth: int) -> dict[str, Seen]:
+    """Calls of modules of a list, or within these, that take and give the same shape."""
+    return {
+        path: call
+        for path, call in calls.items()
+        if path.count(".") == depth
+        and path.split(".")[1].isdigit()
+        and call.given.shape == call.made.shape
+        and call.given.ndim == 3
+        and mx.issubdtype(call.given.dtype, mx.floating)
+    }
+
+
 @measurement
 def stream_start(bench: Bench) -> Start | None:
     """Blocks are modules of a list that take and give the same shape; where they take more than the stream, their
     branches are what within them does. None where there are none."""
-    kept = {
-        path: call
-        for path, call in inside(bench).calls.items()
-        if call.given.shape == call.made.shape
-        and call.given.ndim == 3
-        and mx.issubdtype(call.given.dtype, mx.floating)
+    blocks, within = _of_blocks(inside(bench).calls, 1), _of_blocks(inside(bench).calls, 2)
+    if not (blocks or within):
+        return None
+    first = min(blocks or within, key=lambda path: int(path.split(".")[1]))
+    stream = rms((blocks or within)[first].given)
+    added = {path: rms(call.made - call.given) for path, call in blocks.items()}
+    matrices = {
+        p for p, c in within.items() if any(a.ndim > 1 for _, a in tree_flatten(c.module.parameters()))
     }
-    numbered = {path: call for path, call in kept.items() if path.partition(".")[2].split(".")[0].isdigit()}
-    blocks = {path: call for path, call in numbered.items() if path.count(".") == 1}
-    branches = {path: call for path, call in numbered.items() if path.count(".") == 2}
-    found = blocks or branches
-    if not found:
+    added = added or {path: rms(within[path].made) for path in within if path in matrices}
+    if not (stream and added):
         return None
-    first = min(found, key=lambda path: int(path.split(".")[1]))
-    stream = rms(found[first].given)
-    if not stream:
-        return None
-    added = {path: rms(c.made - c.given if blocks else c.made) for path, c in found.items()}
     loudest = max(added, key=added.__getitem__)
     return Start(stream, added[loudest] / stream, first, loudest)
 
