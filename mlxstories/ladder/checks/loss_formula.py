@@ -25,7 +25,8 @@ SMOOTHED = Limit(0.5, "share of the target's probability that smoothing gives to
 """Above it most of what a loss asks for is no target."""
 ADDED = Limit(0.03, "of ln V, whatever the logits are")
 """Above it the figure of a loss is clearly another one than what it minimises."""
-_WHOLE = 0.01  # by which the weight of a cross-entropy that is all of the loss differs from 1
+WEIGHED = Limit(0.01, "between the weight of the cross-entropy and 1")
+"""Above it another term was meant to count beside the cross-entropy."""
 
 
 @check(
@@ -175,7 +176,7 @@ def _smoothing(found: Objective, where: str, smoothed: Gauge | Limit) -> Draft |
 def _added(found: Objective, where: str, size: int, added: Gauge | Limit) -> Draft | None:
     if not added.above(abs(found.added) / math.log(size)):
         return None
-    weighed = found.added > 0 and abs(found.factor - 1) > _WHOLE  # beside a term that was meant to count, too
+    weighed = found.added > 0 and WEIGHED.above(abs(found.factor - 1))
     told = "a term of it asks for nothing" if weighed else "the figure is off by that"
     return (error if weighed else warning)(
         "wrong-loss",

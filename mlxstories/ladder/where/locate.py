@@ -45,7 +45,7 @@ def located(bench: Bench, finding: Finding) -> Finding:
     if not isinstance(where, str) or finding.severity == NOTE:
         return finding
     try:
-        found = _in_file(where) or _place(bench, finding.code, where)
+        found = _in_file(where) or _inner(bench, finding.code, where) or _place(bench, finding.code, where)
     except Exception:  # the subject's own code, called in ways that it need not bear: no line then
         return finding
     return replace(finding, where=found) if found is not None else finding
@@ -56,15 +56,18 @@ def _in_file(where: str) -> Place | None:
     return Place(file=file, line=int(line)) if colon and line.isdigit() else None
 
 
+def _inner(bench: Bench, code: str, where: str) -> Place | None:
+    """A line within an optimiser's update, or a loss."""
+    if where == "optimizer" and code in _ARITHMETIC:
+        return place(_updated(bench, code))
+    return _in_loss(bench) if where == "loss, cut off" else None
+
+
 def _place(bench: Bench, code: str, where: str) -> Place | None:
     part = where.partition(",")[0].partition("(")[0]
     part = {"train": "train_batches", "val": "val_batches"}.get(part, part)
     if part == "model":
         return _in_model(bench, code)
-    if where == "optimizer" and code in _ARITHMETIC and (line := _updated(bench, code)):
-        return place(line)
-    if where == "loss, cut off" and (found := _in_loss(bench)):
-        return found
     if hasattr(bench.subject, part):
         function = getattr(bench.subject, part)
         line = batching.made(bench, code, part) if part in _BATCHES else working.worked(bench, code, part)
