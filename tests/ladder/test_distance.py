@@ -88,3 +88,11 @@ def test_scores_hidden_by_all_that_a_float_holds_are_left_out():
     hidden = mx.where(far < 0, mx.finfo(mx.float32).min, -0.5 * far)
     (rise,) = rises(mx.repeat(hidden[None, None], 3, axis=0))
     assert (rise.rise, rise.fit) == pytest.approx((-0.5 * (T - 2), -1.0))
+
+
+@pytest.mark.parametrize("slope, told", [(0.12, ["warning"]), (0.0, []), (-0.12, [])])
+def test_far_tokens_that_count_more_than_near_ones(slope, told):
+    on, check = bench([slope] * H), CHECKS["sees its own past"]
+    with on.protected():
+        drafts = check.ask(on, check.gauges()).drafts
+    assert [draft.severity for draft in drafts] == told

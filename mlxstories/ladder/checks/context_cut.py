@@ -6,7 +6,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.context import context
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
 
 _SHOWN = 6  # places in a message
 
@@ -25,6 +25,7 @@ _SHOWN = 6  # places in a message
     ),
     blind=Limit(1e-6, "of the usual change by an earlier token"),
     hidden=Limit(0.01, "of the change by far tokens"),
+    fainter=Limit(0.3, "of the change by far tokens"),
 )
 def sees_its_past(bench: Bench, limits: Gauges) -> Verdict:
     """Changes single tokens, one at a time and in several rows, and looks which later positions move: each should
@@ -41,7 +42,7 @@ def sees_its_past(bench: Bench, limits: Gauges) -> Verdict:
     hidden = limits.hidden.below(seen.near)
     detail = f"near tokens count {seen.near:.2g} times as much as far ones"
     if not (blind or hidden):
-        return passed(detail)
+        return passed(detail, *([_fainter(seen.near)] if limits.fainter.below(seen.near) else []))
     if blind:
         places = ", ".join(map(str, blind[:_SHOWN])) + (", ..." if blind[_SHOWN:] else "")
         message = (
@@ -57,4 +58,15 @@ def sees_its_past(bench: Bench, limits: Gauges) -> Verdict:
     return failed(
         f"{len(blind)} positions see no past" if blind else detail,
         error("context-cut", message, fix=fix, where="model", positions=blind, near_over_far=seen.near),
+    )
+
+
+def _fainter(near: float) -> Draft:
+    return warning(
+        "context-cut",
+        f"the farthest quarter of a position's past moves its logits {1 / near:.1f} times as much as the nearest "
+        "quarter: what weighs the past grows with the distance",
+        fix="look at what makes weights from distances, such as a decay: its sign, its base and its exponent",
+        where="model",
+        near_over_far=near,
     )
