@@ -67,6 +67,19 @@ def test_a_warmup_by_hand_meets_what_follows(captured, then, leaps):
         assert found[0].where["line"] == line_of(text, "return warm")
 
 
+def test_a_cosine_upside_down_begins_at_nothing_where_the_warmup_ends(captured):
+    cosine = "5e-3 * (1 SIGN np.cos(np.pi * (i - 12) / 388)).item()"
+    told = {}
+    for sign in "+-":
+        function = (
+            f"def rate(i):\n    return 1e-2 * (i + 1) / 12 if i < 12 else {cosine.replace('SIGN', sign)}\n"
+        )
+        text = MODEL + function + LOOP.replace("range(N)", "range(400)").replace("    lr = RATE\n", "")
+        found = list(findings(captured(text.replace("SET", "optimizer.learning_rate = rate(i)"))))
+        told[sign] = [(f.code, f.severity, f.evidence["after"]) for f in found]
+    assert told == {"+": [], "-": [("schedule-out-of-step", "warning", 0.0)]}
+
+
 def test_a_rate_for_gradients_that_are_scaled_by_hand_is_none_of_the_optimiser_s(captured):
     text = MODEL + LOOP.replace("range(N)", "range(100)").replace("RATE", WARM).replace("SET", "pass")
     text = text.replace("optim.AdamW(1e-2)", "optim.SGD(1.0)")

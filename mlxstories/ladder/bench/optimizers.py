@@ -90,8 +90,9 @@ class RateCurve:
         for (one, first), (two, before), (three, after) in zip(
             known, known[1:], known[2 : climbs + 1], strict=False
         ):
-            if three - one == 2 and first > 0 and after > 0:
-                found.append(Leap(two, before, after, max(after / before, before / after) * first / before))
+            if three - one == 2 and first > 0 and after >= 0:
+                fall = before / max(after, _OVER * before)  # a fall to 0 has no ratio
+                found.append(Leap(two, before, after, max(after / before, fall) * first / before))
         return max(found, key=lambda leap: leap.times, default=None)
 
     def _from_on(self, low: Callable[[float], bool]) -> int | None:

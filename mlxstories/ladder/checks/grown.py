@@ -14,7 +14,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
     rung="minimal",
     causes=("extreme-constants",),
     unless=("not-finite", "no-update"),
-    grown=Limit(0.1, "of the weights, added to themselves"),
+    grown=Limit(0.03, "of the weights, added to themselves"),
     along=Limit(0.5, "cosine of the update with the weights"),
 )
 def grown(bench: Bench, limits: Gauges) -> Verdict:
