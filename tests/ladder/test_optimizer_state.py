@@ -147,6 +147,20 @@ def test_states_that_are_fed_or_not_used(make):
     assert not unfed(Bench(tiny.subject(optimizer=make)))
 
 
+class Layers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Embedding(tiny.V, 8), nn.Linear(8, tiny.V)]
+
+    def __call__(self, tokens):
+        return self.layers[1](self.layers[0](tokens))
+
+
+def test_states_in_lists():
+    found = unfed(Bench(tiny.subject(model=Layers, optimizer=lambda: Unfed(1e-2))))
+    assert [key for _, key in found] == ["v"]
+
+
 def test_of_several_optimisers_the_one_that_is_not_fed():
     def make():
         return optim.MultiOptimizer([Unfed(1e-3), optim.AdamW(1e-3)], [lambda name, weight: weight.ndim == 2])

@@ -31,10 +31,10 @@ def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
         found = []
         for part in parts(optimizer):
             kept = copied(part.state)
-            for key, entries in _still(part, gradient).items():
+            for key in _still(part, gradient):
                 plain = _apply(optimizer, gradient, weights)
                 put_back(part.state, kept)
-                for entry, size in entries:
+                for entry, size in _still(part, gradient)[key]:  # anew, for lists were put back as copies
                     entry[key] = size
                 other = _apply(optimizer, gradient, weights)
                 put_back(part.state, kept)

@@ -34,7 +34,7 @@ _KINDS = {
 
 _MIXING = ("context-cut", "input-blind", "position-blind")  # lie where positions learn of each other
 _CUT = ("dead-parameters", "gradient-mismatch")
-_ARITHMETIC = ("not-finite", "loss-sign", "extreme-constants")  # of an optimiser's update
+_ARITHMETIC = ("not-finite", "loss-sign")  # of an optimiser's update
 _BATCHES = ("train_batches", "val_batches")
 _SLOPES = ("vanishing-gradient", "exploding-gradient")
 
