@@ -23,13 +23,11 @@ def trained_model(bench: Bench) -> nn.Module | None:
     return taken.trial.model if taken is not None and taken.trial.finite else memorised_model(bench)
 
 
-@measurement
-def sight_after_training(bench: Bench) -> Dependence | None:
-    """What each position of the trained model depends on; None where training went nowhere. Weights that have exploded
-    say nothing of how a model is built: their scores overrun a mask of -1e9, and rounding moves what should stay."""
+def well_trained_model(bench: Bench) -> nn.Module | None:
+    """The first of these two that knows more than at its start. Weights that have exploded say nothing of how a model
+    is built: their scores overrun a mask of -1e9, and rounding moves what should stay."""
     taken = [bench.taken[made].trial for made in (short_training, memorising) if made in bench.taken]
-    trial = next((trial for trial in taken if _went_well(bench, trial)), None)
-    return None if trial is None else dependence(bench, trial.model, seed=4)
+    return next((trial.model for trial in taken if _went_well(bench, trial)), None)
 
 
 def _went_well(bench: Bench, trial: Trial) -> bool:
@@ -37,16 +35,23 @@ def _went_well(bench: Bench, trial: Trial) -> bool:
 
 
 @measurement
+def sight_after_training(bench: Bench) -> Dependence | None:
+    """What each position of the trained model depends on; None where training went nowhere."""
+    model = well_trained_model(bench)
+    return None if model is None else dependence(bench, model, seed=4)
+
+
+@measurement
 def matrix_after_training(bench: Bench) -> list[list[float]] | None:
     """Which position of the trained model sees which."""
-    model = trained_model(bench)
+    model = well_trained_model(bench)
     return None if model is None else dependence_matrix(bench, model)
 
 
 @measurement
 def gain_from_later_tokens(bench: Bench) -> float | None:
     """Nats a token that the trained model gains from what follows."""
-    model = trained_model(bench)
+    model = well_trained_model(bench)
     if model is None:
         return None
     mode = model.training
