@@ -135,8 +135,7 @@ class _Climb:
         except SubjectFault as fault:
             self.fails(fault.draft, rung, isinstance(fault.__cause__, TimeLimitError))
         except TimeLimitError as error:
-            fix = "raise the time limit, or make steps and batches smaller"
-            self.fails(self.bench.fault(f"the climb is {error}", fix).draft, rung, True)
+            self.fails(self.bench.out_of_time(error).draft, rung, True)
         except SystemExit as end:  # in a call whose exceptions a measurement takes for an answer
             draft = self.bench.fault(f"it called sys.exit({end.code!r})", "raise an error").draft
             self.fails(draft, rung, False)

@@ -21,6 +21,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.optimizers import RateCurve, copied, parts, put_back, read_schedule
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
+from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.verdict import Draft, error
 
 _PART_OF = {
@@ -81,6 +82,8 @@ class Bench:
             yield
         except (SubjectFault, KeyboardInterrupt):
             raise
+        except TimeLimitError as up:
+            raise self.out_of_time(up, what) from up
         except BaseException as raised:
             where = blame(raised) or what
             raise self.fault(
@@ -94,6 +97,13 @@ class Bench:
     def fault(self, message: str, fix: str, where: str | None = None, **evidence) -> SubjectFault:
         """A finding that ends the climb: the subject cannot be used as it is."""
         return SubjectFault(error("subject-error", message, fix=fix, where=where, **evidence))
+
+    def out_of_time(self, up: TimeLimitError, what: str = "") -> SubjectFault:
+        """The same where the time limit is up: who is called may never end, or only be slow."""
+        message = f"the climb is {up}{f', and {what} was under way' if what else ''}"
+        return self.fault(
+            message, "raise the time limit, or make steps and batches smaller", blame(up) or what or None
+        )
 
     def seed_all(self, seed: int) -> None:
         mx.random.seed(seed)
