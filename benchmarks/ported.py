@@ -29,7 +29,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mutating.forked import forked
 
-WIDTH, HEADS, BLOCKS, LENGTH, ROWS, IDS = 64, 4, 2, 64, 8, 256
+WIDTH, HEADS, BLOCKS, LENGTH, ROWS, IDS = 64, 4, 2, 48, 8, 256
 _NOISE = 5e-6  # of the largest change: what rounding may move logits that must be alike
 _MOST = 240  # CPU seconds of one file: some layers go through a row in Python
 _SHORT, _CHANGED = 29, 30  # tokens that are left, and the first that is changed
