@@ -27,7 +27,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
-from mutating.forked import forked
+from mutating.forked import ended_with, forked
 
 WIDTH, HEADS, BLOCKS, LENGTH, ROWS, IDS = 64, 4, 2, 48, 8, 256
 _NOISE = 5e-6  # of the largest change: what rounding may move logits that must be alike
@@ -169,7 +169,7 @@ def examined(file: Path) -> dict:
     answers = {}
     for name, function in (("said", said), ("measured", measured)):
         found, seconds = forked(function, file, most=_MOST)
-        answers[name] = found if isinstance(found, dict) else {"failed": found.strip().splitlines()[-1]}
+        answers[name] = found if isinstance(found, dict) else {"failed": ended_with(found)}
         answers[name]["seconds"] = round(seconds, 1)
     return answers
 
