@@ -53,10 +53,12 @@ SUB_WORDS = (
 @click.option("--text", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--loss", type=float, help="Nats a character to reach.  [default: 1.88, or 1.4697]")
 @click.option("--steps", default=340, show_default=True, help="Updates of mlxstories on characters.")
-@click.option("--first", default=0, show_default=True, help="Seed of mlxstories in the first round.")
-@click.option("--rounds", "times", default=3, show_default=True)
+@click.option(
+    "--rounds", "times", default=3, show_default=True, help="On characters all of them have seed 0."
+)
+@click.option("--first", default=0, show_default=True, help="Seed of the first round on sub-words.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the result there.")
-def main(nanogpt, sub_words, text, loss, steps, first, times, path):
+def main(nanogpt, sub_words, text, loss, steps, times, first, path):
     if sub_words == (nanogpt is not None):
         raise click.UsageError("give either --nanogpt or --sub-words")
     loss = loss or (1.4697 if sub_words else 1.88)
@@ -66,7 +68,7 @@ def main(nanogpt, sub_words, text, loss, steps, first, times, path):
         theirs = None if sub_words else _copied(nanogpt, text, Path(folder) / "nanogpt")
         for number in range(times):
             place = ["--data", str(text.resolve()), "--runs", str(Path(folder) / str(number))]
-            ours = [*OURS.split(), *recipe.split(), *place, "--seed", str(first + number)]
+            ours = [*OURS.split(), *recipe.split(), *place, "--seed", str(first + number if sub_words else 0)]
             contenders = [("mlxstories", Path(folder), ours, _bits if sub_words else _ours)]
             if theirs:
                 contenders.append(("nanogpt", theirs, NANOGPT.split(), _theirs))
