@@ -4,9 +4,9 @@
 
 Takes the cases of a folder's ``expected.json`` that name a ``mend``; see ``benchmarks/public_bugs.py`` for the rest.
 A mistake hurts where the held-out loss is at least 2 % worse, a figure that is reported is off by as much, or what is
-told is not the model's own choice. Both are trained from the same seed on their own batches, a short text is told
-every 50 updates, and both are measured on the mend's validation batches. A mistake of evaluation or decoding alone
-(``"only"``) shares its mend's training.
+told is not the model's own choice. Both are trained from the same seed on their own batches, validated and told a
+short text every 50 updates, and both are measured on the mend's validation batches. A mistake of evaluation or
+decoding alone (``"only"``) shares its mend's training.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def trained(subject, updates: int, seed: int):
             subject.train_step(model, optimizer, batch)
             done += 1
             if done % 50 == 0:
+                subject.evaluate(model, subject.val_batches())
                 subject.generate(model, prompt(subject), 4)
             if done == updates:
                 break
