@@ -15,6 +15,7 @@ from mlxstories.ladder.bench.averages import MEAN, Average, averages
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import train_epoch, val_epoch
+from mlxstories.ladder.bench.step_loss import is_random
 from mlxstories.ladder.bench.trained import trained_model
 from mlxstories.ladder.patches import rerouted
 
@@ -59,8 +60,12 @@ class Twice:
     @property
     def difference(self) -> float:
         """The largest, relative to the value where that is above 1."""
-        first = self.first.values
-        return max((abs(v - self.second.get(k, v)) / max(1.0, abs(v)) for k, v in first.items()), default=0.0)
+        return apart(self.first.values, self.second)
+
+
+def apart(one: dict[str, float], other: dict[str, float]) -> float:
+    """The largest difference of two reports, relative to the value where that is above 1."""
+    return max((abs(v - other.get(k, v)) / max(1.0, abs(v)) for k, v in one.items()), default=0.0)
 
 
 @measurement
@@ -125,6 +130,25 @@ def evaluated_twice(bench: Bench) -> Twice:
         first = _evaluate(bench, model, batches, 1)
     second = _evaluate(bench, model, batches, 2)
     return Twice(Reported(first, _logits_behind(bench, model, batches, said), batches), second)
+
+
+@measurement
+def around_another(bench: Bench) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Two evaluations of one model that draws nothing, with another's between them, under one random state: where they
+    differ, ``evaluate`` keeps something from call to call. None where the model is random in training mode, or says
+    something else the second time."""
+    model, batches = bench.noisy(9), evaluation_batches(bench)
+    model.train()
+    if is_random(bench, model):
+        return None
+    with _heard(model) as said:
+        first = _evaluate(bench, model, batches, 1)
+    _evaluate(bench, bench.noisy(10), batches, 1)
+    with _heard(model) as again:
+        last = _evaluate(bench, model, batches, 1)
+    # Averages of weights that validation keeps, and asks, are meant.
+    same = said.keys() == again.keys() and all(np.array_equal(told, again[key]) for key, told in said.items())
+    return (first, last) if same else None
 
 
 def _logits_behind(

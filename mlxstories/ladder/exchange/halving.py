@@ -65,8 +65,14 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
 
     beside, model = exchange.runs[AS_IS], bench.model()
     first = [*first_gains(model), *wide_layers(model), *drawn_matrices(model)]
-    changes = [*for_rate(), *first] if rate else for_step(bench)
+    changes = [*for_rate(), *first] if rate else for_step(bench, _lowers(beside))
     return _race(exchange, changes, make, beside, beside)
+
+
+def _lowers(run: Training) -> bool:
+    """Whether the rate of an optimiser without a schedule ends below half of what it was at first."""
+    bench, last = run.bench, run.rate
+    return bool(not bench.schedule.scheduled and last is not None and last < bench.schedule.peak / 2)
 
 
 def best_in_model(exchange: Exchange, *, dropouts: bool = False) -> list[Proof]:

@@ -8,11 +8,12 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.norms import scale_of, vectors, weight_of
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
 from mlxstories.ladder.patches import reroute
 
-_SAME = 1e-3  # relative difference of what a norm makes of small and of large input
 _OFF = 4.0  # factor from which a norm's first scale is no usual one
+_NOUGHT = 1e-4  # scale from which on down it is none
 _LITTLE, _MUCH = 0.01, 0.9  # share that a dropout takes away, at the least and at the most
 
 
@@ -35,7 +36,7 @@ def _site(model: nn.Module, name: str) -> Site:
 
 def _norms(model: nn.Module) -> list[Intervention]:
     """Own modules of vectors alone, which keep the shape of what they are given, become the library's norm."""
-    names = [n for n, m in model.named_modules() if n and _own(m) and _vectors(m)]
+    names = [n for n, m in model.named_modules() if n and _own(m) and vectors(m)]
     if not names:
         return []
 
@@ -45,7 +46,7 @@ def _norms(model: nn.Module) -> list[Intervention]:
                 centred = any("bias" in key for key in module)
 
                 def call(_own, x, *_, module=module, centred=centred):
-                    weight, *rest = _vectors(module)
+                    weight, *rest = vectors(module)
                     if centred and rest:
                         return mx.fast.layer_norm(x, weight, rest[0], 1e-5)
                     return mx.fast.rms_norm(x, weight, 1e-5)
@@ -60,7 +61,7 @@ def first_gains(model: nn.Module) -> list[Intervention]:
     """Norms that begin by making their input vanish, or far larger, given a weight that keeps it at 1."""
     found = {}
     for name, module in model.named_modules():
-        scale = _scale(module)
+        scale = scale_of(module)
         if scale is not None and not 1 / _OFF < scale < _OFF:
             found[name] = scale
     if not found:
@@ -69,40 +70,12 @@ def first_gains(model: nn.Module) -> list[Intervention]:
     def change(fresh: nn.Module) -> None:
         for name, module in fresh.named_modules():
             if name in found:
-                key = _weight(module)
+                key = weight_of(module)
                 weight = module[key]
-                module[key] = weight / found[name] if found[name] else mx.ones_like(weight)
+                module[key] = weight / found[name] if found[name] > _NOUGHT else mx.ones_like(weight)
 
     name = "the first weights of norms set to keep a scale of 1"
     return [Intervention(name, "model", model=change, site=_site(model, next(iter(found))))]
-
-
-def _scale(module: nn.Module) -> float | None:
-    """Root mean square of what a norm makes of noise; None of a module that is none."""
-    vectors = _vectors(module)
-    if not vectors or _weight(module) is None:
-        return None
-    noise = mx.random.normal((8, vectors[0].size), key=mx.random.key(3)).astype(vectors[0].dtype)
-    try:
-        small, large = module(noise), module(8 * noise)
-        apart, size = float(mx.abs(large - small).max()), float(mx.abs(small).max())
-    except Exception:  # of another kind
-        return None
-    if small.shape != noise.shape or apart > _SAME * size:
-        return None
-    return float(mx.sqrt((small.astype(mx.float32) ** 2).mean()))
-
-
-def _weight(module: nn.Module) -> str | None:
-    keys = [k for k, v in module.items() if isinstance(v, mx.array) and "bias" not in k]
-    return keys[0] if keys else None
-
-
-def _vectors(module: nn.Module) -> list[mx.array]:
-    """The arrays of a module that has vectors of one size alone; none of another module."""
-    values = [v for v in module.values() if isinstance(v, mx.array)]
-    alike = all(v.ndim == 1 and v.size == values[0].size > 1 for v in values)
-    return values if alike and not module.children() else []
 
 
 # --- dropout -----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import mlx.optimizers as optim
@@ -21,15 +21,15 @@ _MOMENTUM = 0.9
 _DESCENT = 0.4  # of the peak, on a run's average: a line or a cosine to 0 has a little more
 
 
-def for_step(bench: Bench) -> list[Intervention]:
-    """Those that change anything in this subject's step."""
+def for_step(bench: Bench, lowered: bool = False) -> list[Intervention]:
+    """Those that change anything in this subject's step; ``lowered`` says that it lowers the rate by itself."""
     found = [
         Intervention("the optimiser given the gradient of the loss", "step", own_gradient=True),
         Intervention("gradients not clipped", "step", around=_unclipped),
     ]
     each = parts(bench.optimizer())
-    if bench.schedule.scheduled:
-        meant = _falls_with_the_run(bench)
+    if bench.schedule.scheduled or lowered:
+        meant = bool(bench.subject.updates) if lowered else _falls_with_the_run(bench)
         change = Intervention(
             "the rate constant at its peak", "step", optimizer=_constant, late=True, wanted=meant
         )
@@ -79,10 +79,21 @@ def _setting(**wanted):
 
 
 def _constant(optimizer: Optimizer) -> None:
+    """Without its schedule, and whatever the step sets the rate to."""
     for part in parts(optimizer):
         peak = read_schedule(part).peak
         part._schedulers.pop("learning_rate", None)
-        part.learning_rate = peak
+        part.apply_gradients = _at(part, peak)
+
+
+def _at(part: Optimizer, rate: float) -> Callable:
+    apply = part.apply_gradients
+
+    def held(gradients, parameters):
+        part.learning_rate = rate
+        return apply(gradients, parameters)
+
+    return held
 
 
 @contextmanager

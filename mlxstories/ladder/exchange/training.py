@@ -22,6 +22,7 @@ from mlxstories.ladder.bench.optimizers import (
     intercepted,
     parts,
     put_back,
+    read_rate,
     read_schedule,
 )
 from mlxstories.ladder.exchange.material import Measured, held_out, material
@@ -95,6 +96,11 @@ class Training:
         model, parameters, *_ = self._kept
         put(model, parameters)
         return model
+
+    @property
+    def rate(self) -> float | None:
+        """Of the first part of its optimiser, as it is so far."""
+        return read_rate(parts(self._kept[2])[0])
 
     @property
     def updates(self) -> int:
