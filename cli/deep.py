@@ -24,11 +24,18 @@ def after_climb(
     timeout: float,
     offered: bool,
 ) -> tuple[Diagnosis, str]:
-    """The diagnosis, with `--deep` deepened; and, where no error was found without it, a line that offers it."""
+    """The diagnosis, with `--deep` deepened; and, where no cause was found without it, a line that offers it."""
     with supervision.limited(max(timeout - diagnosis.seconds, _LEAST)):
         if deep:
             return _deepened(diagnosis, subject, ladder, seed, timeout), ""
-        return diagnosis, _offer(subject, seed) if offered and diagnosis.healthy else ""
+        return diagnosis, _offer(subject, seed) if offered and not _explained(diagnosis) else ""
+
+
+def _explained(diagnosis: Diagnosis) -> bool:
+    """Whether an error says what is wrong, and not only what comes of it."""
+    from mlxstories.findings import ERROR, cause_of
+
+    return any(f.severity == ERROR and cause_of(f.code).stage != "result" for f in diagnosis.findings)
 
 
 def _deepened(diagnosis: Diagnosis, subject: Subject, ladder: Ladder, seed: int, timeout: float) -> Diagnosis:
