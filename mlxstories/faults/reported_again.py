@@ -1,4 +1,4 @@
-"""Faults after a second, a third and a fourth set of public reports, of kinds that the first had not brought up."""
+"""Faults after the second to the sixth set of public reports, of kinds that the first had not brought up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mlxstories.batch import Batch
 from mlxstories.data.packing import Documents, Rows
 from mlxstories.faults.fault import Faults, change, minimising, phase
 from mlxstories.faults.model import rebuilt
-from mlxstories.faults.optimisation import mean_nats
-from mlxstories.faults.recipe import Recipe, padded_rows
+from mlxstories.faults.optimisation import mean_nats, stepping
+from mlxstories.faults.recipe import Recipe, evaluate, padded_rows
 from mlxstories.model import ModelConfig, Transformer
 
 FAULTS = Faults("reported")
@@ -86,6 +86,54 @@ def smoothed_without_share(model: nn.Module, batch: Batch) -> mx.array:
     return -((0.9 * target + logs.mean(-1)) * batch.mask).sum() / batch.mask.sum()
 
 
+def shifted_norms(model: Transformer, config: ModelConfig) -> None:
+    """Gains begin at 0 and shifts at 1."""
+    for block in model.blocks:
+        norm = block.feed_forward_norm = nn.LayerNorm(config.dim)
+        norm.weight, norm.bias = mx.zeros_like(norm.weight), mx.ones_like(norm.bias)
+
+
+class Plateau(optim.AdamW):
+    """Halves the rate when the mean of 10 losses is no ``better`` than the best so far."""
+
+    def __init__(self, better):
+        super().__init__(1e-3, bias_correction=True)
+        self.better, self.best, self.seen = better, None, []
+
+    def told(self, loss: float) -> None:
+        self.seen.append(loss)
+        if len(self.seen) == 10:
+            mean, self.seen = sum(self.seen) / 10, []
+            if self.best is None or self.better(mean, self.best):
+                self.best = mean
+            else:
+                self.learning_rate = self.learning_rate / 2
+
+
+def waiting_for(better):
+    """A plant of a rate that is halved on a plateau."""
+
+    def step(model, optimizer, batch, recipe):
+        loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+        optimizer.update(model, gradients)
+        optimizer.told(loss.item())
+        return loss
+
+    built = change(build_optimizer=lambda phase, updates: Plateau(better))
+    return lambda recipe: built(stepping(step)(recipe))
+
+
+class Running:
+    """A validation whose figures are means over it and, unless it is ``reset``, all before it."""
+
+    def __init__(self, reset: bool):
+        self.reset, self.kept = reset, []
+
+    def __call__(self, model, batches) -> dict[str, float]:
+        self.kept = [*([] if self.reset else self.kept), evaluate(model, batches)]
+        return {name: sum(one[name] for one in self.kept) / len(self.kept) for name in self.kept[0]}
+
+
 FAULTS.add(
     "dropout-drawn-twice",
     "backward-mismatch",
@@ -138,4 +186,23 @@ FAULTS.add(
     "wrong-loss",
     "label smoothing by 0.1 gives a whole one, not a tenth, to all tokens (ConvE issue 55)",
     minimising(smoothed_without_share),
+)
+FAULTS.add(
+    "norms-shift-alone",
+    "bad-initialization",
+    "gains of layer norms begin at 0 and their shifts at 1 (objax pull 94)",
+    rebuilt(shifted_norms),
+)
+FAULTS.add(
+    "plateau-of-a-rising-loss",
+    "schedule-out-of-step",
+    "the rate is halved whenever the loss does not rise (selene issue 115)",
+    waiting_for(lambda new, best: new > best),
+    severity="warning",
+)
+FAULTS.add(
+    "validation-never-reset",
+    "metric-mismatch",
+    "validation averages over all validations so far (ludwig pull 1659)",
+    lambda recipe: change(evaluate=Running(reset=False))(recipe),
 )

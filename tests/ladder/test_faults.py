@@ -36,6 +36,7 @@ LATER = {
     "gradients-negated": "minimal",
     "velocity-backwards": "minimal",
     "lion-at-3e-2": "short",
+    "plateau-of-a-rising-loss": "short",
     "clipped-after-orthogonalising": "sweep",
     "schedule-over-40-updates": "sweep",
     "schedule-in-batches": "sweep",

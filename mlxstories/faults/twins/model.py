@@ -57,6 +57,23 @@ class Leaky(Transformer):
         return nn.leaky_relu(super().head(features), 0.3)
 
 
+class Normed(nn.Module):
+    """A branch behind which stands a layer norm of gain 0, so that the block begins as nothing."""
+
+    def __init__(self, inner: nn.Module, width: int):
+        super().__init__()
+        self.inner, self.norm = inner, nn.LayerNorm(width)
+        self.norm.weight = mx.zeros_like(self.norm.weight)
+
+    def __call__(self, x):
+        return self.norm(self.inner(x))
+
+
+def normed_to_nothing(model: Transformer, config: ModelConfig) -> None:
+    for block in model.blocks:
+        block.feed_forward = Normed(block.feed_forward, config.dim)
+
+
 class Cosines(Transformer):
     """Logits are cosines of what the model says and each token's vector, times 20."""
 
@@ -152,6 +169,12 @@ TWINS.add(
     "every-matrix-at-0.02",
     "every matrix starts at N(0, 0.02²), as in GPT-2",
     initialised(lambda weight: 0.02 * mx.random.normal(weight.shape)),
+)
+TWINS.add(
+    "bad-initialization",
+    "branches-normed-to-nothing",
+    "branches end in norms whose gains begin at 0",
+    rebuilt(normed_to_nothing),
 )
 TWINS.add(
     "exploding-gradient",

@@ -10,6 +10,7 @@ from mlxstories.batch import Batch
 from mlxstories.faults.data import read, retold
 from mlxstories.faults.fault import change, optimizer, phase, shape
 from mlxstories.faults.recipe import Recipe, evaluate, generate
+from mlxstories.faults.reported_again import Running, waiting_for
 from mlxstories.faults.twins.data import repeated
 from mlxstories.faults.twins.twin import Twins, without_floor
 from mlxstories.model import KVCache
@@ -122,6 +123,18 @@ TWINS.add(
     "batches-of-5",
     "validation sums over tokens, in batches of another size",
     change(evaluate=in_fives),
+)
+TWINS.add(
+    "metric-mismatch",
+    "metrics-reset",
+    "validation's metrics are an object of their own, reset at each",
+    lambda recipe: change(evaluate=Running(reset=True))(recipe),
+)
+TWINS.add(
+    "schedule-out-of-step",
+    "plateau-of-a-falling-loss",
+    "the rate is halved when the loss falls no more",
+    waiting_for(lambda new, best: new < best),
 )
 TWINS.add(
     "cache-mismatch",
