@@ -146,8 +146,8 @@ def _gradients(model: Decoder, tokens: np.ndarray) -> dict:
         "hidden": [
             f"{path}.{name}"
             for path, module in model.named_modules()
-            for name, value in vars(module).items()
-            if isinstance(value, nn.Module)
+            for name, value in module.items()
+            if name.startswith("_") and isinstance(value, nn.Module)
         ],
     }
 
