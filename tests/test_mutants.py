@@ -258,7 +258,8 @@ def test_second_looks(tmp_path):
     assert looked["later"]["longer"]["verdict"] == "hurts"
     assert looked["later"]["longer"]["updates"] == 12 * LONGER
     assert looked["harmless"]["longer"]["verdict"] == "equivalent"
-    assert "Of the 2 equivalent ones with an error from either 0 raise an exception, 1 hurt" in said
+    assert "Of the 2 equivalent ones with an error from either 0 raise an exception" in said
+    assert "2 were trained for four times the updates, and 1 then hurt" in said
     written = path.read_text()
     subprocess.run(command, check=True, capture_output=True)
     assert path.read_text() == written

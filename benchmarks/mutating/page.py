@@ -116,15 +116,19 @@ def in_words_deep(outcomes: list[dict]) -> str:
     seen = [o for o in same if "deep" in o]
     accused = [o for o in same if error_of(o)]
     raised = [o for o in accused if error_of(o)["code"] == RAISES]
-    later = [o for o in accused if o not in raised and o.get("longer", {}).get("verdict") == "hurts"]
-    false = [o for o in accused if o not in raised + later]
+    longer = [o for o in accused if o not in raised and "longer" in o]
+    later = [o for o in longer if o["longer"].get("verdict") == "hurts"]
+    sampled = (
+        f" Of {len(seen)} equivalent ones without an error of the list, drawn by the seed, "
+        f"{_share(error_of, seen)} get one from it."
+    )
     return (
         f"With `--deep` where the list finds no error: an error for {_share(error_of, hurt)}, an error or a warning "
         f"for {_share(told, hurt)}; the part is right for {_share(part_right, hurt)}, the line within {NEAR} for "
-        f"{_share(line_right, hurt)}. Of {len(seen)} equivalent ones without an error of the list, drawn by the "
-        f"seed, {_share(error_of, seen)} get one from `--deep`, which took {statistics.median(looks):.0f} CPU seconds "
-        f"in the median. Of the {len(accused)} equivalent ones with an error from either {len(raised)} raise an "
-        f"exception, {len(later)} hurt after four times the updates, and {_share(false.__contains__, same)} do neither."
+        f"{_share(line_right, hurt)}. It took {statistics.median(looks):.0f} CPU seconds in the median."
+        f"{sampled if seen else ''} Of the {len(accused)} equivalent ones with an error from either {len(raised)} "
+        f"raise an exception; of the others {len(longer)} were trained for four times the updates, and {len(later)} "
+        "then hurt."
     )
 
 
