@@ -195,8 +195,14 @@ _SIXTH = (
     "is taken in chunks was shown a second time: as it was first written anew it took batches of one size alone, and "
     "raised. *Now* was climbed anew for the cases that a mend could reach; of the others it is what was said at first.",
 )
-_BLIND = {"reported": _FIRST, "second": _SECOND, "third": _THIRD, "fourth": _FOURTH, "fifth": _FIFTH}
-_BLIND["sixth"] = _SIXTH
+_BLIND = {
+    "reported": _FIRST,
+    "second": _SECOND,
+    "third": _THIRD,
+    "fourth": _FOURTH,
+    "fifth": _FIFTH,
+    "sixth": _SIXTH,
+}
 
 
 def page(outcomes: list[Outcome], seed: int, folder: str) -> str:

@@ -10,6 +10,9 @@ from mlx.utils import tree_flatten
 
 HALF = (mx.bfloat16, mx.float16)
 
+Arrays = dict[str, mx.array]
+"""By path."""
+
 
 class Answers(nn.Module):
     """A model whose logits [B, T, V] are its parameter, whatever it is asked; the first places of them for fewer."""

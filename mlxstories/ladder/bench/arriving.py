@@ -11,12 +11,12 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.adam import adams
-from mlxstories.ladder.bench.arrays import put
+from mlxstories.ladder.bench.arrays import Arrays, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch, train_epoch
 from mlxstories.ladder.bench.optimizers import parts
-from mlxstories.ladder.bench.received import Arrays, loss_gradient, watched_step
+from mlxstories.ladder.bench.received import loss_gradient, watched_step
 
 _BATCHES = 2
 _SAME = 1e-4  # relative difference by rounding

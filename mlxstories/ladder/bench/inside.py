@@ -237,20 +237,24 @@ def _of_blocks(calls: dict[str, Seen], depth: int) -> dict[str, Seen]:
     }
 
 
+def _has_matrix(module: nn.Module) -> bool:
+    return any(a.ndim > 1 for _, a in tree_flatten(module.parameters()))
+
+
 @measurement
 def stream_start(bench: Bench) -> Start | None:
     """Blocks are modules of a list that take and give the same shape; where they take more than the stream, their
     branches are what within them does. None where there are none."""
-    blocks, within = _of_blocks(inside(bench).calls, 1), _of_blocks(inside(bench).calls, 2)
-    if not (blocks or within):
+    blocks = _of_blocks(inside(bench).calls, 1)
+    seen = blocks or _of_blocks(inside(bench).calls, 2)
+    if not seen:
         return None
-    first = min(blocks or within, key=lambda path: int(path.split(".")[1]))
-    stream = rms((blocks or within)[first].given)
-    added = {path: rms(call.made - call.given) for path, call in blocks.items()}
-    matrices = {
-        p for p, c in within.items() if any(a.ndim > 1 for _, a in tree_flatten(c.module.parameters()))
-    }
-    added = added or {path: rms(within[path].made) for path in within if path in matrices}
+    first = min(seen, key=lambda path: int(path.split(".")[1]))
+    stream = rms(seen[first].given)
+    if blocks:
+        added = {path: rms(call.made - call.given) for path, call in blocks.items()}
+    else:
+        added = {path: rms(call.made) for path, call in seen.items() if _has_matrix(call.module)}
     if not (stream and added):
         return None
     loudest = max(added, key=added.__getitem__)

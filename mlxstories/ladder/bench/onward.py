@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import mlx.core as mx
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.optimizers import intercepted, parts
+from mlxstories.ladder.bench.optimizers import applied, intercepted, parts
 
 _STEPS = 24  # that a momentum of 0.9 needs to reach nine tenths of its strength
 _CALLS = 3
@@ -26,11 +26,8 @@ def onward(bench: Bench) -> list[float]:
     cosines = []
     try:
         for _ in range(_STEPS):
-            after = optimizer.apply_gradients(
-                tree_unflatten(list(gradient.items())), tree_unflatten(list(weights.items()))
-            )
-            moved = {n: a - weights[n] for n, a in tree_flatten(after)}
-            mx.eval(moved, optimizer.state)
+            after = applied(optimizer, gradient, weights)
+            moved = {n: a - weights[n] for n, a in after.items()}
             if (length := _dot(moved, moved) * _dot(gradient, gradient)) > 0:
                 cosines.append(-_dot(moved, gradient) / length**0.5)
     except Exception:  # an optimiser that wants more than gradients

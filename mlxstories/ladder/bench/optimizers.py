@@ -10,6 +10,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlxstories.ladder.bench.arrays import Arrays
 
 _OVER = 0.01  # of the peak: the schedule has ended
 _SETTLED = 1e-6  # of the peak: the rate does not change any more
@@ -195,3 +198,11 @@ def put_back(state: dict, kept: dict) -> None:
             put_back(state[key], value)
         else:
             state[key] = copied(value)
+
+
+def applied(optimizer: Optimizer, gradients: Arrays, weights: Arrays) -> Arrays:
+    """What an update makes of weights, all by path."""
+    trees = (tree_unflatten(list(arrays.items())) for arrays in (gradients, weights))
+    after = dict(tree_flatten(optimizer.apply_gradients(*trees)))
+    mx.eval(after, optimizer.state)
+    return after

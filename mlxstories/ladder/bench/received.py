@@ -9,12 +9,11 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.optimizers import intercepted, parts, read_rate
-
-Arrays = dict[str, mx.array]
 
 
 def loss_gradient(bench: Bench, model: nn.Module, batch: HostBatch) -> tuple[float, Arrays]:

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.adam import adams
-from mlxstories.ladder.bench.arrays import HALF
+from mlxstories.ladder.bench.arrays import HALF, Arrays
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.optimizers import parts, read_rate
@@ -20,8 +20,6 @@ _CALLS = 6
 _MOST_CALLS = 24  # for steps that update only every so many calls
 _UPDATES = 4  # that are worth judging
 _GRADIENTS = 4  # calls before which our own gradient is taken
-
-Arrays = dict[str, mx.array]
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class WatchedSteps:
         moved: largest absolute change of each parameter over all calls.
         cosines: of each update with the downhill direction of our own loss.
         decays: share of the weights that each update removed.
-        grown: share of the weights that the first update added to them, and its cosine with them; 0 without one.
+        along: cosine of the first update with the weights; 0 without one.
         spreads: coefficient of variation of the update's entries, over matrices.
         slopes: the same of our own gradient's entries, of the first calls.
         ratios: norm of each parameter's updates over its own norm, one entry an update.
@@ -60,7 +58,7 @@ class WatchedSteps:
     moved: dict[str, float] = field(default_factory=dict)
     cosines: list[float] = field(default_factory=list)
     decays: list[float] = field(default_factory=list)
-    grown: tuple[float, float] = (0.0, 0.0)
+    along: float = 0.0
     spreads: list[float] = field(default_factory=list)
     slopes: list[float] = field(default_factory=list)
     ratios: dict[str, list[float]] = field(default_factory=dict)
@@ -160,7 +158,7 @@ def _take_update(watched: WatchedSteps, before: Arrays, change: Arrays, moved, g
     matrices = [n for n in change if change[n].ndim >= 2 and moved[n] > 0]
     watched.decays.append(_decay_of(before, change, matrices))
     if watched.updates == 1:  # later ones go the way that weights which began at 0 have gone
-        watched.grown = _growth(before, change, matrices)
+        watched.along = _cosine_of(before, change, matrices, -watched.decays[0])
     watched.spreads.append(_spread_of(change, matrices))
     for name, ratio in _ratios(before, change).items():
         watched.ratios.setdefault(name, []).append(ratio)
@@ -195,12 +193,12 @@ def _ratios(before: Arrays, change: Arrays) -> dict[str, float]:
     return {name: float(ratio) for name, ratio in ratios.items() if np.isfinite(float(ratio))}
 
 
-def _growth(before: Arrays, change: Arrays, names: list[str]) -> tuple[float, float]:
-    share = -_decay_of(before, change, names)
+def _cosine_of(before: Arrays, change: Arrays, names: list[str], share: float) -> float:
+    """Of an update with the weights, of which it adds a share to them."""
     size, length = (
         sum(float(a[n].astype(mx.float32).square().sum()) for n in names) ** 0.5 for a in (before, change)
     )
-    return share, share * size / length if length else 0.0
+    return share * size / length if length else 0.0
 
 
 def _spread_of(change: Arrays, names: list[str]) -> float:

@@ -6,15 +6,14 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.optimizers import copied, parts, put_back
+from mlxstories.ladder.bench.optimizers import applied, copied, parts, put_back
 
 _UPDATES = 3
-
-Arrays = dict[str, mx.array]
 
 
 @measurement
@@ -27,34 +26,22 @@ def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
     weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if n in gradient}
     try:
         for _ in range(_UPDATES):
-            _apply(optimizer, gradient, weights)
+            applied(optimizer, gradient, weights)
         found = []
         for part in parts(optimizer):
             kept = copied(part.state)
             for key in _still(part, gradient):
-                plain = _apply(optimizer, gradient, weights)
+                plain = applied(optimizer, gradient, weights)
                 put_back(part.state, kept)
                 for entry, size in _still(part, gradient)[key]:  # anew, for lists were put back as copies
                     entry[key] = size
-                other = _apply(optimizer, gradient, weights)
+                other = applied(optimizer, gradient, weights)
                 put_back(part.state, kept)
                 if any(bool(mx.any(plain[n] != a)) for n, a in other.items()):
                     found.append((part, key))
         return found
     except Exception:  # an optimiser that wants more than gradients
         return []
-
-
-def _apply(optimizer: Optimizer, gradient: Arrays, weights: Arrays) -> Arrays:
-    after = dict(
-        tree_flatten(
-            optimizer.apply_gradients(
-                tree_unflatten(list(gradient.items())), tree_unflatten(list(weights.items()))
-            )
-        )
-    )
-    mx.eval(after, optimizer.state)
-    return after
 
 
 def _still(part: Optimizer, gradient: Arrays) -> dict[str, list[tuple[dict[str, Any], mx.array]]]:

@@ -6,9 +6,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.onward import onward
-from mlxstories.ladder.bench.received import Arrays, spoiled_by
+from mlxstories.ladder.bench.received import spoiled_by
 from mlxstories.ladder.bench.steps import watched_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check

@@ -5,8 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.extremes import extremes
-from mlxstories.ladder.bench.received import Arrays, spoiled_by
+from mlxstories.ladder.bench.received import spoiled_by
 from mlxstories.ladder.bench.steps import watched_steps
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check

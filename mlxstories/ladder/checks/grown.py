@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.optimizers import parts
 from mlxstories.ladder.bench.steps import watched_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
-from mlxstories.ladder.where import place
-from mlxstories.ladder.where.places import updated_in
+from mlxstories.ladder.where import arithmetic, place
 
 
 @check(
@@ -33,11 +31,10 @@ def grown(bench: Bench, limits: Gauges) -> Verdict:
     watched = watched_steps(bench)
     if not watched.updates:
         return skipped("no update among the first calls")
-    share, cosine = watched.grown
+    share, cosine = -watched.decays[0], watched.along
     detail = f"{share:+.1e} of them, cosine {cosine:.2f}"
     if not (limits.grown.above(share) and limits.along.above(cosine)):
         return passed(detail)
-    lines = (place(updated_in(type(part))) for part in parts(bench.optimizer()))
     return failed(
         detail,
         error(
@@ -45,7 +42,7 @@ def grown(bench: Bench, limits: Gauges) -> Verdict:
             f"the first update adds {share:.0%} of the weights to themselves, whatever the gradient is (cosine "
             f"{cosine:.2f}): shares of them in the optimiser's step add up to more than 1, or decay has the wrong sign",
             fix="let the shares of averages of the weights add up to 1, and take decay off the weights",
-            where=next(filter(None, lines), "optimizer"),
+            where=place(arithmetic.ends(bench)) or "optimizer",
             grown=share,
             cosine=cosine,
         ),

@@ -1,8 +1,7 @@
-"""The line of an optimiser's own code at which numbers stop being finite."""
+"""The lines of an optimiser's own code at which numbers stop being finite, and at which its update ends."""
 
 from __future__ import annotations
 
-import sys
 from types import FrameType
 
 import mlx.core as mx
@@ -10,22 +9,25 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.where.calls import arrays
-from mlxstories.ladder.where.places import Line, own_file
+from mlxstories.ladder.bench.optimizers import parts
+from mlxstories.ladder.where.calls import arrays, traced
+from mlxstories.ladder.where.places import Line, own_file, updated_in
 
 
 def breaks(bench: Bench) -> Line | None:
     """The first line of the user's optimiser, in its first update, after which a variable or its state is not finite.
     None where it is a library's, or within `mx.compile`."""
-    follow, kept = _Follow(), sys.gettrace()
+    follow = _Follow()
     model, optimizer = bench.model(), bench.optimizer()
     model.train()
-    sys.settrace(follow.entered)
-    try:
+    with traced(follow.entered):
         bench.step(model, optimizer, probe_batch(bench, 0))
-    finally:
-        sys.settrace(kept)
     return follow.found
+
+
+def ends(bench: Bench) -> Line | None:
+    """The line at which the user's optimiser returns the new weights; None where it is a library's."""
+    return next((line for part in parts(bench.optimizer()) if (line := updated_in(type(part)))), None)
 
 
 class _Follow:

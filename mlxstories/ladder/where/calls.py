@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -93,13 +94,20 @@ def steps(model: nn.Module, call: Call, nth: int, ids: mx.array) -> list[Step]:
     """The arrays that the ``nth`` call of a module assigns to variables or returns, line by line, in its own code and
     in the functions that it calls, down to the next module."""
     tracer = _Tracer(call.module, nth)
-    kept = sys.gettrace()
-    sys.settrace(tracer.enter)
-    try:
+    with traced(tracer.enter):
         model(ids)
+    return tracer.steps
+
+
+@contextmanager
+def traced(entered: Callable) -> Iterator[None]:
+    """Python's trace function is another one; see `sys.settrace`."""
+    kept = sys.gettrace()
+    sys.settrace(entered)
+    try:
+        yield
     finally:
         sys.settrace(kept)
-    return tracer.steps
 
 
 class _Tracer:

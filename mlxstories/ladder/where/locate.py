@@ -14,12 +14,11 @@ from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import probe_batch, sample
-from mlxstories.ladder.bench.optimizers import parts
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where import arithmetic, backward, batching, forward, gradcheck, stopped, working
 from mlxstories.ladder.where.calls import calls, steps
 from mlxstories.ladder.where.dropped import dropped
-from mlxstories.ladder.where.places import Line, class_line, defined, place, updated_in
+from mlxstories.ladder.where.places import Line, class_line, defined, place
 
 _KINDS = {
     "future-leak": ("future",),
@@ -94,7 +93,7 @@ def _updated(bench: Bench, code: str) -> Line | None:
     """Where the user's own optimiser goes wrong, or ends its update."""
     if code == "not-finite" and (line := arithmetic.breaks(bench)):
         return line
-    return next((line for part in parts(bench.optimizer()) if (line := updated_in(type(part)))), None)
+    return arithmetic.ends(bench)
 
 
 def _in_loss(bench: Bench) -> Place | None:

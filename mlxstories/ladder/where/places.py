@@ -70,24 +70,47 @@ def line_of(code: CodeType) -> Line:
 
 def class_line(cls: type) -> Line | None:
     """The line of a class definition, of the first class among its bases that is the user's."""
-    for base in cls.__mro__:
-        found = _source(base)
-        if found is not None:
-            file, node = found
-            return Line(file, node.lineno, base.__name__)
-    return None
+    return _in_bases(cls, lambda definition: definition.lineno)
 
 
 def assigned_in(cls: type, name: str) -> Line | None:
     """The line at which a class of the user's assigns ``self.name``, the last one if there are several."""
+
+    def last(definition: ast.ClassDef) -> int | None:
+        lines = [node.lineno for node in ast.walk(definition) if _assigns(node, name)]
+        return lines[-1] if lines else None
+
+    return _in_bases(cls, last)
+
+
+def keyed_in(cls: type, key: str) -> Line | None:
+    """The first line of a class of the user's at which an entry of this name is taken or set, once it is made."""
+
+    def first(definition: ast.ClassDef) -> int | None:
+        methods = [n for n in definition.body if isinstance(n, ast.FunctionDef) and "init" not in n.name]
+        lines = (node.lineno for method in methods for node in ast.walk(method) if _takes(node, key))
+        return min(lines, default=None)
+
+    return _in_bases(cls, first)
+
+
+def updated_in(cls: type) -> Line | None:
+    """The line at which an optimiser's class of the user's returns the new weights."""
+
+    def last(definition: ast.ClassDef) -> int | None:
+        steps = [n for n in definition.body if getattr(n, "name", "") == "apply_single"]
+        lines = (node.lineno for step in steps for node in ast.walk(step) if isinstance(node, ast.Return))
+        return max(lines, default=None)
+
+    return _in_bases(cls, last)
+
+
+def _in_bases(cls: type, line_of: Callable[[ast.ClassDef], int | None]) -> Line | None:
+    """The line that is found in the first of its bases that is the user's and has one."""
     for base in cls.__mro__:
         found = _source(base)
-        if found is None:
-            continue
-        file, definition = found
-        lines = [node.lineno for node in ast.walk(definition) if _assigns(node, name)]
-        if lines:
-            return Line(file, lines[-1], base.__name__)
+        if found is not None and (line := line_of(found[1])) is not None:
+            return Line(found[0], line, base.__name__)
     return None
 
 
@@ -100,32 +123,6 @@ def _assigns(node: ast.AST, name: str) -> bool:
         and getattr(target.value, "id", "") == "self"
         for target in targets
     )
-
-
-def keyed_in(cls: type, key: str) -> Line | None:
-    """The first line of a class of the user's at which an entry of this name is taken or set, once it is made."""
-    for base in cls.__mro__:
-        if (found := _source(base)) is None:
-            continue
-        file, definition = found
-        methods = [n for n in definition.body if isinstance(n, ast.FunctionDef) and "init" not in n.name]
-        lines = [node.lineno for method in methods for node in ast.walk(method) if _takes(node, key)]
-        if lines:
-            return Line(file, min(lines), base.__name__)
-    return None
-
-
-def updated_in(cls: type) -> Line | None:
-    """The line at which an optimiser's class of the user's returns the new weights."""
-    for base in cls.__mro__:
-        if (found := _source(base)) is None:
-            continue
-        file, definition = found
-        steps = [n for n in definition.body if getattr(n, "name", "") == "apply_single"]
-        lines = [node.lineno for step in steps for node in ast.walk(step) if isinstance(node, ast.Return)]
-        if lines:
-            return Line(file, max(lines), base.__name__)
-    return None
 
 
 def _takes(node: ast.AST, key: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType, FrameType
@@ -17,6 +16,7 @@ from mlx.optimizers import Optimizer
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.evaluation import evaluation_batches
 from mlxstories.ladder.bench.material import probe_batch, sample
+from mlxstories.ladder.where.calls import traced
 from mlxstories.ladder.where.places import Line, own_file, parsed
 
 _FIGURES = ("metric-mismatch", "padding-in-accuracy", "smoothed-validation-loss")
@@ -46,13 +46,11 @@ def worked(bench: Bench, code: str, part: str) -> Line | None:
     ):
         return None
     watch = _Watch(body, _updates if part == "train_step" else _asks)
-    kept = sys.gettrace()
-    sys.settrace(watch.entered)
-    try:
-        with suppress(Exception):  # called in ways that it need not bear: what was run till then is known
-            run(bench)
-    finally:
-        sys.settrace(kept)
+    with (
+        traced(watch.entered),
+        suppress(Exception),
+    ):  # called in ways that it need not bear: what was run is known
+        run(bench)
     frame, line = watch.within()
     if frame is None:
         return None
