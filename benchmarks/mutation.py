@@ -39,7 +39,7 @@ ROOMS = {
     "data": ("data/*.py", "tests/data"),
     "statistics": ("mlxstories/comparison/statistics.py", "tests/comparison/test_statistics.py"),
     "findings": ("mlxstories/findings/*.py", f"tests/findings tests/ladder/test_engine.py {_VERDICTS}"),
-    "checks": ("mlxstories/ladder/checks/*.py", _VERDICTS),
+    "checks": ("mlxstories/ladder/checks/*/*.py", _VERDICTS),
 }  # fmt: skip
 FAULTS = "tests/ladder/test_faults.py tests/ladder/test_twins.py tests/ladder/test_state.py tests/ladder/test_kinds.py"
 COMPARISONS = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq", "Lt_GtE")

@@ -25,7 +25,7 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 LINKED = sorted(p for name in ("cli", "data", "plots") for p in (PACKAGE / name).rglob("*.py"))
-CHECK_FILES = sorted((PACKAGE / "ladder" / "checks").glob("*.py"))
+CHECK_FILES = sorted((PACKAGE / "ladder" / "checks").rglob("*.py"))
 
 
 def modules() -> dict[str, Path]:

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import put, token_losses
 from mlxstories.ladder.bench.batches import HostBatch, read_batch
-from mlxstories.ladder.bench.convention import convention
+from mlxstories.ladder.bench.loss.convention import convention
 from mlxstories.ladder.bench.material import val_epoch
 from mlxstories.ladder.bench.reading import Epoch, raw_epoch
 from mlxstories.ladder.bench.scoring import scored

@@ -28,7 +28,7 @@ from mlxstories.findings.limits import (
     REMEMBERS,
     Limit,
 )
-from mlxstories.ladder.bench.adam import overstep
+from mlxstories.ladder.bench.step.adam import overstep
 from mlxstories.training.phases import Phase
 
 LIMITS = SimpleNamespace(

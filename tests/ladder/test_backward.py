@@ -9,7 +9,7 @@ from tiny import Tiny, batches, subject
 
 from mlxstories.ladder import climb  # noqa: F401  (registers the checks)
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.derivative import derivatives
+from mlxstories.ladder.bench.model.derivative import derivatives
 from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.where import gradcheck
 

@@ -11,7 +11,7 @@ import pytest
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.boldness import boldest
+from mlxstories.ladder.bench.model.boldness import boldest
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import CHECKS
 

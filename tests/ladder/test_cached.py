@@ -11,7 +11,7 @@ import pytest
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.cached import cached_steps
+from mlxstories.ladder.bench.generation.cached import cached_steps
 from mlxstories.ladder.registry import CHECKS
 
 V, T, B, D, H = 23, 24, 4, 16, 2

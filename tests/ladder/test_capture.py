@@ -10,7 +10,7 @@ import pytest
 
 from mlxstories.ladder import load_subject
 from mlxstories.ladder.bench.arrays import Answers
-from mlxstories.ladder.bench.optimizers import read_schedule
+from mlxstories.ladder.bench.step.optimizers import read_schedule
 from mlxstories.ladder.capture import defines, seen
 from mlxstories.ladder.capture.optimizers import Shell
 from tests.ladder.scripts import LOOP, MODEL, STYLES, flat, line_of

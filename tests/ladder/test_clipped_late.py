@@ -11,8 +11,8 @@ from mlx.utils import tree_map
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.clipping import Clip, clipping, full_size_run, orthogonal_size
-from mlxstories.ladder.bench.rates import RateSweep, rate_sweep
+from mlxstories.ladder.bench.step.clipping import Clip, clipping, full_size_run, orthogonal_size
+from mlxstories.ladder.bench.training.rates import RateSweep, rate_sweep
 from mlxstories.ladder.registry import CHECKS
 
 V, T, B, D = 17, 12, 4, 8

@@ -8,7 +8,7 @@ import pytest
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.corrupted import corrupted
+from mlxstories.ladder.bench.data.corrupted import corrupted
 from mlxstories.ladder.registry import CHECKS
 
 V, T, B, N = 29, 24, 8, 32

@@ -9,8 +9,8 @@ import pytest
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.distance import rises
-from mlxstories.ladder.bench.inside import inside
+from mlxstories.ladder.bench.model.distance import rises
+from mlxstories.ladder.bench.model.inside import inside
 from mlxstories.ladder.registry import CHECKS
 
 V, T, D, H = 17, 24, 16, 4

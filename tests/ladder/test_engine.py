@@ -30,13 +30,13 @@ from mlxstories.ladder import (
 )
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import UnusableBatch, read_batch
+from mlxstories.ladder.bench.data.overlap import row_overlap, text_overlap, window_overlap
+from mlxstories.ladder.bench.data.rows import fillers_of, shift_rates
+from mlxstories.ladder.bench.loss.objective import recover
 from mlxstories.ladder.bench.material import minimal_batch
-from mlxstories.ladder.bench.objective import recover
-from mlxstories.ladder.bench.optimizers import read_schedule
-from mlxstories.ladder.bench.overlap import row_overlap, text_overlap, window_overlap
-from mlxstories.ladder.bench.rows import fillers_of, shift_rates
-from mlxstories.ladder.bench.trial import train
-from mlxstories.ladder.checks.padding import padding_of
+from mlxstories.ladder.bench.step.optimizers import read_schedule
+from mlxstories.ladder.bench.training.trial import train
+from mlxstories.ladder.checks.data.padding import padding_of
 from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 

@@ -11,9 +11,9 @@ import pytest
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.extremes import extremes
-from mlxstories.ladder.bench.frozen import structure
-from mlxstories.ladder.bench.variety import neighbours
+from mlxstories.ladder.bench.data.variety import neighbours
+from mlxstories.ladder.bench.step.extremes import extremes
+from mlxstories.ladder.bench.step.frozen import structure
 from mlxstories.ladder.registry import CHECKS
 
 V, T, B, D = 23, 12, 4, 16

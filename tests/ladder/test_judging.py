@@ -14,12 +14,12 @@ import pytest
 from mlxstories.batch import Batch
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.averages import MEAN, averages
-from mlxstories.ladder.bench.baselines import Baselines
 from mlxstories.ladder.bench.batches import read_batch
-from mlxstories.ladder.bench.decoding import Continuation, Decoding, decoding
-from mlxstories.ladder.bench.evaluation import Reported, Twice, evaluated_twice, oracle_reported
-from mlxstories.ladder.bench.short import (
+from mlxstories.ladder.bench.data.baselines import Baselines
+from mlxstories.ladder.bench.evaluation.averages import MEAN, averages
+from mlxstories.ladder.bench.evaluation.evaluation import Reported, Twice, evaluated_twice, oracle_reported
+from mlxstories.ladder.bench.generation.decoding import Continuation, Decoding, decoding
+from mlxstories.ladder.bench.training.short import (
     ShortTraining,
     baselines,
     corrected,
@@ -33,7 +33,7 @@ from mlxstories.ladder.bench.short import (
     steps_for,
     unramped,
 )
-from mlxstories.ladder.bench.trial import Trial
+from mlxstories.ladder.bench.training.trial import Trial
 from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.verdict import Verdict
 

@@ -15,17 +15,17 @@ from mlxstories.batch import Batch
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import Convention, read_batch
-from mlxstories.ladder.bench.chains import chained
-from mlxstories.ladder.bench.convention import convention
-from mlxstories.ladder.bench.coverage import coverage
-from mlxstories.ladder.bench.demands import demands, uniform
-from mlxstories.ladder.bench.ends import ends
-from mlxstories.ladder.bench.inside import degrees, inside, linear_pairs
+from mlxstories.ladder.bench.data.coverage import coverage
+from mlxstories.ladder.bench.data.ends import ends
+from mlxstories.ladder.bench.data.variety import neighbours
+from mlxstories.ladder.bench.data.windows import window_overlap
+from mlxstories.ladder.bench.loss.convention import convention
+from mlxstories.ladder.bench.loss.demands import demands, uniform
+from mlxstories.ladder.bench.loss.objective import fit
 from mlxstories.ladder.bench.material import train_epoch
-from mlxstories.ladder.bench.modules import adapters, dropouts, second_tables
-from mlxstories.ladder.bench.objective import fit
-from mlxstories.ladder.bench.variety import neighbours
-from mlxstories.ladder.bench.windows import window_overlap
+from mlxstories.ladder.bench.model.chains import chained
+from mlxstories.ladder.bench.model.inside import degrees, inside, linear_pairs
+from mlxstories.ladder.bench.model.modules import adapters, dropouts, second_tables
 from mlxstories.ladder.registry import CHECKS
 
 V, T, B, D = 17, 12, 4, 8

@@ -12,7 +12,7 @@ from tiny import V, subject
 
 from mlxstories.findings import ERROR, Finding
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.loss_slope import loss_slope
+from mlxstories.ladder.bench.loss.loss_slope import loss_slope
 from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.where import located
 

@@ -11,8 +11,8 @@ import tiny
 
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.demands import demands
-from mlxstories.ladder.bench.objective import loss_formula
+from mlxstories.ladder.bench.loss.demands import demands
+from mlxstories.ladder.bench.loss.objective import loss_formula
 
 mx.random.seed(3)
 TEACHER = mx.random.normal((tiny.V, tiny.V)) * 2

@@ -13,7 +13,7 @@ from mlx.utils import tree_map
 
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.unfed import unfed
+from mlxstories.ladder.bench.step.unfed import unfed
 
 
 class NegativeRoot(optim.Adam):

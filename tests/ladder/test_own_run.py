@@ -15,13 +15,13 @@ from tiny import B, T, Tiny, V, batches, subject
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.adam import overstep, oversteps
-from mlxstories.ladder.bench.demands import Asked
+from mlxstories.ladder.bench.loss.demands import Asked
 from mlxstories.ladder.bench.material import train_epoch
-from mlxstories.ladder.bench.optimizers import read_schedule
-from mlxstories.ladder.bench.plan import plan
-from mlxstories.ladder.bench.trial import train
-from mlxstories.ladder.checks import demands
+from mlxstories.ladder.bench.step.adam import overstep, oversteps
+from mlxstories.ladder.bench.step.optimizers import read_schedule
+from mlxstories.ladder.bench.step.plan import plan
+from mlxstories.ladder.bench.training.trial import train
+from mlxstories.ladder.checks.init import demands
 from mlxstories.ladder.registry import CHECKS
 
 

@@ -13,12 +13,12 @@ import pytest
 from mlxstories.faults.reported import Backwards
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.ends import ends
-from mlxstories.ladder.bench.evaluation import swapped
-from mlxstories.ladder.bench.modules import repeated_modules, second_tables
-from mlxstories.ladder.bench.onward import counted, onward
-from mlxstories.ladder.bench.pairing import pairing
-from mlxstories.ladder.bench.rotations import rotations
+from mlxstories.ladder.bench.data.ends import ends
+from mlxstories.ladder.bench.evaluation.evaluation import swapped
+from mlxstories.ladder.bench.loss.pairing import pairing
+from mlxstories.ladder.bench.model.modules import repeated_modules, second_tables
+from mlxstories.ladder.bench.model.rotations import rotations
+from mlxstories.ladder.bench.step.onward import counted, onward
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import CHECKS
 

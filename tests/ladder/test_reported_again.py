@@ -11,9 +11,9 @@ from tiny import B, T, Tiny, V, subject
 
 from mlxstories.ladder import climb  # noqa: F401  (registers the checks)
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.derivative import derivative_in_training
-from mlxstories.ladder.bench.left_out import left_out
-from mlxstories.ladder.bench.untaught import heads, untaught
+from mlxstories.ladder.bench.data.untaught import heads, untaught
+from mlxstories.ladder.bench.loss.left_out import left_out
+from mlxstories.ladder.bench.model.derivative import derivative_in_training
 from mlxstories.ladder.registry import CHECKS
 
 

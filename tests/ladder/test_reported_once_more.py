@@ -15,13 +15,13 @@ from tiny import Tiny, V, batches, subject
 
 from mlxstories.ladder import climb  # noqa: F401  (registers the checks)
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.boldness import cut_off
-from mlxstories.ladder.bench.foreign_ids import foreign
-from mlxstories.ladder.bench.inside import stream_start
-from mlxstories.ladder.bench.memorising import memorising
-from mlxstories.ladder.bench.plan import below_nought
-from mlxstories.ladder.bench.spacing import spacing
-from mlxstories.ladder.bench.trained import sight_after_training
+from mlxstories.ladder.bench.data.foreign_ids import foreign
+from mlxstories.ladder.bench.data.spacing import spacing
+from mlxstories.ladder.bench.model.boldness import cut_off
+from mlxstories.ladder.bench.model.inside import stream_start
+from mlxstories.ladder.bench.step.plan import below_nought
+from mlxstories.ladder.bench.training.memorising import memorising
+from mlxstories.ladder.bench.training.trained import sight_after_training
 from mlxstories.ladder.exchange import halving
 from mlxstories.ladder.exchange.exchange import Gap
 from mlxstories.ladder.exchange.halving import Proof

@@ -17,7 +17,7 @@ from mlxstories.findings import ERROR
 from mlxstories.ladder import climb  # noqa: F401  (registers the checks)
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.bench.norms import norms
+from mlxstories.ladder.bench.model.norms import norms
 from mlxstories.ladder.exchange.inside_step import for_step
 from mlxstories.ladder.registry import CHECKS
 

@@ -14,8 +14,8 @@ from mlxstories.findings import ERROR
 from mlxstories.ladder import Subject, diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import is_pattern
-from mlxstories.ladder.bench.dependence import dependence
-from mlxstories.ladder.checks.leaks import LIMITS
+from mlxstories.ladder.bench.model.dependence import dependence
+from mlxstories.ladder.checks.init.leaks import LIMITS
 
 
 class Tiny(nn.Module):

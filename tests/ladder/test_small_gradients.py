@@ -11,10 +11,10 @@ from tiny import T, Tiny, subject
 
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.arriving import _taking_part
-from mlxstories.ladder.bench.inside import linear_pairs
-from mlxstories.ladder.bench.objective import _solve
-from mlxstories.ladder.bench.steps import watched_steps
+from mlxstories.ladder.bench.loss.objective import _solve
+from mlxstories.ladder.bench.model.inside import linear_pairs
+from mlxstories.ladder.bench.step.arriving import _taking_part
+from mlxstories.ladder.bench.step.steps import watched_steps
 
 
 class Signs(Tiny):

@@ -11,9 +11,9 @@ from tiny import Tiny, subject
 
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.memorising import memorised, memorising_steps, start_loss
-from mlxstories.ladder.bench.optimizers import held_at
-from mlxstories.ladder.bench.trial import Trial
+from mlxstories.ladder.bench.step.optimizers import held_at
+from mlxstories.ladder.bench.training.memorising import memorised, memorising_steps, start_loss
+from mlxstories.ladder.bench.training.trial import Trial
 
 
 def status_of(diagnosis, name):

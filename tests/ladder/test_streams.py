@@ -10,7 +10,7 @@ import pytest
 from tiny import V, subject
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.streams import streams
+from mlxstories.ladder.bench.model.streams import streams
 from mlxstories.ladder.registry import CHECKS
 
 D = 12

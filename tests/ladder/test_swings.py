@@ -7,7 +7,7 @@ import math
 import mlx.optimizers as optim
 import pytest
 
-from mlxstories.ladder.bench.swings import turns
+from mlxstories.ladder.bench.step.swings import turns
 
 RUN, EPOCH = 240, 60
 

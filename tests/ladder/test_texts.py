@@ -11,7 +11,7 @@ import pytest
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.length_order import length_order
+from mlxstories.ladder.bench.data.length_order import length_order
 from mlxstories.ladder.registry import CHECKS
 
 V, B = 17, 4

@@ -10,7 +10,7 @@ import pytest
 from mlxstories.batch import Batch
 from mlxstories.ladder import Subject, climb  # noqa: F401  (registers the checks)
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.checks.loss_formula import judge_objective
+from mlxstories.ladder.checks.init.loss_formula import judge_objective
 from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.verdict import FAILED, PASSED, SKIPPED
 
@@ -142,7 +142,7 @@ def test_a_loss_that_needs_more_of_the_model_is_read_by_its_own_logits():
 
 
 def test_a_mean_over_padding_is_a_warning_where_there_is_none():
-    from mlxstories.ladder.bench.objective import Objective
+    from mlxstories.ladder.bench.loss.objective import Objective
 
     found = Objective(1, 1, 0.0, False, 0, "mean", 0.0)
     assert [d.severity for d in judge_objective(found, "train_step", pads=False, size=V)] == ["warning"]

@@ -9,7 +9,7 @@ import pytest
 from mlxstories.faults.recipe import healthy
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.verbatim import verbatim
+from mlxstories.ladder.bench.data.verbatim import verbatim
 from mlxstories.ladder.registry import CHECKS
 
 T = 96
@@ -82,5 +82,5 @@ def test_the_words_of_the_built_in_stories_are_told_as_they_are():
 
 
 def test_texts_of_many_millions_of_characters_are_not_looked_through(monkeypatch):
-    monkeypatch.setattr("mlxstories.ladder.bench.verbatim.LARGEST", 1000)
+    monkeypatch.setattr("mlxstories.ladder.bench.data.verbatim.LARGEST", 1000)
     assert told(as_it_is, str.lower) == (None, [])

@@ -13,21 +13,21 @@ import pytest
 from mlxstories.batch import Batch
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.adam import uncorrected_betas
-from mlxstories.ladder.bench.arriving import Arrival, Arriving, arriving, loss_factors
 from mlxstories.ladder.bench.bench import schedule
-from mlxstories.ladder.bench.consistency import Change, Repeats, repeats
-from mlxstories.ladder.bench.constants import Constants, constants, gradient_entry
-from mlxstories.ladder.bench.coverage import Coverage, Searched, coverage, searched
-from mlxstories.ladder.bench.first_updates import Beginning, beginnings
-from mlxstories.ladder.bench.memorising import memorising
-from mlxstories.ladder.bench.optimizers import RateCurve
-from mlxstories.ladder.bench.plan import Plan, plan
-from mlxstories.ladder.bench.rates import RateSweep, rate_sweep
-from mlxstories.ladder.bench.short import short_training, unramped
-from mlxstories.ladder.bench.steps import WatchedSteps, watched_steps
-from mlxstories.ladder.bench.untrained import TableReads, table_reads
-from mlxstories.ladder.checks import explaining
+from mlxstories.ladder.bench.data.coverage import Coverage, Searched, coverage, searched
+from mlxstories.ladder.bench.model.consistency import Change, Repeats, repeats
+from mlxstories.ladder.bench.model.untrained import TableReads, table_reads
+from mlxstories.ladder.bench.step.adam import uncorrected_betas
+from mlxstories.ladder.bench.step.arriving import Arrival, Arriving, arriving, loss_factors
+from mlxstories.ladder.bench.step.constants import Constants, constants, gradient_entry
+from mlxstories.ladder.bench.step.optimizers import RateCurve
+from mlxstories.ladder.bench.step.plan import Plan, plan
+from mlxstories.ladder.bench.step.steps import WatchedSteps, watched_steps
+from mlxstories.ladder.bench.training.first_updates import Beginning, beginnings
+from mlxstories.ladder.bench.training.memorising import memorising
+from mlxstories.ladder.bench.training.rates import RateSweep, rate_sweep
+from mlxstories.ladder.bench.training.short import short_training, unramped
+from mlxstories.ladder.checks.sweep import explaining
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import CHECKS
 from mlxstories.ladder.verdict import Verdict

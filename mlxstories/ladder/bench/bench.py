@@ -18,7 +18,7 @@ from mlxstories.backend import kernels
 from mlxstories.ladder import directory
 from mlxstories.ladder.bench.arrays import is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.optimizers import RateCurve, copied, parts, put_back, read_schedule
+from mlxstories.ladder.bench.step.optimizers import RateCurve, copied, parts, put_back, read_schedule
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError

@@ -6,7 +6,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
-from mlxstories.ladder.bench.convention import convention
+from mlxstories.ladder.bench.loss.convention import convention
 from mlxstories.ladder.bench.reading import Epoch, raw_epoch, read
 
 _CHEAP = 1_200_000  # logits of a step on the bench

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxstories.ladder.bench.averages import MEAN, Average, Cells, averages_of
+from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, Cells, averages_of
 from mlxstories.ladder.capture.copies import host, whole
 from mlxstories.ladder.capture.places import near
 from mlxstories.ladder.where.places import Line, own_file, stack

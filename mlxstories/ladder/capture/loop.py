@@ -11,7 +11,7 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
-from mlxstories.ladder.bench.optimizers import parts
+from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.capture import hooks
 from mlxstories.ladder.capture.copies import clone
 from mlxstories.ladder.capture.hooks import GradientCall

@@ -10,7 +10,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
 
-from mlxstories.ladder.bench.optimizers import parts
+from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.capture.copies import clone
 from mlxstories.ladder.where.places import own_file
 

@@ -11,8 +11,8 @@ import mlx.core as mx
 
 from mlxstories.findings import ERROR, WARNING, Finding, Place
 from mlxstories.findings.limits import CLIMBS, LEAPS, Limit
-from mlxstories.ladder.bench.adam import adams
-from mlxstories.ladder.bench.optimizers import RateCurve, parts
+from mlxstories.ladder.bench.step.adam import adams
+from mlxstories.ladder.bench.step.optimizers import RateCurve, parts
 from mlxstories.ladder.where.places import Line, own_file, parsed, place
 
 if TYPE_CHECKING:

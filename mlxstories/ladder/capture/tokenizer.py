@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlxstories.ladder.bench.ends import END_NAMES
+from mlxstories.ladder.bench.data.ends import END_NAMES
 from mlxstories.ladder.where.places import own_file
 
 if TYPE_CHECKING:

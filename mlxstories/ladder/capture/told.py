@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxstories.findings import ERROR, WARNING, Finding
-from mlxstories.ladder.bench.averages import MEAN, PADDED
+from mlxstories.ladder.bench.evaluation.averages import MEAN, PADDED
 from mlxstories.ladder.capture.figures import PART, Match, Printed, matches
 from mlxstories.ladder.capture.places import below
 from mlxstories.ladder.where.places import Line, place

@@ -15,7 +15,7 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.optimizers import parts, read_rate
+from mlxstories.ladder.bench.step.optimizers import parts, read_rate
 from mlxstories.ladder.capture.accumulation import Taken, collect
 from mlxstories.ladder.capture.copies import clone, leaves
 from mlxstories.ladder.capture.expressions import Making, making

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mlxstories.ladder.bench import SubjectFault
-from mlxstories.ladder.bench.averages import MEAN, averages
-from mlxstories.ladder.bench.evaluation import figures_of
+from mlxstories.ladder.bench.evaluation.averages import MEAN, averages
+from mlxstories.ladder.bench.evaluation.evaluation import figures_of
 from mlxstories.ladder.exchange.exchange import AS_IS, Exchange
 from mlxstories.ladder.exchange.intervention import site_of
 from mlxstories.ladder.limits import Gauges

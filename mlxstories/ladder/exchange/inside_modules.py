@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.norms import scale_of, vectors, weight_of
+from mlxstories.ladder.bench.model.norms import scale_of, vectors, weight_of
 from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
 from mlxstories.ladder.patches import reroute
 

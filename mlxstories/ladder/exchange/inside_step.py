@@ -11,8 +11,8 @@ import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.optimizers import parts, read_schedule
-from mlxstories.ladder.bench.swings import turns
+from mlxstories.ladder.bench.step.optimizers import parts, read_schedule
+from mlxstories.ladder.bench.step.swings import turns
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.patches import Patches
 

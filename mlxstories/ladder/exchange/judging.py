@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxstories.findings import ERROR
-from mlxstories.ladder.bench.short import baselines
+from mlxstories.ladder.bench.training.short import baselines
 from mlxstories.ladder.exchange.evaluated import lagging
 from mlxstories.ladder.exchange.exchange import ALL, AROUND, AS_IS, LOSS, SHUFFLED, Exchange, Gap, gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step, controlled

@@ -13,10 +13,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import rolling
 from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
 from mlxstories.ladder.bench.scoring import scored
-from mlxstories.ladder.bench.short import rows
+from mlxstories.ladder.bench.training.short import rows
 
 _UPDATES, _FEWEST = 160, 60
 _WORK = (

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.ladder.bench.arrays import is_pattern
-from mlxstories.ladder.bench.gradients import depth_groups, is_block
+from mlxstories.ladder.bench.model.gradients import depth_groups, is_block
 
 _HEAD = ((128, 16), (512, 32))  # widths up to, and the size of a head there
 _WIDEST_HEAD = 64

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from mlxstories.findings.causes import PARTS
 from mlxstories.ladder.bench import SubjectFault
-from mlxstories.ladder.bench.coverage import coverage
-from mlxstories.ladder.bench.decoding import continuations
-from mlxstories.ladder.bench.evaluation import figures_of
+from mlxstories.ladder.bench.data.coverage import coverage
+from mlxstories.ladder.bench.evaluation.evaluation import figures_of
+from mlxstories.ladder.bench.generation.decoding import continuations
 from mlxstories.ladder.diagnosis import Line
 from mlxstories.ladder.exchange.exchange import AS_IS, LOSS, Exchange, gap
 from mlxstories.ladder.exchange.training import Training

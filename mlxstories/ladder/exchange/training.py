@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.arrays import between, put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.optimizers import (
+from mlxstories.ladder.bench.step.optimizers import (
     RateCurve,
     copied,
     intercepted,

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 
 from mlxstories.ladder.bench import Bench, measurement
-from mlxstories.ladder.bench.coverage import coverage
-from mlxstories.ladder.bench.hashing import rolling
+from mlxstories.ladder.bench.data.coverage import coverage
+from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.texts import encoded
 from mlxstories.ladder.bench.material import val_epoch
-from mlxstories.ladder.bench.texts import encoded
 from mlxstories.ladder.exchange.material import STRETCH, material
 
 _LITTLE = (

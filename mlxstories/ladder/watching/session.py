@@ -16,7 +16,7 @@ import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories.findings import Finding, Place
-from mlxstories.ladder.bench.optimizers import read_rate
+from mlxstories.ladder.bench.step.optimizers import read_rate
 from mlxstories.ladder.capture.copies import host, leaves
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.watching import hooks

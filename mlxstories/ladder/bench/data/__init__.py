@@ -1,0 +1,1 @@
+"""What the subject reads: texts, tokens, rows."""

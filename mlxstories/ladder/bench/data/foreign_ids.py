@@ -1,0 +1,44 @@
+"""Ids that are asked for and that the tokenizer gives for no text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.data.texts import encoded
+from mlxstories.ladder.bench.data.tokens import spread
+from mlxstories.ladder.bench.material import train_epoch
+
+_BATCHES = 64  # that are read
+_FEWEST = 1000  # tokens that the tokenizer has given
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The commonest target that counts, of those that a sample of encoded texts does not hold.
+
+    Attributes:
+        token: its id.
+        share: of all that counts.
+    """
+
+    token: int
+    share: float
+
+
+@measurement
+def foreign(bench: Bench) -> Foreign | None:
+    """Count targets that no text has; None where there are too few tokens to say what texts have."""
+    counts = np.zeros(bench.subject.vocab_size, np.int64)
+    for batch in train_epoch(bench).batches[:_BATCHES]:
+        real = batch.targets[(batch.mask > 0) & (batch.targets >= 0)]  # a loss may leave out ids below 0
+        counts += np.bincount(real, minlength=len(counts))[: len(counts)]
+    known = np.concatenate([*encoded(bench, spread(bench.subject.train_texts)), np.empty(0, np.int64)])
+    if len(known) < _FEWEST or not counts.sum():
+        return None
+    strange = counts.copy()
+    strange[known[known < len(counts)]] = 0
+    token = int(strange.argmax())
+    return Foreign(token, float(strange[token] / counts.sum()))

@@ -1,0 +1,106 @@
+"""What validation asks, and the training texts tell, but no batch holds; and what of each text is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.texts import first_texts, held
+from mlxstories.ladder.bench.material import val_epoch, whole_epochs
+
+_SHORT, _STRETCH = 6, 12  # tokens of a stretch that is looked for: of validation, of the texts
+_LONG, _LEAST = 24, 8  # tokens by which a text's place is known for validation's; in short rows half a row
+_HALF = 0.5  # of a row's stretches
+
+
+@dataclass(frozen=True)
+class Untaught:
+    """Validation's rows, by the share of their stretches that stand in the texts and in no batch of two epochs.
+
+    Attributes:
+        of_a_kind: share of the rows of which half or more is withheld.
+        median: of all rows.
+        rows: that were looked at.
+    """
+
+    of_a_kind: float
+    median: float
+    rows: int
+
+
+@measurement
+def untaught(bench: Bench) -> Untaught | None:
+    """Look for validation's stretches in the texts and in the batches of two epochs; None where these were not read to
+    the end. Places of the texts that are validation's own are left aside."""
+    epochs, val = whole_epochs(bench), val_epoch(bench)
+    if val is None or epochs is None:
+        return None
+    long = min(_LONG, max(batch.shape[1] for batch in val.batches) // 2)
+    told = _told(bench, held(val, long), long) if long >= _LEAST else []
+    if not len(told):
+        return None
+    taught = np.concatenate([held(epoch, _SHORT) for epoch in epochs])
+    lost, shares = np.setdiff1d(told, taught), []
+    for batch in val.batches:
+        if batch.shape[1] >= _SHORT:
+            found = np.isin(rolling(batch.targets, _SHORT), lost)
+            whole = np.lib.stride_tricks.sliding_window_view(batch.mask > 0, _SHORT, axis=1).all(-1)
+            asked = whole.sum(1)
+            shares += list(((found & whole).sum(1) / np.maximum(asked, 1))[asked >= _SHORT])
+    if not shares:
+        return None
+    return Untaught(float(np.mean(np.array(shares) >= _HALF)), float(np.median(shares)), len(shares))
+
+
+def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
+    """Hashes of the short stretches of the texts, where these are none of validation's ``own`` long ones."""
+    # A shorter text cannot be told from one of validation's.
+    texts = [ids for ids in first_texts(bench) if len(ids) >= long]
+    if not texts:
+        return np.empty(0, np.uint64)
+    places = [rolling(ids[None], long)[0] for ids in texts]
+    # Asked once of all texts: each question sorts what is looked for anew.
+    shared = np.split(np.isin(np.concatenate(places), own), np.cumsum([len(p) for p in places])[:-1])
+    found = []
+    for ids, own_places in zip(texts, shared, strict=True):
+        covered = np.convolve(own_places, np.ones(long)) > 0
+        free = np.convolve(covered, np.ones(_SHORT), "valid") == 0
+        found.append(rolling(ids[None], _SHORT)[0][free])
+    return np.unique(np.concatenate(found))
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Stretches of 12 tokens of the texts that are longer than two rows.
+
+    Attributes:
+        head, rest: shares found in two epochs of those within the first row's length of a text, and of those behind it.
+        behind: share of the tokens that lie behind it.
+        texts: that are so long.
+    """
+
+    head: float
+    rest: float
+    behind: float
+    texts: int
+
+
+@measurement
+def heads(bench: Bench) -> Heads | None:
+    """Look for the texts' stretches by their place; None where epochs were not read to the end or no text is long."""
+    epochs = whole_epochs(bench)
+    if epochs is None:
+        return None
+    row = max(batch.shape[1] for batch in epochs[0].batches)
+    texts = [ids for ids in first_texts(bench) if len(ids) > 2 * row]
+    if not texts or row < 2 * _STRETCH:
+        return None
+    taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
+    found = [np.isin(rolling(ids[None], _STRETCH)[0], taught) for ids in texts]
+    head = np.concatenate([f[: row - 2 * _STRETCH + 1] for f in found])
+    rest = np.concatenate([f[row:] for f in found])
+    size = sum(map(len, texts))
+    return Heads(float(head.mean()), float(rest.mean()), 1 - len(texts) * row / size, len(texts))

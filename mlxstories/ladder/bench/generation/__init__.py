@@ -1,0 +1,1 @@
+"""What the subject's decoding tells."""

@@ -1,0 +1,1 @@
+"""What the untrained model is and does."""

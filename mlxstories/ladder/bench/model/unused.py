@@ -1,0 +1,78 @@
+"""Calls of layers without weights, and whether what they return reaches a logit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.model.consistency import noised, plain
+from mlxstories.ladder.where.calls import Call, calls
+from mlxstories.ladder.where.dropped import noisy
+from mlxstories.ladder.where.places import Line
+
+_LENGTH, _LINES = 32, 24  # tokens of a row; lines that are tried
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What the calls from one line return.
+
+    Attributes:
+        line: of the code that is examined.
+        kind: the layer's class.
+        moved: largest change of what the model returns, relative to the logits' spread, when noise as large as what
+            a call returns is added to it: of the call that moves it most.
+    """
+
+    line: Line
+    kind: str
+    moved: float
+
+
+@measurement
+def returned(bench: Bench) -> list[Returned]:
+    """Add noise to what one layer without weights returns after the other; those within a layer whose own result
+    moves nothing, as in an expert that no token chooses, are left out, and so is a model whose calls are not the same
+    every time."""
+    first, model = plain(bench), noised(bench)
+    model.eval()
+    ids = mx.array(np.maximum(sample(bench).rows(slice(0, 2)).cut(_LENGTH).inputs, 0).astype(np.int32))
+
+    def passed(changed: int | None = None) -> list[Call]:
+        bench.seed_all(1)
+        with bench.calling("model(tokens)"):
+            return calls(model, ids, lambda index, out: noisy(out) if index == changed else out)
+
+    seen = passed()
+
+    def moved(index: int) -> float:
+        again = passed(index)
+        return _apart(seen[-1], again[-1]) / first.spread if len(again) == len(seen) else float("inf")
+
+    by_line: dict[Line, list[int]] = {}
+    for index, call in enumerate(seen[:-1]):
+        if call.lines and call.after and not tree_flatten(call.module.parameters()):
+            by_line.setdefault(call.lines[-1], []).append(index)
+    found = []
+    for line, indices in list(by_line.items())[:_LINES]:
+        most = 0.0
+        for index in indices:
+            around = [seen.index(call) for call in seen[index].within()][:-1]
+            most = max(most, moved(index) if all(moved(outer) for outer in around) else float("inf"))
+            if most:
+                break
+        found.append(Returned(line, type(seen[indices[0]].module).__name__, most))
+    return found
+
+
+def _apart(one: Call, other: Call) -> float:
+    """The largest difference of all that a model returns: further outputs may be what a loss wants."""
+    pairs = zip(one.after, other.after, strict=True)
+    return max(
+        (float(mx.abs(a.astype(mx.float32) - b.astype(mx.float32)).max()) for a, b in pairs), default=0.0
+    )

@@ -1,0 +1,1 @@
+"""What the step and its optimiser do."""

@@ -1,0 +1,73 @@
+"""Adam and its kin: which part of an optimiser is one, and what its missing bias correction does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+from mlx.optimizers import Adam, Optimizer
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.step.optimizers import intercepted, parts
+from mlxstories.ladder.bench.step.plan import plan
+
+_FEWEST, _MOST = 1000, 100_000  # updates that are looked at
+
+
+def adams(optimizer: Optimizer) -> list[Optimizer]:
+    """The parts of an optimiser that are Adam or of its kind."""
+    return [o for o in parts(optimizer) if isinstance(o, Adam) or "adam" in type(o).__name__.lower()]
+
+
+def uncorrected(optimizer: Optimizer) -> Optimizer | None:
+    """The first Adam that runs without bias correction."""
+    return next((o for o in adams(optimizer) if not getattr(o, "bias_correction", True)), None)
+
+
+@contextmanager
+def watched(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> Iterator[set[str]]:
+    """As `intercepted`; inside, the parameters whose gradients reach the first Adam without bias correction are
+    collected, for others may be updated by a part of another kind, or past this optimiser."""
+    plain, names = uncorrected(optimizer), set[str]()
+
+    def noted(gradients: Any) -> Any:
+        names.update(name for name, _ in tree_flatten(gradients))
+        return gradients
+
+    whole = plain is optimizer
+    through = (lambda g: receive(noted(g)) if receive else noted(g)) if whole else receive
+    inner = nullcontext() if plain is None or whole else intercepted(plain, noted)
+    with intercepted(optimizer, through), inner:
+        yield names
+
+
+@measurement
+def uncorrected_betas(bench: Bench) -> tuple[float, float] | None:
+    """Both betas of an Adam without bias correction, or None."""
+    plain = uncorrected(bench.optimizer())
+    if plain is None:
+        return None
+    b1, b2 = (float(beta) for beta in plain.betas)
+    return b1, b2
+
+
+def overstep(b1: float, b2: float, update: float | np.ndarray) -> float | np.ndarray:
+    """How many times the learning rate update number ``update``, from 1 on, of an uncorrected Adam is."""
+    return (1 - b1**update) / np.sqrt(1 - b2**update)
+
+
+@measurement
+def oversteps(bench: Bench) -> np.ndarray | None:
+    """The updates of an uncorrected Adam over the schedule's peak, over the subject's own run; None where none is
+    uncorrected."""
+    betas = uncorrected_betas(bench)
+    if betas is None:
+        return None
+    schedule, updates = bench.schedule, np.arange(1, min(max(plan(bench).updates, _FEWEST), _MOST) + 1)
+    factors = overstep(*betas, updates)
+    if not schedule.scheduled or schedule.peak <= 0:
+        return factors
+    return factors * schedule.at(updates - 1) / schedule.peak

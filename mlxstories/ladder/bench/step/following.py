@@ -1,0 +1,153 @@
+"""Whether the step's loss, validation and decoding follow the weights of the model that they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.arrays import put
+from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.training.trial import score
+
+_STEPS = 3
+_IDS = 4  # that are decoded
+_PROMPT = 6
+
+
+@dataclass(frozen=True)
+class Following:
+    """Figures of one model object before and after its weights were changed.
+
+    Attributes:
+        before, after: as the subject's code told them.
+        own_before, own_after: our own loss of the same weights.
+        elsewhere: what the same code says of another object with other weights; None where there is none.
+    """
+
+    before: float
+    after: float
+    own_before: float
+    own_after: float
+    elsewhere: float | None
+
+    @property
+    def moved(self) -> float:
+        """Relative change of what the subject's code told."""
+        return abs(self.after - self.before) / max(abs(self.before), 1e-30)
+
+    @property
+    def own_moved(self) -> float:
+        return abs(self.own_after - self.own_before) / max(abs(self.own_before), 1e-30)
+
+
+def _noisy_weights(bench: Bench, model: nn.Module) -> dict[str, mx.array]:
+    """Weights for the same object, as a model with noise has them; the object's own are left."""
+    kept = dict(tree_flatten(model.parameters()))
+    other = dict(tree_flatten(bench.noisy(13).parameters()))
+    put(model, kept)  # where one object is handed out again and again
+    return other
+
+
+@measurement
+def step_follows(bench: Bench) -> Following:
+    """The loss that the step returns, twice on one batch, with other weights the second time; dropout off."""
+    batch = probe_batch(bench, 0)
+    model, optimizer = bench.model(), bench.optimizer()
+    first = dict(tree_flatten(model.parameters()))
+    other = _noisy_weights(bench, model)
+    returned, own = [], []
+    for weights in (first, other):
+        put(model, weights)
+        model.eval()
+        own.append(score(bench, model, batch)[0])
+        bench.seed_all(1)
+        returned.append(bench.step(model, optimizer, batch))
+    elsewhere = None
+    if not bench.hands_out_one_model:
+        fresh = bench.model(bench.seed + 1)
+        fresh.eval()
+        bench.seed_all(1)
+        elsewhere = bench.step(fresh, bench.optimizer(), batch)
+    return Following(*returned, *own, elsewhere)
+
+
+@measurement
+def evaluation_follows(bench: Bench) -> Following | None:
+    """The loss of ``evaluate``, with other weights the second time, and after steps too: averages of weights follow
+    only those. None where it tells no loss."""
+    batch = probe_batch(bench, 0)
+    model, optimizer = bench.model(), bench.optimizer()
+    other = _noisy_weights(bench, model)
+    told, own = [], []
+    for turn in range(3):
+        if turn == 1:
+            put(model, other)
+        for call in range(_STEPS if turn == 2 else 0):
+            model.train()
+            bench.step(model, optimizer, probe_batch(bench, call))
+        loss = _evaluated(bench, model, batch)
+        if loss is None:
+            return None
+        told.append(loss)
+        own.append(score(bench, model, batch)[0])
+    after = max(told[1:], key=lambda value: abs(value - told[0]))
+    return Following(told[0], after, own[0], own[1], None)
+
+
+def _evaluated(bench: Bench, model: nn.Module, batch) -> float | None:
+    try:
+        with bench.calling("evaluate"):
+            bench.seed_all(1)
+            return float(dict(bench.subject.evaluate(model, [batch.user()]))["loss"])
+    except (SubjectFault, KeyError):
+        return None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Greedy ids of one model object before and after its weights were changed, and our own first choices."""
+
+    before: list[int]
+    after: list[int]
+    own_before: int
+    own_after: int
+
+
+@measurement
+def decoding_follows(bench: Bench) -> Decoded | None:
+    """``generate`` with a model's weights and then with those that choose another first id."""
+    prompt = [int(i) for i in np.maximum(probe_batch(bench, 0).inputs[0, :_PROMPT], 0)]
+    model = bench.noisy(14, 4.0)
+    first, others = dict(tree_flatten(model.parameters())), []
+    for seed in range(15, 19):
+        others.append(dict(tree_flatten(bench.noisy(seed, 4.0).parameters())))
+    put(model, first)
+    before, chosen = _decode(bench, model, prompt), _choice(bench, model, prompt)
+    for weights in others:
+        put(model, weights)
+        if _choice(bench, model, prompt) != chosen:
+            after = _decode(bench, model, prompt)
+            return (
+                None
+                if before is None or after is None
+                else Decoded(before, after, chosen, _choice(bench, model, prompt))
+            )
+    return None
+
+
+def _choice(bench: Bench, model: nn.Module, prompt: list[int]) -> int:
+    model.eval()
+    return int(np.array(bench.logits(model, np.array([prompt])))[0, -1].argmax())
+
+
+def _decode(bench: Bench, model: nn.Module, prompt: list[int]) -> list[int] | None:
+    try:
+        with bench.calling("generate"):
+            return [int(i) for i in bench.subject.generate(model, prompt, _IDS)]
+    except (SubjectFault, TypeError, ValueError):
+        return None

@@ -1,0 +1,125 @@
+"""Parameters that no training moves: where they are, and whether a fresh model has others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.training.trial import score
+
+_ANOTHER = 101  # added to the seed for another fresh model
+_SIDE = 512  # of the part of a matrix that is looked at
+_ROWS = 8
+_SMALL = 8  # rows or columns of a matrix too small to tell noise from a pattern
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Floating arrays of the fresh model that are not among its trainable parameters.
+
+    Attributes:
+        names: paths of frozen parameters.
+        hidden: paths below attributes that begin with an underscore, which MLX leaves out of the parameters.
+        drawn: those of both that another fresh model has other values for.
+        edges: where the subject hands out one model only, so that none can be compared: of matrices, the largest
+            singular value relative to that of independent random numbers of the same spread.
+        gain: there too: nats per token by which the model beats guessing before any training.
+        sizes: of all parameters and hidden arrays.
+    """
+
+    names: list[str]
+    hidden: list[str]
+    drawn: list[str]
+    edges: dict[str, float]
+    gain: float
+    sizes: dict[str, int]
+
+
+@measurement
+def frozen(bench: Bench) -> Frozen:
+    """Look for arrays that start at random values and stay there."""
+    one, model = bench.hands_out_one_model, bench.model()
+    everything, hidden = dict(tree_flatten(model.parameters())), _hidden(model)
+    trainable = dict(tree_flatten(model.trainable_parameters()))
+    names = [name for name, array in everything.items() if name not in trainable and _floating(array)]
+    asked = {**{name: everything[name] for name in names}, **hidden}
+    sizes = {name: array.size for name, array in (everything | hidden).items()}
+    if one:
+        edges = {name: edge(array) for name, array in asked.items() if _is_large(array)}
+        return Frozen(names, list(hidden), [], edges, _gain(bench, model) if edges else 0.0, sizes)
+    drawn = _others(asked, bench.model(bench.seed + _ANOTHER))
+    # Hidden tables that every model shares weigh nothing.
+    sizes = {name: size for name, size in sizes.items() if name in everything or name in drawn}
+    return Frozen(names, list(hidden), drawn, {}, 0.0, sizes)
+
+
+def _floating(array: mx.array) -> bool:
+    return bool(array.size) and mx.issubdtype(array.dtype, mx.floating)
+
+
+def _is_large(array: mx.array) -> bool:
+    """Whether it is a matrix, or several, in which noise can be told from a pattern."""
+    return array.ndim >= 2 and min(array.shape[-2:]) >= _SMALL
+
+
+def _others(arrays: dict[str, mx.array], again: nn.Module) -> list[str]:
+    """Those of which another model has other values."""
+    other = {**dict(tree_flatten(again.parameters())), **_hidden(again)}
+    return [n for n, array in arrays.items() if n in other and not bool(mx.array_equal(array, other[n]))]
+
+
+def _gain(bench: Bench, model: nn.Module) -> float:
+    rows = sample(bench)
+    return math.log(bench.subject.vocab_size) - score(bench, model, rows.rows(slice(0, _ROWS)))[0]
+
+
+def edge(array: mx.array) -> float:
+    """Independent random numbers of spread s in m rows and n columns have singular values up to about
+    s (sqrt m + sqrt n); what was learned or computed has larger ones. Infinite for constants."""
+    matrix = np.array(array.astype(mx.float32)).reshape(-1, *array.shape[-2:])[0]
+    matrix = matrix[:: max(1, matrix.shape[0] // _SIDE), :: max(1, matrix.shape[1] // _SIDE)]
+    matrix = matrix[:_SIDE, :_SIDE].astype(np.float64)
+    noise = float(matrix.std()) * sum(np.sqrt(side) for side in matrix.shape)
+    if not noise or not np.isfinite(noise):
+        return float("inf")
+    return float(np.linalg.norm(matrix, 2)) / noise
+
+
+def _hidden(value, path: str = "", private: bool = False) -> dict[str, mx.array]:
+    """Floating arrays below attributes that begin with an underscore, by path."""
+    if isinstance(value, mx.array):
+        return {path: value} if private and value.size > 1 and mx.issubdtype(value.dtype, mx.floating) else {}
+    if isinstance(value, dict):
+        items = list(value.items())
+        if isinstance(value, nn.Module):
+            # Plain attributes too: an optimiser never sees what is not in the dictionary.
+            items += [(k, v) for k, v in vars(value).items() if isinstance(v, (nn.Module, list, tuple))]
+    elif isinstance(value, (list, tuple)):
+        items = list(enumerate(value))
+    else:
+        return {}
+    found: dict[str, mx.array] = {}
+    for key, item in items:
+        name = f"{path}.{key}" if path else str(key)
+        found |= _hidden(item, name, private or str(key).startswith("_"))
+    return found
+
+
+@measurement
+def structure(bench: Bench) -> float | None:
+    """How far the trainable matrices are from random numbers: `edge` without their mean, median over them. None where
+    another fresh model has others, or there are none: such weights are drawn."""
+    one, other = (
+        {n: a for n, a in tree_flatten(bench.model(seed).trainable_parameters()) if a.ndim == 2}
+        for seed in (bench.seed, bench.seed + _ANOTHER)
+    )
+    edges = [edge(a - a.mean()) for a in one.values() if _is_large(a)]
+    alike = one.keys() == other.keys() and all(bool(mx.array_equal(a, other[n])) for n, a in one.items())
+    return float(np.median(edges)) if edges and alike else None

@@ -1,0 +1,71 @@
+"""What an optimiser keeps of the gradients that it is given, and goes by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten
+
+from mlxstories.ladder.bench.arrays import Arrays
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.step.optimizers import applied, copied, parts, put_back
+
+_UPDATES = 3
+
+
+@measurement
+def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
+    """Entries of the optimiser's state that are still 0 at every weight after three updates with gradients that are
+    not, and that its updates go by all the same: others, such as the size of the gradient, give another update. Each
+    with the optimiser that keeps it; none where it takes no plain gradients."""
+    model, optimizer = bench.model(), bench.optimizer()
+    gradient = bench.gradients(model, probe_batch(bench, 0))
+    weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if n in gradient}
+    try:
+        for _ in range(_UPDATES):
+            applied(optimizer, gradient, weights)
+        found = []
+        for part in parts(optimizer):
+            kept = copied(part.state)
+            for key in _still(part, gradient):
+                plain = applied(optimizer, gradient, weights)
+                put_back(part.state, kept)
+                for entry, size in _still(part, gradient)[key]:  # anew, for lists were put back as copies
+                    entry[key] = size
+                other = applied(optimizer, gradient, weights)
+                put_back(part.state, kept)
+                if any(bool(mx.any(plain[n] != a)) for n, a in other.items()):
+                    found.append((part, key))
+        return found
+    except Exception:  # an optimiser that wants more than gradients
+        return []
+
+
+def _still(part: Optimizer, gradient: Arrays) -> dict[str, list[tuple[dict[str, Any], mx.array]]]:
+    """Names of entries of a weight's shape that are 0 wherever its gradient is not, each with the states that hold one
+    and the size of the gradient there."""
+    found: dict[str, list[tuple[dict[str, Any], mx.array]]] = {}
+    moved = set()
+    for name, slope in gradient.items():
+        state = _at(part.state, name)
+        if state is None or not bool(mx.any(slope != 0)):
+            continue
+        for key, entry in state.items():
+            if isinstance(entry, mx.array) and entry.shape == slope.shape:
+                found.setdefault(key, []).append((state, mx.abs(slope).astype(entry.dtype)))
+                if bool(mx.any(entry != 0)):
+                    moved.add(key)
+    return {key: entries for key, entries in found.items() if key not in moved}
+
+
+def _at(state: Any, name: str) -> dict[str, Any] | None:
+    """The state of a weight by its dotted path."""
+    for step in name.split("."):
+        try:
+            state = state[int(step)] if isinstance(state, list) else state[step]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+    return state if isinstance(state, dict) else None

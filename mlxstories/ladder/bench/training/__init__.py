@@ -1,0 +1,1 @@
+"""Trainings made on the bench."""

@@ -1,0 +1,38 @@
+"""Whether every id can be looked up."""
+
+from __future__ import annotations
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.data.rows import outsiders
+from mlxstories.ladder.limits import Gauges
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, error, failed, passed
+
+
+@check("ids inside the vocabulary", rung="data", causes=("token-out-of-range",), quick=True)
+def ids(bench: Bench, limits: Gauges) -> Verdict:
+    """Compares every id of inputs and targets with `vocab_size`; padding may be negative in targets, and in inputs as
+    far as it counts from the end of the table.
+
+    MLX reads past the end of a table without a word: logits and losses are then made of whatever lies in memory there.
+    Example: a tokenizer that gained a special token after `vocab_size` was written down.
+    Fix: take `vocab_size` from the tokenizer that made the batches.
+    """
+    size, found = bench.subject.vocab_size, outsiders(bench)
+    detail = f"0 to {size - 1}"
+    if not found:
+        return passed(detail)
+    first, highest = found[0], max(item.highest for item in found)
+    draft = error(
+        "token-out-of-range",
+        f"batch {first.batch} of {first.source} holds id {first.first} in its {first.side}, outside 0 to {size - 1}; "
+        "MLX reads past the table without a word",
+        fix=f"set vocab_size to at least {highest + 1} or encode with a tokenizer of {size} ids"
+        if highest >= size
+        else f"keep all ids from 0 to {size - 1}, padding's too",
+        where=f"{first.source}, batch {first.batch}",
+        id=first.first,
+        vocab_size=size,
+        cells=sum(item.cells for item in found),
+    )
+    return failed(detail, draft)

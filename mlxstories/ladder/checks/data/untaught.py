@@ -1,0 +1,98 @@
+"""Whether a source, or the rest of every text, is never read."""
+
+from __future__ import annotations
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.data.untaught import heads, untaught
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+
+_UNLESS = (
+    *("token-out-of-range", "tokenizer-mismatch", "high-unknown-rate", "constant-batches"),
+    "texts-never-seen",
+)
+
+
+@check(
+    "every source reaches a batch",
+    rung="data",
+    causes=("texts-never-seen",),
+    needs=("tokenizer", "train_texts", "val_batches"),
+    unless=_UNLESS,
+    of_a_kind=Limit(0.05, "of validation's rows"),
+    median=Limit(0.05, "of the median row's stretches"),
+    rows=Limit(64, "rows"),
+)
+def sources(bench: Bench, limits: Gauges) -> Verdict:
+    """Takes stretches of six tokens of validation's rows that stand in the training texts, outside of what validation
+    itself was cut from, and looks for them in the batches of two epochs, row by row.
+
+    Where most rows lack nothing and some lack half, these are of another kind: of a source that is among the texts, and
+    that no batch holds.
+    Example: a mixture of two sources of which the loader reads the first.
+    Fix: count the tokens of an epoch by source.
+    """
+    found = untaught(bench)
+    if found is None or limits.rows.below(found.rows):
+        return skipped("epochs were not read to the end, or validation is small")
+    detail = f"{found.of_a_kind:.1%} of validation's rows, the median row lacks {found.median:.1%}"
+    if not limits.of_a_kind.above(found.of_a_kind) or not limits.median.below(found.median):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "texts-never-seen",
+            f"of {found.of_a_kind:.0%} of validation's rows half the stretches of six tokens or more stand in the "
+            f"training texts and in no batch of two epochs; of the median row {found.median:.1%}: these rows are of a "
+            "kind, or a source, that is among the texts and never read",
+            fix="compare the tokens of an epoch, source by source, with those of the texts",
+            where="train_batches",
+            share=found.of_a_kind,
+            rows=found.rows,
+        ),
+    )
+
+
+@check(
+    "more than the beginning of each text reaches a batch",
+    rung="data",
+    causes=("texts-never-seen",),
+    needs=("tokenizer", "train_texts"),
+    unless=_UNLESS,
+    head=Limit(0.9, "of the stretches within the first row's length"),
+    rest=Limit(0.2, "of the stretches behind it"),
+    behind=Limit(0.5, "of the tokens"),
+    texts=Limit(32, "texts longer than two rows"),
+)
+def beyond_the_head(bench: Bench, limits: Gauges) -> Verdict:
+    """Looks for stretches of 12 tokens of the texts that are longer than two rows in the batches of two epochs: within
+    the first row's length of each text, and behind it.
+
+    A text cut to the length of a row loses all the rest, in every epoch.
+    Example: `tokenizer.encode(text)[:context]`, or `truncation=True`.
+    Fix: cut a long text into several rows, or pack texts one behind the other.
+    """
+    found = heads(bench)
+    if found is None or limits.texts.below(found.texts):
+        return skipped("epochs were not read to the end, or few texts are longer than two rows")
+    detail = f"{found.head:.0%} of the beginnings, {found.rest:.0%} of the rest"
+    certain = (
+        limits.head.above(found.head) and limits.rest.below(found.rest) and limits.behind.above(found.behind)
+    )
+    if not certain:
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "texts-never-seen",
+            f"of {found.texts} texts longer than two rows the batches of two epochs hold {found.head:.0%} of what lies "
+            f"within the first row's length and {found.rest:.0%} of what follows, which is {found.behind:.0%} of their "
+            "tokens: each text is cut to one row, and the rest thrown away",
+            fix="cut a long text into several rows, or pack texts one behind the other",
+            where="train_batches",
+            texts=found.texts,
+            head=found.head,
+            rest=found.rest,
+        ),
+    )

@@ -1,0 +1,108 @@
+"""Whether the backward pass is the derivative of the forward pass."""
+
+from __future__ import annotations
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.model.derivative import Derivative, derivative_in_training, derivatives
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
+
+
+@check(
+    "the backward pass is the derivative",
+    rung="init",
+    causes=("backward-mismatch",),
+    unless=("token-out-of-range", "not-finite", "not-repeatable", "without-effect", "dead-parameters"),
+    missing=Limit(0.15, "of the gradient"),
+    unsteady=Limit(0.1, "of what is missing"),
+)
+def backward_pass(bench: Bench, limits: Gauges) -> Verdict:
+    """Moves the weights of one module after the other a little along random directions, in evaluation mode, and holds
+    the change of the loss against the gradient (a gradient check).
+
+    Such a model trains, and stops early at a loss that a right one passes: the optimiser is sent beside the way.
+    Example: the backward pass of a norm written by hand, as an `mx.custom_function`, that takes the mean square for a
+    constant. `mx.stop_gradient` may be meant, and is a warning.
+    Fix: let MLX derive it, or hold each hand-written backward pass against differences.
+    """
+    found = derivatives(bench)
+    if not found.modules:
+        return skipped("no module of full precision moves the loss enough")
+    wrong = [d for d in found.modules if _wrong(d, limits)]
+    if not wrong:
+        return passed(f"at most {max(d.missing for d in found.modules):.1%} apart")
+    worst, last = max(wrong, key=lambda d: d.missing), wrong[-1]
+    count = f"{len(wrong)} of {len(found.modules)} modules, the last of them {last.name}"
+    apart = (
+        f"the gradient of {worst.name} is not the derivative of the loss: along random directions they are "
+        f"{worst.missing:.0%} of its length apart; so it is for {count}"
+    )
+    evidence = {"apart": {d.name: d.missing for d in wrong}, "stops": found.stops}
+    if found.stops:
+        draft = warning(
+            "backward-mismatch",
+            f"{apart}; a forward pass calls mx.stop_gradient {found.stops} times",
+            fix="take the stop away, unless it is meant",
+            where=last.parameter,
+            **evidence,
+        )
+        return passed(f"{worst.missing:.0%} apart", draft)
+    return failed(
+        f"{worst.missing:.0%} apart",
+        error(
+            "backward-mismatch",
+            apart,
+            fix="look for a backward pass written by hand (mx.custom_function, a kernel's vjp) that forgets a term, "
+            "and let MLX derive it",
+            where=last.parameter,
+            **evidence,
+        ),
+    )
+
+
+def _wrong(one: Derivative, limits: Gauges) -> bool:
+    return limits.missing.above(one.missing) and limits.unsteady.below(one.unsteady / one.missing)
+
+
+@check(
+    "the backward pass draws what the forward pass drew",
+    rung="init",
+    causes=("backward-mismatch",),
+    unless=(
+        *("token-out-of-range", "not-finite", "not-repeatable", "without-effect", "dead-parameters"),
+        "backward-mismatch",
+    ),
+    missing=Limit(0.15, "of the gradient"),
+    unsteady=Limit(0.1, "of what is missing"),
+)
+def draws_alike(bench: Bench, limits: Gauges) -> Verdict:
+    """Where the model is random in training mode: the gradient check once more in that mode, of all weights at once,
+    with the random state put back before each pass.
+
+    What is computed a second time on the way back draws anew: the gradient belongs to other units than the loss, and
+    is partly noise.
+    Example: `nn.utils.checkpoint` of a block with dropout; `mx.checkpoint` does not keep the random state.
+    Fix: draw the masks, or keys for them, outside of what is computed again, or leave dropout out of it.
+    """
+    found = derivative_in_training(bench)
+    if found is None or any(_wrong(d, limits) for d in derivatives(bench).modules):
+        return skipped(
+            "nothing in the model is random, or its gradient is another one in evaluation mode too"
+        )
+    detail = f"{found.missing:.1%} apart in training mode"
+    if not _wrong(found, limits):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "backward-mismatch",
+            f"in training mode the gradient is not the derivative of the loss, {found.missing:.0%} of its length apart "
+            "along random directions, while in evaluation mode it is: what is computed again on the way back draws "
+            "other random numbers than on the way there",
+            fix="draw dropout's masks, or mx.random keys for them, outside of the function given to mx.checkpoint or "
+            "nn.utils.checkpoint, neither of which keeps the random state",
+            where="model",
+            missing=found.missing,
+        ),
+    )

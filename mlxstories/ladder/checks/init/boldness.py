@@ -1,0 +1,91 @@
+"""Whether the model's logits can go where they should: far enough apart, and to both sides."""
+
+from __future__ import annotations
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.model.boldness import boldest, cut_off
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+
+
+@check(
+    "logits can be sure of a token",
+    rung="init",
+    causes=("bounded-logits",),
+    unless=("token-out-of-range", "not-finite", "not-repeatable", "input-blind", "double-softmax"),
+    sure=Limit(0.5, "largest probability that such logits can give a token"),
+)
+def can_be_sure(bench: Bench, limits: Gauges) -> Verdict:
+    """Multiplies all weights by up to 512, in evaluation mode, and looks how far apart logits come to lie: the surest
+    that a model can be is of one token at their top while all others are at their bottom.
+
+    Where the last step of a model keeps its logits close together, the softmax over the vocabulary stays nearly flat:
+    the loss stops far above what the text allows. A soft cap of 10 leaves room enough.
+    Example: `mx.tanh(self.head(x))`, a sigmoid, or cosines without a temperature.
+    Fix: return the output of the last linear layer, or multiply what is bounded by a temperature.
+    """
+    found = boldest(bench)
+    if found is None:
+        return skipped("the weights overflow")
+    detail = f"logits up to {found.apart:.3g} apart"
+    if not limits.sure.below(found.surest):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "bounded-logits",
+            f"however large its weights, the model's logits are at most {found.apart:.2g} apart, so that it can give "
+            f"no token a probability above {found.surest:.1%}",
+            fix="take the activation behind the last linear layer away, or multiply what is bounded by a temperature",
+            where="model",
+            apart=found.apart,
+            surest=found.surest,
+        ),
+    )
+
+
+@check(
+    "logits run into no bound",
+    rung="init",
+    causes=("bounded-logits",),
+    unless=(
+        "token-out-of-range",
+        "not-finite",
+        "not-repeatable",
+        "input-blind",
+        "bounded-logits",
+        "double-softmax",
+    ),
+    share=Limit(0.1, "of the logits of tokens that are there in some places alone"),
+    tokens=Limit(0.5, "of the tokens"),
+    gap=Limit(0.1, "of the distance from the lowest logit to the highest"),
+)
+def free(bench: Bench, limits: Gauges) -> Verdict:
+    """Looks in a row's logits, with noise on the weights, for many that lie exactly at the lowest or highest value of
+    all, and others right beside it: they were cut off there.
+
+    What is cut off gets no gradient, and no token can be less likely than the bound says. Tokens that are forbidden
+    lie at a bound, too, but far from all others, or everywhere.
+    Example: `nn.relu(self.head(x))`; a list of layers in which each has its activation, the last one, too.
+    Fix: return the output of the last linear layer.
+    """
+    found = cut_off(bench)
+    if found is None:
+        return skipped("logits are all the same, or not finite")
+    detail = f"{found.share:.0%} at {found.bound:.3g}"
+    common = limits.share.above(found.share) and limits.tokens.above(found.tokens)
+    if not common or limits.gap.above(found.gap):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "bounded-logits",
+            f"{found.share:.0%} of the logits are exactly {found.bound:.3g}, and none lies beyond: an activation "
+            "behind the output layer cuts them off, and what is cut off gets no gradient",
+            fix="take the activation behind the last linear layer away",
+            where="model",
+            bound=found.bound,
+            share=found.share,
+        ),
+    )

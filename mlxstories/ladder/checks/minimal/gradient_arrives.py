@@ -1,0 +1,143 @@
+"""Whether what reaches the optimiser is the gradient of the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.step.arriving import Arrival, Arriving, arriving, loss_factors
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
+
+
+@check(
+    "the loss's gradient reaches the optimiser",
+    rung="minimal",
+    causes=("gradient-mismatch", "clipping-too-tight"),
+    needs=("train_step",),
+    unless=("not-finite", "no-update", "loss-sign", "double-softmax", "rows-ignored", "stale-computation"),
+    cosine=Limit(0.15, "cosine; steps orthogonalised by hand keep 0.37"),
+    signs=Limit(0.6, "of the gradient, by squares"),
+    loss=Limit(0.02, "relative difference"),
+    uphill=Limit(-0.15, "cosine"),
+    factor=Limit(1.3, "times the gradient's length"),
+    spread=Limit(0.02, "of the mean"),
+    again=Limit(1.5, "times the first"),
+    left=Limit(1e-3, "of the gradient's length"),
+)
+def arrives(bench: Bench, limits: Gauges) -> Verdict:
+    """Reads the gradients on their way into the optimiser and compares them with those of the loss, dropout off, on
+    the same batch: their direction tensor by tensor, and their length. Clips, weight decay added to the gradient,
+    accumulation and tensors left out are sound and not told.
+
+    An optimiser takes any gradient: one of another model, or none at all, moves the weights just as far.
+
+    Example: `nn.value_and_grad(model, ...)` of a model that was built again since; gradients summed over
+    micro-batches and never divided.
+
+    Fix: take the gradient of the loss that is reported, with respect to the model that is updated, and divide what
+    is summed by how many there were.
+    """
+    found = arriving(bench)
+    if isinstance(found, str):
+        return skipped(found)
+    cosine = float(np.median([step.direction for step in found.steps]))
+    detail = f"cosine {cosine:.2f}"
+    draft = _another_direction(bench, found, cosine, limits) or _another_length(bench, found, limits)
+    draft = draft or _next_to_nothing(found, limits)
+    if draft is None:
+        return passed(detail)
+    return (failed if draft.severity == "error" else passed)(detail, draft)
+
+
+def _another_direction(bench: Bench, found: Arriving, cosine: float, limits: Gauges) -> Draft | None:
+    steps = found.steps
+    away = all(limits.cosine.below(s.direction) and limits.signs.below(s.signs) for s in steps)
+    if not away or all(limits.uphill.below(s.direction) for s in steps):
+        return None
+    evidence = {"cosine": cosine, "norm_received": steps[0].norm, "loss": steps[0].own}
+    if not any(s.norm for s in steps):
+        return error(
+            "gradient-mismatch",
+            "every gradient that reaches the optimiser is 0 although the loss has one: what moves the weights is "
+            "weight decay alone",
+            fix="call the model inside the function that is given to nn.value_and_grad, with the model that it is "
+            "given; what is computed outside counts as a constant",
+            where="train_step",
+            **evidence,
+        )
+    foreign = [limits.loss.above(abs(s.returned - s.own) / max(abs(s.own), limits.loss.value)) for s in steps]
+    if bench.subject.loss is None and any(foreign):
+        return None  # the step minimises something else, which nobody told
+    told = (
+        f"; the loss it returns, {steps[0].returned:.3f}, is not this model's either ({steps[0].own:.3f}), as with "
+        "another model's or other weights"
+        if all(foreign)
+        else ""
+    )
+    return error(
+        "gradient-mismatch",
+        f"what reaches the optimiser has nothing to do with the gradient of the loss on the same batch: their "
+        f"cosine is {cosine:.2f}{told}",
+        fix="make the function of nn.value_and_grad from the very model that is updated, after its last rebuilding",
+        where="train_step",
+        returned=steps[0].returned,
+        **evidence,
+    )
+
+
+def _another_length(bench: Bench, found: Arriving, limits: Gauges) -> Draft | None:
+    steps = found.steps
+    ratios = [step.ratio for step in steps]
+    ratio = float(np.mean(ratios))
+    severity = error if found.heeds_size else warning
+    if all(limits.again.above(step.again) for step in steps):
+        return error(  # of whatever optimiser: old gradients outweigh the new one
+            "gradient-mismatch",
+            f"the second update on the same batch and weights receives {steps[0].again:.1f} times the gradient of the "
+            "first: gradients are summed up and never reset",
+            fix="start each update's sum of gradients from nothing",
+            where="train_step",
+            again=steps[0].again,
+        )
+    if limits.spread.above(np.std(ratios) / max(ratio, limits.spread.value)) or not limits.factor.above(
+        ratio
+    ):
+        return None
+    return _too_long(bench, steps[0], ratio, severity, limits)
+
+
+def _too_long(bench: Bench, first: Arrival, ratio: float, severity, limits: Gauges) -> Draft | None:
+    factors = loss_factors(bench)
+    # A loss that is a sum over rows or tokens grows with the batch, and is a matter of taste.
+    grows = factors is None or limits.spread.above(abs(factors[1] / factors[0] - 1) if factors[0] else np.inf)
+    accumulated = first.calls > 1 and not limits.spread.above(abs(ratio / first.calls - 1))
+    pieces = f"the {first.calls} calls that it collects" if accumulated else "micro-batches or devices"
+    reported = f"; the loss it returns is {factors[0]:.3g} times as large" if factors else ""
+    return (warning if grows and not accumulated else severity)(
+        "gradient-mismatch",
+        f"what reaches the optimiser is {ratio:.3g} times the gradient of the loss on the same batch{reported}: as "
+        f"when the gradients of {pieces} are added and not averaged",
+        fix="divide the sum of gradients, and of losses, by how many there are",
+        where="train_step",
+        ratio=ratio,
+        calls=first.calls,
+    )
+
+
+def _next_to_nothing(found: Arriving, limits: Gauges) -> Draft | None:
+    norms, ratio = [step.norm for step in found.steps], found.steps[0].ratio
+    if not found.heeds_size or not ratio or not limits.left.below(ratio):
+        return None
+    if limits.spread.above(np.std(norms) / max(np.mean(norms), np.finfo(float).tiny)):
+        return None
+    return error(
+        "clipping-too-tight",
+        f"every gradient reaches the optimiser with a norm of {norms[0]:.2g}, {ratio:.1e} of its length, and this "
+        "optimiser heeds the length: they are clipped at next to nothing, or while they are still scaled up",
+        fix="clip at a norm of about 1; where the loss is scaled, take the scale out of the gradients first",
+        where="train_step",
+        norm=norms[0],
+        share_left=ratio,
+    )

@@ -1,0 +1,104 @@
+"""Whether validating and decoding leave behind what they found."""
+
+from __future__ import annotations
+
+from mlxstories.findings import ERROR
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.evaluation.traces import Traces, drawn_with, traces
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
+
+
+@check(
+    "validating and decoding change nothing",
+    rung="minimal",
+    causes=("evaluation-changes-state",),
+    unless=("not-finite", "no-update", "batch-leak"),
+    change=Limit(1e-5, "of the logits' spread"),
+    moments=Limit(1e-3, "of the norm of the optimiser's state"),
+    other=Limit(0.05, "of the logits' spread, of a model without dropout"),
+)
+def leaves(bench: Bench, limits: Gauges) -> Verdict:
+    """Compares weights, the optimiser's state, random states and the logits in training mode before and after
+    validation, decoding and a forward pass in evaluation mode. That they leave the model in evaluation mode is not
+    told: loops call `model.train()`.
+
+    What validation changes, training goes on with.
+
+    Example: averaged weights that are put in for validation and not taken out; `np.random.seed(0)` in a validation
+    whose generator the batches are drawn with.
+
+    Fix: keep `model.parameters()` before and `model.update(...)` after; a generator of validation's own.
+    """
+    found = traces(bench)
+    if not found:
+        return skipped("the model in training mode is not repeatable under one seed")
+    drafts = [draft for name, one in found.items() for draft in _told(bench, name, one, limits)]
+    verdict = failed if any(draft.severity == ERROR for draft in drafts) else passed
+    return verdict(", ".join(found), *drafts)
+
+
+def _told(bench: Bench, name: str, one: Traces, limits: Gauges) -> list[Draft]:
+    drafts = []
+    if one.weights and limits.change.above(one.change):
+        drafts.append(_weights(name, one))
+    elif limits.change.above(one.change):
+        drafts.append(_behaviour(name, one, limits))
+    if limits.moments.above(one.moments):
+        drafts.append(_moments(name, one))
+    drafts += [_generator(name, generator, drawn_with(bench)) for generator in one.reseeded]
+    return [draft for draft in drafts if draft is not None]
+
+
+def _weights(name: str, one: Traces) -> Draft:
+    return error(
+        "evaluation-changes-state",
+        f"{name} changes {len(one.weights)} parameters ({', '.join(one.weights[:3])}"
+        f"{' ...' if one.weights[3:] else ''}): training goes on from other weights",
+        fix="keep model.parameters() before it and give them back with model.update after it",
+        where=name.partition("(")[0],
+        parameters=len(one.weights),
+        change=one.change,
+    )
+
+
+def _moments(name: str, one: Traces) -> Draft:
+    return warning(
+        "evaluation-changes-state",
+        f"{name} changes the optimiser's state, by {one.moments:.1g} of its norm: training goes on with other moments "
+        "or another count of steps",
+        fix="let validation and decoding neither call nor initialise the optimiser",
+        where=name.partition("(")[0],
+        change=one.moments,
+    )
+
+
+def _behaviour(name: str, one: Traces, limits: Gauges) -> Draft:
+    """An error where training goes on with another function; less dropout is the same one, less disturbed."""
+    bad = not one.random and limits.other.above(one.change)
+    what = "a position or a state that is counted on, say" if bad else "a rate of dropout say"
+    return (error if bad else warning)(
+        "evaluation-changes-state",
+        f"after {name} the same weights under the same seed give other logits in training mode (by {one.change:.1g} "
+        f"of their spread): something besides the weights was changed, {what}",
+        fix="set no attribute in the forward pass, or set it back; hand counts and states over with the cache"
+        if bad
+        else "ask self.training in the forward pass, and set no attribute there",
+        where=name.partition("(")[0],
+        change=one.change,
+    )
+
+
+def _generator(name: str, generator: str, drawing: list[str]) -> Draft | None:
+    """An error where the batches are drawn with the generator; elsewhere it is a habit that harms nobody."""
+    if generator not in drawing:
+        return None
+    return error(
+        "evaluation-changes-state",
+        f"{name} seeds the generator of {generator}, with which the training batches are drawn: after each "
+        "validation training sees the same batches again",
+        fix="give validation a generator of its own (np.random.default_rng, mx.random.key), or the batches",
+        where=name.partition("(")[0],
+        generator=generator,
+    )

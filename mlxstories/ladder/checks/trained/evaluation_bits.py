@@ -1,0 +1,84 @@
+"""Whether bits per byte, or per character, are what the loss makes of the text."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.evaluation.evaluation import (
+    evaluated_twice,
+    evaluation_batches,
+    own_figures,
+    text_sizes,
+)
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
+
+_BITS = re.compile(r"bits?[ _-]?(?:per|/)[ _-]?(byte|char)|(?<![a-z])bp([bc])(?![a-z])", re.I)
+
+
+@check(
+    "bits per byte go with the loss",
+    rung="trained",
+    causes=("metric-mismatch",),
+    needs=("evaluate", "val_batches", "tokenizer"),
+    unless=("metric-mismatch", "stale-computation", "evaluation-changes-state", "tokenizer-mismatch"),
+    apart=Limit(0.2, "of the figure"),
+    close=Limit(0.05, "of another figure"),
+)
+def bits(bench: Bench, limits: Gauges) -> Verdict:
+    """Decodes the targets of the subject's own validation batches, counts their bytes and characters, and divides
+    the bits of the loss by them: is that what ``evaluate`` reports under a name like bits_per_byte, bpb or bpc?
+
+    The figure is there to compare tokenizers. One of nats, or per token, compares nothing.
+
+    Example: `{"bits_per_byte": loss / log(2)}`, which is bits per token.
+
+    Fix: nats of all tokens, over log 2 and over the bytes of the text that they stand for.
+    """
+    reported = evaluated_twice(bench).first.values if evaluation_batches(bench) else {}
+    if not any(_unit(name) for name in reported):
+        return skipped("evaluate reports none")
+    own, sizes = own_figures(bench), text_sizes(bench)
+    named = [(name, kind) for name in own.values if (kind := _unit(name))]
+    if min(*sizes, own.mean) <= 0:
+        return skipped("its targets stand for no text, or it is certain of them")
+    for name, kind in named:
+        right = own.mean / math.log(2) / sizes[kind == "character"]
+        if limits.apart.above(abs(own.values[name] / right - 1)):
+            return failed(f"{name} differs", _draft(own.values[name], own.mean, name, kind, sizes, limits))
+    return passed(", ".join(name for name, _ in named))
+
+
+def _unit(name: str) -> str:
+    """What a figure of this name is per: "byte", "character", or nothing."""
+    found = _BITS.search(name)
+    if found is None:
+        return ""
+    letter = next(group for group in found.groups() if group)[0].lower()
+    return "byte" if letter == "b" else "character"
+
+
+def _draft(
+    value: float, mean: float, name: str, kind: str, sizes: tuple[float, float], limits: Gauges
+) -> Draft:
+    bits, size, other = mean / math.log(2), sizes[kind == "character"], sizes[kind == "byte"]
+    ways = {
+        "bits per token": bits,
+        "nats per token": mean,
+        f"nats per {kind}": mean / size,
+        f"bits per {'byte' if kind == 'character' else 'character'}": bits / other,
+    }
+    way = next((way for way, right in ways.items() if limits.close.below(abs(value / right - 1))), None)
+    return (error if way and way.startswith("nats") else warning)(  # bits of another unit may be meant
+        "metric-mismatch",
+        f"the validation reports {name} {value:.4g}, and its loss of {mean:.4g} nats per token makes "
+        f"{bits / size:.4g} bits per {kind}" + (f": what it reports is {way}" if way else ""),
+        fix=f"divide the nats of all real tokens by log 2 and by the {kind}s of the text that they stand for",
+        where="evaluate",
+        reported=value,
+        recomputed=bits / size,
+        units_per_token=size,
+    )

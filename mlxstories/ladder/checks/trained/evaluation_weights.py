@@ -1,0 +1,61 @@
+"""Whether validation asks the model that is trained."""
+
+from __future__ import annotations
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.evaluation.evaluation import swapped
+from mlxstories.ladder.limits import Gauges, Limit
+from mlxstories.ladder.registry import check
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+
+
+@check(
+    "validation asks the model that is trained",
+    rung="trained",
+    causes=("metric-mismatch",),
+    needs=("evaluate",),
+    unless=(
+        *(
+            "token-out-of-range",
+            "not-finite",
+            "not-repeatable",
+            "batch-leak",
+            "future-leak",
+            "length-dependent",
+        ),
+        *("stale-computation", "evaluation-changes-state", "dropout-in-evaluation"),
+    ),
+    apart=Limit(0.2, "of the logits' spread"),
+)
+def asks_the_model(bench: Bench, limits: Gauges) -> Verdict:
+    """Compares what an untrained model says to ``evaluate``, and its weights meanwhile, with what it says when asked
+    plainly.
+
+    Validation may put other weights in: averages, of all of them. Where it exchanges some alone, it reports on a model
+    that nobody trains.
+    Example: output and embedding, trained as two matrices, tied again by the code that loads them for validation.
+    Fix: evaluate the model as it is, or an average of all of its weights.
+    """
+    found = swapped(bench)
+    if found is None:
+        return skipped("its batches do not reach the model as they are")
+    detail = (
+        f"{len(found.names)} of {found.count} weights exchanged, {found.change:.1e} of the logits' spread"
+    )
+    some = found.names and len(found.names) < found.count
+    if not some or not limits.apart.above(found.change):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "metric-mismatch",
+            f"while evaluate runs, {', '.join(found.names[:2])}{' ...' if found.names[2:] else ''} of the model "
+            f"{'is' if len(found.names) == 1 else 'are'} exchanged for other weights, and logits differ by "
+            f"{found.change:.2g} of their spread: the figures are not those of the model that is trained",
+            fix="evaluate the model with its own weights, or with an average of all of them; weights that are to be "
+            "tied must be one in training too",
+            where="evaluate",
+            exchanged=found.names,
+            change=found.change,
+        ),
+    )
