@@ -18,7 +18,7 @@ from mlxstories.ladder.registry import CHECKS, RUNGS
 UNPLANTED = {
     "overfitting": "a warning beside a rate that is too large, or of a run that knows its stories by heart",
     "repetition-loop": "a note on greedy text",
-    "behind-reference": "named by --deep alone, which tests/ladder/test_exchange.py tries",
+    "behind-reference": "named by --deep alone, which tests/ladder/exchange/test_exchange.py tries",
     "ahead-of-reference": "named by --deep alone, for what the climb does not know",
 }
 

@@ -458,7 +458,7 @@ def subject():
 
 def test_the_command_writes_the_finding_and_draws_the_curves(tmp_path):
     file = tmp_path / "setup.py"
-    file.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
+    file.write_text(SCRIPT.format(here=str(Path(__file__).parents[1])))
     told = ["--rung", "data", "--deep", "--json", str(tmp_path / "out.json"), "--export", str(tmp_path / "f")]
     result = CliRunner().invoke(main, ["debug", str(file), *told])
     assert result.exit_code == 1, result.output
@@ -493,7 +493,7 @@ for epoch in range(50):
 
 def test_a_training_script_is_exchanged_as_it_is(tmp_path):
     file = tmp_path / "train.py"
-    file.write_text(LOOP.format(here=str(Path(__file__).parent)))
+    file.write_text(LOOP.format(here=str(Path(__file__).parents[1])))
     told = ["--rung", "data", "--deep", "--json", str(tmp_path / "out.json")]
     result = CliRunner().invoke(main, ["debug", str(file), *told])
     assert result.exit_code == 1, result.output
