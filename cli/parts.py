@@ -160,9 +160,14 @@ def in_a_line(found, chosen: Mapping[str, Any]) -> str:
     }
     choice = ", ".join(form.format(chosen[name]) for name, form in words.items() if name in chosen)
     choice = choice.replace("batches of 1 rows", "batches of 1 row")
+    told = (
+        f"{found.row.because}, so {choice}. Options that you give go first."
+        if choice
+        else found.row.because + "."
+    )
     return (
         f"{found.characters:,} characters to train on, {found.distinct:,} distinct words, stories of about "
-        f"{found.story:,} characters: {found.row.because}, so {choice}. Options that you give go first."
+        f"{found.story:,} characters: {told}"
     )
 
 

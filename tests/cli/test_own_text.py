@@ -6,7 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
+from mlxstories.cli.parts import in_a_line
 from mlxstories.data import source
+from mlxstories.training.suited import suited
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,11 @@ def test_what_suits_is_chosen_and_said(place, first):
     assert "very little text, so size debug, bpe tokens, vocabulary 512" in first.stderr
     assert "12 files read." in first.stderr and "not read: cover.jpg." in first.stderr
     assert "epochs" not in first.stderr  # updates were given instead
+
+
+def test_where_all_is_given_nothing_is_said_to_be_chosen():
+    found = suited(["Once there was a fox. " * 40] * 3)
+    assert in_a_line(found, {"stop_after": 4}).endswith("stories of about 880 characters: very little text.")
 
 
 def test_a_given_option_goes_before_what_suits(place, first):
