@@ -23,8 +23,9 @@ from mlxstories.ladder.bench.loss.convention import convention
 from mlxstories.ladder.bench.loss.demands import demands, uniform
 from mlxstories.ladder.bench.loss.objective import fit
 from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.model.answers import degrees, linear_pairs
 from mlxstories.ladder.bench.model.chains import chained
-from mlxstories.ladder.bench.model.inside import degrees, inside, linear_pairs
+from mlxstories.ladder.bench.model.inside import inside
 from mlxstories.ladder.bench.model.modules import adapters, dropouts, second_tables
 from mlxstories.ladder.registry import CHECKS
 

@@ -18,7 +18,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.data.foreign_ids import foreign
 from mlxstories.ladder.bench.data.spacing import spacing
 from mlxstories.ladder.bench.model.boldness import cut_off
-from mlxstories.ladder.bench.model.inside import stream_start
+from mlxstories.ladder.bench.model.entering import stream_start
 from mlxstories.ladder.bench.step.plan import below_nought
 from mlxstories.ladder.bench.training.memorising import memorising
 from mlxstories.ladder.bench.training.trained import sight_after_training

@@ -12,7 +12,7 @@ from tiny import T, Tiny, subject
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.loss.objective import _solve
-from mlxstories.ladder.bench.model.inside import linear_pairs
+from mlxstories.ladder.bench.model.answers import linear_pairs
 from mlxstories.ladder.bench.step.arriving import _taking_part
 from mlxstories.ladder.bench.step.steps import watched_steps
 

@@ -10,7 +10,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import HALF
 from mlxstories.ladder.bench.bench import Bench, measurement
@@ -18,8 +17,7 @@ from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.distance import HIDDEN, Rise, rises
 from mlxstories.ladder.patches import Patches, rerouted
 
-_ROWS, _LENGTH = 8, 48
-_LOUDER = 4.0  # times the input of a norm
+ROWS, _LENGTH = 8, 48
 
 
 @dataclass
@@ -64,7 +62,7 @@ class Inside:
 def inside(bench: Bench) -> Inside:
     """Show the fresh model a few rows in evaluation mode."""
     rows = sample(bench)
-    tokens = rows.rows(np.arange(_ROWS) % rows.shape[0]).cut(_LENGTH).inputs
+    tokens = rows.rows(np.arange(ROWS) % rows.shape[0]).cut(_LENGTH).inputs
     model, found = bench.model(), Inside()
     model.eval()
     with ExitStack() as watching:
@@ -151,153 +149,3 @@ def _spread(scores: mx.array) -> float:
 def rms(array: mx.array) -> float:
     """Root mean square."""
     return float(mx.sqrt(array.astype(mx.float32).square().mean()))
-
-
-@measurement
-def degrees(bench: Bench) -> dict[str, float]:
-    """Of each module with vectors for parameters alone, as norms have them: the power with which its output grows
-    with its input: 0 for a norm, 1 for a scale, 2 for one that squares."""
-    found = {}
-    for path, call in inside(bench).calls.items():
-        weights = tree_flatten(call.module.parameters())
-        vectors = bool(weights) and all(a.ndim == 1 and a.size == call.given.shape[-1] for _, a in weights)
-        if vectors and call.given.shape == call.made.shape and rms(call.given) > 0:
-            quiet, loud = (_answer(call.module, call.given * scale) for scale in (1.0, _LOUDER))
-            if quiet is not None and loud is not None and rms(quiet) > 0:
-                found[path] = float(np.log(max(rms(loud), 1e-30) / rms(quiet)) / np.log(_LOUDER))
-    return found
-
-
-@measurement
-def linear_pairs(bench: Bench) -> list[str]:
-    """Paths of modules with two or more matrices, none narrower than what goes in and out, that are linear all the
-    same, also in what they add to their input: the sum of two inputs gives the sum of their outputs."""
-    found: list[str] = []
-    for path, call in inside(bench).calls.items():
-        shapes = [a.shape for _, a in tree_flatten(call.module.parameters()) if a.ndim >= 2]
-        given, made = call.given, call.made
-        if len(shapes) < 2 or not mx.issubdtype(given.dtype, mx.floating) or given.ndim != 3:
-            continue
-        ends = min(given.shape[-1], made.shape[-1])
-        if any(len(shape) > 2 or min(shape) < ends for shape in shapes):
-            continue
-        if _is_affine(lambda x, module=call.module: _answer(module, x), given):
-            found = [p for p in found if not p.startswith(path + ".")] + [path]
-    return found
-
-
-def _answer(module: nn.Module, x: mx.array) -> mx.array | None:
-    try:
-        out = module(x)
-        mx.eval(out)
-    except Exception:
-        return None
-    return out if isinstance(out, mx.array) else None
-
-
-def _is_affine(function: Callable[[mx.array], mx.array | None], x: mx.array) -> bool:
-    x = (3 / max(rms(x), 1e-30)) * x  # loud enough for an activation to bend
-    other = 2 * mx.roll(x, 1, axis=0) - mx.roll(x, 3, axis=-1)
-    whole, one, two, none = (function(a) for a in (x + other, x, other, mx.zeros_like(x)))
-    if whole is None or one is None or two is None or none is None:
-        return False
-    size = rms(whole - none)
-    if whole.shape == x.shape:  # a residual stream may drown what small weights add to it
-        size = min(size, rms(whole - none - x - other))
-    return size > 0 and rms(whole + none - one - two) < 1e-3 * size
-
-
-@dataclass(frozen=True)
-class Start:
-    """How large what enters the first block is, beside what the largest of the blocks adds to it.
-
-    Attributes:
-        stream: root mean square of what enters the first block.
-        added: largest root mean square of what a block adds, relative to that.
-        where: path of the first block.
-        loudest: path of the block that adds the most.
-    """
-
-    stream: float
-    added: float
-    where: str
-    loudest: str
-
-
-def _of_blocks(calls: dict[str, Seen], depth: int) -> dict[str, Seen]:
-    """Calls of modules of a list, or within these, that take and give the same shape."""
-    return {
-        path: call
-        for path, call in calls.items()
-        if path.count(".") == depth
-        and path.split(".")[1].isdigit()
-        and call.given.shape == call.made.shape
-        and call.given.ndim == 3
-        and mx.issubdtype(call.given.dtype, mx.floating)
-    }
-
-
-def _has_matrix(module: nn.Module) -> bool:
-    return any(a.ndim > 1 for _, a in tree_flatten(module.parameters()))
-
-
-@measurement
-def stream_start(bench: Bench) -> Start | None:
-    """Blocks are modules of a list that take and give the same shape; where they take more than the stream, their
-    branches are what within them does. None where there are none."""
-    blocks = _of_blocks(inside(bench).calls, 1)
-    seen = blocks or _of_blocks(inside(bench).calls, 2)
-    if not seen:
-        return None
-    first = min(seen, key=lambda path: int(path.split(".")[1]))
-    stream = rms(seen[first].given)
-    if blocks:
-        added = {path: rms(call.made - call.given) for path, call in blocks.items()}
-    else:
-        added = {path: rms(call.made) for path, call in seen.items() if _has_matrix(call.module)}
-    if not (stream and added):
-        return None
-    loudest = max(added, key=added.__getitem__)
-    return Start(stream, added[loudest] / stream, first, loudest)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What enters the first block.
-
-    Attributes:
-        tokens: share of its variance that lies between rows at the same place, where only tokens differ.
-        entered: path of the first module that is given it.
-        table: path of the weights that positions are looked up in, where there are such.
-    """
-
-    tokens: float
-    entered: str
-    table: str | None
-
-
-@measurement
-def told_by_tokens(bench: Bench) -> Told | None:
-    """None where there are no numbered modules, or too few rows differ."""
-    rows = sample(bench).rows(slice(0, _ROWS)).inputs
-    seen = {path: call.given for path, call in inside(bench).calls.items()}
-    first = next((path for path in seen if _numbered(path) and _stream(seen[path])), None)
-    if first is None or len(np.unique(rows, axis=0)) < _ROWS:
-        return None
-    stream = seen[first].astype(mx.float32)
-    whole = float(stream.var(axis=(0, 1)).mean())
-    if not whole:
-        return None
-    looked = (
-        path for path, ids in seen.items() if mx.issubdtype(ids.dtype, mx.integer) and len(ids) != _ROWS
-    )
-    table = next((f"{path}.weight" for path in looked), None)
-    return Told(float(stream.var(axis=0).mean()) / whole, first, table)
-
-
-def _stream(given: mx.array) -> bool:
-    return given.ndim == 3 and len(given) == _ROWS and mx.issubdtype(given.dtype, mx.floating)
-
-
-def _numbered(path: str) -> bool:
-    return any(name.isdigit() for name in path.split("."))

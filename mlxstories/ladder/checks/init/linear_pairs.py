@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.model.answers import linear_pairs
 from mlxstories.ladder.bench.model.chains import chained
-from mlxstories.ladder.bench.model.inside import linear_pairs
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, passed, warning

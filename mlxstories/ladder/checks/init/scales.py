@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.inside import degrees, inside, stream_start, told_by_tokens
+from mlxstories.ladder.bench.model.answers import degrees
+from mlxstories.ladder.bench.model.entering import stream_start, told_by_tokens
+from mlxstories.ladder.bench.model.inside import inside
 from mlxstories.ladder.bench.model.untrained import first_answer
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
