@@ -143,7 +143,8 @@ def command(
     What to examine; left out, the built-in recipe:
 
     \b
-    train.py      a training script, run under watch with ARGS, as it is
+    train.py      a training script or a notebook, run under watch
+                  with ARGS, as it is
     my_setup.py   a file whose subject(), or NAME(), returns a
                   mlxstories.ladder.Subject
     RUN           the recipe of a run, from random weights

@@ -42,11 +42,10 @@ class Examined:
     @property
     def is_script(self) -> bool:
         """Whether it is a training script, to be run under watch."""
-        from mlxstories.ladder.capture import defines
+        from mlxstories.ladder.capture import is_script
 
-        file = self.file or ""
-        named = file.endswith(".py") and Path(file).is_file()
-        return self.module or (named and not defines(Path(file), "subject"))
+        file = Path(self.file or "")
+        return self.module or (file.is_file() and is_script(file))
 
     def refuse_what_makes_no_sense(self) -> None:
         """Raises:

@@ -22,9 +22,13 @@ def _annotation(finding: Finding) -> str:
     properties = {"title": finding.code}
     text = finding.message
     if isinstance(finding.where, Place):
-        properties = {"file": finding.where.path, "line": str(finding.where["line"]), **properties}
-        if module := finding.where.get("module"):
+        where = finding.where
+        line = {} if "cell" in where else {"line": str(where["line"])}  # a cell's line is none of its file
+        properties = {"file": where.path, **line, **properties}
+        if module := where.get("module"):
             text = f"{module}: {text}"
+        if "cell" in where:
+            text = f"{where.in_words}: {text}"
     elif finding.where:
         text = f"{finding.where}: {text}"
     if finding.fix:

@@ -5,16 +5,37 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mlxstories.errors import StoriesError
+from mlxstories.findings.notebooks import cells, in_cell, is_notebook
+
 
 class Place(dict):
-    """``file`` and ``line``, and ``module`` where it is known; reads like ``train.py:33 (blocks.0)``."""
+    """``file`` and ``line``, and ``module`` where it is known; reads like ``train.py:33 (blocks.0)``.
+
+    In a notebook there is ``cell`` too, and ``line`` is one of that: ``lesson.ipynb, cell 4, line 3 (blocks.0)``.
+    """
+
+    @classmethod
+    def at(cls, file: str, line: int, **more: str) -> Place:
+        """A line of a file, or of the Python that a notebook's cells are together."""
+        cell = in_cell(file, line)
+        return (
+            cls(file=file, line=line, **more)
+            if cell is None
+            else cls(file=file, cell=cell[0], line=cell[1], **more)
+        )
 
     def __str__(self) -> str:
-        place = f"{self.path}:{self['line']}"
+        place = f"{self.path}, {self.in_words}" if "cell" in self else f"{self.path}:{self['line']}"
         return f"{place} ({self['module']})" if self.get("module") else place
 
     def __hash__(self) -> int:  # type: ignore[override]  # findings are told apart by it
         return hash(str(self))
+
+    @property
+    def in_words(self) -> str:
+        """Where in the file: the line, behind the cell where there is one."""
+        return (f"cell {self['cell']}, " if "cell" in self else "") + f"line {self['line']}"
 
     @property
     def path(self) -> str:
@@ -26,10 +47,18 @@ class Place(dict):
         return self["file"] if relative.startswith("..") else relative
 
     def around(self, lines: int = 3) -> list[tuple[int, str]]:
-        """The numbered lines of code around it; none if the file is not there any more, or is no Python."""
-        file = Path(self["file"])
-        if file.suffix != ".py" or not file.is_file():
-            return []
-        code = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        """The numbered lines of code around it, of its cell in a notebook; none if the file is not there any more, or
+        is no Python."""
         first = max(self["line"] - lines, 1)
-        return list(enumerate(code[first - 1 : self["line"] + lines], first))
+        return list(enumerate(self._code()[first - 1 : self["line"] + lines], first))
+
+    def _code(self) -> list[str]:
+        file = Path(self["file"])
+        try:
+            if is_notebook(file):
+                return next((list(cell.lines) for cell in cells(file) if cell.number == self.get("cell")), [])
+            if file.suffix == ".py":
+                return file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except (OSError, StoriesError):
+            pass
+        return []

@@ -42,7 +42,11 @@ def _result(finding: Finding, rule: int) -> dict[str, Any]:
     name = where.get("module") if isinstance(where, Place) else where and str(where)
     if isinstance(where, Place):
         artifact = {"uri": _uri(where.path)}
-        location["physicalLocation"] = {"artifactLocation": artifact, "region": {"startLine": where["line"]}}
+        location["physicalLocation"] = {"artifactLocation": artifact}
+        if "cell" in where:  # a cell's line is none of its file
+            result["message"]["text"] = f"{where.in_words}: {text}"
+        else:
+            location["physicalLocation"]["region"] = {"startLine": where["line"]}
     if name:
         location["logicalLocations"] = [{"fullyQualifiedName": name}]
     if location:

@@ -16,6 +16,7 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
+from mlxstories.findings.notebooks import is_notebook, spot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,8 @@ class Subject:
 def load_subject(spec: str) -> Subject:
     """Load the subject of ``file.py`` or ``file.py:name``, where name is a function that returns a Subject.
 
-    A file that defines no ``subject`` is taken for a training script: it is run under watch up to its loop.
+    A file that defines no ``subject``, and a notebook, is taken for a training script: it is run under watch up to its
+    loop.
 
     Raises:
         StoriesError: the file is missing, does not import, lacks the function, or returns something else.
@@ -106,12 +108,12 @@ def load_subject(spec: str) -> Subject:
         raise StoriesError(
             f"{path}: no such file; give a training script, or a Python file that defines {name}()"
         )
-    if path.suffix != ".py":
+    if path.suffix != ".py" and not (is_notebook(path) and name == "subject"):
         raise StoriesError(f"{path}: not a Python file; give a .py file that defines {name}()")
     if name == "subject":
-        from mlxstories.ladder.capture import CapturedScript, OwnTraining, defines
+        from mlxstories.ladder.capture import CapturedScript, OwnTraining, is_script
 
-        if not defines(path, name):
+        if is_script(path):
             try:
                 script = CapturedScript(str(path))
             except OwnTraining as own:
@@ -176,8 +178,8 @@ def describe_error(error: BaseException) -> str:
         text = " ".join(str(error).split()) or "no message"
     except Exception:  # its __str__ is the user's too
         text = "no message that can be shown"
-    where = blame(error)
-    return f"{type(error).__name__}: {text[:300]}" + (f" ({where})" if where else "")
+    file, _, line = (blame(error) or "").rpartition(":")
+    return f"{type(error).__name__}: {text[:300]}" + (f" ({spot(file, int(line))})" if line.isdigit() else "")
 
 
 def blame(error: BaseException) -> str | None:

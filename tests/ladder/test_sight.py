@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 from tiny import T, V, batches
 
-from mlxstories.findings import ERROR
+from mlxstories.findings import ERROR, WARNING, Finding
 from mlxstories.ladder import Subject, diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import is_pattern
@@ -40,10 +40,15 @@ def subject(**fields) -> Subject:
     return Subject(**{"model": Tiny, "vocab_size": V, "train_batches": batches, **fields})
 
 
+def findings(**fields) -> list[Finding]:
+    """Of the rung."""
+    found = diagnose(subject(**fields), rungs=["init"])
+    return [*found.findings, *found.consequences]
+
+
 def codes(**fields) -> set[str]:
     """Errors of the rung."""
-    found = diagnose(subject(**fields), rungs=["init"])
-    return {f.code for f in (*found.findings, *found.consequences) if f.severity == ERROR}
+    return {f.code for f in findings(**fields) if f.severity == ERROR}
 
 
 @pytest.mark.parametrize("future", [0.0, 1e-3, 1.0])
@@ -190,6 +195,26 @@ def test_frozen_zeros_are_not_taken_for_blindness():
 
     found = codes(model=Gated)
     assert "frozen-parameters" in found and "input-blind" not in found
+
+
+class Bigram(nn.Module):
+    """The first model of many lessons: a row of a table for each token, perhaps with a place and a layer upon it."""
+
+    def __init__(self, tables=1):
+        super().__init__()
+        self.table = nn.Embedding(V, V if tables == 1 else 16)
+        if tables == 2:
+            self.places, self.head = nn.Embedding(64, 16), nn.Linear(16, V)
+
+    def __call__(self, tokens):
+        x = self.table(tokens)
+        return self.head(x + self.places(mx.arange(tokens.shape[1]))) if "head" in self else x
+
+
+@pytest.mark.parametrize("tables", [1, 2])
+def test_a_bigram_may_be_meant(tables):
+    found = findings(model=lambda: Bigram(tables))
+    assert [(f.code, f.severity) for f in found if "blind" in f.code] == [("input-blind", WARNING)]
 
 
 def test_a_model_without_anything_to_train_says_so():

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mlxstories.errors import StoriesError
+from mlxstories.findings.notebooks import is_notebook, python_of
 from mlxstories.ladder.capture import hooks
 from mlxstories.ladder.capture.running import Stop, World
 from mlxstories.ladder.subject import describe_error
@@ -45,7 +46,7 @@ def _run(target: str, module: bool) -> dict[str, Any]:
     spec = importlib.util.find_spec(target) if module else None
     file = spec.origin if spec else target
     try:
-        source = Path(file or target).read_bytes()
+        source = python_of(file or target)
         code = compile(source, str(Path(file or target).resolve()), "exec")
     except (OSError, SyntaxError, ValueError) as error:
         raise StoriesError(f"{target}: cannot be read: {error}") from error
@@ -105,13 +106,16 @@ class _Until:
         """Not of interest."""
 
 
-def defines(path: Path, name: str) -> bool:
-    """Whether a file of Python assigns ``name`` at its top level, found out without running it."""
+def is_script(path: Path) -> bool:
+    """Whether a file is a training script: a notebook, or Python that assigns no ``subject`` at its top level; found
+    out without running it."""
+    if is_notebook(path):
+        return True
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return True  # importing it says what is wrong
-    return any(name in _names(node) for node in _top_level(tree))
+        return False  # importing it says what is wrong
+    return path.suffix == ".py" and not any("subject" in _names(node) for node in _top_level(tree))
 
 
 def _top_level(tree: ast.AST) -> Iterator[ast.AST]:

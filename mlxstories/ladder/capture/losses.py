@@ -38,7 +38,7 @@ class Losses:
         """A function ``loss``; where it cannot be written, a comment, and the gap is told."""
         name = getattr(self.call.function, "__name__", "loss") if self.call else "loss"
         line = self.script.roles.first.line
-        at = f" (train it at {line.file}:{line.line})" if line else ""
+        at = f" (train it at {line})" if line else ""
         try:
             if self.call is None:
                 raise Gap("nothing: the script has ended")

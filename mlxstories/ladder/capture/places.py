@@ -6,7 +6,7 @@ import ast
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from mlxstories.ladder.where.places import Line, own_file
+from mlxstories.ladder.where.places import Line, own_file, parsed
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.record import Seen
@@ -55,11 +55,9 @@ def assigned(frame: FrameType | None, value) -> Line | None:
 
 
 def _assignments(file: str, name: str) -> list[int]:
-    with open(file, "rb") as source:
-        tree = ast.parse(source.read())
     targets = [
         (node.lineno, target)
-        for node in ast.walk(tree)
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.Assign)
         for target in node.targets
     ]

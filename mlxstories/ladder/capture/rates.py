@@ -93,7 +93,7 @@ def _climbs(script: CapturedScript, curve: RateCurve, updates: int) -> Iterator[
             f"updates, up to {curve.peak:.3g}",
             {"warmup_steps": curve.peak_step, "run_steps": updates, "peak": curve.peak},
             f"warm up for about {max(1, updates // 20)} updates, 5 % of the run",
-            _line(script),
+            place(_line(script)),
         )
 
 
@@ -108,7 +108,7 @@ def _leaps(script: CapturedScript, curve: RateCurve) -> Iterator[Finding]:
             f"{leap.after:.3g} at the next one: the schedule's pieces do not meet",
             {"update": leap.update, "before": leap.before, "after": leap.after},
             "let each piece start at the rate at which the one before it ends",
-            _computed(script) or _line(script),
+            _computed(script) or place(_line(script)),
         )
 
 
@@ -126,7 +126,7 @@ def _spent(script: CapturedScript, curve: RateCurve, updates: int) -> list[Findi
             f"{spent / updates:.0%} of the run's {updates} updates change next to nothing",
             {"end": curve.end, "updates": updates},
             f"let the schedule last for all {updates} updates",
-            _line(script),
+            place(_line(script)),
         )
     ]
 
@@ -152,7 +152,7 @@ def _settled(script: CapturedScript, curve: RateCurve, updates: int) -> list[Fin
             f"updates, and stays there{f': it counts the {each} gradients of each update' if in_gradients else ''}",
             {"settled": settled, "updates": updates, "gradients": each},
             "let the schedule count updates, and last for all of them",
-            _line(script),
+            place(_line(script)),
         )
     ]
 
@@ -175,26 +175,26 @@ def _unheard(script: CapturedScript, curve: RateCurve) -> Iterator[Finding]:
             f"{curve.peak:.3g} in all {len(curve.rates)} updates",
             {"lowest": low, "highest": high, "rate": curve.peak, "updates": len(curve.rates)},
             "set optimizer.learning_rate to it before each update, or hand the schedule to the optimiser",
-            _line(script),
+            place(_line(script)),
         )
 
 
-def _line(script: CapturedScript) -> Place | None:
+def _line(script: CapturedScript) -> Line | None:
     """Where the rate is set, or else the update."""
     lines = [line for line in (*script.loop.seen.gradient[::-1], script.loop.seen.updates[0].line) if line]
     for line in lines:
         for node in ast.walk(parsed(line.file)):
             targets = node.targets if isinstance(node, ast.Assign) else []
             if any(isinstance(t, ast.Attribute) and t.attr == "learning_rate" for t in targets):
-                return place(Line(line.file, node.lineno, line.function))
-    return place(lines[-1])
+                return Line(line.file, node.lineno, line.function)
+    return lines[-1]
 
 
 def _computed(script: CapturedScript) -> Place | None:
     """Where the script's own function ends that the rate is set to, if there is one."""
     where = _line(script)
-    nodes = list(ast.walk(parsed(where["file"]))) if where else []
-    told = [n.value for n in nodes if isinstance(n, ast.Assign) and n.lineno == where["line"]]
+    nodes = list(ast.walk(parsed(where.file)))
+    told = [n.value for n in nodes if isinstance(n, ast.Assign) and n.lineno == where.line]
     names = {getattr(value.func, "id", "") for value in told if isinstance(value, ast.Call)}
     lines = [n.end_lineno for n in nodes if isinstance(n, ast.FunctionDef) and n.name in names]
-    return Place(file=where["file"], line=lines[0]) if lines else None
+    return Place.at(where.file, lines[0]) if lines else None

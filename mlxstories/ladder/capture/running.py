@@ -16,6 +16,7 @@ import greenlet
 import numpy as np
 
 from mlxstories.errors import StoriesError
+from mlxstories.findings.notebooks import is_notebook, python_of, spot
 from mlxstories.ladder import directory
 from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.patches import Patches
@@ -63,7 +64,7 @@ class World:
             "stderr": log,
             "main": ModuleType("__main__"),
             "cwd": directory.here(),
-            "environ": dict(os.environ),
+            "environ": dict(os.environ) | {"MPLBACKEND": "agg"},  # a window would wait to be closed
             "random": (random.getstate(), np.random.get_state()),
         }
         self._modules: dict[str, ModuleType] = {}
@@ -212,11 +213,13 @@ class Script:
 
     def _run_file(self) -> None:
         try:
-            source = Path(self.target).read_bytes()
+            source = python_of(self.target)
         except OSError as error:
             raise StoriesError(f"{self.target}: cannot be read: {error.strerror}") from error
         main = sys.modules["__main__"]
         main.__dict__.update(__file__=str(Path(self.target)), __builtins__=__builtins__)
+        if is_notebook(self.target):
+            main.__dict__.update(display=print)
         exec(self._compile(source, str(Path(self.target).resolve())), main.__dict__)
 
 
@@ -225,6 +228,6 @@ def _at(error: BaseException) -> str:
     trace, own = error.__traceback__, ""
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        own = f" at {name}:{trace.tb_lineno}" if own_file(name) else own
+        own = f" at {spot(name, trace.tb_lineno)}" if own_file(name) else own
         trace = trace.tb_next
     return own

@@ -17,6 +17,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import fold
+from mlxstories.findings.notebooks import cells, is_notebook
 from mlxstories.ladder.capture.accumulation import taken
 from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.batches import begun_at, one_epoch, whole_batch
@@ -75,6 +76,7 @@ class CapturedScript:
         self.target = target
         values, self._device, key = Settings(settings), mx.default_device(), random_key()
         self.loop = Loop(target, argv, module=module, settings=values)
+        self._tell_what_is_left_out()
         try:
             if values.unused:
                 raise StoriesError(f"assigns no {values.unused[0]}, so --set cannot replace it")
@@ -85,9 +87,7 @@ class CapturedScript:
             for what, found in (("validation", self.validation), ("decoding", self.decoding)):
                 if found is not None:
                     line = found.called.line
-                    self.loop.on_note(
-                        f"its own {what} is examined too: {line.function} at {line.file}:{line.line}"
-                    )
+                    self.loop.on_note(f"its own {what} is examined too: {line.function} at {line}")
             for note in self.told.notes():
                 self.loop.on_note(note)
             self.subject = self._subject()
@@ -104,6 +104,17 @@ class CapturedScript:
             raise StoriesError(f"{target}: raised {describe_error(error)}") from error
         finally:
             put_random_key(key)
+
+    def _tell_what_is_left_out(self) -> None:
+        """Lines of a notebook that only IPython understands."""
+        lines = (
+            [line for cell in cells(self.target) for line in cell.left_out]
+            if is_notebook(self.target)
+            else []
+        )
+        if lines:
+            more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+            self.loop.on_note(f"not run, for only IPython knows it: {lines[0]}{more}")
 
     @property
     def notes(self) -> list[str]:
@@ -147,7 +158,7 @@ class CapturedScript:
                 with undisturbed():
                     logits_everywhere(self.loop.snapshot, mx.array(self.roles.first.inputs.astype(np.int32)))
         except StoriesError as error:
-            where = [f" (the gradient at {line.file}:{line.line})" for line in self.loop.seen.gradient[-1:]]
+            where = [f" (the gradient at {line})" for line in self.loop.seen.gradient[-1:]]
             raise StoriesError(f"{error}{''.join(where)}") from error
 
     # --- recording -------------------------------------------------------------------------------

@@ -83,4 +83,4 @@ class Told:
 
 
 def _at(line: Line | None) -> str:
-    return f" at {line.file}:{line.line}" if line else ""
+    return f" at {line}" if line else ""

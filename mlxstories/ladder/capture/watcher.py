@@ -252,4 +252,4 @@ def _of_user(cls: type) -> bool:
 def _here() -> str:
     """The innermost of the user's lines that are at work."""
     line = next(iter(stack(sys._getframe(1))[-1:]), None)
-    return f" at {line.file}:{line.line}" if line else ""
+    return f" at {line}" if line else ""

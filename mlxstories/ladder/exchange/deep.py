@@ -78,7 +78,9 @@ def deepened(
 
 def _placed(where):
     """A site as a line of the user's code; where none is known, in words."""
-    return Place(where) if where and "file" in where else where and str(where)
+    if not (where and "file" in where):
+        return where and str(where)
+    return Place.at(**where)
 
 
 def _ordered(

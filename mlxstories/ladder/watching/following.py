@@ -1,4 +1,4 @@
-"""Running a script as `python SCRIPT` or `python -m MODULE` would, in this process."""
+"""Running a script as `python SCRIPT` or `python -m MODULE` would, or a notebook cell by cell, in this process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from mlxstories.findings.notebooks import is_notebook, python_of
 
 
 def run(target: str, argv: Sequence[str], module: bool) -> None:
@@ -16,8 +18,12 @@ def run(target: str, argv: Sequence[str], module: bool) -> None:
         if module:
             sys.path.insert(0, "")
             runpy.run_module(target, run_name="__main__", alter_sys=True)
+            return
+        sys.path.insert(0, str(Path(target).resolve().parent))
+        if is_notebook(target):
+            code = compile(python_of(target), str(Path(target).resolve()), "exec")
+            exec(code, {"__name__": "__main__", "display": print})
         else:
-            sys.path.insert(0, str(Path(target).resolve().parent))
             runpy.run_path(target, run_name="__main__")
     finally:
         sys.argv, sys.path[:] = kept

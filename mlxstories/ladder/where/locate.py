@@ -52,7 +52,7 @@ def located(bench: Bench, finding: Finding) -> Finding:
 
 def _in_file(where: str) -> Place | None:
     file, colon, line = where.rpartition(":")
-    return Place(file=file, line=int(line)) if colon and line.isdigit() else None
+    return Place.at(file, int(line)) if colon and line.isdigit() else None
 
 
 def _inner(bench: Bench, code: str, where: str) -> Place | None:

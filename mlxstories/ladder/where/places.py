@@ -12,7 +12,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import NamedTuple
 
+from mlxstories.errors import StoriesError
 from mlxstories.findings import Place
+from mlxstories.findings.notebooks import python_of, spot
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OURS = Path(__file__).parents[2]
@@ -20,18 +22,21 @@ _EXAMINED = tuple(str(_OURS / room) + os.sep for room in ("model", "faults"))
 
 
 class Line(NamedTuple):
-    """A line of the user's code, and the function it is in."""
+    """A line of the user's code, and the function it is in; of a notebook, a line of `python_of` it."""
 
     file: str
     line: int
     function: str
+
+    def __str__(self) -> str:
+        return spot(self.file, self.line)
 
 
 def place(line: Line | None, module: str | None = None) -> Place | None:
     """A line as a finding's ``where``."""
     if line is None:
         return None
-    return Place(file=line.file, line=line.line, **({"module": module} if module else {}))
+    return Place.at(line.file, line.line, **({"module": module} if module else {}))
 
 
 def own_file(name: str) -> bool:
@@ -146,6 +151,6 @@ def _source(cls: type) -> tuple[str, ast.ClassDef] | None:
 def parsed(file: str) -> ast.AST:
     """The syntax tree of a file; an empty one where its source is lost."""
     try:
-        return ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError):
+        return ast.parse(python_of(file))
+    except (OSError, StoriesError, SyntaxError, ValueError):
         return ast.Module([], [])

@@ -11,7 +11,7 @@ import pytest
 from mlxstories.ladder import load_subject
 from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.bench.step.optimizers import read_schedule
-from mlxstories.ladder.capture import defines, seen
+from mlxstories.ladder.capture import is_script, seen
 from mlxstories.ladder.capture.optimizers import Shell
 from tests.ladder.scripts import LOOP, MODEL, STYLES, flat, line_of
 
@@ -53,10 +53,10 @@ def test_what_a_file_defines_is_read_without_running_it(tmp_path):
         "def (",
     ):
         file.write_text(text)
-        assert defines(file, "subject")
+        assert not is_script(file)
     for text in ("raise SystemExit", "def f():\n    subject = 1", "print(subject)"):
         file.write_text(text)
-        assert not defines(file, "subject")
+        assert is_script(file)
 
 
 def test_the_script_s_loss_can_be_asked_about_logits_that_are_known(captured):

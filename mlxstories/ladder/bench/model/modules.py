@@ -1,4 +1,4 @@
-"""What can be read from a fresh model without calling it: dropout, adapters, matrices that start equal."""
+"""What can be read from a fresh model without calling it: dropout, tables, adapters, matrices that start equal."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def dropouts(bench: Bench) -> dict[str, float]:
         for path, module in bench.model().named_modules()
         if isinstance(module, nn.Dropout) and hasattr(module, "_p_1")
     }
+
+
+@measurement
+def is_bigram(bench: Bench) -> bool:
+    """Whether the model holds tables that ids and places are looked up in, norms, and at most one layer upon them, so
+    that nothing in it could look at an earlier token."""
+    model = bench.model()
+    tables = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    matrices = [name.rpartition(".")[0] for name, array in tree_flatten(model.parameters()) if array.ndim > 1]
+    return bool(tables) and len([path for path in matrices if path not in tables]) <= 1
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.dependence import Reach, loud_view, reach
+from mlxstories.ladder.bench.model.modules import is_bigram
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
 
 _NOISE = "the same input gives different logits each time"
 
@@ -24,7 +25,8 @@ def tokens(bench: Bench, limits: Gauges) -> Verdict:
     logits move at all.
 
     A model that ignores its input learns word frequencies and no more. Where only far larger weights let the
-    tokens through, they do reach the output, and the signal dies out on the way.
+    tokens through, they do reach the output, and the signal dies out on the way. A model of tables alone, a bigram,
+    may be meant so, and gets a warning.
     Example: `x = self.norm(positions)` where `x + positions` was meant.
     Fix: follow the tokens through the model: an embedding that is not used, a mask that hides too much.
     """
@@ -37,6 +39,8 @@ def tokens(bench: Bench, limits: Gauges) -> Verdict:
     loud = loud_view(bench)
     if limits.blind.above(loud.own) and limits.blind.above(loud.past):
         return failed("only with far larger weights", _faint(seen))
+    if not without_last and is_bigram(bench):
+        return failed("a bigram", _bigram(seen))
     what = (
         "any token"
         if without_last and without_past
@@ -58,7 +62,18 @@ def tokens(bench: Bench, limits: Gauges) -> Verdict:
     )
 
 
-def _faint(seen: Reach):
+def _bigram(seen: Reach) -> Draft:
+    return warning(
+        "input-blind",
+        "the model predicts from the token just read alone, as counts of pairs do: it is made of tables and at most "
+        "one layer, so nothing in it could look further back",
+        fix="where it is meant as a first step, go on; attention, a recurrence or a convolution lets it look back",
+        where="model",
+        change_by_earlier_tokens=seen.past,
+    )
+
+
+def _faint(seen: Reach) -> Draft:
     return error(
         "vanishing-gradient",
         f"the signal dies out on the way: the last logits move by {max(seen.own, seen.past):.1e} of their spread "
@@ -88,6 +103,8 @@ def order(bench: Bench, limits: Gauges) -> Verdict:
     seen = reach(bench)
     if seen is None:
         return skipped(_NOISE)
+    if limits.blind.below(seen.past):
+        return skipped("no earlier token is seen")
     detail = f"{seen.order:.1e} relative change"
     if not limits.blind.below(seen.order):
         return passed(detail)

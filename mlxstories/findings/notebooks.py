@@ -1,0 +1,124 @@
+"""Notebooks as Python: their code cells, one after the other, and the cell in which a line of that lies."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from mlxstories.errors import StoriesError
+
+SUFFIX = ".ipynb"
+_MEASURES = {"time", "timeit", "prun", "capture"}  # what follows these magics is Python, and runs
+_LINE = re.compile(r"(?P<indent>\s*)(%(?P<magic>\w+)\s*(?P<rest>.*)|[!?].*|.*\?\s*$)")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell that is not empty.
+
+    Attributes:
+        number: 1 for the first, as ``In [1]`` shows it where the whole notebook was run once.
+        first: the line of the whole at which it begins.
+        lines: its Python, line by line; what only IPython knows has become ``pass``.
+        left_out: the lines that have.
+    """
+
+    number: int
+    first: int
+    lines: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def is_notebook(file: str | Path) -> bool:
+    return str(file).endswith(SUFFIX)
+
+
+def python_of(file: str | Path) -> bytes:
+    """The Python of a file: all of it, or that of a notebook's cells.
+
+    Raises:
+        OSError: it cannot be read.
+        StoriesError: it is called a notebook and is none.
+    """
+    if not is_notebook(file):
+        return Path(file).read_bytes()
+    return "\n".join(line for cell in cells(file) for line in cell.lines).encode()
+
+
+def cells(file: str | Path) -> tuple[Cell, ...]:
+    """The code cells of a notebook.
+
+    Raises:
+        OSError, StoriesError: as `python_of`.
+    """
+    return _cells(str(file), os.stat(file).st_mtime_ns)
+
+
+def in_cell(file: str, line: int) -> tuple[int, int] | None:
+    """The cell's number and the line in it, for a line of `python_of` a notebook; None for other files."""
+    if not is_notebook(file):
+        return None
+    try:
+        cell = max(
+            (cell for cell in cells(file) if cell.first <= line), key=lambda cell: cell.first, default=None
+        )
+    except (OSError, StoriesError):  # it has gone since
+        return None
+    return (cell.number, line - cell.first + 1) if cell else None
+
+
+def spot(file: str, line: int) -> str:
+    """``train.py:33``, or ``lesson.ipynb, cell 4, line 3``."""
+    place = in_cell(file, line)
+    return f"{file}, cell {place[0]}, line {place[1]}" if place else f"{file}:{line}"
+
+
+@lru_cache(8)
+def _cells(file: str, _changed: int) -> tuple[Cell, ...]:
+    try:
+        sources = [cell["source"] for cell in json.loads(Path(file).read_bytes())["cells"] if _is_code(cell)]
+        texts = [source if isinstance(source, str) else "".join(source) for source in sources]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoriesError(f"{file}: no notebook of format 4: open and save it in Jupyter") from error
+    found: list[Cell] = []
+    first = 1
+    for text in filter(str.strip, texts):
+        lines, left_out = _plain(text.splitlines())
+        found.append(Cell(len(found) + 1, first, tuple(lines), tuple(left_out)))
+        first += len(lines)
+    return tuple(found)
+
+
+def _is_code(cell: dict) -> bool:
+    return cell["cell_type"] == "code"
+
+
+def _plain(lines: list[str]) -> tuple[list[str], list[str]]:
+    """The lines as Python, as many as they are, and those that are no Python."""
+    try:
+        ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError):
+        pass
+    else:
+        return lines, []
+    first = next(number for number, line in enumerate(lines) if line.strip())
+    if lines[first].startswith("%%"):
+        if not _MEASURES & set(lines[first][2:].split()[:1]):
+            return ["pass", *[""] * (len(lines) - 1)], [lines[first]]
+        lines = [*lines[:first], "", *lines[first + 1 :]]
+    plain, left_out = [], []
+    for line in lines:
+        known = _LINE.fullmatch(line)
+        if known is None:
+            plain.append(line)
+        elif known["magic"] in _MEASURES:
+            plain.append(known["indent"] + (known["rest"] or "pass"))
+        else:
+            plain.append(known["indent"] + "pass")
+            left_out.append(line.strip())
+    return plain, left_out
