@@ -41,6 +41,7 @@ class Pass:
 
     Attributes:
         values: nats, flat nats and hits of each cell, [3, B, T].
+        inputs: the ids that the model was given there, [B, T], or None where they are not known.
         targets: [B, T].
         mask: what the script weighs the cells by, [B, T], or None where none was at hand.
         lines: the user's, the outermost first.
@@ -48,6 +49,7 @@ class Pass:
     """
 
     values: np.ndarray
+    inputs: np.ndarray | None
     targets: np.ndarray
     mask: np.ndarray | None
     lines: list[Line]
@@ -106,13 +108,13 @@ class Match:
     tokens: int
 
 
-def passed(logits: Any, targets: Any, weights: Any, shape: tuple, frame: FrameType) -> Pass | None:
+def passed(logits: Any, targets: Any, weights: Any, given: mx.array | None, frame: FrameType) -> Pass | None:
     """One cross-entropy as it was called; None where its targets are no ids.
 
     Args:
         logits: [..., V].
         targets: ids, [...].
-        shape: [B, T] of the ids that the model was called with last, for cells in a row.
+        given: the ids [B, T] that the model was called with last, if they are known.
         frame: the caller's, whose mask may lie beside.
     """
     if not isinstance(targets, mx.array) or not mx.issubdtype(targets.dtype, mx.integer):
@@ -126,16 +128,30 @@ def passed(logits: Any, targets: Any, weights: Any, shape: tuple, frame: FrameTy
     own = mx.take_along_axis(logits, mx.where(inside, ids, 0)[..., None], axis=-1).squeeze(-1)
     flat = total - logits.mean(axis=-1)
     values = np.array(mx.stack([total - own, flat, (mx.argmax(logits, -1) == ids).astype(mx.float32)]))
-    rows = shape if len(shape) == 2 and np.prod(shape) == targets.size else (1, targets.size)
-    rows = targets.shape if targets.ndim == 2 else rows
+    alike = given is not None and given.ndim == 2 and given.size == targets.size
+    rows = targets.shape if targets.ndim == 2 else given.shape if alike else (1, targets.size)
     mask = _mask(weights, frame, targets.size)
+    targets = np.array(mx.where(inside, ids, -1).astype(mx.int32)).reshape(rows)
     return Pass(
         values.reshape(3, *rows),
-        np.array(mx.where(inside, ids, -1).astype(mx.int32)).reshape(rows),
+        _inputs(given, targets),
+        targets,
         None if mask is None else mask.reshape(rows),
         stack(frame),
         precise,
     )
+
+
+def _inputs(given: mx.array | None, targets: np.ndarray) -> np.ndarray | None:
+    """Of the ids that the model was given those to which the targets belong: all, or all but the last of each row."""
+    if given is None or not whole(given):
+        return None
+    ids = host(given)
+    if ids.shape == targets.shape:
+        return ids
+    if ids.shape != (targets.shape[0], targets.shape[1] + 1):
+        return None
+    return ids[:, :-1] if ((ids[:, 1:] == targets) | (targets < 0)).all() else None
 
 
 def following(frame: FrameType | None, ids: mx.array) -> np.ndarray | None:
@@ -182,21 +198,21 @@ class Evaluations:
         self.all: list[Evaluation] = []
         self.open, self._cells = True, 0
         self.taken = 0
-        self._by_hand: tuple[mx.array, np.ndarray, FrameType, int] | None = None
+        self._by_hand: tuple[mx.array, np.ndarray, mx.array, FrameType, int] | None = None
 
     def forward(self, logits: mx.array, ids: mx.array, frame: FrameType, position: int) -> None:
         """A call of the model [B, T] to [B, T, V], of which the script may take a cross-entropy of its own writing."""
         self.settle()
         targets = following(frame, ids)
         if targets is not None:
-            self._by_hand = logits, targets, frame, position
+            self._by_hand = logits, targets, ids, frame, position
 
     def settle(self) -> None:
         """No cross-entropy of MLX's has followed the last call of the model: it is taken for the script."""
         if self._by_hand is None:
             return
-        logits, targets, frame, position = self._by_hand
-        new = passed(logits, mx.array(targets), None, targets.shape, frame)
+        logits, targets, ids, frame, position = self._by_hand
+        new = passed(logits, mx.array(targets), None, ids, frame)
         if new is not None:
             self.add(new, position)
         self._by_hand = None

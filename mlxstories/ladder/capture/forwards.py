@@ -39,7 +39,7 @@ class Forwards:
         """Begin with a new run of the script."""
         self._busy = False
         self._watched: set[type] = set()
-        self._shape: tuple = ()  # of the ids that a model was called with last
+        self._given: mx.array | None = None  # the ids that the model was called with last
         self.deadline: float | None = None
 
     def watch(self, cls: type) -> None:
@@ -51,8 +51,11 @@ class Forwards:
 
         def call(module, *args, **kwargs):
             before = self.seen.evaluations.taken
+            asked = type(module) is cls and self._asked(module)
+            if asked:
+                self._given = args[0] if args and isinstance(args[0], mx.array) else None
             out = real(module, *args, **kwargs)
-            if type(module) is cls and self._asked(module):
+            if asked:
                 self._forward(module, args, out, self.seen.evaluations.taken > before)
             return out
 
@@ -70,7 +73,7 @@ class Forwards:
         logits = out[0] if isinstance(out, (tuple, list)) else out
         if not args or not isinstance(args[0], mx.array):
             return
-        self._shape, lines = args[0].shape, stack(sys._getframe(1))
+        lines = stack(sys._getframe(1))
         if len(self.seen.uses) < _USES and tuple(lines) not in self.seen.uses and whole(args[0]):
             use = Use(module, at_work(sys._getframe(2)), args[0], module.training)
             self.seen.uses[tuple(lines)] = use
@@ -87,7 +90,7 @@ class Forwards:
             return
         self._busy = True
         try:
-            new = passed(logits, targets, weights, self._shape, frame)
+            new = passed(logits, targets, weights, self._given, frame)
         finally:
             self._busy = False
         if new is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -256,12 +256,21 @@ class CapturedScript:
             loss=self._loss,
             optimizer=self._optimizer if self.loop.first_optimizer is not None else None,
             train_step=self._step,
+            val_batches=self._val_batches(masked),
             evaluate=self.validation,
             generate=self.decoding,
             tokenizer=tokenizer_of(self),
             updates=self._updates,
             name=Path(self.target).name,
         )
+
+    def _val_batches(self, masked: bool) -> Callable[[], Iterator[tuple[np.ndarray, ...]]] | None:
+        """The batches of its own validation, where they were seen; in the form of the training's."""
+        seen = self.told.batches
+        if not seen:
+            return None
+        masked = masked or not all(mask.all() for _, _, mask in seen)
+        return lambda: iter([batch if masked else batch[:2] for batch in seen])
 
     @property
     def _updates(self) -> int | None:

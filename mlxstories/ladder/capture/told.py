@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mlxstories.findings import ERROR, WARNING, Finding
 from mlxstories.ladder.bench.evaluation.averages import MEAN, PADDED
 from mlxstories.ladder.capture.figures import PART, Match, Printed, matches
@@ -33,7 +35,7 @@ class Told:
         log = Path(script.log).read_bytes()
         self.matches: list[Match] = []
         self.others: list[Printed] = []
-        padding = script.roles.padding if script.roles.masked else None
+        self._padding = padding = script.roles.padding if script.roles.masked else None
         script.loop.seen.evaluations.settle()
         for evaluation in script.loop.seen.evaluations.all:
             text = log[evaluation.start : evaluation.end].decode("utf-8", "replace")
@@ -43,6 +45,21 @@ class Told:
         if len({match.printed.value for match in parts}) < _FIGURES:  # it may be chance
             self.matches = [match for match in self.matches if not match.way.startswith(PART)]
             self.others += [match.printed for match in parts]
+
+    @property
+    def line(self) -> Line | None:
+        """Where it validates, if a printed figure told."""
+        return self._line(self.matches[0]) if self.matches else None
+
+    @property
+    def batches(self) -> list[tuple[np.ndarray, ...]]:
+        """The held-out batches (inputs, targets, mask) whose mean per token was printed first; none where it is not
+        known what the model was given, or the figure is too coarse to tell."""
+        exact = (m for m in self.matches if m.way == MEAN and not (m.printed.coarse or m.printed.loose))
+        first = next(exact, None)
+        if first is None or any(p.inputs is None for p in first.passes):
+            return []
+        return [(p.inputs, p.targets, p.cells(self._padding).real) for p in first.passes]
 
     def notes(self) -> Iterator[str]:
         """One line on what was found."""

@@ -51,6 +51,8 @@ def _located(finding: Finding, script: CapturedScript) -> Finding:
     replayed = {"evaluate": script.validation, "generate": script.decoding}.get(finding.where)
     if replayed is not None:
         found = place(replayed.called.line)
+    elif finding.where == "val_batches":
+        found = place(script.told.line)
     elif code in _DATA:
         found = place(loop.seen.drawn)
     elif code in _LOSS:

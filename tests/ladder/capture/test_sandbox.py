@@ -227,8 +227,8 @@ def test_of_two_models_the_first_is_examined_and_the_other_named_with_its_line(c
 
 
 def test_of_a_slow_script_the_batches_are_read_without_its_updates(captured, monkeypatch):
-    monkeypatch.setattr("mlxstories.ladder.capture.script._SECONDS", 0.3)
-    slow = LOOP.replace("    loss, grads =", "    time.sleep(0.5 * (i == 1))\n    loss, grads =")
+    monkeypatch.setattr("mlxstories.ladder.capture.script._SECONDS", 1.0)
+    slow = LOOP.replace("    loss, grads =", "    time.sleep(1.2 * (i == 1))\n    loss, grads =")
     script = captured(f"import time\n{MODEL}{slow}", steps=100)
     assert len(script.losses) < 16 == len(script.batches)
 
