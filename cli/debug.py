@@ -214,7 +214,7 @@ def _in_time(name: str, timeout: float) -> Iterator[None]:
         with supervision.limited(timeout):
             yield
     except TimeLimitError as error:
-        raise StoriesError(f"{name}: {error}; raise --timeout") from error
+        raise StoriesError(f"{name}: {error}; raise --timeout, or have a script be smaller by --set NAME=VALUE") from error
 
 
 @contextmanager
