@@ -26,7 +26,7 @@ RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 
 _SECTIONS = {
     "Used most": ("fault", "every", "deep", "rungs", "stories"),
-    "Training scripts": ("module", "steps", "settings", "follow", "setup"),
+    "Training scripts": ("module", "steps", "settings", "cell", "follow", "setup"),
     "Results, besides the screen": ("report", "export", "log", "form"),
 }
 
@@ -44,6 +44,9 @@ _SECTIONS = {
     metavar="NAME=VALUE",
     multiple=True,
     help="Replace a constant that a script assigns, for this run alone; repeatable.",
+)
+@whole_option(
+    "--cell", default=None, help="Of a notebook, the cell whose training is examined.  [default: the first]"
 )
 @whole_option("--stories", default=4, most=64, help="Stories to memorise.")
 @click.option(
@@ -124,6 +127,7 @@ def command(
     module,
     steps,
     settings,
+    cell,
     stories,
     fault,
     rungs,
@@ -157,7 +161,7 @@ def command(
         return
     target, *rest = (module, file) if module else (file,)
     given = tuple(part for part in (*rest, *arguments) if part is not None)
-    examined = Examined(target, given, bool(module), steps, settings, fault)
+    examined = Examined(target, given, bool(module), steps, settings, fault, cell)
     examined.refuse_what_makes_no_sense()
     if follow:
         sys.exit(_followed(examined, report, timeout))
@@ -214,7 +218,8 @@ def _in_time(name: str, timeout: float) -> Iterator[None]:
         with supervision.limited(timeout):
             yield
     except TimeLimitError as error:
-        raise StoriesError(f"{name}: {error}; raise --timeout, or have a script be smaller by --set NAME=VALUE") from error
+        remedy = "raise --timeout, or have a script be smaller by --set NAME=VALUE"
+        raise StoriesError(f"{name}: {error}; {remedy}") from error
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class Examined:
         module: whether ``file`` names a module.
         steps: updates that a script makes before the climb.
         fault: planted in the built-in recipe.
+        cell: of a notebook, whose training is examined.
     """
 
     file: str | None
@@ -34,6 +35,7 @@ class Examined:
     steps: int
     settings: tuple[str, ...]
     fault: str | None
+    cell: int | None = None
 
     @property
     def name(self) -> str:
@@ -53,10 +55,20 @@ class Examined:
         """
         if self.file and self.fault:
             raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
+        if self.cell:
+            self._refuse_another_cell()
         if (self.arguments or self.settings) and not self.is_script:
             raise click.UsageError(
                 f"{self.file}: takes no arguments and no --set, since it is no training script"
             )
+
+    def _refuse_another_cell(self) -> None:
+        from mlxstories.findings.notebooks import cells, is_notebook
+
+        if not (self.is_script and is_notebook(self.file)):
+            raise click.UsageError("--cell is for notebooks: mlxstories debug lesson.ipynb --cell 7")
+        if self.cell > (most := len(cells(self.file))):
+            raise click.UsageError(f"{self.file}: has {most} code cells, and no cell {self.cell}")
 
     def load(self, stack: ExitStack, ladder: Ladder, seed: int) -> tuple[Subject, CapturedScript | None]:
         """The subject, and the script that it was captured from, which is ended when ``stack`` is left."""
@@ -83,7 +95,7 @@ class Examined:
     def _captured(self) -> CapturedScript:
         from mlxstories.ladder.capture import CapturedScript
 
-        options = {"module": self.module, "steps": self.steps, "settings": self.settings}
+        options = {"module": self.module, "steps": self.steps, "settings": self.settings, "cell": self.cell}
         return CapturedScript(self.file, self.arguments, **options)
 
     def write_subject(self, path: Path) -> None:

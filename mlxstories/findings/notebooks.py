@@ -6,9 +6,11 @@ import ast
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mlxstories.errors import StoriesError
 
@@ -33,6 +35,11 @@ class Cell:
     lines: tuple[str, ...]
     left_out: tuple[str, ...]
 
+    @property
+    def text(self) -> str:
+        """Its Python."""
+        return "\n".join(self.lines)
+
 
 def is_notebook(file: str | Path) -> bool:
     return str(file).endswith(SUFFIX)
@@ -50,6 +57,20 @@ def python_of(file: str | Path) -> bytes:
     return "\n".join(line for cell in cells(file) for line in cell.lines).encode()
 
 
+def pieces(file: str | Path) -> Iterator[tuple[int, bytes]]:
+    """What is run one after the other: all of a file, as number 0, or each cell of a notebook behind as many empty
+    lines as stand before it, so that they are numbered as in `python_of`.
+
+    Raises:
+        OSError, StoriesError: as `python_of`.
+    """
+    if not is_notebook(file):
+        yield 0, python_of(file)
+    else:
+        for cell in cells(file):
+            yield cell.number, ("\n" * (cell.first - 1) + cell.text).encode()
+
+
 def cells(file: str | Path) -> tuple[Cell, ...]:
     """The code cells of a notebook.
 
@@ -57,6 +78,11 @@ def cells(file: str | Path) -> tuple[Cell, ...]:
         OSError, StoriesError: as `python_of`.
     """
     return _cells(str(file), os.stat(file).st_mtime_ns)
+
+
+def builtins_of(file: str | Path) -> dict[str, Any]:
+    """Names that IPython gives to every notebook."""
+    return {"display": print} if is_notebook(file) else {}
 
 
 def in_cell(file: str, line: int) -> tuple[int, int] | None:

@@ -7,12 +7,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from mlxstories.errors import StoriesError
-from mlxstories.findings.notebooks import is_notebook, python_of
+from mlxstories.findings.notebooks import builtins_of, is_notebook, pieces
 from mlxstories.ladder.capture import hooks
 from mlxstories.ladder.capture.running import Stop, World
 from mlxstories.ladder.subject import describe_error
@@ -21,8 +22,8 @@ from mlxstories.ladder.subject import describe_error
 def definitions(target: str | Path, argv: Sequence[str] = (), *, module: bool = False) -> Any:
     """The names that a script defines at its top level, as attributes.
 
-    Its training does not run: a script with ``if __name__ == "__main__"`` is imported, any other one is stopped at its
-    first gradient.
+    Its training does not run: a script with ``if __name__ == "__main__"`` is imported, any other one, and each cell of
+    a notebook, is stopped at its first gradient.
 
     Args:
         target: a file, or a module's name where ``module`` is true.
@@ -46,17 +47,21 @@ def _run(target: str, module: bool) -> dict[str, Any]:
     spec = importlib.util.find_spec(target) if module else None
     file = spec.origin if spec else target
     try:
-        source = python_of(file or target)
-        code = compile(source, str(Path(file or target).resolve()), "exec")
+        path = Path(file or target).resolve()
+        sources = [source for _, source in pieces(path)]
+        codes = [compile(source, path, "exec") for source in sources]
     except (OSError, SyntaxError, ValueError) as error:
         raise StoriesError(f"{target}: cannot be read: {error}") from error
     main = sys.modules["__main__"]
-    name = "__script__" if _guarded(source) else "__main__"
-    main.__dict__.update(__file__=file, __name__=name, __package__=spec.parent if spec else None)
+    name = "__script__" if any(map(_guarded, sources)) else "__main__"
+    package = spec.parent if spec else None
+    main.__dict__.update(__file__=file, __name__=name, __package__=package, **builtins_of(path))
     sys.modules[name] = main  # dataclasses look their module up
     try:
-        exec(code, main.__dict__)
-    except (Stop, SystemExit):
+        for code in codes:
+            with suppress(Stop):
+                exec(code, main.__dict__)
+    except SystemExit:
         pass
     except Exception as error:
         raise StoriesError(f"{target}: raised {describe_error(error)}") from error

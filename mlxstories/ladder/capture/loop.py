@@ -47,7 +47,13 @@ class Loop(Watcher):
     """
 
     def __init__(
-        self, target: str, argv: Sequence[str], *, module: bool = False, settings: Settings | None = None
+        self,
+        target: str,
+        argv: Sequence[str],
+        *,
+        module: bool = False,
+        settings: Settings | None = None,
+        cell: int | None = None,
     ):
         super().__init__()
         self.log = tempfile.NamedTemporaryFile(  # noqa: SIM115  (stays, for the user to read)
@@ -59,7 +65,7 @@ class Loop(Watcher):
             encoding="utf-8",
             errors="replace",
         )
-        self._start = lambda: Script(target, argv, self.log, module=module, settings=settings)
+        self._start = lambda: Script(target, argv, self.log, module=module, settings=settings, cell=cell)
         self.target = target
         self.lead = 0
         try:

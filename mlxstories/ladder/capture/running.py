@@ -8,6 +8,7 @@ import random
 import runpy
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -16,7 +17,7 @@ import greenlet
 import numpy as np
 
 from mlxstories.errors import StoriesError
-from mlxstories.findings.notebooks import is_notebook, python_of, spot
+from mlxstories.findings.notebooks import builtins_of, pieces, spot
 from mlxstories.ladder import directory
 from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.patches import Patches
@@ -25,10 +26,15 @@ from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.where.places import own_file
 
 STOPPED = "was stopped"
+_BEGUN = 8  # gradients of a cell that is not examined
 
 
 class Stop(BaseException):
     """Raised inside the script when nobody needs it any more; no ``except Exception`` of its catches it."""
+
+
+class NextCell(BaseException):
+    """Raised inside an earlier cell of a notebook than the one that is examined, to leave its training there."""
 
 
 class NeedsInput(BaseException):
@@ -134,12 +140,25 @@ def _library(module: ModuleType) -> bool:
 class Script:
     """A script that runs until it waits in `ask`, and goes on when `answer` is called.
 
+    Args:
+        cell: of a notebook, the one whose training is wanted; those of earlier cells are begun and left.
+
     Attributes:
         ended: None while it runs, afterwards how it ended, in a few words.
     """
 
-    def __init__(self, target: str, argv: Sequence[str], log: TextIO, *, module: bool = False, settings=None):
+    def __init__(
+        self,
+        target: str,
+        argv: Sequence[str],
+        log: TextIO,
+        *,
+        module: bool = False,
+        settings=None,
+        cell: int | None = None,
+    ):
         self.target, self.module = target, module
+        self._wanted, self._cell, self._left = cell or 0, 0, 0
         self._compile = settings.compiled if settings else lambda source, path: compile(source, path, "exec")
         folder = os.getcwd() if module else str(Path(target).resolve().parent)
         self.world = World([target, *argv], folder, log)
@@ -158,6 +177,19 @@ class Script:
     def answer(self, reply: Any) -> Any:
         """Hand over what the script waits for; returns its next question, or None where it has ended."""
         return self._switch(reply)
+
+    def before_the_wanted_cell(self) -> bool:
+        """Called inside the script at a gradient: whether it is one of an earlier cell, which goes on for a few more.
+
+        Raises:
+            NextCell: it has gone on long enough.
+        """
+        if self._cell >= self._wanted:
+            return False
+        self._left += 1
+        if self._left > _BEGUN:
+            raise NextCell
+        return True
 
     def ask(self, question: Any) -> Any:
         """Called inside the script: wait for an answer."""
@@ -213,14 +245,15 @@ class Script:
 
     def _run_file(self) -> None:
         try:
-            source = python_of(self.target)
+            found = list(pieces(self.target))
         except OSError as error:
             raise StoriesError(f"{self.target}: cannot be read: {error.strerror}") from error
-        main = sys.modules["__main__"]
-        main.__dict__.update(__file__=str(Path(self.target)), __builtins__=__builtins__)
-        if is_notebook(self.target):
-            main.__dict__.update(display=print)
-        exec(self._compile(source, str(Path(self.target).resolve())), main.__dict__)
+        main, path = sys.modules["__main__"], Path(self.target)
+        main.__dict__.update(__file__=str(path), __builtins__=__builtins__, **builtins_of(path))
+        for number, source in found:
+            self._cell, self._left = number, 0
+            with suppress(NextCell):
+                exec(self._compile(source, str(path.resolve())), main.__dict__)
 
 
 def _at(error: BaseException) -> str:

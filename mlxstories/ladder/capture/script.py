@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import fold
-from mlxstories.findings.notebooks import cells, is_notebook
+from mlxstories.findings.notebooks import cells, in_cell, is_notebook
 from mlxstories.ladder.capture.accumulation import taken
 from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.batches import begun_at, one_epoch, whole_batch
@@ -38,6 +39,7 @@ from mlxstories.ladder.random_states import put_random_key, random_key, undistur
 from mlxstories.ladder.subject import Subject, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
 
+_TRAINS = re.compile(r"\.update\(\s*\w+\s*,|value_and_grad")
 _STEPS = 8  # updates that the script really makes while it is recorded
 _BATCHES = 160  # that are recorded, if it hands out so many
 _SECONDS = 10.0  # after which no more updates are made, and as long again for batches alone
@@ -53,6 +55,7 @@ class CapturedScript:
         steps: updates that it makes on its own first.
         batches: that are recorded at most.
         settings: NAME=VALUE for constants that the script assigns.
+        cell: of a notebook, the code cell whose training is examined, counted from 1; None: the first that trains.
 
     Attributes:
         subject: what the ladder climbs on.
@@ -72,11 +75,12 @@ class CapturedScript:
         steps: int = _STEPS,
         batches: int = _BATCHES,
         settings: Sequence[str] = (),
+        cell: int | None = None,
     ):
         self.target = target
         values, self._device, key = Settings(settings), mx.default_device(), random_key()
-        self.loop = Loop(target, argv, module=module, settings=values)
-        self._tell_what_is_left_out()
+        self.loop = Loop(target, argv, module=module, settings=values, cell=cell)
+        self._tell_of_cells()
         try:
             if values.unused:
                 raise StoriesError(f"assigns no {values.unused[0]}, so --set cannot replace it")
@@ -105,16 +109,21 @@ class CapturedScript:
         finally:
             put_random_key(key)
 
-    def _tell_what_is_left_out(self) -> None:
-        """Lines of a notebook that only IPython understands."""
-        lines = (
-            [line for cell in cells(self.target) for line in cell.left_out]
-            if is_notebook(self.target)
-            else []
-        )
+    def _tell_of_cells(self) -> None:
+        """Lines of a notebook that only IPython understands, and later cells that seem to train."""
+        found = cells(self.target) if is_notebook(self.target) else ()
+        lines = [line for cell in found for line in cell.left_out]
         if lines:
             more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
             self.loop.on_note(f"not run, for only IPython knows it: {lines[0]}{more}")
+        here = next((in_cell(*line[:2]) for line in self.loop.seen.gradient[:1]), None)
+        later = [
+            cell.number for cell in found if here and cell.number > here[0] and _TRAINS.search(cell.text)
+        ]
+        if later:
+            self.loop.on_note(
+                f"the training of cell {here[0]} is examined; a later one may train too: --cell {later[-1]}"
+            )
 
     @property
     def notes(self) -> list[str]:

@@ -53,9 +53,9 @@ class Told:
 
     @property
     def batches(self) -> list[tuple[np.ndarray, ...]]:
-        """The held-out batches (inputs, targets, mask) whose mean per token was printed first; none where it is not
-        known what the model was given, or the figure is too coarse to tell."""
-        exact = (m for m in self.matches if m.way == MEAN and not (m.printed.coarse or m.printed.loose))
+        """The held-out batches (inputs, targets, mask) whose average was printed first; none where it is not known what
+        the model was given, or the figure is too coarse to tell."""
+        exact = (m for m in self.matches if not (m.printed.coarse or m.printed.loose))
         first = next(exact, None)
         if first is None or any(p.inputs is None for p in first.passes):
             return []

@@ -87,6 +87,8 @@ class Watcher(Forwards):
                 self.refused = f"trains in a thread of its own{_here()}, which cannot be watched"
                 _thread.interrupt_main(signal.SIGALRM)  # it may wait for this thread, which ends here
             raise SystemExit
+        if self.script.before_the_wanted_cell():
+            return self._unwatched(call.run)
         if call.model is None:
             return self._of_arrays(call)
         if self.model is None:

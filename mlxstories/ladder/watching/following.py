@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlxstories.findings.notebooks import is_notebook, python_of
+from mlxstories.findings.notebooks import builtins_of, is_notebook, pieces
 
 
 def run(target: str, argv: Sequence[str], module: bool) -> None:
@@ -20,10 +20,11 @@ def run(target: str, argv: Sequence[str], module: bool) -> None:
             runpy.run_module(target, run_name="__main__", alter_sys=True)
             return
         sys.path.insert(0, str(Path(target).resolve().parent))
-        if is_notebook(target):
-            code = compile(python_of(target), str(Path(target).resolve()), "exec")
-            exec(code, {"__name__": "__main__", "display": print})
-        else:
+        if not is_notebook(target):
             runpy.run_path(target, run_name="__main__")
+            return
+        names = {"__name__": "__main__", **builtins_of(target)}
+        for _, source in pieces(target):
+            exec(compile(source, str(Path(target).resolve()), "exec"), names)
     finally:
         sys.argv, sys.path[:] = kept

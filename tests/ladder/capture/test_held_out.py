@@ -11,6 +11,7 @@ from mlxstories.ladder.capture.figures import _inputs
 from tests.ladder.scripts import LOOP, MODEL, line_of
 
 HELD = "held = [rows() for _ in range(12)]\n"
+UNEQUAL = HELD + "held[-1] = held[-1][:1]\n"  # its mean of batches is none per token
 PRINTED = """    if i % 40 == 30:
         model.eval()
         losses = [loss_fn(model, data[:, :-1], data[:, 1:]).item() for data in held]
@@ -27,8 +28,9 @@ def errors(script):
     ]
 
 
-def test_what_the_script_validates_on_is_examined(captured):
-    script = captured(MODEL + HELD + LOOP + PRINTED)
+@pytest.mark.parametrize("rows", [HELD, UNEQUAL])
+def test_what_the_script_validates_on_is_examined(captured, rows):
+    script = captured(MODEL + rows + LOOP + PRINTED)
     held, seen = script.loop.script.names()["held"], list(script.subject.val_batches())
     assert len(seen) == 12
     for rows, (inputs, targets) in zip(held, seen, strict=True):

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
+from mlxstories.ladder.capture import definitions
 from tests.ladder.scripts import LOOP, MODEL, line_of
 
 LEAK = MODEL.replace("[(0, 0), (1, 0), (0, 0)])[:, :-1]", "[(0, 0), (0, 1), (0, 0)])[:, 1:]")
@@ -80,3 +81,32 @@ def test_windows_are_not_opened(debug):
         options=["--rung", "data"],
     )
     assert result.exit_code == 0, result.output
+
+
+def test_a_later_training_is_examined_where_its_cell_is_named(debug):
+    first = LOOP.strip().replace(
+        "optim.AdamW(1e-2", "optim.SGD(1e-3, momentum=0.5) if 1 else optim.AdamW(1e-2"
+    )
+    cells = MODEL.strip(), first, "done = i", LEAK[LEAK.index("class Model") :].strip(), LAST
+    result, report = debug(*cells, options=["--rung", "init"])
+    assert (
+        result.exit_code == 0
+        and "the training of cell 2 is examined; a later one may train too: --cell 5" in result.output
+    )
+    result, report = debug(*cells, options=["--cell", "5", "--rung", "init"])
+    where = report["findings"][0]["where"]
+    assert (report["findings"][0]["code"], where["cell"]) == ("future-leak", 4), result.output
+    assert where["line"] == line_of(cells[3], "mx.pad(") and "may train too" not in result.output
+
+
+@pytest.mark.parametrize(("cell", "said"), [("9", "has 3 code cells, and no cell 9"), ("0", "--cell")])
+def test_a_cell_that_there_is_not_is_one_line(debug, cell, said):
+    result, _ = debug(MODEL.strip(), "x = 1", LAST, options=["--cell", cell])
+    assert result.exit_code == 2 and said in result.output
+
+
+def test_the_setup_that_is_written_has_what_all_cells_define(debug):
+    last = "def later():\n    return 7"
+    result, _ = debug(MODEL.strip(), LAST, last, options=["--write-subject", "setup.py"])
+    assert result.exit_code == 0, result.output
+    assert definitions("lesson.ipynb").later() == 7
