@@ -55,11 +55,9 @@ class Told:
     def batches(self) -> list[tuple[np.ndarray, ...]]:
         """The held-out batches (inputs, targets, mask) whose average was printed first; none where it is not known what
         the model was given, or the figure is too coarse to tell."""
-        exact = (m for m in self.matches if not (m.printed.coarse or m.printed.loose))
-        first = next(exact, None)
-        if first is None or any(p.inputs is None for p in first.passes):
-            return []
-        return [(p.inputs, p.targets, p.cells(self._padding).real) for p in first.passes]
+        exact = (m.passes for m in self.matches if not (m.printed.coarse or m.printed.loose))
+        known = (passes for passes in exact if all(p.inputs is not None for p in passes))
+        return [(p.inputs, p.targets, p.cells(self._padding).real) for p in next(known, [])]
 
     def notes(self) -> Iterator[str]:
         """One line on what was found."""

@@ -64,3 +64,35 @@ def test_inputs_are_the_ids_to_which_targets_belong():
     assert _inputs(ids, np.array([[2, 2], [5, 6]])) is None
     assert _inputs(ids, np.array([[1, 2, 3, 4]])) is None
     assert _inputs(None, np.array([[1]])) is None and _inputs(mx.zeros((1, 1)), np.array([[1]])) is None
+
+
+def test_a_model_of_parts_may_take_its_loss_itself_and_be_validated_first(captured):
+    parts = """
+class Mixes(nn.Module):
+    def __call__(self, x):
+        return x + mx.tanh(mx.pad(x, [(0, 0), (1, 0), (0, 0)])[:, :-1])
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.mixes, self.out = nn.Embedding(V, 16), Mixes(), nn.Linear(16, V)
+
+    def __call__(self, ids, targets=None):
+        logits = self.out(self.mixes(self.embed(ids)))
+        if targets is None:
+            return logits
+        return logits, nn.losses.cross_entropy(logits.reshape(-1, V), targets.reshape(-1)).mean()
+
+
+def loss_fn(model, x, y):
+    return model(x, y)[1]
+
+
+mx.random.seed(0)
+model = Model()
+"""
+    script = captured(MODEL + parts + HELD + LOOP + PRINTED.replace("i % 40 == 30", "i % 40 == 0"))
+    held, seen = script.loop.script.names()["held"], list(script.subject.val_batches())
+    assert all(np.array_equal(inputs, rows[:, :-1]) for rows, (inputs, _) in zip(held, seen, strict=True))
+    assert not errors(script)
