@@ -67,13 +67,19 @@ def parts(
     """
     from mlxstories.data.dataset import load_dataset
     from mlxstories.data.tokenizer import END
-    from mlxstories.model import shaped
+    from mlxstories.model import MlxLmConfig, shaped
+    from mlxstories.model.mlx_lm import PREFIX
     from mlxstories.training.config import TrainingConfig
 
     known = starting_point(start, runs, given) if start else None
     if changes and isinstance(data.source, str):
         given = given | {"phase"}  # fields of the plain recipe are meant
-    texts, chosen = _chosen(say, given if known is None else given | set(_OF_THE_MODEL), data)
+    if known:
+        given = given | set(_OF_THE_MODEL)
+    foreign = isinstance(known.shape, MlxLmConfig) if known else model.get("arch", "").startswith(PREFIX)
+    if foreign:
+        given = given | {"dropout"}  # which mlx-lm's architectures do not have
+    texts, chosen = _chosen(say, given, data)
     phase = _recipe(phase, chosen, changes, slower=known is not None)
     training["epochs"] = chosen.get("epochs", training["epochs"])
     if "batch_size" in chosen:
@@ -84,8 +90,9 @@ def parts(
     data = dataclasses.replace(data, **of_data)
     if known:
         dataset = load_dataset(known.described(data), known.tokenizer, texts)
-        dropout = chosen.get("dropout", model.get("dropout", known.shape.dropout))
-        shape = dataclasses.replace(known.shape, dropout=dropout)
+        shape, dropout = known.shape, chosen.get("dropout", model.get("dropout"))
+        if dropout is not None:
+            shape = dataclasses.replace(shape, dropout=dropout)
         return Parts(dataset, shape, phase, config, known.weights, known.origin)
     dataset = load_dataset(data, texts=texts)
     model |= {name: chosen[name] for name in ("size", "layers", "context", "dropout") if name in chosen}
@@ -193,6 +200,8 @@ def starting_point(name: str, runs: Path, given: set[str]) -> StartingPoint:
     """
     from mlxstories.errors import StoriesError
     from mlxstories.export.read import is_exported, read_model
+    from mlxstories.model import MlxLmConfig
+    from mlxstories.model.mlx_lm import refuse_parts
     from mlxstories.runs.checkpoints import load_model
     from mlxstories.runs.directory import find_run
 
@@ -206,4 +215,6 @@ def starting_point(name: str, runs: Path, given: set[str]) -> StartingPoint:
         run = find_run(name, runs)
         model, tokenizer, _ = load_model(run, "best")
         origin = {"directory": str(run.path), "step": run.checkpoint("best").step}
+    if isinstance(model.config, MlxLmConfig):
+        refuse_parts(model.config.architecture, given & {"dropout"})
     return StartingPoint(model.config, tokenizer, model.parameters(), origin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxstories.checks import check_number
+from mlxstories.checks import check_choice, check_number
 from mlxstories.errors import StoriesError
 
 MOST = 10_000_000  # of any number that shapes a model
@@ -63,9 +63,7 @@ class ModelConfig:
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise StoriesError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+            check_choice(name, getattr(self, name), choices)
         for name in ("vocab_size", "dim", "layers", "heads", "context"):
             check_size(name, getattr(self, name))
         if self.hidden is None:
@@ -124,6 +122,16 @@ SIZES = {
 }
 
 
+def size_shape(name: str) -> dict[str, int]:
+    """Layers, dim and heads of a named size.
+
+    Raises:
+        StoriesError: for an unknown size.
+    """
+    check_choice("size", name, SIZES)
+    return SIZES[name]
+
+
 def size_config(name: str, vocab_size: int, **overrides) -> ModelConfig:
     """The configuration of a named size: "debug", "small", "base" (4.2 M parameters with a vocabulary of
     8192) or "large"; ``overrides`` are fields of `ModelConfig`.
@@ -131,6 +139,4 @@ def size_config(name: str, vocab_size: int, **overrides) -> ModelConfig:
     Raises:
         StoriesError: for an unknown size, or what `ModelConfig` refuses.
     """
-    if name not in SIZES:
-        raise StoriesError(f"size must be one of {', '.join(SIZES)}; got {name!r}")
-    return ModelConfig(vocab_size, **{**SIZES[name], **overrides})
+    return ModelConfig(vocab_size, **{**size_shape(name), **overrides})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import mlx.nn as nn
 
 from mlxstories.backend import memory
 from mlxstories.errors import StoriesError
-from mlxstories.model.config import SIZES, check_size
+from mlxstories.model.config import check_size, size_shape
 from mlxstories.model.mlx_lm_arguments import LAYERS, Size, architecture, small_arguments
 
 PREFIX = "mlx-lm:"
@@ -48,12 +49,11 @@ class MlxLmConfig:
         """The architecture ``name`` in a named size, of which ``layers``, ``dim``, ``heads`` and ``hidden`` may differ.
 
         Raises:
-            StoriesError: mlx-lm has no such architecture, or it has no part of another name in ``shape``.
+            StoriesError: an unknown size, mlx-lm has no such architecture, or it has no part of another name in
+                ``shape``.
         """
-        parts = {**SIZES[size], **shape}
-        if unknown := parts.keys() - {"layers", "dim", "heads", "hidden"}:
-            options = ", ".join(f"--{part.replace('_', '-')}" for part in sorted(unknown))
-            raise StoriesError(f"the parts of {PREFIX}{name} are those of mlx-lm: leave out {options}.")
+        parts = {**size_shape(size), **shape}
+        refuse_parts(name, parts.keys() - {"layers", "dim", "heads", "hidden"})
         if parts["dim"] % (2 * parts["heads"]):
             raise StoriesError(f"dim / heads must be even; got {parts['dim']} / {parts['heads']}.")
         parts.setdefault("hidden", 2 * parts["dim"])
@@ -61,6 +61,14 @@ class MlxLmConfig:
             check_size(part, value)
         arguments = small_arguments(name, Size(vocab_size, context=context, **parts))
         return cls(name, vocab_size, context, arguments)
+
+
+def refuse_parts(architecture: str, parts: Iterable[str]) -> None:
+    """Raises StoriesError if there are any: parts that mlx-lm's architectures do not take from us."""
+    if options := [f"--{part.replace('_', '-')}" for part in sorted(parts)]:
+        raise StoriesError(
+            f"the parts of {PREFIX}{architecture} are those of mlx-lm: leave out {', '.join(options)}."
+        )
 
 
 class MlxLmModel(nn.Module):

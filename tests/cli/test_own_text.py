@@ -131,6 +131,17 @@ def test_a_model_of_another_size_is_no_way_to_go_on(place, first):
     assert not (place / "runs" / "larger").exists()
 
 
+def test_an_architecture_of_mlx_lm_is_trained_and_gone_on_from_without_dropout(place):
+    result = train(place, "llama", "--arch", "mlx-lm:llama")
+    assert result.exit_code == 0, result.output
+    assert "vocabulary 512" in result.stderr and "dropout" not in result.stderr
+    result = train(place, "llama-further", "--from", "llama")
+    assert result.exit_code == 0, result.output
+    assert config(place, "llama-further")["model"] == config(place, "llama")["model"]
+    result = train(place, "dropped", "--from", "llama", "--dropout", "0.1")
+    assert result.exit_code == 2 and "leave out --dropout" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

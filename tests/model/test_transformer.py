@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from mlxstories.errors import StoriesError
-from mlxstories.model import SIZES, KVCache, ModelConfig, Transformer, parameter_count, size_config
+from mlxstories.model import (
+    SIZES,
+    KVCache,
+    MlxLmConfig,
+    ModelConfig,
+    Transformer,
+    parameter_count,
+    size_config,
+)
 
 SMALL = {"vocab_size": 23, "dim": 16, "layers": 2, "heads": 2, "context": 24}
 POSITIONS = ("rope", "learned", "sinusoidal")
@@ -126,8 +134,9 @@ def test_bad_configurations_are_refused(changes, words):
 
 
 def test_unknown_size_is_refused():
-    with pytest.raises(StoriesError, match="size must be one of debug, small, base, large; got 'huge'"):
-        size_config("huge", 100)
+    for make in (size_config, lambda size, vocabulary: MlxLmConfig.of_size("llama", size, vocabulary)):
+        with pytest.raises(StoriesError, match="size must be one of debug, small, base, large; got 'huge'"):
+            make("huge", 100)
 
 
 def test_rows_longer_than_the_context_and_cached_encoders_are_refused():
