@@ -13,18 +13,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from mlxstories.findings import CATALOGUE, ERROR, Finding
-from mlxstories.model import Transformer, parameter_count
+from mlxstories.model import parameter_count
 from mlxstories.repair.branches import TRIAL, Branches, Snapshot, final_loss
 from mlxstories.repair.signs import Sign, Signs, rates, word_entropy
 from mlxstories.repair.suspects import Suspect, bad_start, suspects
 from mlxstories.training.config import require_alone
 from mlxstories.training.evaluation import Evaluation
+from mlxstories.training.experiment import new_model
 from mlxstories.training.phases import Phase, override, values, with_rate
-from mlxstories.training.progress import NotFinite
+from mlxstories.training.progress import NotFinite, Progress
 from mlxstories.training.trainer import Trainer
 
 _CLEARLY = 0.98  # of the loss without the change
@@ -79,19 +79,21 @@ class _Repairer:
         self._words = word_entropy(trainer.dataset.train) if decoder else None
         self._branches = Branches(trainer)
         self._ignored: set[str] = set()
+        self._given = bool(trainer.run.config.keys() & {"begun", "imported"})  # its first weights
         now = Snapshot.of(trainer)
-        self._start = now if now.moments is None else self._fresh_start()
+        self._start: Snapshot | None = now
+        if now.moments is not None:
+            # given weights are in no later checkpoint
+            self._start = None if self._given else self._fresh_start()
         self._begin()
         self._looks = [look for look in _LOOKS if not self._due(look, now.progress.step)]
         if now.moments is not None and self._signs.learning:
             self._good.append(now)
 
     def _fresh_start(self) -> Snapshot:
-        trainer = self._trainer
-        mx.random.seed(trainer.config.seed)
-        weights = Transformer(trainer.model.config).parameters()
-        mx.eval(weights)
-        return Snapshot(type(trainer.progress)(), weights, None)
+        """Step 0 with the weights that the seed draws."""
+        model = new_model(self._trainer.model.config, self._trainer.config.seed)
+        return Snapshot(Progress(), model.parameters(), None)
 
     def _begin(self) -> None:
         """Look at the curves anew, from where they stand."""
@@ -155,12 +157,15 @@ class _Repairer:
             if remedy is not None:
                 raise _Repairing(remedy)
 
-    def _cure(self, phase: Phase) -> tuple[list[Suspect], dict[str, Any], Snapshot]:
-        """What is suspicious, the changes of the phase that set it right, and the start to go with them."""
+    def _cure(self, phase: Phase) -> tuple[list[Suspect], dict[str, Any], Snapshot | None]:
+        """What is suspicious, the changes of the phase that set it right, and the start to go with them, if there is
+        one."""
         norms = [r["grad_norm"] for r in self._trainer.run.metrics() if r["split"] == "train"]
         size = parameter_count(self._trainer.model)
         found = suspects(phase, self._trainer.total_steps, norms[0] if norms else None, size)
         changes = {path: value for suspect in found for path, value in suspect.changes.items()}
+        if self._given:
+            return found, changes, self._start
         fresh = self._fresh_start()
         bad = bad_start(self._start.weights, fresh.weights)
         return ([bad, *found], changes, fresh) if bad else (found, changes, self._start)
@@ -174,6 +179,8 @@ class _Repairer:
 
     def _search(self, sign: Sign, phase: Phase, step: int) -> _Remedy | None:
         good = self._good[0] if self._good else self._start
+        if good is None:
+            return None
         if sign.kind == "not-finite":
             spoilt = self._branches.spoilt_batches(good, phase, step)
             if spoilt:
@@ -188,7 +195,7 @@ class _Repairer:
     def _recipe(self, sign: Sign, phase: Phase, updates: int) -> _Remedy | None:
         """From the start with the suspects set right, if that clearly wins over what the run has done so far."""
         found, changes, cured = self._cure(phase)
-        if not found:
+        if not found or cured is None:
             return None
         without, with_it = self._beside(sign, self._branches.losses(cured, override(phase, changes), updates))
         if not with_it < _CLEARLY * without:
@@ -208,6 +215,8 @@ class _Repairer:
     def _rate(self, sign: Sign, phase: Phase) -> _Remedy | None:
         """From the start with the best rate for all that is suspicious set right."""
         _, changes, start = self._cure(phase)
+        if start is None:
+            return None
         if phase.clip_norm is None:
             changes["clip_norm"] = 1.0
         base = override(phase, changes)

@@ -1,6 +1,7 @@
 """Trainings that go wrong are repaired, healthy ones are left alone, and a killed one resumes repaired."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from mlxstories.cli import main
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.distributed import Group
 from mlxstories.errors import StoriesError
-from mlxstories.model import ModelConfig
+from mlxstories.model import MlxLmConfig, ModelConfig
 from mlxstories.plots.curves import figures
 from mlxstories.plots.runs import read_curves
 from mlxstories.repair import GaveUp, train_and_repair
@@ -133,6 +134,54 @@ def test_weights_of_another_scale_are_drawn_anew(dataset, tmp_path, healthy):
     evaluation = train_and_repair(trainer, 3)
     assert [repair["code"] for repair in trainer.repairs] == ["bad-initialization"]
     assert evaluation.loss == healthy[0]
+
+
+@pytest.fixture(scope="module")
+def learnt(dataset, tmp_path_factory):
+    """Weights that know something, of quite another scale than random ones."""
+    trainer = trainer_for(dataset, tmp_path_factory.mktemp("learnt") / "run", {})
+    trainer.train()
+    return trainer.model.parameters()
+
+
+def begun(dataset, path, weights, rate):
+    """A run from given weights."""
+    shape = ModelConfig(dataset.tokenizer.vocab_size, dim=32, layers=1, heads=2, context=64, separator=0)
+    phase = override(PHASES[1], {"optimizer.learning_rate": rate})
+    training = TrainingConfig(batch_size=4, steps=STEPS, evaluations=2, save_every=10, max_repairs=3)
+    origin = {"weights": weights, "begun": {"directory": "elsewhere"}}
+    return experiment.start(path, dataset, shape, phase, training, lambda record: None, **origin)
+
+
+def test_weights_that_were_given_are_gone_back_to_and_not_drawn_anew(dataset, tmp_path, learnt):
+    trainer = begun(dataset, tmp_path / "run", learnt, 3.0)
+    train_and_repair(trainer, 3)
+    assert [repair["code"] for repair in trainer.repairs] == ["learning-rate-too-large"]
+    (first,) = (line for line in trainer.run.metrics() if line["split"] == "val" and line["step"] == 0)
+    assert first["loss"] < 5
+
+
+def test_a_resumed_run_that_has_lost_the_weights_it_began_with_draws_none(dataset, tmp_path, learnt):
+    trainer = begun(dataset, tmp_path / "run", learnt, 3.0)
+
+    def stop(record):
+        if record["step"] == 10 and record["split"] == "train":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer.report = stop
+    assert trainer.train() is None
+    again = experiment.resume(trainer.run, lambda record: None)
+    train_and_repair(again, 3)
+    assert again.repairs == []
+
+
+def test_an_architecture_of_mlx_lm_is_repaired(dataset, tmp_path):
+    shape = MlxLmConfig.of_size("llama", "debug", dataset.tokenizer.vocab_size, context=64, layers=1, dim=32)
+    phase = override(PHASES[1], {"optimizer.learning_rate": 1e-7})
+    training = TrainingConfig(batch_size=4, steps=STEPS, evaluations=2, max_repairs=3)
+    trainer = experiment.start(tmp_path / "run", dataset, shape, phase, training, lambda record: None)
+    train_and_repair(trainer, 3)
+    assert [repair["code"] for repair in trainer.repairs] == ["learning-rate-too-small"]
 
 
 def test_a_run_that_nothing_helps_is_given_up(dataset, tmp_path, monkeypatch):
