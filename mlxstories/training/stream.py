@@ -68,8 +68,16 @@ class Stream:
         self._skip()
 
     def _skip(self) -> None:
-        if (self.epoch, self.batch) in self.skipped:
-            next(self)
+        """On to the next position that is not left out."""
+        while (self.epoch, self.batch) in self.skipped:
+            self._turn()
+            self._advance()
+
+    def _advance(self) -> None:
+        """One position further than that which `_turn` went to."""
+        self.batch += 1
+        if self.batch == self._end and self._index == len(self._windows) - 1:
+            self.epoch, self.batch, self._windows = self.epoch + 1, 0, None
 
     def _turn(self) -> None:
         """To the window that holds the next microbatch."""
@@ -87,13 +95,9 @@ class Stream:
         return self
 
     def __next__(self) -> Batch:
-        if self._windows is None or self.batch >= self._end:
-            self._turn()
+        self._turn()
         start = (self.batch - self._begin) * self._config.batch_size + self._first
         batch = batch_of(self._window.fill(start, start + self._rows), 0, self._rows)
-        self.batch += 1
-        if self.batch == self._end and self._index == len(self._windows) - 1:
-            self.seek(self.epoch + 1, 0)
-        else:
-            self._skip()
+        self._advance()
+        self._skip()
         return batch

@@ -69,6 +69,24 @@ def test_a_corpus_of_one_window_gives_the_batches_of_its_packed_rows(documents):
 
 
 @pytest.mark.usefixtures("stories_of_a_window")
+def test_positions_are_left_out_however_many(documents):
+    """All of the first 200 epochs, and every third after them: more in a row than a stack of calls is deep."""
+    config = TrainingConfig(batch_size=8, seed=4)
+    whole = Stream(documents, 32, config)
+    whole.seek(200, 0)
+    left = Stream(documents, 32, config)
+    length = left.length
+    left.skipped = {(epoch, n) for epoch in range(200) for n in range(length + 5)}
+    left.skipped |= {(epoch, n) for epoch in (200, 201) for n in range(0, length + 5, 3)}
+    left.seek(0, 0)
+    while whole.epoch < 202:
+        place = (whole.epoch, whole.batch)
+        batch = next(whole)
+        if place not in left.skipped:
+            assert (left.epoch, left.batch) == place and same(next(left), batch)
+
+
+@pytest.mark.usefixtures("stories_of_a_window")
 def test_ranks_share_each_batch_by_rows(documents):
     config = TrainingConfig(batch_size=6)
     whole = Stream(documents, 32, config)
