@@ -36,7 +36,7 @@ def import_model(source: Path, path: Path) -> Run:
     """
     source, path = Path(source), Path(path)
     model, tokenizer, own = _read(source)
-    came_from = {"directory": str(source), "name": own.pop("name", None), **own.pop("checkpoint", {})}
+    came_from = {"directory": str(source), "name": own.pop("name", None), **own.pop("checkpoint")}
     recipe = {
         **own,
         "model": to_dict(model.config),
@@ -59,7 +59,8 @@ def import_model(source: Path, path: Path) -> Run:
 def is_exported(path: Path) -> bool:
     """Whether a directory looks like an exported model and not like a run."""
     file = path / "config.json"
-    return file.is_file() and "model_type" in (read_json(file) or ())
+    described = read_json(file) if file.is_file() else None
+    return isinstance(described, dict) and "model_type" in described
 
 
 def read_model(source: Path) -> tuple[Transformer, Tokenizer]:
@@ -84,9 +85,8 @@ def _read(source: Path) -> tuple[Transformer, Tokenizer, dict[str, Any]]:
         raise StoriesError(
             f"the model type of {source / 'config.json'} is none of {', '.join(MODEL_TYPES)}: it cannot be imported."
         )
-    own = described.get("mlxstories") or {}
-    if not isinstance(own, dict):
-        raise StoriesError(f"{source / 'config.json'}: mlxstories must be an object; got {own!r:.80}.")
+    own = _object(described.get("mlxstories"), f"{source / 'config.json'}: mlxstories")
+    own["checkpoint"] = _object(own.get("checkpoint"), f"{source / 'config.json'}: mlxstories.checkpoint")
     config = _model_config(source, kind, described, own)
     tokenizer = _tokenizer(source, config)
     model = Transformer(config)
@@ -97,6 +97,13 @@ def _read(source: Path) -> tuple[Transformer, Tokenizer, dict[str, Any]]:
         raise StoriesError(f"the weights of {source} do not fit its config.json: {error}") from error
     mx.eval(model.parameters())
     return model, tokenizer, own
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    """A JSON object, empty where there is none; StoriesError if it is something else."""
+    if not isinstance(value or {}, dict):
+        raise StoriesError(f"{name} must be an object; got {value!r:.80}.")
+    return value or {}
 
 
 def _model_config(source: Path, kind: ModelType, described: dict, own: dict) -> ModelConfig:

@@ -13,6 +13,7 @@ from mlxstories.cli import main
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.errors import StoriesError
 from mlxstories.export import export, import_model
+from mlxstories.export.read import is_exported
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.own import subject_of
 from mlxstories.model import size_config
@@ -89,6 +90,11 @@ def test_training_goes_on_from_the_weights(tmp_path):
     assert second.progress.step == 8
 
 
+def test_a_configuration_that_is_no_object_is_no_exported_model(tmp_path):
+    (tmp_path / "config.json").write_text("5")
+    assert not is_exported(tmp_path)
+
+
 def test_bad_directories_are_one_line_and_exit_code_2(make_run, tmp_path):
     good = tmp_path / "good"
     export(make_run(), good)
@@ -113,6 +119,7 @@ def test_bad_directories_are_one_line_and_exit_code_2(make_run, tmp_path):
     assert "none of llama" in broken("foreign", edit(model_type="mamba"))
     assert "mlxstories must be an object" in broken("worded", edit(mlxstories="x"))
     assert "mlxstories must be an object" in broken("listed", edit(mlxstories=[[1, 2]]))
+    assert "checkpoint must be an object" in broken("elsewhere", edit(mlxstories={"checkpoint": 5}))
     assert "no model.safetensors" in broken("weightless", lambda path: (path / "model.safetensors").unlink())
     assert "cannot be read" in broken("cut", lambda path: (path / "model.safetensors").write_bytes(b"short"))
     assert "lacks num_attention_heads" in broken(
