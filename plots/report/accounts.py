@@ -8,6 +8,7 @@ from typing import Any
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import CATALOGUE, ERROR, WARNING, Finding, fold
+from mlxstories.findings.finding import SEVERITIES
 from mlxstories.plots.runs import Curves, labels, read_curves
 from mlxstories.runs.directory import Run
 from mlxstories.storage.serialize import from_dict, read_json
@@ -144,9 +145,9 @@ def _progress(config: dict, curves: Curves | None, result: dict | None) -> tuple
     if curves.cooldowns:
         cooldown = curves.cooldowns[-1]
         return int(step), cooldown["step"] + cooldown["updates"], int(curves.train["tokens"][-1]), None
-    planned = training.get("steps") or (
-        round(step / epoch * training["epochs"]) if training.get("epochs") else None
-    )
+    planned = training.get("steps")
+    if not planned and epoch and training.get("epochs"):
+        planned = round(step / epoch * training["epochs"])
     return int(step), planned, int(curves.train["tokens"][-1]), None
 
 
@@ -175,7 +176,7 @@ def _findings(run: Run) -> list[Finding]:
         raise StoriesError(f"{path} is not a list of findings: the file is damaged.")
     found = [from_dict(Finding, item, str(path)) for item in items]
     for finding in found:
-        if finding.code not in CATALOGUE or finding.severity not in ("error", "warning", "note"):
+        if finding.code not in CATALOGUE or finding.severity not in SEVERITIES:
             raise StoriesError(
                 f"{path} names {finding.code!r} as {finding.severity!r}, which no check of mlxstories finds."
             )

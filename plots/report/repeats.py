@@ -9,9 +9,9 @@ from typing import Any
 from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
 from mlxstories.plots.report.accounts import Account
 
-# What a run's configuration says that is no choice, or the seed.
+# What a run's configuration says that is no choice, or the seed; parts of the model stand with the model too.
 _NOT_RECIPE = ("name", "seed", "command", "versions", "parameters", "floor", "fingerprint", "format",
-               "training.seed", "phase.name", "phase.qk_norm")  # fmt: skip
+               "training.seed", "phase.name", "phase.qk_norm", "phase.mixing", "phase.feed_forward")  # fmt: skip
 
 
 @dataclass(frozen=True)

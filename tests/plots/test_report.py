@@ -312,6 +312,13 @@ def test_verdict(make_run, found, result, status, said):
     assert verdict(account).status == status and said in verdict(account).text
 
 
+def test_where_the_epoch_still_reads_zero_the_plan_is_not_known(make_run):
+    """Four digits of it are written: on millions of stories the first lines are of epoch 0.0."""
+    run = make_run(steps=20, per_epoch=10**7)
+    (run.path / "config.json").write_text(json.dumps(run.config | {"training": {"epochs": 1}}))
+    assert "Unfinished: 20 updates done" in verdict(read_accounts([run])[0]).text
+
+
 @pytest.mark.parametrize(
     ("after", "needed"),
     [
@@ -377,6 +384,16 @@ def test_runs_that_differ_in_their_seed_are_one_arm_with_an_interval(make_run):
     assert f"{first.loss.mean:.3f} ± {first.loss.half:.3f}" in text
     assert "b0 and 2 more differs from a0 and 2 more in phase.rate 0.1 for 0.2." in text
     assert "not comparable: other held-out stories" in text
+
+
+def test_parts_of_the_model_that_the_phase_or_an_option_named_are_the_same_recipe(make_run):
+    parts = {"qk_norm": True, "mixing": 4, "feed_forward": "relu2"}
+    runs = [make_run("record", seed=0), make_run("by hand", seed=1)]
+    for run, phase in zip(runs, (parts, dict.fromkeys(parts)), strict=True):
+        config = run.config | {"model": parts, "phase": {"name": run.path.name, **phase}}
+        (run.path / "config.json").write_text(json.dumps(config))
+    (arm,) = arms(read_accounts(runs))
+    assert arm.seeds == [0, 1]
 
 
 @pytest.mark.parametrize(
