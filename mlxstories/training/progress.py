@@ -6,8 +6,10 @@ import math
 import time
 from dataclasses import dataclass, field
 
+import mlx.core as mx
 import numpy as np
 
+from mlxstories.errors import listed
 from mlxstories.model import block_of
 from mlxstories.training.cooldown import Cooldown
 from mlxstories.training.step import StepResult
@@ -64,7 +66,9 @@ class Window:
     """
 
     def __init__(self, names: list[str], progress: Progress):
-        self._names, self._progress, self._pending = names, progress, None
+        self._names, self._progress = names, progress
+        self._pending: StepResult | None = None
+        self._norms: mx.array | None = None  # of the step that was read last
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -89,7 +93,7 @@ class Window:
         if bad.any():
             step = self._progress.step - len(bad) + int(bad.argmax()) + 1
             wrong = [name for name, value in self._norm_of().items() if not math.isfinite(value)]
-            where = f"the gradient of {wrong[0]} and {len(wrong) - 1} more" if wrong else "loss or gradient"
+            where = f"the gradient of {listed(wrong, 1)}" if wrong else "loss or gradient"
             raise NotFinite(f"step {step}: {where} is not finite.")
 
     def _norm_of(self) -> dict[str, float]:

@@ -153,6 +153,14 @@ def test_an_update_whose_norms_were_not_asked_for_is_named_by_its_number():
         window.settle()
 
 
+def test_the_parameters_whose_gradients_are_not_finite_are_counted():
+    for bad, named in (([1.0, np.inf], "b"), ([np.nan, np.inf], "a and 1 more")):
+        window = Window(["a", "b"], Progress(step=1))
+        window.add(StepResult(*map(mx.array, (1.0, 4.0, 1.0, np.inf)), norms=mx.array(bad)))
+        with pytest.raises(NotFinite, match=rf"^step 1: the gradient of {named} is not finite\.$"):
+            window.settle()
+
+
 def test_a_real_process_stopped_by_ctrl_c_tells_how_to_resume(tmp_path):
     command = [sys.executable, "-m", "mlxstories.cli", "train", "--stories", "40", "--validation", "5",
                "--size", "debug", "--epochs", "5000", "--runs", str(tmp_path), "--name", "run"]  # fmt: skip
