@@ -42,7 +42,7 @@ _SECTIONS = {
 @click.option("--ablate", is_flag=True, help="Each ingredient of phase 2, added alone and removed alone.")
 @click.option("--schedules", is_flag=True, help="Phase 1 under every learning-rate schedule.")
 @click.option("--arch", type=Listed(Name()), metavar="LIST", help="Phase 1 on these: decoder,encoder.",
-              shell_complete=completion.several(completion.architectures))  # fmt: skip
+              shell_complete=completion.several(completion.kinds))  # fmt: skip
 @click.option(
     "--scale",
     type=Listed(Whole()),

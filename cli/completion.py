@@ -46,10 +46,16 @@ def phase_fields() -> list[str]:
     return [f"{path}=" for path in values(PHASE_1)]
 
 
+def kinds() -> Iterable[str]:
+    from mlxstories.model.config import CHOICES
+
+    return CHOICES["arch"]
+
+
 def architectures() -> list[str]:
     from mlxstories.model.mlx_lm_arguments import architectures
 
-    return ["decoder", "encoder", *(f"mlx-lm:{name}" for name in architectures())]
+    return [*kinds(), *(f"mlx-lm:{name}" for name in architectures())]
 
 
 def sizes() -> Iterable[str]:

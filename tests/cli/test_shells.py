@@ -52,6 +52,7 @@ def place(tmp_path_factory):
         ("mlxstories debug --break no-causal-m", "", ["no-causal-mask"]),
         ("mlxstories compare --sizes small,ba", "", ["small,base"]),
         ("mlxstories compare --arch decoder,en", "", ["decoder,encoder"]),
+        ("mlxstories compare --arch mlx-lm:qwen3_m", "", []),  # which it does not compare
     ],
 )
 def test_bash_is_offered_what_it_can_put_in_place(place, monkeypatch, line, options, offered):
