@@ -213,8 +213,9 @@ def starting_point(name: str, runs: Path, given: set[str]) -> StartingPoint:
         origin = {"directory": name}
     else:
         run = find_run(name, runs)
-        model, tokenizer, _ = load_model(run, "best")
-        origin = {"directory": str(run.path), "step": run.checkpoint("best").step}
+        best = run.checkpoint("best")
+        model, tokenizer, _ = load_model(run, best)
+        origin = {"directory": str(run.path), "step": best.step}
     if isinstance(model.config, MlxLmConfig):
         refuse_parts(model.config.architecture, given & {"dropout"})
     return StartingPoint(model.config, tokenizer, model.parameters(), origin)

@@ -112,7 +112,6 @@ def _short(store: Path) -> tuple[dict[str, tuple[float, float]], float]:
 def _loss(run: Run, setting: Setting, label_smoothing: float) -> float:
     """A run's validation loss with label smoothing in it, as the project never reports it."""
     model, _, _ = load_model(run, "last")
-    model.eval()
     rows = pack(load(setting.data).val, model.config.context)
     total = count = 0.0
     for index in range(math.ceil(len(rows.inputs) / ROWS)):

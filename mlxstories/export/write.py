@@ -43,9 +43,9 @@ def export(
     to = Path(to)
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise StoriesError(f"{to} exists already and is not an empty directory: choose another --to.")
-    model, tokenizer, config = load_model(run, which)
-    kind = model_type_of(model.config)
-    step = run.checkpoint(which).step
+    checkpoint = run.checkpoint(which)
+    model, tokenizer, config = load_model(run, checkpoint)
+    kind, step = model_type_of(model.config), checkpoint.step
     arrays = kind.export(dict(tree_flatten(model.parameters())), model.config)
     arrays = {name: array.astype(getattr(mx, dtype)) for name, array in arrays.items()}
     described = {

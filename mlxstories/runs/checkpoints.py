@@ -75,11 +75,15 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer | Non
     mx.eval(model.parameters())
 
 
-def load_model(run: Run, which: str = "best") -> tuple[Transformer, Tokenizer, dict[str, Any]]:
-    """A trained model in evaluation mode, its tokenizer and the run's configuration."""
+def load_model(run: Run, which: str | Checkpoint = "best") -> tuple[Transformer, Tokenizer, dict[str, Any]]:
+    """A trained model in evaluation mode, its tokenizer and the run's configuration.
+
+    Args:
+        which: the "best" or the "last" checkpoint, or one that :meth:`Run.checkpoint` gave.
+    """
     config = run.config
     model = build_model(read_config(config.get("model"), f"{run.path}/config.json, model"))
-    restore(run.checkpoint(which), model)
+    restore(run.checkpoint(which) if isinstance(which, str) else which, model)
     model.eval()
     return model, run.tokenizer(), config
 

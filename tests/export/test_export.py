@@ -13,7 +13,10 @@ from mlxstories.export import export, model_type_of
 from mlxstories.generation.decoding import generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, ModelConfig
+from mlxstories.optim import OptimizerConfig, build_optimizer
+from mlxstories.runs import checkpoints
 from mlxstories.runs.checkpoints import load_model
+from mlxstories.runs.directory import Run
 from tests.export.conftest import load
 
 PROMPT = "Tom was"
@@ -87,6 +90,22 @@ def test_fewer_bits(make_run, tmp_path, shape, dtype, bits, tolerance):
     tokens = mx.array([[0, 5, 4, 9, 8, 7]])
     wanted, found = np.array(ours(tokens)), np.array(model(tokens).astype(mx.float32))
     assert np.abs(found - wanted).max() < tolerance * np.ptp(wanted)
+
+
+def test_the_step_is_that_of_the_weights_though_a_better_one_is_saved_meanwhile(
+    make_run, tmp_path, monkeypatch
+):
+    run, find = make_run(), Run.checkpoint
+    model, optimizer = load_model(run)[0], build_optimizer(OptimizerConfig())
+    optimizer.init(model.trainable_parameters())
+
+    def checkpoint(run, which):
+        found = find(run, which)
+        checkpoints.save(run, model, optimizer, {"step": found.step + 1, "val_loss": 1.0})
+        return found
+
+    monkeypatch.setattr(Run, "checkpoint", checkpoint)
+    assert export(run, tmp_path / "tale")["step"] == 7
 
 
 def test_a_narrow_gpt2_is_filled_up(make_run, tmp_path):
