@@ -12,7 +12,7 @@ from mlxstories.comparison.arms import Arm, changed
 from mlxstories.comparison.cells import Cell, Setting
 from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
 from mlxstories.errors import StoriesError, listed
-from mlxstories.training.phases import override
+from mlxstories.training.phases import override, with_rate
 
 BUDGETS = ("tokens", "updates")
 _TUNING = (0.3, 1.0, 3.0)  # times each arm's own learning rate
@@ -116,12 +116,10 @@ class Study:
         """Every arm with the best of three learning rates, and its loss at each."""
         candidates = {}
         for arm in arms:
-            rate = arm.phase.optimizer.learning_rate
             for scale in _TUNING:
-                phase = override(arm.phase, {"optimizer.learning_rate": rate * scale})
-                candidates[arm.name, rate * scale] = replace(
-                    arm, name=f"{arm.name} at {rate * scale:g}", phase=phase
-                )
+                phase = override(arm.phase, with_rate(arm.phase, arm.phase.optimizer.learning_rate * scale))
+                rate = phase.optimizer.learning_rate
+                candidates[arm.name, rate] = replace(arm, name=f"{arm.name} at {rate:g}", phase=phase)
         wanted = [Cell(arm, setting, _TUNING_SEED, updates[name]) for (name, _), arm in candidates.items()]
         results = dict(self._results(wanted))
         best, curves = [], {}
@@ -133,7 +131,7 @@ class Study:
             }
             curves[arm.name] = losses
             rate = min(losses, key=losses.get)
-            best.append(replace(arm, phase=override(arm.phase, {"optimizer.learning_rate": rate})))
+            best.append(replace(arm, phase=candidates[arm.name, rate].phase))
         return best, curves
 
     def _results(self, wanted: list[Cell]) -> Iterator[tuple[tuple[str, int], dict]]:

@@ -27,7 +27,7 @@ from mlxstories.comparison.words import answer, effects
 from mlxstories.data.dataset import DataConfig
 from mlxstories.errors import StoriesError
 from mlxstories.plots.comparison import figures
-from mlxstories.training.phases import PHASE_1, PHASE_2, override
+from mlxstories.training.phases import PHASE_1, PHASE_2, PHASES, override
 
 SETTING = Setting(DataConfig(stories=24, validation=8), "debug", 1, 4, "tokens", (("context", 64),))
 
@@ -167,6 +167,24 @@ def test_the_answer_attributes_what_was_measured(tables):
     text = answer(tables[0])
     total = tables[0].row("phase 2").differences["loss"].estimate.mean
     assert f"Of the {total:+.3f} nats" in text and "(it leaves 50% of the updates)" in text
+
+
+def test_a_tuned_arm_keeps_the_proportion_of_its_rates(tmp_path, monkeypatch):
+    """The losses are made up: each arm is the better the lower its rate."""
+
+    def trained(wanted, store, jobs):
+        for cell in wanted:
+            optimizer = cell.arm.phase.optimizer
+            loss = optimizer.learning_rate + (optimizer.rest_learning_rate or 0)
+            yield cell, {"loss": loss, "accuracy": 0.0, "floor": None, "ceiling": None}
+
+    monkeypatch.setattr(workers, "run_all", trained)
+    two_rates = override(PHASES[3], {"optimizer.rest_learning_rate": 0.05})
+    config = StudyConfig([Arm("one", PHASE_1), Arm("two", two_rates)], [SETTING], [0], tune=True)
+    one, two = Study(config, tmp_path).run()[0].rows
+    assert one.arm.phase.optimizer.learning_rate == 3e-4 and set(one.tuned) == {3e-4, 1e-3, 3e-3}
+    rates = two.arm.phase.optimizer
+    assert (rates.learning_rate, rates.rest_learning_rate) == pytest.approx((0.006, 0.015))
 
 
 def test_encoder_and_decoder_are_not_compared(store):
