@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlxstories.findings import Finding
+from mlxstories.findings.limits import BELOW_FLOOR
 from mlxstories.plots.report.accounts import Account, Scores
-
-_TOO_GOOD = 0.02  # nats below the floor, as the watch over training allows
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def _impossible(account: Account) -> str | None:
     scores = account.scores
     if scores is None:
         return None
-    if scores.floor is not None and scores.loss < scores.floor - _TOO_GOOD:
+    if scores.floor is not None and BELOW_FLOOR.above(scores.floor - scores.loss):
         return "the loss is below the floor, which no honest model can reach"
     if account.finished and account.first is not None and scores.loss >= account.first:
         return f"training made nothing better than the untrained model's {account.first:.3f} nats"
