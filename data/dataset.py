@@ -16,9 +16,7 @@ from mlxstories.data import shards
 from mlxstories.data import source as built_in
 from mlxstories.data.config import DataConfig
 from mlxstories.data.packing import Documents
-from mlxstories.data.splits import (
-    near_duplicates,
-)
+from mlxstories.data.splits import near_duplicates
 from mlxstories.data.texts import Texts, read_texts
 from mlxstories.data.tokenizer import Tokenizer, words
 from mlxstories.errors import StoriesError
@@ -86,8 +84,7 @@ def load_dataset(
         return _prepared(config, tokenizer)
     train_texts, val_texts, told, removed = texts or read_texts(config)
     if tokenizer is None:
-        # Every word of the built-in stories is known beforehand; however few are told, none is unknown.
-        known = [" ".join(sorted(built_in.vocabulary()))] if told else []
+        known = [built_in.every_word()] if told else []
         tokenizer = Tokenizer.train(config.tokenizer, [*train_texts, *known], config.vocab_size)
     train = _documents(tokenizer, train_texts)
     val = _documents(tokenizer, val_texts)

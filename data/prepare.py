@@ -155,8 +155,7 @@ def _same(prepared, mark: str, path: Path):
 def _survey(config: DataConfig, mark: str, path: Path, report: Callable[[int], None]) -> _Journal:
     survey = Survey(config, report)
     texts = survey.training_texts()
-    # Every word of the built-in stories is known beforehand; however few are told, none is unknown.
-    known = [" ".join(sorted(built_in.vocabulary()))] if config.source == "stories" else []
+    known = [built_in.every_word()] if config.source == "stories" else []
     tokenizer = Tokenizer.train(config.tokenizer, _first(texts, known), config.vocab_size)
     for _ in texts:  # what the vocabulary did not need
         pass

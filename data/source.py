@@ -74,8 +74,7 @@ def beginning(words: Sequence[str]) -> tuple[Story, int]:
     """
     words = list(words)
     told, records = _follow(words)
-    same = next((i for i, (a, b) in enumerate(zip(words, told, strict=False)) if a != b), None)
-    return _story(told, records), min(len(words), len(told)) + (words == told) if same is None else same
+    return _story(told, records), _agreement(words, told) + (words == told)
 
 
 def _follow(words: list[str]) -> tuple[list[str], list[np.ndarray]]:
@@ -85,9 +84,9 @@ def _follow(words: list[str]) -> tuple[list[str], list[np.ndarray]]:
         here = words[len(told) :]
 
         def agreement(alternative: Alternative) -> int:
-            prefix = " ".join(memory.get(word, word) for word in alternative.prefix).split(" ")
-            pairs = zip(prefix, here, strict=False)
-            return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(prefix), len(here)))
+            return _agreement(
+                " ".join(memory.get(word, word) for word in alternative.prefix).split(" "), here
+            )
 
         return max(choice.alternatives, key=agreement)
 
@@ -110,6 +109,16 @@ def vocabulary() -> frozenset[str]:
     return frozenset(found)
 
 
+def every_word() -> str:
+    """The vocabulary as a text, to learn a tokenizer's from: however few stories are told, no word is unknown then."""
+    return " ".join(sorted(vocabulary()))
+
+
+def _agreement(a: list[str], b: list[str]) -> int:
+    """How many words both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def _checked(count: int) -> int:
     if count < 1:
         raise StoriesError(f"stories must be at least 1; got {count}")
@@ -117,8 +126,7 @@ def _checked(count: int) -> int:
 
 
 def _cannot_tell(words: list[str], told: list[str]) -> StoriesError:
-    same = next((i for i, (a, b) in enumerate(zip(words, told, strict=False)) if a != b), None)
-    place = min(len(words), len(told)) if same is None else same
+    place = _agreement(words, told)
     word = repr(words[place]) if place < len(words) else "the end"
     return StoriesError(f"the built-in stories never continue with {word} at word {place + 1}")
 

@@ -17,6 +17,7 @@ from mlxstories.data.config import DEFAULT_STORIES, DataConfig
 from mlxstories.data.folder import source_files
 from mlxstories.data.readers import read_documents
 from mlxstories.data.splits import MOST_VALIDATION, distinct, fingerprint
+from mlxstories.data.texts import validation_seed
 from mlxstories.data.tinystories import download
 from mlxstories.data.tokenizer import chunks
 from mlxstories.errors import StoriesError
@@ -31,7 +32,7 @@ def read(config: DataConfig) -> Iterator[tuple[int, str]]:
     if config.source == "stories":
         for text in built_in.texts(config.stories or DEFAULT_STORIES["stories"], config.seed):
             yield TRAIN, text
-        for text in built_in.texts(validation, f"{config.seed} validation"):
+        for text in built_in.texts(validation, validation_seed(config.seed)):
             yield VALIDATION, text
     elif config.source == "tinystories":
         held_out = distinct(read_documents([download("validation")], separator="endoftext"), set())
