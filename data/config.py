@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxstories.checks import check_number
+from mlxstories.checks import check_choice, check_number
 from mlxstories.data.readers import SEPARATORS
 from mlxstories.data.splits import SPLITS
 from mlxstories.data.tokenizer import KINDS
@@ -59,7 +59,6 @@ class DataConfig:
             if value is not None:
                 check_number(name, value, at_least=1, at_most=MOST_STORIES, whole=True)
         for name, allowed in (("tokenizer", KINDS), ("separator", SEPARATORS), ("split", SPLITS)):
-            if getattr(self, name) not in allowed:
-                raise StoriesError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+            check_choice(name, getattr(self, name), allowed)
         check_number("vocab_size", self.vocab_size, at_least=4, at_most=MOST_TOKENS, whole=True)
         check_number("seed", self.seed, at_least=0, at_most=2**63 - 1, whole=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlxstories.checks import check_choice
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
 
@@ -79,11 +80,6 @@ class Rows(NamedTuple):
     mask: np.ndarray
     story: np.ndarray
     position: np.ndarray
-
-    @property
-    def fill(self) -> float:
-        """Share of cells that hold a real token."""
-        return float(self.mask.mean(dtype=np.float64)) if self.mask.size else 0.0
 
 
 class Arrangement:
@@ -161,8 +157,7 @@ def arrange(
     """
     if context < 1:
         raise StoriesError(f"context must be at least 1 token; got {context}")
-    if layout not in LAYOUTS:
-        raise StoriesError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
+    check_choice("layout", layout, LAYOUTS)
     everything = stories is None
     offsets = documents.offsets
     lengths = documents.lengths if everything else offsets[stories + 1] - offsets[stories]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mlxstories.checks import check_choice
 from mlxstories.data.documents import READERS, read_document
 from mlxstories.data.encodings import lines
 from mlxstories.data.folder import LINES, TABLE, broken_at, source_files
@@ -36,8 +37,7 @@ def named_documents(
     paths: Iterable[str | os.PathLike[str]], *, field: str = "text", separator: str = "auto"
 ) -> Iterator[tuple[Path, str]]:
     """The stories that :func:`read_documents` yields, each with its file."""
-    if separator not in SEPARATORS:
-        raise StoriesError(f"separator must be one of {', '.join(SEPARATORS)}; got {separator!r}")
+    check_choice("separator", separator, SEPARATORS)
     files = source_files(paths)
     without_mark = separator
     if separator == "auto":

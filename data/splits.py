@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 
+from mlxstories.checks import check_choice
 from mlxstories.data.tokenizer import parts
 from mlxstories.errors import StoriesError
 
@@ -66,8 +67,7 @@ def split(
 
     Raises StoriesError if either side would be empty.
     """
-    if method not in SPLITS:
-        raise StoriesError(f"split must be one of {', '.join(SPLITS)}; got {method!r}")
+    check_choice("split", method, SPLITS)
     total = len(texts)
     if total == 1:
         return _cut_in_two(texts[0], method, validation)

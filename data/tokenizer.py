@@ -13,6 +13,7 @@ import numpy as np
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from mlxstories.checks import check_choice
 from mlxstories.errors import StoriesError
 from mlxstories.storage.files import read_text, write_text
 
@@ -25,9 +26,8 @@ _CHUNK, _CHUNK_LENGTH = 1024, 1 << 19  # texts encoded in one call, and their ch
 
 _PART = 1 << 16
 _CUT = re.compile(r"(?<=\S)(?=[ \n])")
-_LONG = re.compile(
-    r"\S{1000}|\s{1000}"
-)  # longer than any token of use; the library learns in the square of it
+# longer than any token of use; the library learns in the square of it
+_LONG = re.compile(r"\S{1000}|\s{1000}")
 
 _LETTER = r"[\p{L}\p{M}\p{N}]"
 # Words keep inner apostrophes, hyphens and underscores (don't, merry-go-round), numbers their inner
@@ -42,7 +42,7 @@ class Tokenizer:
     text can produce, so that a story which contains ``<|endoftext|>`` literally cannot end itself.
     """
 
-    end, unknown, mask = END, UNKNOWN, MASK
+    end = END
 
     def __init__(self, backend: Backend):
         self.backend = backend
@@ -56,8 +56,7 @@ class Tokenizer:
         Words and characters are ranked by frequency and then alphabetically, so that the same texts give
         the same ids. Raises StoriesError for an unknown kind, a size too small, or texts without words.
         """
-        if kind not in KINDS:
-            raise StoriesError(f"tokenizer must be one of {', '.join(KINDS)}; got {kind!r}")
+        check_choice("tokenizer", kind, KINDS)
         smallest = len(SPECIALS) + (256 if kind == "bpe" else 1)
         if vocab_size < smallest:
             raise StoriesError(f"vocab_size must be at least {smallest} for {kind} tokens; got {vocab_size}")

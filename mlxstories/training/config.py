@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlxstories.checks import check_choice, check_number
+from mlxstories.data.packing import LAYOUTS
 from mlxstories.errors import StoriesError
 
 
@@ -56,7 +57,7 @@ class TrainingConfig:
             if value is not None:
                 check_number(name, value, at_least=1, whole=True)
         check_number("max_repairs", self.max_repairs, at_least=0, whole=True)
-        check_choice("layout", self.layout, ("packed", "padded"))
+        check_choice("layout", self.layout, LAYOUTS)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_number("seed", self.seed, at_least=0, at_most=2**31 - 1, whole=True)
 

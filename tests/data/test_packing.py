@@ -87,7 +87,7 @@ def test_a_packed_row_by_hand():
     assert rows.inputs.tolist() == [[0, 6, 7, 8, 9], [0, 3, 4, 0, 5]]
     assert rows.targets.tolist() == [[6, 7, 8, 9, 0], [3, 4, 0, 5, 0]]
     assert rows.story.tolist() == [[2] * 5, [0, 0, 0, 1, 1]]
-    assert rows.fill == 1.0
+    assert rows.mask.mean() == 1.0
 
 
 def test_a_long_story_continues_with_its_last_token():
@@ -120,8 +120,8 @@ def test_rows_are_what_they_have_always_been():
 def test_packing_wastes_little():
     lengths = np.random.default_rng(0).normal(120, 25, 3000).clip(20, 250).astype(int)
     documents = Documents.of([np.full(n, 7) for n in lengths])
-    assert pack(documents, 512).fill > 0.96
-    assert pack(documents, 256, layout="padded").fill == pytest.approx((lengths + 1).mean() / 256)
+    assert pack(documents, 512).mask.mean() > 0.96
+    assert pack(documents, 256, layout="padded").mask.mean() == pytest.approx((lengths + 1).mean() / 256)
 
 
 def test_documents():
