@@ -17,22 +17,23 @@ import time
 
 import click
 
-from mlxstories.errors import meant
+from mlxstories.errors import StoriesError, meant, one_line
 
-COMMANDS = (
-    "tour",
-    "debug",
-    "train",
-    "sample",
-    "compare",
-    "plot",
-    "report",
-    "watch",
-    "export",
-    "import",
-    "data",
-    "info",
-)
+# By name what each is for: help must not import the commands, which import MLX.
+COMMANDS = {
+    "tour": "Five minutes from a broken recipe to a model that tells stories.",
+    "debug": "Find out what is wrong with a training setup, step by step.",
+    "train": "Train a model on stories.",
+    "sample": "Let a trained model tell stories.",
+    "compare": "Compare training recipes fairly, over several seeds.",
+    "plot": "Draw the curves of runs.",
+    "report": "Make one HTML file that says how a run went.",
+    "watch": "Show that file live while a run trains.",
+    "export": "Write a trained model for mlx-lm and Hugging Face transformers.",
+    "import": "Make an exported model a run again.",
+    "data": "Show and count stories; prepare corpora larger than memory.",
+    "info": "Show versions, device, BLAS and where data and runs lie.",
+}
 
 
 class _Commands(click.Group):
@@ -87,7 +88,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _SUMMARIES[name]) for name in COMMANDS])
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx):
         try:
@@ -173,8 +174,6 @@ def _lost() -> bool:
 @contextlib.contextmanager
 def _in_one_line():
     """What the user can mend is shown by click, without a traceback."""
-    from mlxstories.errors import StoriesError, one_line
-
     try:
         yield
     except click.UsageError as error:
@@ -254,23 +253,6 @@ def _show(error: click.UsageError, file=None) -> None:
     plain = "NO_COLOR" in os.environ
     word = word if plain else click.style(word, fg="red", bold=True)
     click.echo(f"{usage}{word}{rest}", file=file, err=file is None, nl=False)
-
-
-# Help must not import the commands, which import MLX, so their one-line summaries stand here.
-_SUMMARIES = {
-    "tour": "Five minutes from a broken recipe to a model that tells stories.",
-    "debug": "Find out what is wrong with a training setup, step by step.",
-    "train": "Train a model on stories.",
-    "sample": "Let a trained model tell stories.",
-    "compare": "Compare training recipes fairly, over several seeds.",
-    "plot": "Draw the curves of runs.",
-    "report": "Make one HTML file that says how a run went.",
-    "watch": "Show that file live while a run trains.",
-    "export": "Write a trained model for mlx-lm and Hugging Face transformers.",
-    "import": "Make an exported model a run again.",
-    "data": "Show and count stories; prepare corpora larger than memory.",
-    "info": "Show versions, device, BLAS and where data and runs lie.",
-}
 
 
 # \b keeps click from making one paragraph of it.

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from mlxstories.cli.words import wrapped
-from mlxstories.errors import meant
+from mlxstories.errors import StoriesError, meant
 
 HELP = (
     "Type how a story begins and press Enter; Enter alone lets the model begin. Other words: again (the same "
@@ -48,8 +48,6 @@ class Conversation:
 
     def answer(self, line: str) -> None:
         """Do what a line asks for."""
-        from mlxstories.errors import StoriesError
-
         word, _, rest = line.partition(" ")
         try:
             if line.lower() == "help":

@@ -18,6 +18,7 @@ from mlxstories.cli.options import (
 )
 from mlxstories.cli.types import MOST_SEED, Name, Place
 from mlxstories.cli.words import wrapped
+from mlxstories.errors import StoriesError
 
 
 @click.group("data")
@@ -81,7 +82,6 @@ class _Meter:
 def verify(directory):
     """Check every byte of a prepared directory against its index."""
     from mlxstories.data import shards
-    from mlxstories.errors import StoriesError
 
     if not shards.is_prepared(directory):
         raise StoriesError(f"{directory} is no prepared directory; make one by mlxstories data prepare")
@@ -103,7 +103,6 @@ def show(paths, stories, seed, field, separator, floor):
     from mlxstories.data import shards, source
     from mlxstories.data.readers import read_documents
     from mlxstories.data.tinystories import download
-    from mlxstories.errors import StoriesError
 
     if paths == ("stories",):
         for number, story in enumerate(source.stories(stories, seed)):

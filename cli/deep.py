@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mlxstories.cli import supervision
 
 if TYPE_CHECKING:
-    from mlxstories.cli.debug import Ladder
+    from mlxstories.cli.screen import Ladder
     from mlxstories.ladder.diagnosis import Diagnosis
     from mlxstories.ladder.subject import Subject
 

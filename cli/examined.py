@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlxstories.cli.screen import Ladder
+from mlxstories.errors import StoriesError
 
 if TYPE_CHECKING:
     from mlxstories.ladder import Subject
@@ -104,7 +105,6 @@ class Examined:
         Raises:
             click.UsageError: nothing to run under watch.
         """
-        from mlxstories.errors import StoriesError
         from mlxstories.ladder.capture import OwnTraining, write_subject, write_template
         from mlxstories.ladder.capture.loop import INSTEAD
 
@@ -132,7 +132,6 @@ class Examined:
             StoriesError: the script raised.
             TimeLimitError: the time that the caller gave it is up.
         """
-        from mlxstories.errors import StoriesError
         from mlxstories.findings import ERROR
         from mlxstories.ladder.subject import describe_error
         from mlxstories.ladder.time_limit import TimeLimitError

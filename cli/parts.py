@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlxstories.errors import StoriesError
+
 SLOWER = 0.3  # of the recipe's learning rate, where weights are trained on that know something already
 _OF_THE_MODEL = (
     "size",
@@ -198,7 +200,6 @@ def starting_point(name: str, runs: Path, given: set[str]) -> StartingPoint:
     Raises:
         StoriesError: there is no such model, or an option asks for another one.
     """
-    from mlxstories.errors import StoriesError
     from mlxstories.export.read import is_exported, read_model
     from mlxstories.model import MlxLmConfig
     from mlxstories.model.mlx_lm import refuse_parts

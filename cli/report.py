@@ -9,6 +9,7 @@ import click
 from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
 from mlxstories.cli.types import Place
 from mlxstories.cli.words import wrapped
+from mlxstories.errors import StoriesError
 
 
 @click.command("report")
@@ -30,7 +31,6 @@ def command(names, to, show, num, which, runs):
     RUN is a run's name or directory; without it, the newest run. Runs that differ in their seed alone are
     one arm, with 95 % intervals.
     """
-    from mlxstories.errors import StoriesError
     from mlxstories.plots.report import page
     from mlxstories.plots.report.accounts import read_accounts
     from mlxstories.plots.report.stories import stories

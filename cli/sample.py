@@ -14,6 +14,7 @@ from mlxstories.cli.conversation import converse
 from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
 from mlxstories.cli.types import Whole
 from mlxstories.cli.words import Growing, wrapped
+from mlxstories.errors import StoriesError
 
 
 @click.command("sample")
@@ -60,7 +61,6 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     RUN is a run's name or directory; without it, the newest run. At a terminal, without --prompt and --num, you type
     how a story begins and it tells on. Stories go to standard output, seed and statistics to standard error.
     """
-    from mlxstories.errors import StoriesError
     from mlxstories.generation.decoding import generate, text_statistics
     from mlxstories.generation.sampling import SamplingConfig
     from mlxstories.runs.checkpoints import load_model

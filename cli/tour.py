@@ -14,6 +14,7 @@ import click
 
 from mlxstories.cli.types import Place
 from mlxstories.cli.words import continued, wrapped
+from mlxstories.errors import StoriesError
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,6 @@ def show(number: int, stop: Stop) -> None:
 
 def run(stop: Stop, folder: str | Path) -> None:
     """Run the stop's command in ``folder``, in this terminal."""
-    from mlxstories.errors import StoriesError
-
     sys.stdout.flush()
     arguments = [sys.executable, "-m", "mlxstories.cli", *shlex.split(stop.command)]
     code = subprocess.run(arguments, cwd=folder).returncode

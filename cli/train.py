@@ -18,6 +18,7 @@ from mlxstories.cli.parts import parts
 from mlxstories.cli.recipe import model_options, phase_changes, phase_options
 from mlxstories.cli.sections import MODEL, RECIPE, STORIES, Sectioned
 from mlxstories.cli.types import MOST_SEED, Listed, Name, Number, Whole
+from mlxstories.errors import StoriesError
 
 _SECTIONS = {
     "Used most": ("data", "name", "epochs", "steps", "seed", "start", "resume"),
@@ -192,7 +193,6 @@ def _name(data, phase, size: str) -> str:
 
 
 def _run(trainer, show, *, check: bool) -> None:
-    from mlxstories.errors import StoriesError
     from mlxstories.ladder.own import check as check_before
     from mlxstories.repair import GaveUp, train_and_repair
     from mlxstories.training import experiment

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mlxstories.cli import _SUMMARIES, COMMANDS, main
+from mlxstories.cli import main
 from mlxstories.cli.options import SUITED
 from mlxstories.cli.sections import Sectioned
 from mlxstories.training.phases import RECORD
@@ -126,7 +126,3 @@ def test_runs_complete(tmp_path):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_documented_lines_print_a_completion_script(shell):
     assert "_MLXSTORIES_COMPLETE" in run({"_MLXSTORIES_COMPLETE": f"{shell}_source"})
-
-
-def test_every_command_has_a_summary():
-    assert set(_SUMMARIES) == set(COMMANDS)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -94,9 +92,3 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, options, named):
     assert result.exit_code == 2
     assert named in result.output and "Traceback" not in result.output
     assert not (tmp_path / "run").exists()
-
-
-def test_help_does_not_import_mlx():
-    code = "import sys; from mlxstories.cli import main\ntry: main(['--help'])\nfinally: print('mlx' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
