@@ -17,13 +17,8 @@ from mlxstories.durations import duration
 from mlxstories.errors import listed
 
 _STORIES = 1000  # of the built-in ones, so that a first comparison takes minutes
-_LEFT_OUT = (
-    "repeated-4",
-    "distinct-2",
-    "tokens",
-    "seconds",
-    "bits/char",
-)  # in this order, where room is scarce
+# in this order, where room is scarce
+_LEFT_OUT = ("repeated-4", "distinct-2", "tokens", "seconds", "bits/char")
 _NO_END = 1000  # columns of what has no width: a file, a pipe
 
 

@@ -38,15 +38,12 @@ def prepare(data, to):
     """
     from mlxstories.data.prepare import prepare
 
-    meter = _Meter()
     try:
-        index = prepare(data, to, report=meter)
+        with _Meter() as meter:
+            index = prepare(data, to, report=meter)
     except KeyboardInterrupt:
-        meter.end()
         click.echo("Stopped. The same command goes on where it was.", err=True)
         sys.exit(130)
-    finally:
-        meter.end()
     stories, tokens = (sum(getattr(shard, name) for shard in index.train) for name in ("stories", "tokens"))
     held_out = sum(shard.stories for shard in index.validation)
     click.echo(
@@ -72,7 +69,10 @@ class _Meter:
             self.status.start()
             self.status.update(f"{stage}: {done / 1e6:,.0f}{of} MB")
 
-    def end(self) -> None:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         if self.status is not None:
             self.status.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import click
 
@@ -52,10 +53,6 @@ class Display:
             self.live.start()
             self.task = self.live.add_task("", total=trainer.total_steps, completed=trainer.progress.step)
 
-    def say(self, text: str) -> None:
-        """A line about what is going to happen."""
-        self._print(text)
-
     def _before(self, trainer) -> None:
         """Before any time is spent: what will hardly work, how long it will take, and what is written where."""
         from mlxstories.model import parameter_count
@@ -64,12 +61,12 @@ class Display:
 
         parameters = parameter_count(trainer.model)
         for sentence in advice(trainer.dataset, trainer.model.config, parameters, trainer.phase):
-            self._print(f"{sentence}.")
+            self.say(f"{sentence}.")
         if trainer.total_steps < WORTH_IT or trainer.group.size > 1:
             return
         found = estimate(trainer)
         early = ", or less where validation stops improving" if trainer.config.stop_after else ""
-        self._print(
+        self.say(
             f"About {between(found.shortest, found.longest)}{early}; {found.memory / 1e6:,.0f} MB of memory, "
             f"up to {found.disk / 1e6:,.0f} MB in {trainer.run.path}."
         )
@@ -77,34 +74,29 @@ class Display:
     def __call__(self, record: dict) -> None:
         if record["split"] == "cooldown":
             self._cools_down(record)
-            return
-        if record["split"] == "val":
-            text = (
+        elif record["split"] == "val":
+            self.say(
                 f"step {record['step']:>5}  epoch {record['epoch']:.2f}  "
                 f"validation loss {record['loss']:.4f}{_bits(record)}  "
                 f"accuracy {record['accuracy']:.1%}"
             )
-        elif self.live is None:
-            text = (
-                f"loss {record['loss']:.3f}  accuracy {record['accuracy']:.1%}  "
-                f"lr {record['learning_rate']:.2e}  grad {record['grad_norm']:.2f}  "
-                f"{record['tokens_per_second']:,.0f} tokens/s{self._left(record['step'])}"
-            )
         else:
-            text = (
-                f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tokens/s"
-                f"{self._left(record['step'])}"
-            )
-        if record["split"] == "val":
-            self._print(text)
-        elif self.live is None:
-            self._print(f"step {record['step']:>5}  {text}")
-        else:
-            self.live.update(self.task, completed=record["step"], description=text)
+            self._updated(record)
+
+    def _updated(self, record: dict) -> None:
+        loss = f"loss {record['loss']:.3f}"
+        pace = f"{record['tokens_per_second']:,.0f} tokens/s{self._left(record['step'])}"
+        if self.live is not None:
+            self.live.update(self.task, completed=record["step"], description=f"{loss}  {pace}")
+            return
+        self.say(
+            f"step {record['step']:>5}  {loss}  accuracy {record['accuracy']:.1%}  "
+            f"lr {record['learning_rate']:.2e}  grad {record['grad_norm']:.2f}  {pace}"
+        )
 
     def _cools_down(self, record: dict) -> None:
         best, updates = record["weights_of"], record["updates"]
-        self._print(
+        self.say(
             f"Validation has stopped improving: back to the weights of step {best}, the best, and cooling down from "
             f"there over {updates:,} updates (--stop-after)."
         )
@@ -116,7 +108,8 @@ class Display:
         seconds = self.pace.left(step, self.total)
         return "" if seconds is None or step == self.total else f"  {self.at_most}{duration(seconds)} left"
 
-    def _print(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line."""
         with contextlib.suppress(OSError):  # the terminal was closed, and a checkpoint is yet to be saved
             self.console.print(styled(text))
 
@@ -132,7 +125,7 @@ class Display:
 
     def finding(self, finding) -> None:
         if finding.severity != "note":
-            self._print(f"{finding.severity}: {finding.code}: {finding.message}. Fix: {finding.fix}.")
+            self.say(f"{finding.severity}: {finding.code}: {finding.message}. Fix: {finding.fix}.")
 
     def lost(self, reason: str) -> None:
         """One line: this may be called in a thread, just before the process ends."""
@@ -153,40 +146,12 @@ class Display:
 
         out = Console(highlight=False)
         out.soft_wrap = not out.is_terminal
-        steps, total = result["steps"], trainer.planned_steps
-        early = trainer.config.stop_after and steps < total
+        early = trainer.config.stop_after and result["steps"] < trainer.planned_steps
         if early:
-            cooled = result["cooldown"]
-            why = f"cooled down from step {cooled['weights_of']}" if cooled else ""
-            why = why or f"for the last {trainer.config.stop_after} validations did not improve on the best"
-            out.print(f"Ended after {steps:,} of {total:,} updates, {why} (--stop-after).")
+            out.print(_ended_early(trainer, result))
         out.print(_held_out(result))
-        if result["floor"] is not None:
-            above = result["loss"] / result["floor"] - 1
-            line = f"The loss is {abs(above):.1%} {'above' if above >= 0 else 'below'} the floor"
-            if result["ceiling"] is not None:
-                line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
-            out.print(line + ". The floor is what a perfect model reaches (docs/floor.md).")
-        if result["baselines"]:
-            out.print(_baselines(result))
-        start = trainer.progress.best_loss  # the lowest of all, step 0 included
-        helped = start is None or result["loss"] <= start * (1 + _SAME)
-        if helped and result["baselines"] and result["loss"] >= result["baselines"]["pairs"]:
-            over = early or result["best_step"] < steps  # and going on would not have helped
-            needed = "more text" if over else "more --epochs, or more text"
-            out.print(f"The model is not better than those pairs: it needs {needed}.")
-        if not helped:
-            out.print(
-                styled(
-                    f"warning: no update has made it better than it was before the first ({start:.4f}): take a smaller "
-                    "--lr, or look for the cause with mlxstories debug."
-                )
-            )
-        if result["best_step"] != result["steps"]:
-            out.print(
-                f"These are the weights of step {result['best_step']}, the best on held-out stories; the last have "
-                f"a loss of {result['last']['loss']:.4f} there."
-            )
+        for line in _judged(result, trainer.progress.best_loss, early):
+            out.print(styled(line))
         out.print(
             f"seed {result['seed']}, {result['trained_tokens']:,} tokens in {result['steps']:,} updates, "
             f"{result['parameters']:,} parameters, {result['seconds']:.1f} s"
@@ -196,6 +161,43 @@ class Display:
         out.print(
             f"\nThe run lies in {trainer.run.path}. Next:\n"
             f"  mlxstories sample {trainer.run.path}\n  mlxstories report {trainer.run.path} --open"
+        )
+
+
+def _ended_early(trainer, result: dict) -> str:
+    cooled, patience = result["cooldown"], trainer.config.stop_after
+    why = (
+        f"cooled down from step {cooled['weights_of']}"
+        if cooled
+        else f"for the last {patience} validations did not improve on the best"
+    )
+    return f"Ended after {result['steps']:,} of {trainer.planned_steps:,} updates, {why} (--stop-after)."
+
+
+def _judged(result: dict, lowest: float | None, early: bool) -> Iterator[str]:
+    """What the figures say beside the floor or what counts reach, and whose they are; ``lowest`` is the lowest
+    validation loss of all, that before the first update included."""
+    if result["floor"] is not None:
+        above = result["loss"] / result["floor"] - 1
+        line = f"The loss is {abs(above):.1%} {'above' if above >= 0 else 'below'} the floor"
+        if result["ceiling"] is not None:
+            line += f"; the accuracy is {result['accuracy'] / result['ceiling']:.1%} of what is possible"
+        yield line + ". The floor is what a perfect model reaches (docs/floor.md)."
+    if result["baselines"]:
+        yield _baselines(result)
+    if lowest is not None and result["loss"] > lowest * (1 + _SAME):
+        yield (
+            f"warning: no update has made it better than it was before the first ({lowest:.4f}): take a smaller "
+            "--lr, or look for the cause with mlxstories debug."
+        )
+    elif result["baselines"] and result["loss"] >= result["baselines"]["pairs"]:
+        over = early or result["best_step"] < result["steps"]  # and going on would not have helped
+        needed = "more text" if over else "more --epochs, or more text"
+        yield f"The model is not better than those pairs: it needs {needed}."
+    if result["best_step"] != result["steps"]:
+        yield (
+            f"These are the weights of step {result['best_step']}, the best on held-out stories; the last have "
+            f"a loss of {result['last']['loss']:.4f} there."
         )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import click
 
+from mlxstories.checks import MOST_WHOLE
 from mlxstories.cli import completion
-from mlxstories.cli.types import MOST, MOST_SEED, Name, Place, RunType, Whole
+from mlxstories.cli.types import MOST_SEED, Name, Place, RunType, Whole
 
 RUN = RunType("dir")
 RUN_OR_FILE = RunType("file")
@@ -41,7 +42,9 @@ def say_what_suits(command: click.Command) -> click.Command:
     return command
 
 
-def whole_option(*names: str, default: int | None, least: int = 1, most: int = MOST, help: str) -> Callable:
+def whole_option(
+    *names: str, default: int | None, least: int = 1, most: int = MOST_WHOLE, help: str
+) -> Callable:
     """An option that is a whole number and has a default, which is shown unless the help says it."""
     shown = "[default" not in help
     return click.option(*names, type=Whole(least, most), default=default, show_default=shown, help=help)

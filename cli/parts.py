@@ -7,27 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlxstories.cli.sections import MODEL
 from mlxstories.errors import StoriesError
 
 SLOWER = 0.3  # of the recipe's learning rate, where weights are trained on that know something already
-_OF_THE_MODEL = (
-    "size",
-    "arch",
-    "norm",
-    "positions",
-    "feed_forward",
-    "layers",
-    "dim",
-    "heads",
-    "hidden",
-    "context",
-    "tied",
-    "qk_norm",
-    "mixing",
-    "across_stories",
-    "tokenizer",
-    "vocab_size",
-)
+# options that belong to the model of --from; dropout is of the training
+_OF_THE_MODEL = {*MODEL, "tokenizer", "vocab_size"} - {"dropout"}
 
 
 @dataclasses.dataclass
@@ -77,7 +62,7 @@ def parts(
     if changes and isinstance(data.source, str):
         given = given | {"phase"}  # fields of the plain recipe are meant
     if known:
-        given = given | set(_OF_THE_MODEL)
+        given = given | _OF_THE_MODEL
     foreign = isinstance(known.shape, MlxLmConfig) if known else model.get("arch", "").startswith(PREFIX)
     if foreign:
         given = given | {"dropout"}  # which mlx-lm's architectures do not have
@@ -206,7 +191,7 @@ def starting_point(name: str, runs: Path, given: set[str]) -> StartingPoint:
     from mlxstories.runs.checkpoints import load_model
     from mlxstories.runs.directory import find_run
 
-    if clash := sorted(given & set(_OF_THE_MODEL)):
+    if clash := sorted(given & _OF_THE_MODEL):
         option = "--" + clash[0].replace("_", "-")
         raise StoriesError(f"{option} belongs to the model of --from {name}: leave one of the two out")
     if is_exported(Path(name)):

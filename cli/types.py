@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-MOST = 10**9  # of what no machine could do, or only in years
+from mlxstories.checks import MOST_WHOLE
+
 MOST_SEED = 2**31 - 1
 
 
 class _Bounded(click.ParamType):
     """A number from ``least`` to ``most``; no bound is open, so that what is made from it has a size."""
 
-    def __init__(self, least: float = 1, most: float = MOST):
+    def __init__(self, least: float = 1, most: float = MOST_WHOLE):
         self.least, self.most = least, most
 
     def convert(self, value, param, ctx):

@@ -58,7 +58,10 @@ class Growing:
         for character in visible(text):
             if character.isspace():
                 self._end_word()
-                self._end_line() if character == "\n" else self._write(" ")
+                if character == "\n":
+                    self._end_line()
+                else:
+                    self._write(" ")
             else:
                 self._word += character
 
