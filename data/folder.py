@@ -17,14 +17,8 @@ from mlxstories.errors import StoriesError, listed
 TEXT = {".txt", ".text", ".md"}
 LINES = {".jsonl", ".ndjson", ".json"}
 TABLE = {".parquet"}
-_CONVERTIBLE = {
-    ".azw3",
-    ".doc",
-    ".mobi",
-    ".odt",
-    ".pages",
-    ".rtf",
-}  # texts, in formats that no library here reads
+# texts, in formats that no library here reads
+_CONVERTIBLE = {".azw3", ".doc", ".mobi", ".odt", ".pages", ".rtf"}
 _LOOKED_AT = 2000  # files
 _LONG_ENOUGH = 20  # characters of a line that is no accident where it stands in many files
 _OFTEN = 0.5  # share of the files in which boilerplate stands

@@ -92,9 +92,8 @@ class Survey:
         self._config, self._report = config, report
         self.parts = bytearray()
         self.held_out: list[str] = []
-        self._held: list[
-            tuple[int, int, str]
-        ] = []  # heap of (-rank, place, text): the largest rank goes first
+        # heap of (-rank, place, text): the largest rank goes first
+        self._held: list[tuple[int, int, str]] = []
         if config.source not in DEFAULT_STORIES and config.split == "tail" and config.validation is None:
             raise StoriesError(
                 "the last stories of a stream can be held out if it is said how many: --validation N"

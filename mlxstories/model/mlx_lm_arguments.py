@@ -60,10 +60,8 @@ def architecture(name: str) -> ModuleType:
     if name in architectures():  # a configuration's word alone imports nothing
         try:
             module = importlib.import_module(f"mlx_lm.models.{name}")
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # olmo ends the process where a package of its own is missing
+        # olmo ends the process where a package of its own is missing
+        except (Exception, SystemExit) as error:
             raise StoriesError(f"mlx-lm cannot import its architecture {name}: {error}.") from error
     if not (hasattr(module, "Model") and hasattr(module, "ModelArgs")):
         known = [other for other in architectures() if other[:3] == name[:3]] or ["llama", "qwen3", "mamba2"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import mlx.core as mx
@@ -28,9 +28,8 @@ from mlxstories.training.losses import objective
 from mlxstories.training.phases import PHASE_1, PHASE_3, PHASES, Phase
 from mlxstories.training.step import TrainStep
 
-SHAPE = ModelConfig(
-    97, dim=64, layers=2, heads=1, context=32, separator=0
-)  # heads of 64, which Metal decodes fused
+# heads of 64, which Metal decodes fused
+SHAPE = ModelConfig(97, dim=64, layers=2, heads=1, context=32, separator=0)
 UPDATES = 50
 
 Place = Callable[[], AbstractContextManager[None]]
@@ -178,9 +177,8 @@ class _Bench:
 
     def _side_by_side(self, phase: Phase, updates: int) -> float:
         (ours, weights), (losses, wanted) = (self._train(place, phase, updates) for place in (_device, _cpu))
-        if (
-            updates == 1
-        ):  # Adam's first is the gradient's sign, which rounding may turn where there is almost none
+        if updates == 1:
+            # Adam's first is the gradient's sign, which rounding may turn where there is almost none
             start = _flat(_model(phase).parameters())
             return _worst(*({name: part[name] - start[name] for name in start} for part in (weights, wanted)))
         return mx.max(mx.abs(ours - losses) / losses).item() if losses[-1] < losses[0] else math.inf
@@ -236,13 +234,7 @@ class _Bench:
 def _model(phase: Phase) -> Transformer:
     """The same weights for every place: they are drawn on the CPU."""
     with _cpu():
-        model = new_model(_with(phase), 0)
-        mx.eval(model.parameters())
-    return model
-
-
-def _with(phase: Phase) -> ModelConfig:
-    return ModelConfig(**{**vars(SHAPE), **phase.parts()})
+        return new_model(replace(SHAPE, **phase.parts()), 0)
 
 
 def _product() -> float:

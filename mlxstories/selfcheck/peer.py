@@ -47,9 +47,8 @@ def against_mlx_lm() -> Duel | None:
 
     config = size_config("base", _VOCABULARY, context=256)
     model = new_model(config, 0)
-    model.embed.weight[END] *= (
-        0.1  # random tied weights repeat their input, and END would end the story at once
-    )
+    # random tied weights repeat their input, and END would end the story at once
+    model.embed.weight[END] *= 0.1
     with tempfile.TemporaryDirectory() as name:
         folder, kind = Path(name), model_type_of(config)
         mx.save_safetensors(

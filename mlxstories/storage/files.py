@@ -96,9 +96,8 @@ def write_text(path: Path, text: str) -> None:
     content = text.encode("utf-8")
     with writing(path):
         if path.exists() and (not (path.is_file() or path.is_dir()) or path.parent == Path("/dev")):
-            descriptor = os.open(
-                path, os.O_WRONLY | os.O_NONBLOCK
-            )  # of a pipe that nobody reads an error, no wait
+            # of a pipe that nobody reads an error, no wait
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
             os.set_blocking(descriptor, True)
             with open(descriptor, "wb") as file:
                 file.write(content)

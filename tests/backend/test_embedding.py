@@ -58,9 +58,8 @@ def test_bfloat16_keeps_its_type_and_sums_wider():
     table = mx.zeros((4, 6), mx.bfloat16)
     summed = mx.grad(lambda table: (weights * ordered(table, tokens)).sum())(table)
     assert summed.dtype == mx.bfloat16
-    assert summed[0, 0].item() == pytest.approx(
-        3000, rel=2e-2
-    )  # added one by one in bfloat16 it stays at 256
+    # added one by one in bfloat16 it stays at 256
+    assert summed[0, 0].item() == pytest.approx(3000, rel=2e-2)
 
 
 @pytest.mark.parametrize("positions", ["rope", "learned"])

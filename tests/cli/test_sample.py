@@ -61,9 +61,8 @@ def test_streamed_stories_are_the_same(sample):
     options = ("--num", "3", "--seed", "5", "--temperature", "1.2", "--no-repeat-ngram", "3")
     plain, streamed = sample(*options), sample(*options, "--stream")
     for whole, shown in zip(streamed.stdout.split("\n\n"), plain.stdout.split("\n\n"), strict=False):
-        assert (
-            whole.startswith(shown.strip("\n")) and shown.strip()
-        )  # of which the last half sentence is left out
+        # of which the last half sentence is left out
+        assert whole.startswith(shown.strip("\n")) and shown.strip()
     assert plain.stderr == streamed.stderr
     assert plain.stdout == sample(*options).stdout != sample(*options, "--seed", "6").stdout
 

@@ -43,9 +43,8 @@ def test_broken_paragraphs_come_out_whole(paragraphs, width):
     text = broken(paragraphs, width)
     assert abs(width_of(text.split("\n")) - width) <= 1
     whole = joined(text, width).split("\n")
-    assert len(whole) < 1.2 * len(
-        paragraphs
-    )  # a last line that is nearly full is taken for a broken one, or not
+    # a last line that is nearly full is taken for a broken one, or not
+    assert len(whole) < 1.2 * len(paragraphs)
     assert " ".join(whole) == " ".join(paragraphs)
 
 

@@ -52,9 +52,8 @@ def test_mlx_lm_says_the_same(exported):
     answers = list(stream_generate(model, theirs, PROMPT, max_tokens=20))
     tokens = [answer.token for answer in answers if answer.token != tokenizer.end]
     assert tokens == told
-    text = re.sub(
-        r"<\|(unknown|mask)\|>", "", "".join(answer.text for answer in answers)
-    )  # ours leaves them out
+    # ours leaves them out
+    text = re.sub(r"<\|(unknown|mask)\|>", "", "".join(answer.text for answer in answers))
     assert (PROMPT + text).replace(" ", "") == tokenizer.decode([*prompt, *told]).replace(" ", "")
 
 

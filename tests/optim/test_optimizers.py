@@ -101,9 +101,8 @@ def test_without_bias_correction():
 def test_first_adam_update_is_the_learning_rate(gradient, beta):
     optimizer = AdamW(0.5, betas=(0.9, beta), weight_decay=0)
     moved = optimizer.apply_gradients({"w": mx.array([gradient])}, {"w": mx.zeros(1)})
-    assert moved["w"].item() == pytest.approx(
-        -0.5 * np.sign(gradient), rel=2e-5
-    )  # eps is 1e-5 of the smaller
+    # eps is 1e-5 of the smaller
+    assert moved["w"].item() == pytest.approx(-0.5 * np.sign(gradient), rel=2e-5)
 
 
 class Tiny(nn.Module):
