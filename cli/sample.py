@@ -61,8 +61,9 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     RUN is a run's name or directory; without it, the newest run. At a terminal, without --prompt and --num, you type
     how a story begins and it tells on. Stories go to standard output, seed and statistics to standard error.
     """
-    from mlxstories.generation.decoding import generate, text_statistics
+    from mlxstories.generation.decoding import generate
     from mlxstories.generation.sampling import SamplingConfig
+    from mlxstories.generation.variety import text_statistics
     from mlxstories.runs.checkpoints import load_model
     from mlxstories.runs.directory import find_run
 

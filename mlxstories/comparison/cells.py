@@ -17,7 +17,7 @@ from mlxstories.comparison.arms import Arm
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError, listed
-from mlxstories.generation.decoding import text_statistics
+from mlxstories.generation.variety import text_statistics
 from mlxstories.model import ModelConfig, size_config
 from mlxstories.runs.directory import Run, write_json
 from mlxstories.storage.lock import Busy

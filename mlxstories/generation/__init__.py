@@ -1,1 +1,1 @@
-"""Telling stories: decoding, sampling, and reading a story with a model."""
+"""Telling stories: decoding, sampling, how varied they are, and reading a story with a model."""

@@ -3,13 +3,12 @@
 from itertools import pairwise
 
 import mlx.core as mx
-import numpy as np
 import pytest
 
 from mlxstories.backend import kernels
 from mlxstories.errors import StoriesError
 from mlxstories.generation import decoding
-from mlxstories.generation.decoding import generate, stream, text_statistics
+from mlxstories.generation.decoding import generate, stream
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import Decoder, MlxLmConfig, ModelConfig, Transformer, build_model
 
@@ -127,19 +126,6 @@ def test_encoders_are_refused_with_the_reason():
     encoder = Transformer(ModelConfig(29, dim=16, layers=1, heads=2, arch="encoder"))
     with pytest.raises(StoriesError, match="encoder cannot tell stories"):
         generate(encoder, [[]], max_tokens=3, sampling=GREEDY)
-
-
-def test_statistics_by_hand():
-    looping = text_statistics([[1, 2, 1, 2, 1, 2, 1]])
-    assert looping.distinct_1 == pytest.approx(2 / 7)
-    assert looping.distinct_2 == pytest.approx(2 / 6)
-    assert looping.distinct_3 == pytest.approx(2 / 5)
-    assert looping.repeated_4 == pytest.approx(1 - 2 / 4)
-    two = text_statistics([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]])
-    assert (two.distinct_1, two.repeated_4) == (0.5, 0.0)
-    empty = text_statistics([[], [1]])
-    assert (empty.distinct_1, empty.distinct_2, empty.repeated_4) == (1.0, 0.0, 0.0)
-    assert np.isfinite(text_statistics([]).distinct_1)
 
 
 @pytest.mark.parametrize("kind", ["mixing", "mlx-lm"])
