@@ -69,15 +69,12 @@ def test_json_lines(file):
 
 
 def test_parquet(tmp_path):
-    arrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as parquet
-
-    table = arrow.table({"text": ["One.", "Two.", "Three."], "n": [1, 2, 3]})
-    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    table = pyarrow.table({"text": ["One.", "Two.", "Three."], "n": [1, 2, 3]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
     assert read(tmp_path / "a.parquet") == ["One.", "Two.", "Three."]
     with pytest.raises(StoriesError, match="no text column 'n'; name one of text, n by --field"):
         read(tmp_path / "a.parquet", field="n")
-    parquet.write_table(arrow.table({"text": ["One.", None]}), tmp_path / "b.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["One.", None]}), tmp_path / "b.parquet")
     with pytest.raises(StoriesError, match="row 2: no text"):
         read(tmp_path / "b.parquet")
 

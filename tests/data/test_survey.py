@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mlxstories.data import survey as survey_module
 from mlxstories.data.config import DataConfig
+from mlxstories.data.dataset import load_dataset
 from mlxstories.data.splits import fingerprint
 from mlxstories.data.survey import LEFT_OUT, TRAIN, VALIDATION, Known, Survey, identity, read
 from mlxstories.errors import StoriesError
@@ -91,8 +92,6 @@ def test_a_number_of_stories_ends_the_reading(tmp_path):
 
 
 def test_built_in_stories_are_those_of_a_loaded_dataset():
-    from mlxstories.data.dataset import load_dataset
-
     config = DataConfig(stories=60, validation=20, seed=3)
     survey = Survey(config)
     dataset = load_dataset(config)
