@@ -13,7 +13,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.model import ModelConfig
 from mlxstories.optim.schedules import SCHEDULES
 from mlxstories.storage.files import read_text
-from mlxstories.storage.serialize import parse_json
+from mlxstories.storage.serialize import dotted, parse_json
 from mlxstories.training.phases import PHASE_1, PHASE_2, PHASES, Phase, differences, override, values
 
 _DATA = ("data", "stories", "validation", "tokenizer", "vocab_size", "split", "separator", "seed", "layout")
@@ -109,7 +109,7 @@ def read_arms(path: Path) -> list[Arm]:
         raise StoriesError(f'{path}: give arms as {{"name": {{"phase": 1, "field": value}}}}.')
     if len(content) < 2:
         raise StoriesError(f"{path}: a comparison needs at least 2 arms; got {len(content)}.")
-    return [_arm(path, name, dict(_flat(given))) for name, given in content.items()]
+    return [_arm(path, name, dict(dotted(given))) for name, given in content.items()]
 
 
 def _arm(path: Path, name: str, given: dict[str, Any]) -> Arm:
@@ -152,14 +152,6 @@ def _read(path: Path) -> Any:
     # undecodable text and both syntax errors are ValueErrors
     except (OSError, ValueError, RecursionError) as error:
         raise StoriesError(f"{path} cannot be read as {path.suffix[1:] or 'JSON'} ({error}).") from error
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _tuple(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +70,15 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
 
 def _reason(error: BaseException, cls: type | None) -> str:
     return str(error) if isinstance(error, StoriesError) else cattrs.v.format_exception(error, cls)
+
+
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a tree of mappings by their paths, such as ("optimizer.eps", 1e-8)."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def read_json(path: Path) -> Any:

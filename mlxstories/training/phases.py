@@ -12,6 +12,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.model.config import CHOICES, check_mixing
 from mlxstories.optim.build import OptimizerConfig
 from mlxstories.optim.schedules import ScheduleConfig
+from mlxstories.storage.serialize import dotted
 
 LONGEST_NAME = 100  # characters, for it is shown in tables and figures
 MOST_MICROBATCHES = 10_000  # of an update, which nothing interrupts
@@ -142,9 +143,4 @@ def differences(a: Phase, b: Phase) -> dict[str, tuple[Any, Any]]:
 
 def values(phase: Phase) -> dict[str, Any]:
     """Every field of a phase by its dotted path."""
-    flat = {}
-    for item in dataclasses.fields(phase):
-        value = getattr(phase, item.name)
-        inner = values(value) if dataclasses.is_dataclass(value) else {"": value}
-        flat.update({f"{item.name}.{name}".rstrip("."): leaf for name, leaf in inner.items()})
-    return flat
+    return dict(dotted(dataclasses.asdict(phase)))

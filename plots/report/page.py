@@ -18,10 +18,11 @@ from mlxstories.comparison.study import Table
 from mlxstories.comparison.words import answer
 from mlxstories.plots.report import figures, palette, phrases
 from mlxstories.plots.report.accounts import Account
-from mlxstories.plots.report.repeats import arms, fields
+from mlxstories.plots.report.repeats import arms
 from mlxstories.plots.report.stories import Story
 from mlxstories.plots.report.svg import Drawing
 from mlxstories.plots.report.verdict import capital, verdict
+from mlxstories.storage.serialize import dotted
 
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {
@@ -172,7 +173,7 @@ def _subtitle(account: Account) -> str:
 
 def _groups(accounts: Sequence[Account]) -> dict[str, list[tuple[str, list[str]]]]:
     """By part of the configuration every field and its value in each run; what is in no part is the run's own."""
-    found = [dict(fields(account.config)) for account in accounts]
+    found = [dict(dotted(account.config)) for account in accounts]
     groups: dict[str, list] = {}
     for path in dict.fromkeys(path for one in found for path in one):
         if path not in ("format", "name", "command"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
 from mlxstories.plots.report.accounts import Account
+from mlxstories.storage.serialize import dotted
 
 # What a run's configuration says that is no choice, or the seed; parts of the model stand with the model too.
 _NOT_RECIPE = ("name", "seed", "command", "versions", "parameters", "floor", "fingerprint", "format",
@@ -84,16 +85,7 @@ def _paired(arm: Arm, reference: Arm) -> Difference | None:
 def recipe(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration as dotted fields and their values, the seed and what follows from others left out."""
     kept = {name: value for name, value in config.items() if name not in _NOT_RECIPE}
-    return {path: value for path, value in fields(kept) if path not in _NOT_RECIPE}
-
-
-def fields(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths and the values that are no dicts."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    return {path: value for path, value in dotted(kept) if path not in _NOT_RECIPE}
 
 
 def _stories(account: Account) -> tuple:
