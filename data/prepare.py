@@ -211,6 +211,8 @@ def _tokenise(
             writer, empty = None, 0
     if writer is not None and writer.shard.stories:
         journal = _noted(journal, writer, len(parts), empty, path)
+    else:
+        journal = replace(journal, empty_removed=journal.empty_removed + empty)
     if not journal.train:
         raise StoriesError(f"no training story has a single {tokenizer.kind} token; give other stories")
     return journal

@@ -170,13 +170,22 @@ def test_stories_without_a_token_are_left_out_and_counted(tmp_path):
         "".join(json.dumps({"text": f"Word{i} ran."}) + "\n" for i in range(20))
     )
     with open(tmp_path / "a.jsonl", "a") as file:
-        file.write('{"text": "\\u200b"}\n')  # not blank, and yet no word
+        file.write('{"text": "___"}\n')  # not blank, and yet no word
     index = prepare(DataConfig(str(tmp_path / "a.jsonl"), tokenizer="bpe", vocab_size=300), tmp_path / "bpe")
     assert index.empty_removed == 0
     index = prepare(DataConfig(str(tmp_path / "a.jsonl"), seed=2), tmp_path / "word")
     data = load_dataset(DataConfig(str(tmp_path / "word")))
-    assert len(data.train) + len(data.val) + index.empty_removed == 21
+    assert index.empty_removed == 1 and len(data.train) + len(data.val) == 20
     assert data.train.lengths.min() > 0
+
+
+def test_stories_without_a_token_are_counted_behind_the_last_shard_too(tmp_path):
+    """Ten stories to a chunk, and each chunk with a token ends its shard."""
+    texts = [f"Word{i} ran." for i in range(20)] + ["_" * i for i in range(1, 11)] + ["Tom ran.", "Mia sat."]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    config = DataConfig(str(tmp_path / "a.jsonl"), split="tail", validation=2)
+    index = prepare(config, tmp_path / "new", shard_tokens=1)
+    assert [shard.stories for shard in index.train] == [10, 10] and index.empty_removed == 10
 
 
 @pytest.mark.parametrize(
