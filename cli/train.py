@@ -164,17 +164,9 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
             called = group.first(name.encode).decode()  # clocks differ
             path = group.together(lambda: run_path(runs, called))
             new = group.together(lambda: parts(show.say, runs=runs, processes=group.size, **recipe))
+            origin = {"weights": new.weights, "begun": new.begun}
             trainer = experiment.start(
-                path,
-                new.dataset,
-                new.shape,
-                new.phase,
-                new.training,
-                show,
-                group,
-                command,
-                new.weights,
-                new.begun,
+                path, new.dataset, new.shape, new.phase, new.training, show, group, command, **origin
             )
             held.enter_context(trainer.run.locked())
         held.callback(trackers.close)
@@ -194,23 +186,19 @@ def _name(data, phase, size: str) -> str:
 
 def _run(trainer, show, *, check: bool) -> None:
     from mlxstories.ladder.own import check as check_before
-    from mlxstories.repair import GaveUp, train_and_repair
+    from mlxstories.repair import GaveUp
     from mlxstories.training import experiment
     from mlxstories.training.progress import NotFinite
 
     trainer.warn = show.finding
     if check and trainer.group.leads:
         show.check(check_before(trainer))
-    show.begin(trainer)
     try:
-        repairs = trainer.config.max_repairs
-        evaluation = train_and_repair(trainer, repairs) if repairs else trainer.train()
+        evaluation = _trained(trainer, show)
     except GaveUp as error:
-        show.end()
         click.echo(f"Gave up: {error} The run is kept in {trainer.run.path}.", err=True)
         sys.exit(1)
     except NotFinite as error:
-        show.end()
         if trainer.group.leads:
             click.echo(
                 f"Stopped: {error} The checkpoints before it are kept in {trainer.run.path}.", err=True
@@ -218,11 +206,9 @@ def _run(trainer, show, *, check: bool) -> None:
             click.echo("Find out why: mlxstories debug", err=True)
         sys.exit(1)
     except StoriesError as error:  # such as a full disk
-        show.end()
         raise StoriesError(
             f"{error} What was saved stays; continue with: mlxstories train --resume {trainer.run.path}"
         ) from error
-    show.end()
     if not trainer.group.leads:
         return
     if evaluation is None:
@@ -232,3 +218,15 @@ def _run(trainer, show, *, check: bool) -> None:
         )
         return
     show.result(trainer, experiment.finish(trainer, evaluation))
+
+
+def _trained(trainer, show):
+    """The evaluation after the last update, or None; the display has ended, however the training did."""
+    from mlxstories.repair import train_and_repair
+
+    try:
+        show.begin(trainer)
+        repairs = trainer.config.max_repairs
+        return train_and_repair(trainer, repairs) if repairs else trainer.train()
+    finally:
+        show.end()

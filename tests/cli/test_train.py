@@ -3,11 +3,13 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
+from mlxstories.cli.train import _run
 from mlxstories.training.phases import RECORD
 
 SMALL = ["--stories", "20", "--validation", "4", "--size", "debug", "--steps", "1", "--no-check"]
@@ -44,6 +46,20 @@ def test_without_options_it_is_the_record_which_the_docs_spell_out(tmp_path):
         recipes.append((config["phase"].pop("name"), config["model"], config["phase"]))
     assert [recipe[0] for recipe in recipes] == ["speedrun", "phase 3"]
     assert recipes[0][1:] == recipes[1][1:]
+
+
+def test_a_terminal_gets_its_cursor_back_whatever_ends_a_training():
+    """A second Ctrl-C is none of the endings that are told; a live display hides the cursor until it is stopped."""
+    ended = []
+    show = SimpleNamespace(begin=lambda trainer: None, end=lambda: ended.append(True), finding=None)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    trainer = SimpleNamespace(config=SimpleNamespace(max_repairs=0), train=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _run(trainer, show, check=False)
+    assert ended == [True]
 
 
 def test_an_encoder_trains_on_masked_tokens(tmp_path):
