@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import math
 import sys
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if value >= 0 else None
+    return value if 0 <= value < math.inf else None
 
 
 def converse(model, tokenizer, *, max_tokens: int, sampling, seed: int) -> None:

@@ -119,6 +119,14 @@ def test_at_a_terminal_beginnings_are_typed(monkeypatch, capsys, tmp_path):
     assert said.count("temperature 0.5: higher is freer") == 2
 
 
+def test_a_temperature_that_cannot_be_is_not_kept(capsys):
+    told = []
+    conversation = Conversation(lambda *asked: told.append(asked) or ("So.", []), 0.8, 7)
+    for line in ("temperature inf", "temperature -1", "Tom"):
+        conversation.answer(line)
+    assert {temperature for _, temperature, _ in told} == {0.8} and told[-1][0] == "Tom"
+
+
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "Zoë"), ("utf-8", "Zoë"), ("latin-1", "ZoÃ«")])
 def test_what_is_typed_is_read_in_any_encoding(encoding, shown):
     leader, follower = pty.openpty()
