@@ -1,6 +1,5 @@
 """Optimisers, schedules and clipping, written in MLX."""
 
-from mlxstories.optim.build import DECAYS as DECAYS
 from mlxstories.optim.build import OPTIMIZERS as OPTIMIZERS
 from mlxstories.optim.build import Groups as Groups
 from mlxstories.optim.build import OptimizerConfig as OptimizerConfig

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from mlxstories.backend import blas, memory
 from mlxstories.runs.directory import RUNS
 
@@ -16,8 +18,6 @@ PACKAGES = ("mlxstories", "mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cud
 
 def environment() -> dict[str, Any]:
     """Versions, device, BLAS and memory (bytes), ready for JSON."""
-    import mlx.core as mx
-
     device = mx.device_info()
     library = blas.install()
     return {
@@ -51,8 +51,6 @@ def warnings(facts: dict[str, Any]) -> list[str]:
 
 
 def _kind() -> str:
-    import mlx.core as mx
-
     if mx.default_device().type == mx.cpu:
         return "CPU"
     return "Metal GPU" if mx.metal.is_available() else "CUDA GPU"

@@ -150,7 +150,7 @@ class _WandB:
         self._run.config.update(run.config, allow_val_change=True)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        # After a resume, steps that it has already are ignored; they measure the same again.
+        # Steps that it has are ignored: after a resume they measure the same again, after a repair they are lost.
         self._run.log(values, step=step)
 
     def close(self) -> None:

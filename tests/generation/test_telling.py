@@ -27,9 +27,8 @@ TEXT = "Tom lost a red ball. Mia found the ball, and Tom was happy."
 )
 def test_a_story_ends_at_a_sentence(text, shown):
     assert ended(text) == shown
-    tokenizer = Tokenizer.train("char", [TEXT, '"!?,5304SHhm'], 100)
-    if UNKNOWN not in (tokens := tokenizer.encode(text)):
-        assert tokenizer.decode(ended_tokens(tokenizer, tokens)) == shown
+    tokenizer = Tokenizer.train("char", [TEXT, text], 100)
+    assert tokenizer.decode(ended_tokens(tokenizer, tokenizer.encode(text))) == shown
 
 
 def test_the_nearest_spelling_stands_for_a_word_never_seen():
