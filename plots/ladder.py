@@ -27,7 +27,7 @@ def figures(diagnosis: Diagnosis, *, story: bool = False) -> dict[str, Figure]:
         own = next((p["rate"] for p in data["sweep"] if p["scale"] == 1), None)
         steps = data["sweep"][0]["steps"]
         caption = [f"{diagnosis.subject}: accuracy on the minimal rows after {steps} updates"]
-        drawn["sweep"] = sweep({"here": swept}, own=own, caption=caption, story=story)
+        drawn["sweep"] = sweep(swept, own=own, caption=caption, story=story)
     if data.get("gradients"):
         drawn["gradients"] = gradients(data["gradients"], name)
     if data.get("updates"):

@@ -166,19 +166,15 @@ def test_a_loss_that_is_not_finite_does_not_stop_the_drawing(make_run, tmp_path)
 
 
 def test_sweep():
-    results = {"20 updates": [(1e-3, 0.9), (1e-5, 0.02), (1e-1, float("nan"))]}
-    figure = sweep(results, own=1e-3, story=True)
+    figure = sweep([(1e-3, 0.9), (1e-5, 0.02), (1e-1, float("nan"))], own=1e-3, story=True)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1e-5, 1e-3])
     assert (
         "diverged" in texts(figure) and "the story's" in texts(figure) and "own rate 0.001" in texts(figure)
     )
-    assert "nats per token" in texts(sweep(results, quantity="loss"))
-    with pytest.raises(StoriesError, match="quantity"):
-        sweep(results, quantity="speed")
     with pytest.raises(StoriesError, match="without a single"):
-        sweep({"empty": []})
+        sweep([])
 
 
 def test_smooth_keeps_constants_and_ends():
