@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,16 +90,15 @@ def load_dataset(
     train = _documents(tokenizer, train_texts)
     val = _documents(tokenizer, val_texts)
     floor = _floor(told, val, tokenizer) if told else None
-    report = {
-        "source": config.source if isinstance(config.source, str) else list(config.source),
-        "tokenizer": tokenizer.kind,
-        "vocabulary": tokenizer.vocab_size,
-        "duplicates_removed": removed,
-        "train": _describe(tokenizer, train, train_texts),
-        "validation": _describe(tokenizer, val, val_texts),
-        "near_duplicates": None if told else _resemblance(train_texts, val_texts),
-        "floor": None if floor is None else {"nats": floor.nats, "accuracy": floor.accuracy},
-    }
+    report = _report(
+        tokenizer,
+        floor,
+        source=config.source if isinstance(config.source, str) else list(config.source),
+        duplicates_removed=removed,
+        train=_describe(tokenizer, train, train_texts),
+        validation=_describe(tokenizer, val, val_texts),
+        near_duplicates=None if told else _resemblance(train_texts, val_texts),
+    )
     mark = _fingerprint(config, train_texts, val_texts)
     return Dataset(config, tokenizer, train, val, train_texts, val_texts, floor, report, mark)
 
@@ -132,16 +132,15 @@ def _prepared(config: DataConfig, tokenizer: Tokenizer | None) -> Dataset:
     if index.config.source == "stories" and not sum(shard.unknown for shard in index.validation):
         told = [built_in.walk(words(text)) for text in val_texts]
         floor = _floor(told, prepared.val, prepared.tokenizer)
-    report = {
-        "source": str(path),
-        "tokenizer": prepared.tokenizer.kind,
-        "vocabulary": prepared.tokenizer.vocab_size,
-        "duplicates_removed": index.duplicates_removed,
-        "train": _describe_shards(index.train),
-        "validation": _describe_shards(index.validation),
-        "near_duplicates": index.near_duplicates,
-        "floor": None if floor is None else {"nats": floor.nats, "accuracy": floor.accuracy},
-    }
+    report = _report(
+        prepared.tokenizer,
+        floor,
+        source=str(path),
+        duplicates_removed=index.duplicates_removed,
+        train=_describe_shards(index.train),
+        validation=_describe_shards(index.validation),
+        near_duplicates=index.near_duplicates,
+    )
     return Dataset(
         config,
         prepared.tokenizer,
@@ -153,6 +152,15 @@ def _prepared(config: DataConfig, tokenizer: Tokenizer | None) -> Dataset:
         report,
         index.fingerprint,
     )
+
+
+def _report(tokenizer: Tokenizer, floor: Floor | None, **facts: Any) -> dict:
+    return {
+        **facts,
+        "tokenizer": tokenizer.kind,
+        "vocabulary": tokenizer.vocab_size,
+        "floor": None if floor is None else {"nats": floor.nats, "accuracy": floor.accuracy},
+    }
 
 
 def _describe_shards(parts: Sequence[shards.Shard]) -> dict:

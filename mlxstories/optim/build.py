@@ -10,7 +10,7 @@ from mlx.optimizers import MultiOptimizer, Optimizer
 from mlxstories.checks import check_choice, check_flag, check_number
 from mlxstories.errors import StoriesError
 from mlxstories.optim.muon import POLYNOMIALS, Muon
-from mlxstories.optim.optimizers import SGD, AdamW, Lion, NAdamW
+from mlxstories.optim.optimizers import SGD, AdamW, Lion, NAdamW, check_betas
 from mlxstories.optim.schedules import Schedule, constant
 
 OPTIMIZERS = ("adamw", "adam", "nadamw", "lion", "muon", "sgd")
@@ -62,8 +62,7 @@ class OptimizerConfig:
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise StoriesError(f"betas must be two numbers; got {self.betas!r}.")
         object.__setattr__(self, "betas", tuple(self.betas))
-        for index, beta in enumerate(self.betas):
-            check_number(f"betas[{index}]", beta, at_least=0, below=1)
+        check_betas(self.betas)
         check_number("eps", self.eps, at_least=0)
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_choice("decay", self.decay, DECAYS)

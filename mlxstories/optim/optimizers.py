@@ -20,6 +20,12 @@ from mlxstories.checks import check_number
 from mlxstories.optim.schedules import Schedule
 
 
+def check_betas(betas: Sequence[float]) -> None:
+    """Raises StoriesError unless each is a decay of a moment, in [0, 1)."""
+    for index, beta in enumerate(betas):
+        check_number(f"betas[{index}]", beta, at_least=0, below=1)
+
+
 class Rule(Optimizer):
     """An update rule in float32: ``moments`` names the state, ``step_from`` is the rule itself."""
 
@@ -79,8 +85,7 @@ class _Adaptive(Rule):
         weight_decay: float = 0.0,
     ):
         super().__init__(learning_rate, weight_decay)
-        for index, beta in enumerate(betas):
-            check_number(f"betas[{index}]", beta, at_least=0, below=1)
+        check_betas(betas)
         check_number("eps", eps, at_least=0)
         self.betas, self.eps = betas, eps
 
@@ -213,8 +218,7 @@ class Lion(Rule):
         weight_decay: float = 0.0,
     ):
         super().__init__(learning_rate, weight_decay)
-        for index, beta in enumerate(betas):
-            check_number(f"betas[{index}]", beta, at_least=0, below=1)
+        check_betas(betas)
         self.betas = betas
 
     def step_from(self, g: mx.array, w: mx.array, state: dict, lr: mx.array) -> mx.array:
