@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from mlxstories.checks import MOST_WHOLE
+from mlxstories.checks import MOST_WHOLE as MOST
 from mlxstories.cli import completion
 from mlxstories.cli.types import MOST_SEED, Name, Place, RunType, Whole
 
@@ -42,9 +42,7 @@ def say_what_suits(command: click.Command) -> click.Command:
     return command
 
 
-def whole_option(
-    *names: str, default: int | None, least: int = 1, most: int = MOST_WHOLE, help: str
-) -> Callable:
+def whole_option(*names: str, default: int | None, least: int = 1, most: int = MOST, help: str) -> Callable:
     """An option that is a whole number and has a default, which is shown unless the help says it."""
     shown = "[default" not in help
     return click.option(*names, type=Whole(least, most), default=default, show_default=shown, help=help)
