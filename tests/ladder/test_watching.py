@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from functools import partial
 
 import mlx.core as mx
@@ -80,6 +81,28 @@ def test_mlx_is_as_it_was_afterwards_also_after_an_exception():
         mx.compile,
         optim.Optimizer.apply_gradients,
     ) == before
+
+
+def test_another_thread_that_evaluates_is_left_alone():
+    raised: list[Exception] = []
+
+    def load():
+        try:
+            mx.eval(mx.ones(3) + 1)
+        except RuntimeError as error:
+            raised.append(error)
+
+    model, optimizer, batch = Tiny(), optim.SGD(1e-2), next(iter(batches(0)))
+    with watch(model, optimizer, path=None) as session:
+        gradient = nn.value_and_grad(model, mean)
+        for _ in range(3):
+            _, gradients = gradient(model, batch.inputs, batch.targets)
+            optimizer.update(model, gradients)
+            loader = threading.Thread(target=load)
+            loader.start()
+            loader.join()
+            mx.eval(model.parameters(), optimizer.state)
+    assert not raised and session.looks == session.updates == 3
 
 
 @pytest.mark.parametrize("compiled", [False, True])

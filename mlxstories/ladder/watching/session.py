@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class Session:
         self._batch: list[mx.array] = []  # ids of this update, and of the one before
         self._last: list[mx.array] = []
         self._pending: tuple[Figures, dict[str, Any]] | None = None
+        self._thread = 0  # that made the last update
         self._line = None
 
     def validation(self, loss: float) -> None:
@@ -107,6 +109,7 @@ class Session:
     def _next(self, gradients: Any) -> None:
         """Count an update, and begin a look at it if there is time for one."""
         self.updates += 1
+        self._thread = threading.get_ident()
         start = time.perf_counter()
         if self.seconds <= SHARE * (start - self._begun) and self.model is not None:
             self.busy = True
@@ -127,7 +130,8 @@ class Session:
 
     def look(self) -> None:
         """Finish the look that was begun, now that the update has been made."""
-        if self._pending is None or self.busy:
+        # MLX's arrays belong to the streams of their thread: a loader's own cannot evaluate them.
+        if self._pending is None or self.busy or self._thread != threading.get_ident():
             return
         start = time.perf_counter()
         (figures, lazy), self._pending, self.busy = self._pending, None, True
