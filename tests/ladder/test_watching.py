@@ -105,6 +105,23 @@ def test_another_thread_that_evaluates_is_left_alone():
     assert not raised and session.looks == session.updates == 3
 
 
+def test_losses_that_nobody_evaluates_hold_no_logits(monkeypatch):
+    monkeypatch.setattr(sessions, "SHARE", -1.0)  # never looks
+    model = nn.Sequential(nn.Embedding(1000, 8), nn.Linear(8, 1000))
+    optimizer, ids, held = optim.SGD(1e-3), mx.arange(1000).reshape(4, 250), []
+    with watch(model, optimizer, path=None):
+        gradient = nn.value_and_grad(model, mean)
+        for _ in range(8):
+            _, gradients = gradient(model, ids, ids)
+            optimizer.update(model, gradients)
+            mx.eval(model.parameters(), optimizer.state)
+            del gradients
+            mx.synchronize()
+            held.append(mx.get_active_memory())
+    logits = 4 * 1000 * ids.size
+    assert held[-1] - held[2] < 2 * logits
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_loss_that_is_not_finite_is_told_with_its_update(compiled):
     session, _ = train(scale=lambda i: math.nan if i == 12 else 1.0, updates=15, compiled=compiled)

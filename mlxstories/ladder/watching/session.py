@@ -108,6 +108,8 @@ class Session:
 
     def _next(self, gradients: Any) -> None:
         """Count an update, and begin a look at it if there is time for one."""
+        # A loss that nobody evaluates holds the logits of its batch: the last update's need not wait for the next look.
+        mx.async_eval([loss for step, loss in self._losses if step == self.updates])
         self.updates += 1
         self._thread = threading.get_ident()
         start = time.perf_counter()
