@@ -17,7 +17,7 @@ from mlxstories.ladder.patches import Patches
 from mlxstories.storage.files import scratch
 
 # Downloads may fill their caches.
-_FREE = ("/dev/", "/proc/", str(Path.home() / ".cache"), os.environ.get("HF_HOME") or "/dev/")
+_FREE = ("/dev", "/proc", Path.home() / ".cache", os.environ.get("HF_HOME") or "/dev")
 _CHANGING = ("remove", "unlink", "rmdir", "truncate", "chmod", "chown", "utime")
 _MOVING = ("rename", "replace")
 _LINKING = ("link", "symlink")
@@ -67,7 +67,7 @@ class Overlay:
         if isinstance(path, int) or path is None:
             return None
         full = os.path.abspath(os.fsdecode(path))
-        if full.startswith((*_FREE, str(self.root))):
+        if any(Path(full).is_relative_to(free) for free in (*_FREE, self.root)):
             return None
         return self.root / full.lstrip(os.sep).replace(":", "")
 
@@ -138,22 +138,24 @@ class Overlay:
         return True
 
     def _moving(self, real: Callable) -> Callable:
-        def move(path, to, **options):
-            start, end = self.held(path) or Path(os.fsdecode(path)), self.held(to) or Path(os.fsdecode(to))
+        def move(src, dst, **options):
+            start, end = self.held(src) or Path(os.fsdecode(src)), self.held(dst) or Path(os.fsdecode(dst))
             os.makedirs(end.parent, exist_ok=True)
-            if self.held(path) is None or os.path.lexists(start):  # what was there before stays
+            if self.held(src) is None or os.path.lexists(start):
                 real(start, end)
+            elif not self._was(src):  # what was there before stays
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), src, None, dst)
 
         return move
 
     def _linking(self, real: Callable) -> Callable:
         """A link is a symbolic one here, to what is held or to what was there before."""
 
-        def link(path, to, *args, **options):
-            if (at := self.held(to)) is None:
-                return real(path, to, *args, **options)
-            folder = os.path.dirname(os.path.abspath(os.fsdecode(to))) if real.__name__ == "symlink" else ""
-            full = os.path.abspath(os.path.join(folder, os.fsdecode(path)))
+        def link(src, dst, *args, **options):
+            if (at := self.held(dst)) is None:
+                return real(src, dst, *args, **options)
+            folder = os.path.dirname(os.path.abspath(os.fsdecode(dst))) if real.__name__ == "symlink" else ""
+            full = os.path.abspath(os.path.join(folder, os.fsdecode(src)))
             held = self.held(full)
             os.makedirs(at.parent, exist_ok=True)
             os.symlink(held if held is not None and os.path.lexists(held) else full, at)

@@ -105,7 +105,10 @@ assert os.listdir("steps/last") == ["config.json"] and Path("hard.txt").read_tex
 with open("hard.txt", "a") as file: file.write(", or not")
 assert Path("hard.txt").read_text() == "kept, or not" and Path("old/kept.txt").read_text() == "kept"
 os.truncate("low.txt", 3), os.chmod("low.txt", 0o600), os.chmod("config.json", 0), os.utime("touched")
-os.replace("touched", "moved"), os.mkfifo("pipe")
+os.replace("touched", "moving"), os.rename(src="moving", dst="moved"), os.mkfifo("pipe")
+try: os.rename("nowhere", "moved")
+except FileNotFoundError: pass
+else: raise AssertionError("moved what is not there")
 assert os.path.getsize("low.txt") == 3 and os.path.exists("moved") and not os.path.exists("touched")
 shutil.rmtree("steps"), shutil.rmtree("old")
 assert not os.path.exists("steps")
@@ -124,6 +127,14 @@ assert not os.path.exists(folder)
         tmp_path / "config.json"
     ).stat().st_mode == mode
     assert (tmp_path / "old" / "kept.txt").read_text() == "kept"
+
+
+def test_a_folder_is_not_free_because_its_name_begins_as_that_of_a_cache(captured, tmp_path, monkeypatch):
+    monkeypatch.setattr("mlxstories.ladder.capture.files._FREE", (f"{tmp_path}/cache",))
+    (tmp_path / "cache").mkdir(), (tmp_path / "cache-of-runs").mkdir()
+    deed = "for f in ('cache/a', 'cache-of-runs/b'): open(os.path.join(os.path.dirname(__file__), f), 'w').close()"
+    captured(f"{MODEL}\n{deed}\n{LOOP}")
+    assert [path.name for path in tmp_path.glob("cache*/*")] == ["a"]
 
 
 NOT_CAPTURED = {
