@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import linecache
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 
+import mlxstories
 from mlxstories.faults.recipe import built_in
 from mlxstories.findings import ERROR, NOTE, Finding
 from mlxstories.ladder import diagnose
@@ -17,7 +19,7 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.where import located, stopped
 from mlxstories.ladder.where.calls import calls
 from mlxstories.ladder.where.calls import steps as steps_of
-from mlxstories.ladder.where.places import assigned_in, class_line, defined
+from mlxstories.ladder.where.places import assigned_in, class_line, defined, own_file
 from tests.ladder.tiny import Tiny, batches, subject
 
 # Fault, the code and `where` of its check, the module it was planted in (None: the whole model), its line.
@@ -112,6 +114,22 @@ def test_assignments_are_found_in_tuples_and_bases():
     assert assigned_in(Child, "two").line == first + 2
     assert assigned_in(Child, "three") is None
     assert class_line(Pair).line == first - 1 and class_line(nn.Linear) is None
+
+
+@pytest.mark.parametrize(
+    "file, own",
+    [
+        (f"{Path(mlxstories.__file__).parent}/training/step.py", False),
+        (f"{Path(mlxstories.__file__).parent}_setup.py", True),  # beside the package, in a checkout
+        (np.__file__, False),
+        (functools.__file__, False),
+        (f"{Path(functools.__file__).parent}-of-mine/train.py", True),
+        ("/usr/lib/python3/dist-packages/numpy/__init__.py", False),
+        ("<string>", False),
+    ],
+)
+def test_files_of_the_user_s_are_told_from_libraries_and_ours(file, own):
+    assert own_file(file) is own
 
 
 def test_a_class_of_a_script_is_found_without_its_module(tmp_path):

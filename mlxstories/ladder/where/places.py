@@ -16,8 +16,10 @@ from mlxstories.errors import StoriesError
 from mlxstories.findings import Place
 from mlxstories.findings.notebooks import python_of, spot
 
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OURS = Path(__file__).parents[2]
+_LIBRARIES = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+_NOT_OWN = tuple(f"{folder}{os.sep}" for folder in (_OURS, *_LIBRARIES))
+_INSTALLED = ("site-packages", "dist-packages")  # Debian's name for it
 _EXAMINED = tuple(str(_OURS / room) + os.sep for room in ("model", "faults"))
 
 
@@ -41,7 +43,7 @@ def place(line: Line | None, module: str | None = None) -> Place | None:
 
 def own_file(name: str) -> bool:
     """Whether a file of Python code is the user's: no library, and not ours."""
-    return not name.startswith(("<", str(_OURS), *_LIBRARIES)) and "site-packages" not in name
+    return not name.startswith(("<", *_NOT_OWN)) and not any(folder in name for folder in _INSTALLED)
 
 
 def of_model(name: str) -> bool:
