@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import io
+import logging
 import os
 import random
 import runpy
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -52,15 +55,20 @@ class _NoInput(io.TextIOBase):
 
 
 class World:
-    """What a script sees as its own: arguments, paths, modules, folder, output, random states.
+    """What a script sees as its own: arguments, paths, modules, folder, output, logging, random states.
 
-    Inside ``with`` it is the script's, outside it is as the caller left it.
+    Inside ``with`` it is the script's, outside it is as the caller left it. Handlers that the script itself wants
+    called on a signal or at the end of the process are left out: they would outlast it.
     """
 
     def __init__(self, argv: Sequence[str], folder: str, log: TextIO):
         self.patches = Patches()
         self.files = Overlay()
         self.files.install(self.patches)
+        self.patches.replace(signal, "signal", _for_libraries(signal.signal, _signal_as_it_is))
+        self.patches.replace(
+            atexit, "register", _for_libraries(atexit.register, lambda function, *_, **__: function)
+        )
         self.log = log
         self._others = {
             "argv": list(argv),
@@ -69,6 +77,7 @@ class World:
             "stdout": log,
             "stderr": log,
             "main": ModuleType("__main__"),
+            "logging": (logging.WARNING, []),
             "cwd": directory.here(),
             "environ": dict(os.environ) | {"MPLBACKEND": "agg"},  # a window would wait to be closed
             "random": (random.getstate(), np.random.get_state()),
@@ -100,6 +109,7 @@ class World:
             {
                 **{name: getattr(sys, name) for name in ("argv", "path", "stdin", "stdout", "stderr")},
                 "main": sys.modules["__main__"],
+                "logging": (logging.root.level, logging.root.handlers),
                 "cwd": directory.here(),
                 "environ": dict(os.environ),
                 "random": (random.getstate(), np.random.get_state()),
@@ -108,6 +118,8 @@ class World:
         for name in ("argv", "path", "stdin", "stdout", "stderr"):
             setattr(sys, name, theirs[name])
         sys.modules["__main__"] = theirs["main"]
+        level, logging.root.handlers = theirs["logging"]
+        logging.root.setLevel(level)
         directory.enter(theirs["cwd"])
         if theirs["environ"] != self._others["environ"]:
             os.environ.clear()
@@ -130,6 +142,19 @@ class World:
     def close(self) -> None:
         self.log.flush()
         self.files.close()
+
+
+def _for_libraries(real: Callable, instead: Callable) -> Callable:
+    """A function that is ``real`` where a library calls it, and ``instead`` where the user's code does."""
+
+    def call(*args, **kwargs):
+        return (instead if own_file(sys._getframe(1).f_code.co_filename) else real)(*args, **kwargs)
+
+    return call
+
+
+def _signal_as_it_is(signalnum: int, handler: Any) -> Any:
+    return signal.getsignal(signalnum)
 
 
 def _library(module: ModuleType) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import threading
@@ -60,6 +61,34 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
     with open(script.log) as log:
         assert "hello ['--size', '3']" in log.read()
     assert "mx.savez was held back" in script.notes
+
+
+def test_a_script_s_handlers_end_with_it(tmp_path):
+    text = (
+        MODEL
+        + """
+import atexit, logging, signal
+signal.signal(signal.SIGINT, lambda *_: print("not yet"))
+logging.basicConfig(level=logging.DEBUG)
+logging.info("said in its log")
+@atexit.register
+def save(): open("left.txt", "w").close()
+"""
+        + LOOP
+    )
+    (tmp_path / "train.py").write_text(text)
+    (tmp_path / "capture.py").write_text(
+        "import logging, signal\n"
+        "from mlxstories.ladder.capture import CapturedScript\n"
+        "script = CapturedScript('train.py', steps=3, batches=16)\n"
+        "script.close()\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "assert (logging.root.level, logging.root.handlers) == (logging.WARNING, [])\n"
+        "print(open(script.log).read())\n"
+    )
+    ended = subprocess.run([sys.executable, "capture.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0 and "said in its log" in ended.stdout, ended.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "capture.py"}
 
 
 @pytest.mark.parametrize(
