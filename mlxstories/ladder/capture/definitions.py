@@ -34,12 +34,13 @@ def definitions(target: str | Path, argv: Sequence[str] = (), *, module: bool = 
     """
     folder = os.getcwd() if module else str(Path(target).resolve().parent)
     with open(os.devnull, "w", encoding="utf-8") as log:
-        world = World([str(target), *argv], folder, log)
-        hooks.install(world.patches, _Until())
+        world, until = World([str(target), *argv], folder, log), _Until()
+        hooks.install(world.patches, until)
         try:
             with world:
                 return SimpleNamespace(**_run(str(target), module))
         finally:
+            until.listening = False  # what it made by our hooks is used from now on
             world.close()
 
 

@@ -91,6 +91,9 @@ def test_definitions_stop_before_training_and_leave_a_guard_alone(tmp_path, caps
     )
     found = definitions(file, ["7"])
     assert found.size == 7 and found.T == 8 and isinstance(found.model, nn.Module)
+    ids = mx.ones((4, 8), mx.int32)
+    loss, _ = found.step(found.model, ids, ids)  # which was made under watch
+    assert loss.item() == pytest.approx(found.loss_fn(found.model, ids, ids).item())
     file.write_text("x = 1\nif __name__ == '__main__':\n    raise SystemError('ran')\nprint('noise')\n")
     assert definitions(file).x == 1 and capsys.readouterr().out == ""
     file.write_text("1 / 0\n")
