@@ -20,6 +20,7 @@ from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.watcher import Watcher
 from mlxstories.ladder.own import subject_of_trainer
+from mlxstories.ladder.random_states import put_random_key, random_key
 from mlxstories.ladder.subject import Subject
 from mlxstories.ladder.time_limit import TimeLimitError
 
@@ -68,10 +69,12 @@ class Loop(Watcher):
         self._start = lambda: Script(target, argv, self.log, module=module, settings=settings, cell=cell)
         self.target = target
         self.lead = 0
+        self._device, key = mx.default_device(), random_key()
         try:
             self.begin()
         except BaseException:
             self.close()
+            put_random_key(key)
             raise
 
     def begin(self) -> None:
@@ -181,4 +184,5 @@ class Loop(Watcher):
         """End the script and put everything back; what it printed stays in its log."""
         if self.script is not None:
             self.script.close()
+        mx.set_default_device(self._device)
         self.log.close()

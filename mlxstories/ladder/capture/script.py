@@ -78,7 +78,7 @@ class CapturedScript:
         cell: int | None = None,
     ):
         self.target = target
-        values, self._device, key = Settings(settings), mx.default_device(), random_key()
+        values, key = Settings(settings), random_key()
         self.loop = Loop(target, argv, module=module, settings=values, cell=cell)
         self._tell_of_cells()
         try:
@@ -144,7 +144,6 @@ class CapturedScript:
     def close(self) -> None:
         """End the script and leave everything as it was found."""
         self.loop.close()
-        mx.set_default_device(self._device)
 
     def __enter__(self) -> CapturedScript:
         return self

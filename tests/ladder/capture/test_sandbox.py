@@ -227,6 +227,14 @@ def test_what_cannot_be_captured_is_said_in_one_line(captured, name):
     end_of_threads()
 
 
+def test_a_script_that_fails_leaves_mlx_s_random_state_as_it_was(captured):
+    mx.random.seed(1)
+    key = np.array(mx.random.state[0]).tolist()
+    with pytest.raises(StoriesError, match="lost"):
+        captured("import mlx.core as mx\nmx.random.seed(5)\nraise KeyError('lost')\n")
+    assert np.array(mx.random.state[0]).tolist() == key
+
+
 def test_a_script_that_exits_while_it_trains_is_examined_on_what_it_did(captured):
     text = MODEL + LOOP + "    if i == 9:\n        sys.exit(3)\n"
     script = captured(text)
