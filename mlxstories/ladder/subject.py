@@ -158,7 +158,8 @@ def _import(path: Path):
     module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent)
     sys.modules[name] = module  # dataclasses and pickling look the module up by name
-    sys.path.insert(0, folder)
+    if folder not in sys.path:  # as for a script; it stays there, for a subject's functions may import, too
+        sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except (StoriesError, KeyboardInterrupt):
@@ -166,9 +167,6 @@ def _import(path: Path):
     except BaseException as error:
         sys.modules.pop(name, None)
         raise StoriesError(f"{path}: cannot be imported: {describe_error(error)}") from error
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
     return module
 
 

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
+from mlxstories.ladder import load_subject
 
 HEADER = """
 import time
@@ -204,3 +206,17 @@ def test_a_user_error_names_the_users_line(tmp_path):
     line = text.splitlines().index("    return batch.inputz") + 1
     result = debug(tmp_path, text, "--timeout", "60")
     assert f"my_setup.py:{line}" in result.output
+
+
+def test_functions_of_a_subject_may_import_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "size_of_mine.py").write_text("VOCABULARY = 12\n")
+    (tmp_path / "rows_of_mine.py").write_text("ROWS = 3\n")
+    (tmp_path / "late.py").write_text(
+        "from mlxstories.ladder import Subject\n\n\n"
+        "def batches(seed):\n    from rows_of_mine import ROWS\n\n    return [ROWS]\n\n\n"
+        "def subject():\n    from size_of_mine import VOCABULARY\n\n"
+        "    return Subject(model=lambda: None, vocab_size=VOCABULARY, train_batches=batches)\n"
+    )
+    subject = load_subject(str(tmp_path / "late.py"))
+    assert subject.vocab_size == 12 and subject.train_batches(0) == [3]
