@@ -61,8 +61,9 @@ class Watcher(Forwards):
 
     def __init__(self):
         self.seen = Seen()
+        self._home = threading.current_thread()  # in which the ladder and the script take turns
         self._arrays = 0
-        self._making: dict[int, list[Line]] = {}
+        self._made_at: dict[int, list[Line]] = {}
         self.makings: dict[int, Making] = {}
         self.reset()
 
@@ -77,9 +78,7 @@ class Watcher(Forwards):
 
     @property
     def listening(self) -> bool:
-        return not self._busy and (
-            self.script.running or threading.current_thread() is not threading.main_thread()
-        )
+        return not self._busy and (self.script.running or threading.current_thread() is not self._home)
 
     def on_gradient(self, call: GradientCall) -> Any:
         if not self.script.running:
@@ -158,7 +157,7 @@ class Watcher(Forwards):
         if self.first_optimizer is None or isinstance(self.first_optimizer, Shell):
             self.own = None  # what looked like one of the script's own is something else
             self.first_optimizer = clone(optimizer)
-            self.made = next(iter(self._making.get(id(optimizer), [])[-1:]), None)
+            self.made = next(iter(self._made_at.get(id(optimizer), [])[-1:]), None)
         beside = self.optimizer not in (None, optimizer) and not self._since  # of the same gradient
         if beside or type(optimizer) is not type(self.first_optimizer):
             self._beside(optimizer)
@@ -213,7 +212,7 @@ class Watcher(Forwards):
         if self.handed is None and self.updated == 0:
             self.makings[id(value)] = making(value, frame)
         if isinstance(value, Optimizer):
-            self._making.setdefault(id(value), stack(frame))
+            self._made_at.setdefault(id(value), stack(frame))
         elif self.model is None and _of_user(type(value)):
             self.watch(type(value))  # what is validated before it is trained
 

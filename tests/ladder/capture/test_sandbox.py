@@ -259,6 +259,21 @@ def test_a_script_that_waits_for_the_thread_in_which_it_trains_is_not_waited_for
     end_of_threads()
 
 
+def test_a_script_may_be_captured_in_a_thread_of_the_caller_s(tmp_path):
+    (tmp_path / "train.py").write_text(MODEL + LOOP)
+    losses: list[float] = []
+
+    def capture():
+        with CapturedScript(str(tmp_path / "train.py"), steps=3, batches=16) as script:
+            model, optimizer = script.subject.model(), script.subject.optimizer()
+            losses.append(script.subject.train_step(model, optimizer, script.batches[0]).item())
+
+    thread = threading.Thread(target=capture)
+    thread.start()
+    thread.join()
+    assert np.isfinite(losses).all() and len(losses) == 1
+
+
 def test_of_two_models_the_first_is_examined_and_the_other_named_with_its_line(captured):
     text = (
         MODEL
