@@ -9,6 +9,7 @@ from functools import partial
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.ladder.capture.copies import clone
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, Gap, gap
 from mlxstories.ladder.exchange.inside_branches import for_branches
 from mlxstories.ladder.exchange.inside_model import drawn_matrices, for_model, wide_layers
@@ -56,11 +57,14 @@ def best_in_step(exchange: Exchange, *, rate: bool = False) -> list[Proof]:
     """The changes of the subject's own step that leave least loss; with ``rate``, of the size of its updates, beside
     first weights from which its updates only get away slowly."""
     bench = exchange.bench
+    hands_out_one = bench.optimizer() is bench.optimizer()  # with which other trainings go on
 
     def make(change: Intervention, seed: int):
         model, optimizer = bench.model(seed), own_optimizer(bench)
         change.model(model)
-        change.optimizer(optimizer)
+        if change.optimizer is not None:
+            optimizer = clone(optimizer) if hands_out_one else optimizer
+            change.optimizer(optimizer)
         return model, optimizer, own_step(bench, change.scale, own_gradient=change.own_gradient)
 
     beside, model = exchange.runs[AS_IS], bench.model()
@@ -78,9 +82,11 @@ def _lowers(run: Training) -> bool:
 def best_in_model(exchange: Exchange, *, dropouts: bool = False) -> list[Proof]:
     """The changes inside the subject's model, trained by the plain step and loss, that leave least loss; with
     ``dropouts``, those of its own dropout alone."""
+    hands_out_one = exchange.bench.hands_out_one_model  # with which other trainings go on
 
     def make(change: Intervention, seed: int):
         model, optimizer, step = exchange.own_model_by(seed, exchange.rates[LOSS])
+        model = clone(model) if hands_out_one else model
         change.model(model)
         return model, optimizer, step
 

@@ -50,7 +50,7 @@ class Intervention:
         name: what is changed, in words that end a sentence "with ...".
         part: of the setup.
         model: changes a fresh model.
-        optimizer: changes a fresh optimiser.
+        optimizer: changes a fresh optimiser, or None.
         around: a context in which the step is made and the held-out rows are measured.
         scale: factor on each update.
         own_gradient: whether the optimiser gets the gradient of the subject's own loss, taken by us.
@@ -63,7 +63,7 @@ class Intervention:
     name: str
     part: str
     model: Callable[[nn.Module], object] = lambda model: None
-    optimizer: Callable[[Optimizer], object] = lambda optimizer: None
+    optimizer: Callable[[Optimizer], object] | None = None
     around: Callable[[], AbstractContextManager] = nullcontext
     scale: float = 1.0
     own_gradient: bool = False

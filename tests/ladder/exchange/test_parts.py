@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
@@ -16,12 +18,13 @@ from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import central_difference
 from mlxstories.ladder.diagnosis import Diagnosis
-from mlxstories.ladder.exchange import deepened, judging
+from mlxstories.ladder.exchange import deepened, halving, judging
 from mlxstories.ladder.exchange.exchange import ALL, AS_IS, LOSS, Exchange, gap
 from mlxstories.ladder.exchange.halving import Proof, best_in_model
 from mlxstories.ladder.exchange.inside_branches import for_branches
 from mlxstories.ladder.exchange.intervention import Intervention
 from mlxstories.ladder.exchange.material import Measured
+from mlxstories.ladder.exchange.reference import PlainDecoder, Shape
 from mlxstories.ladder.exchange.training import Clock, Training
 from mlxstories.ladder.exchange.unseen import rows_of_all_texts
 
@@ -311,3 +314,24 @@ def test_a_rate_that_is_far_too_large_is_an_error_of_the_step():
     errors = [f for f in found if f.severity == "error"]
     assert [f.evidence["part"] for f in errors] == ["step"]
     assert errors[0].evidence["changed"] == "updates divided by 10"
+
+
+def test_changes_leave_a_model_and_an_optimiser_that_are_handed_out_again_as_they_are(monkeypatch):
+    model = PlainDecoder(Shape(vocab=V, width=16, depth=2, hidden=32, positions=0, tied=True))
+    optimizer = optim.SGD(optim.linear_schedule(1e-2, 0, 99), momentum=0.99)
+    exchange = Exchange(Bench(subject(model=lambda: model, optimizer=lambda: optimizer)), rates={LOSS: 1e-3})
+    run = SimpleNamespace(loss=1.0, bench=exchange.bench, rate=None)
+    exchange.runs = {AS_IS: run, LOSS: run}
+    made: list[str] = []
+
+    def made_only(_, changes, make, *__):
+        for change in changes:
+            make(change, 0)
+            made.append(change.name)
+
+    monkeypatch.setattr(halving, "_race", made_only)
+    ids, logits, settings = mx.arange(T)[None] % V, model(mx.arange(T)[None] % V), set(vars(optimizer))
+    best_in_model(exchange), halving.best_in_step(exchange)
+    assert {"momentum at 0.9", "the rate constant at its peak", "a plain block for PlainBlock"} <= set(made)
+    assert exchange.bench.model() is model and mx.array_equal(model(ids), logits)
+    assert (optimizer.momentum, set(vars(optimizer))) == (0.99, settings) and optimizer._schedulers
