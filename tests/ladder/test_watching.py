@@ -122,6 +122,24 @@ def test_losses_that_nobody_evaluates_hold_no_logits(monkeypatch):
     assert held[-1] - held[2] < 2 * logits
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_an_optimizer_of_several_is_one(given):
+    model, batch = Tiny(), next(iter(batches(0)))
+    optimizer = optim.MultiOptimizer([optim.SGD(0.5), optim.AdamW(1e-3)], [lambda path, _: "head" in path])
+    with watch(model, optimizer if given else None, path=None) as session:
+        gradient = nn.value_and_grad(model, mean)
+        for _ in range(3):
+            _, gradients = gradient(model, batch.inputs, batch.targets)
+            optimizer.update(model, gradients)
+            mx.eval(model.parameters(), optimizer.state)
+    last = session.judge.before
+    assert (
+        session.updates == session.looks == 3
+        and last.rate == 0.5
+        and set(last.norms) == {"embed", "mix", "head"}
+    )
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_loss_that_is_not_finite_is_told_with_its_update(compiled):
     session, _ = train(scale=lambda i: math.nan if i == 12 else 1.0, updates=15, compiled=compiled)

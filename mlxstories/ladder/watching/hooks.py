@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.optimizers import Optimizer
+from mlx.optimizers import MultiOptimizer, Optimizer
 
 from mlxstories.ladder.capture.copies import module_of, scalar
 from mlxstories.ladder.patches import Patches
@@ -73,15 +73,18 @@ def _gradients(patches: Patches, watcher: Watcher) -> None:
 
 
 def _updates(patches: Patches, watcher: Watcher) -> None:
-    apply, compile_ = Optimizer.apply_gradients, mx.compile
+    compile_ = mx.compile
     updating: set[int] = set()  # numbers of compiled functions that make an update
     numbers = itertools.count(1)
 
-    def applied(optimizer, gradients, parameters):
-        if watcher.tracing:
-            updating.add(watcher.tracing)
-        watcher.update(optimizer, gradients)
-        return apply(optimizer, gradients, parameters)
+    def watched(apply):
+        def applied(optimizer, gradients, parameters):
+            if watcher.tracing:
+                updating.add(watcher.tracing)
+            watcher.update(optimizer, gradients)
+            return apply(optimizer, gradients, parameters)
+
+        return applied
 
     def compiled(fun, inputs=None, outputs=None, shapeless=False):
         number = next(numbers)
@@ -103,5 +106,6 @@ def _updates(patches: Patches, watcher: Watcher) -> None:
 
         return call
 
-    patches.replace(Optimizer, "apply_gradients", applied)
+    for kind in (Optimizer, MultiOptimizer):  # which has one of its own
+        patches.replace(kind, "apply_gradients", watched(kind.apply_gradients))
     patches.replace(mx, "compile", compiled)

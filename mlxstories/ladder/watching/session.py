@@ -115,7 +115,7 @@ class Session:
         start = time.perf_counter()
         if self.seconds <= SHARE * (start - self._begun) and self.model is not None:
             self.busy = True
-            figures = Figures(self.updates, rate=_rate(self.optimizer))
+            figures = Figures(self.updates, rate=read_rate(self.optimizer) if self.optimizer else None)
             lazy: dict[str, Any] = {
                 "norms": squares(gradients) if gradients else {},
                 "weights": entries(self.model),
@@ -190,10 +190,6 @@ def _ids(arguments: Any) -> list[Any]:
 
 def _dtype(array: Any) -> mx.Dtype:
     return array.dtype if isinstance(array, mx.array) else mx.array(array[:0]).dtype
-
-
-def _rate(optimizer: Optimizer | None) -> float | None:
-    return read_rate(optimizer) if optimizer is not None and "learning_rate" in optimizer.state else None
 
 
 def _equal(one: list, two: list) -> bool:
