@@ -169,9 +169,8 @@ class _Climb:
     def fails(self, draft: Draft, rung: Rung, out_of_time: bool) -> None:
         """The subject fails; a cause that was found before is not a consequence of the clock."""
         self.out_of_time = out_of_time
-        self.subject_fails(replace(draft, severity=WARNING) if out_of_time and self.errors else draft, rung)
-
-    def subject_fails(self, draft: Draft, rung: Rung) -> None:
+        if out_of_time and self.errors:
+            draft = replace(draft, severity=WARNING)
         self.line(rung, Line("the subject runs", FAILED, draft.message))
         self.found(draft, rung, None)
 

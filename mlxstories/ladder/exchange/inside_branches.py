@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.exchange.intervention import Intervention, changed, site_of
+from mlxstories.ladder.exchange.intervention import Intervention, changed, is_numbered, site_of
 from mlxstories.ladder.patches import reroute
 from mlxstories.ladder.where.calls import Call, calls
 
@@ -27,7 +27,7 @@ def for_branches(bench: Bench) -> list[Intervention]:
     found: dict[str, tuple[type, list[str]]] = {}
     for call in seen:
         block = call.parent
-        if block is None or not _numbered(names.get(id(block.module), "")) or not _ends(call, block, seen):
+        if block is None or not is_numbered(names.get(id(block.module), "")) or not _ends(call, block, seen):
             continue
         outer, inner = names[id(block.module)], names.get(id(call.module), "")
         if inner.startswith(f"{outer}."):
@@ -43,10 +43,6 @@ def for_branches(bench: Bench) -> list[Intervention]:
         )
         for branch, (kind, blocks) in list(found.items())[:_MOST]
     ]
-
-
-def _numbered(name: str) -> bool:
-    return name.rpartition(".")[2].isdigit()
 
 
 def _ends(call: Call, block: Call, seen: list[Call]) -> bool:

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import full_precision, is_pattern, put
 from mlxstories.ladder.exchange.inside_attention import for_attention
 from mlxstories.ladder.exchange.inside_modules import for_modules
-from mlxstories.ladder.exchange.intervention import Intervention, Site, changed, site_of
+from mlxstories.ladder.exchange.intervention import Intervention, Site, changed, is_numbered, site_of
 from mlxstories.ladder.exchange.reference import begins_as_gpt_2, table_of
 from mlxstories.ladder.patches import Patches, reroute
 
@@ -119,7 +119,7 @@ def _rescaled(factors: dict[str, float]) -> list[Intervention]:
 
 
 def _blocks(model: nn.Module) -> list[Intervention]:
-    names = [n for n, m in model.named_modules() if n.rpartition(".")[2].isdigit() and m.children()]
+    names = [n for n, m in model.named_modules() if is_numbered(n) and m.children()]
     names = [n for n in names if not any(n.startswith(f"{other}.") for other in names)]
     found = []
     if names:

@@ -9,7 +9,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.model.norms import scale_of, vectors, weight_of
-from mlxstories.ladder.exchange.intervention import Intervention, Site, site_of
+from mlxstories.ladder.exchange.intervention import Intervention, Site, is_own, site_of
 from mlxstories.ladder.patches import reroute
 
 _OFF = 4.0  # factor from which a norm's first scale is no usual one
@@ -22,10 +22,6 @@ def for_modules(model: nn.Module) -> list[Intervention]:
     return [*_norms(model), *first_gains(model), *own_dropouts(model)]
 
 
-def _own(module: nn.Module) -> bool:
-    return not type(module).__module__.startswith("mlx.")
-
-
 def _site(model: nn.Module, name: str) -> Site:
     kind = next(type(m) for n, m in model.named_modules() if n == name)
     return site_of("model", kind.__call__, name)
@@ -36,7 +32,7 @@ def _site(model: nn.Module, name: str) -> Site:
 
 def _norms(model: nn.Module) -> list[Intervention]:
     """Own modules of vectors alone, which keep the shape of what they are given, become the library's norm."""
-    names = [n for n, m in model.named_modules() if n and _own(m) and vectors(m)]
+    names = [n for n, m in model.named_modules() if n and is_own(m) and vectors(m)]
     if not names:
         return []
 
@@ -102,7 +98,7 @@ def _dropping(module: nn.Module, dropout: nn.Dropout) -> Callable[..., mx.array]
 
 def _dropped(module: nn.Module) -> float:
     """The share of ones that an own module without arrays makes 0 in training, and does not in evaluation; else 0."""
-    if not _own(module) or module.children() or tree_flatten(module.parameters()):
+    if not is_own(module) or module.children() or tree_flatten(module.parameters()):
         return 0.0
     ones, was = mx.ones((8, 64, 64)), module.training
     try:

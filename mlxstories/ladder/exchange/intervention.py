@@ -37,6 +37,16 @@ def site_of(part: str, function: Callable | None, module: str = "") -> Site:
     return Site(**known, file=code.co_filename, line=code.co_firstlineno)
 
 
+def is_own(module: nn.Module) -> bool:
+    """Whether its class is none of the library's."""
+    return not type(module).__module__.startswith("mlx.")
+
+
+def is_numbered(path: str) -> bool:
+    """Whether a module is one of a list, as blocks are."""
+    return path.rpartition(".")[2].isdigit()
+
+
 def changed(out: Any, change: Callable[[mx.array], mx.array]) -> Any:
     """What a module returns with a change of it, or of the first of several."""
     return type(out)([change(out[0]), *out[1:]]) if isinstance(out, (tuple, list)) else change(out)

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.exchange.intervention import Intervention, site_of
+from mlxstories.ladder.exchange.intervention import Intervention, is_numbered, is_own, site_of
 from mlxstories.ladder.exchange.reference import PlainAttention, PlainBlock, PlainFeedForward, Shape
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.calls import Call, calls
@@ -38,7 +38,7 @@ def for_parts(bench: Bench, shape: Shape) -> list[Intervention]:
     model.eval()
     names = {id(module): name for name, module in model.named_modules() if name}
     ids = sample(bench).rows(slice(0, 2)).device().inputs
-    seen = [c for c in calls(model, ids) if id(c.module) in names and _keeps_shape(c) and _own(c.module)]
+    seen = [c for c in calls(model, ids) if id(c.module) in names and _keeps_shape(c) and is_own(c.module)]
     firsts = {type(call.module): call for call in reversed(seen)}
     roles = {cls: _role(call) for cls, call in firsts.items()}
     attends = _attends(model, ids)
@@ -48,7 +48,7 @@ def for_parts(bench: Bench, shape: Shape) -> list[Intervention]:
         paths = list(dict.fromkeys(names[id(c.module)] for c in seen if type(c.module) is cls))
         if kind is None or not (attends or kind == "feed-forward layer"):
             continue
-        if kind == "block" and not all(path.rpartition(".")[2].isdigit() for path in paths):
+        if kind == "block" and not all(is_numbered(path) for path in paths):
             continue  # the whole stack, say
         like = replace(shape, width=call.args[0].shape[-1])
         change = partial(_exchange, paths=paths, make=partial(_PLAIN[kind], like))
@@ -62,10 +62,6 @@ def _kind(role: str | None, inner: set[str | None]) -> str | None:
     if role == "mixing":
         return "block" if inner & {"mixing", "feed-forward layer", "norm"} else "attention"
     return role if role == "feed-forward layer" and role not in inner else None  # the smallest is exchanged
-
-
-def _own(module: nn.Module) -> bool:
-    return not type(module).__module__.startswith("mlx.")
 
 
 def _keeps_shape(call: Call) -> bool:
