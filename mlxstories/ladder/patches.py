@@ -55,7 +55,8 @@ def reroute(module: nn.Module, call: Callable[..., Any]) -> None:
     def rerouted_call(self, *args, **kwargs):
         return call(partial(kind.__call__, self), *args, **kwargs)
 
-    module.__class__ = type(kind.__name__, (kind,), {"__call__": rerouted_call})
+    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    module.__class__ = type(kind.__name__, (kind,), {**names, "__call__": rerouted_call})
 
 
 @contextmanager

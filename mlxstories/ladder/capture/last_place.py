@@ -8,25 +8,23 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxstories.ladder.patches import reroute
+
 
 def logits_everywhere(model: nn.Module, ids: mx.array) -> nn.Module:
     """``model`` itself where it gives logits at every place of ids [B, T]; else, if it does so with targets beside
-    them, the same model with a class that hands over the ids as targets.
+    them, the same model, which hands over the ids as targets.
 
     Source: github.com/karpathy/nanoGPT, model.py, "inference-time mini-optimization".
     """
     if _places(model, ids) != 1 or ids.shape[1] == 1 or _places(model, ids, ids) != ids.shape[1]:
         return model
-    kind = type(model)
 
-    def call(self, *args, **kwargs):
+    def call(own, *args, **kwargs):
         alone = len(args) == 1 and not kwargs and isinstance(args[0], mx.array)
-        return kind.__call__(self, *args, *(args if alone else ()), **kwargs)
+        return own(*args, *(args if alone else ()), **kwargs)
 
-    names = {name: kind.__dict__[name] for name in ("__module__", "__doc__") if name in kind.__dict__}
-    model.__class__ = type(
-        kind.__name__, (kind,), {**names, "__qualname__": kind.__qualname__, "__call__": call}
-    )
+    reroute(model, call)
     return model
 
 
