@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import mlx.core as mx
@@ -160,21 +161,31 @@ FAULTS.add(
 )
 
 
-@FAULTS.planted(
-    "iterator-used-up", "constant-batches", "one generator serves every epoch, and is empty after the first"
+def read_once(*, training: bool) -> Callable[[Recipe], Recipe]:
+    """A plant of one generator for all epochs of training, or for all validations."""
+
+    def plant(recipe: Recipe) -> Recipe:
+        class Once(type(recipe)):
+            kept = None
+
+            def batches(self, documents, rng):
+                if (rng is not None) is not training:
+                    return super().batches(documents, rng)
+                if Once.kept is None:
+                    Once.kept = super().batches(documents, rng)
+                return Once.kept
+
+        return Once(**{name: getattr(recipe, name) for name in recipe.__dataclass_fields__})
+
+    return plant
+
+
+FAULTS.add(
+    "iterator-used-up",
+    "constant-batches",
+    "one generator serves every epoch, and is empty after the first",
+    read_once(training=True),
 )
-def _(recipe: Recipe) -> Recipe:
-    class Once(type(recipe)):
-        epoch = None
-
-        def batches(self, documents, rng):
-            if rng is None:
-                return super().batches(documents, rng)
-            if Once.epoch is None:
-                Once.epoch = super().batches(documents, rng)
-            return Once.epoch
-
-    return Once(**{name: getattr(recipe, name) for name in recipe.__dataclass_fields__})
 
 
 def retold(function):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlxstories.data.packing import Documents, Rows
+from mlxstories.faults.data import read_once
 from mlxstories.faults.fault import Faults, change
 from mlxstories.faults.recipe import BATCH_SIZE, Recipe, padded_rows
 
@@ -125,23 +126,12 @@ FAULTS.add(
 )
 
 
-@FAULTS.planted(
+FAULTS.add(
     "validation-read-once",
     "constant-batches",
     "one generator serves every validation, and is empty after the first",
+    read_once(training=False),
 )
-def _(recipe: Recipe) -> Recipe:
-    class Once(type(recipe)):
-        validation = None
-
-        def batches(self, documents, rng):
-            if rng is not None:
-                return super().batches(documents, rng)
-            if Once.validation is None:
-                Once.validation = super().batches(documents, rng)
-            return Once.validation
-
-    return Once(**{name: getattr(recipe, name) for name in recipe.__dataclass_fields__})
 
 
 @FAULTS.planted(
