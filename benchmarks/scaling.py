@@ -114,15 +114,6 @@ def losses(folder: Path, counts: range, steps: int = 12) -> list[dict]:
     return found
 
 
-def started(count: int, folder: Path, command: list[str]) -> subprocess.Popen:
-    """mlx.launch of ``command`` in a process group of its own; each rank leaves its process id in ``folder``."""
-    script = f'echo $$ > {shlex.quote(str(folder))}/pid-$MLX_RANK; exec "$@"'
-    return ranks.launch(
-        count, ["/bin/sh", "-c", script, "rank", *command],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-
-
 def interrupted(folder: Path, counts: range, rounds: int, steps: int = 20) -> list[dict]:
     """Runs under mlx.launch that are ended at a random moment in each of the `ENDS`, and then resumed by as many
     processes: are they, bit for bit, the run that nothing disturbed?"""
