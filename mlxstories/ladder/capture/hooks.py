@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.optimizers import Optimizer
+from mlx.optimizers import MultiOptimizer, Optimizer
 
 from mlxstories.ladder.capture.copies import module_of, scalar
 from mlxstories.ladder.patches import Patches
@@ -132,8 +132,7 @@ def _gradients(patches: Patches, listener: Listener) -> None:
 
 
 def _updates(patches: Patches, listener: Listener) -> None:
-    apply_gradients, assign = Optimizer.apply_gradients, nn.Module.update
-    make, make_module = Optimizer.__init__, nn.Module.__init__
+    assign, make, make_module = nn.Module.update, Optimizer.__init__, nn.Module.__init__
 
     def update(optimizer, model, gradients):
         if not listener.listening:
@@ -142,12 +141,15 @@ def _updates(patches: Patches, listener: Listener) -> None:
             optimizer, lambda o, g: model.update(o.apply_gradients(g, model)), gradients, None
         )
 
-    def apply(optimizer, gradients, parameters):
-        if not listener.listening:
-            return apply_gradients(optimizer, gradients, parameters)
-        return listener.on_update(
-            optimizer, lambda o, g: o.apply_gradients(g, parameters), gradients, parameters
-        )
+    def applying(real):
+        def apply(optimizer, gradients, parameters):
+            if not listener.listening:
+                return real(optimizer, gradients, parameters)
+            return listener.on_update(
+                optimizer, lambda o, g: o.apply_gradients(g, parameters), gradients, parameters
+            )
+
+        return apply
 
     def assigned(model, *args, **kwargs):
         if not listener.listening:
@@ -165,7 +167,8 @@ def _updates(patches: Patches, listener: Listener) -> None:
             listener.on_made(module, sys._getframe(1))
 
     patches.replace(Optimizer, "update", update)
-    patches.replace(Optimizer, "apply_gradients", apply)
+    for kind in (Optimizer, MultiOptimizer):  # which has one of its own
+        patches.replace(kind, "apply_gradients", applying(kind.apply_gradients))
     patches.replace(Optimizer, "__init__", made)
     patches.replace(nn.Module, "__init__", module_made)
     patches.replace(nn.Module, "update", assigned)

@@ -119,16 +119,17 @@ def test_two_optimisers_make_one_update_and_begin_together(captured, second):
     assert not mx.array_equal(start["out.weight"], trained[0]["out.weight"]).item()
 
 
-def test_the_parts_of_a_multi_optimiser_keep_their_schedules(captured):
+@pytest.mark.parametrize(
+    "update", ["first.update(model, grads)", "model.update(first.apply_gradients(grads, model))"]
+)
+def test_the_parts_of_a_multi_optimiser_keep_their_schedules(captured, update):
     text = MODEL + TWO.replace(
         "first, second = optim.FIRST, optim.SECOND", "first = optim.MultiOptimizer(PARTS)"
     )
     parts = (
         '[optim.Adam(optim.linear_schedule(0, 1e-2, 50)), optim.SGD(1e-2)], [lambda name, _: "embed" in name]'
     )
-    text = text.replace("PARTS", parts).replace(
-        'first.update(model, {"embed": grads["embed"]})', "first.update(model, grads)"
-    )
+    text = text.replace("PARTS", parts).replace('first.update(model, {"embed": grads["embed"]})', update)
     text = text.replace('    second.update(model, {"out": grads["out"]})\n', "").replace(", second.state", "")
     script = captured(text)
     assert not list(findings(script)) and not any("optimisers" in note for note in script.notes)
