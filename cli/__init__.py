@@ -28,7 +28,7 @@ COMMANDS = {
     "compare": "Compare training recipes fairly, over several seeds.",
     "plot": "Draw the curves of runs.",
     "report": "Make one HTML file that says how a run went.",
-    "watch": "Show that file live while a run trains.",
+    "watch": "Show a report that follows a run while it trains.",
     "export": "Write a trained model for mlx-lm and Hugging Face transformers.",
     "import": "Make an exported model a run again.",
     "data": "Show and count stories; prepare corpora larger than memory.",
@@ -97,6 +97,11 @@ class _Commands(click.Group):
             _refuse_a_date_that_is_none()
             with _in_one_line():
                 return super().invoke(ctx)
+        except KeyboardInterrupt:  # which click would end with 1, as an error that `debug` found
+            click.echo("\nStopped.", err=True)
+            sys.exit(_INTERRUPTED)
+        except _HELP:
+            raise
         except click.UsageError as error:
             error.show = functools.partial(_show, error)
             if os.environ.get("MLX_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) != "0":
@@ -108,8 +113,10 @@ class _Commands(click.Group):
 
 # Of what is written to: full, over quota, broken, over the limit of a file's size, closed by its reader.
 _NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
-# As a shell tells of a program that SIGPIPE ended; click's 1 would be an error that `debug` found.
-_UNREAD = 128 + 13
+# As a shell tells of a program that SIGPIPE or SIGINT ended; click's 1 would be an error that `debug` found.
+_UNREAD, _INTERRUPTED = 128 + 13, 128 + 2
+# Raised where a group is given no command, with its help for a message; click before 8.2 only prints it.
+_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 def _give_up_output(error: OSError) -> None:
@@ -176,6 +183,8 @@ def _in_one_line():
     """What the user can mend is shown by click, without a traceback."""
     try:
         yield
+    except _HELP:
+        raise
     except click.UsageError as error:
         error.message = one_line(error.message)
         if isinstance(error, click.NoSuchOption):

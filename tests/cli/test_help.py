@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from mlxstories.cli import main
 from mlxstories.cli.options import SUITED
@@ -66,7 +67,9 @@ def test_every_option_stands_in_one_section(context):
 def test_what_suits_is_said_of_the_options_that_take_it():
     taken = set(RECORD) | set(suited(["a"]).values())
     (train,) = [context.command for context in ALL if context.command.name == "train"]
-    told = {option.name for option in train.params if (option.help or "").endswith(", or what suits]")}
+    told = {
+        option.name for option in train.params if (option.help or "").endswith(", or what suits the text]")
+    }
     assert told == taken == SUITED
 
 
@@ -126,3 +129,8 @@ def test_runs_complete(tmp_path):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_documented_lines_print_a_completion_script(shell):
     assert "_MLXSTORIES_COMPLETE" in run({"_MLXSTORIES_COMPLETE": f"{shell}_source"})
+
+
+def test_a_group_without_a_command_shows_its_help():
+    result = CliRunner().invoke(main, ["data"])
+    assert "\n  prepare " in result.output and "Error" not in result.output
