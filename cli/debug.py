@@ -36,7 +36,7 @@ _SECTIONS = {
 @click.argument("arguments", metavar="[-- ARGS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("-m", "module", metavar="MODULE", help="Run this module under watch, as `python -m` would.")
 @whole_option(
-    "--steps", default=8, most=10_000, help="Updates of its own that a script makes before the climb."
+    "--steps", default=8, most=10_000, help="Updates that a script makes by itself before the climb."
 )
 @click.option(
     "--set",
@@ -61,7 +61,7 @@ _SECTIONS = {
     "rungs",
     multiple=True,
     type=click.Choice(RUNGS),
-    help="Climb only this one and those it builds on; repeatable.",
+    help="Climb only this rung and those it builds on; repeatable.",
 )
 @whole_option("--seed", default=0, least=0, most=MOST_SEED, help="Seed of all that is drawn.")
 @click.option(
@@ -82,19 +82,19 @@ _SECTIONS = {
     "--checks",
     "every",
     is_flag=True,
-    help="List every check; of those skipped, what it takes to ask them.",
+    help="List every check, and what each skipped one would need.",
 )
 @click.option(
     "--deep",
     is_flag=True,
-    help="Then exchange model, loss and step for plain ones, train each, and say which helps.",
+    help="Then train with model, loss and step exchanged for plain ones, and say which helps.",
 )
 @click.option(
     "--timeout",
     default=300,
     show_default=True,
     type=Number(0.1),
-    help="Seconds after which the climb is given up; of --follow only where it is given.",
+    help="Give up after this many seconds; --follow has no limit unless this is given.",
 )
 @click.option(
     "--format",
@@ -102,7 +102,7 @@ _SECTIONS = {
     type=click.Choice(["text", "github"]),
     default="text",
     show_default=True,
-    help="With github, findings are annotations of a workflow too.",
+    help="With github, print findings as annotations of a workflow too.",
 )
 @click.option(
     "--sarif",
@@ -118,9 +118,7 @@ _SECTIONS = {
     metavar="PATH",
     help="Write a file with subject() from what was captured of a script, gaps marked, and stop.",
 )
-@click.option(
-    "--follow", is_flag=True, help="Run the script to its end, with the cheap checks of a watch on."
-)
+@click.option("--follow", is_flag=True, help="Run the script to its end while the cheap checks watch it.")
 def command(
     file,
     arguments,
@@ -144,7 +142,7 @@ def command(
 ):
     """Climb the debugging ladder and name what is wrong with a training setup.
 
-    What to examine; left out, the built-in recipe:
+    What to examine (the built-in recipe, if left out):
 
     \b
     train.py      a training script or a notebook, run under watch
@@ -162,7 +160,7 @@ def command(
     target, *rest = (module, file) if module else (file,)
     given = tuple(part for part in (*rest, *arguments) if part is not None)
     examined = Examined(target, given, bool(module), steps, settings, fault, cell)
-    examined.refuse_what_makes_no_sense()
+    examined.refuse_what_makes_no_sense([*_of_scripts()])
     if follow:
         sys.exit(_followed(examined, report, timeout))
     ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
@@ -202,6 +200,15 @@ def command(
         ladder.say(offer)
     _write(diagnosis, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
+
+
+def _of_scripts() -> Iterator[str]:
+    """The options given that only a training script can heed."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
+        if given and option.name in ("steps", "settings", "follow", "setup"):
+            yield option.opts[0]
 
 
 def _words() -> list[str]:
@@ -287,6 +294,9 @@ def _write(diagnosis, ladder: Ladder, story: bool, export, report, log, form: st
 def list_faults() -> None:
     from mlxstories.faults import FAULTS
 
+    click.echo(
+        wrapped("Faults for --break, by where they lie; in brackets, the cause that the ladder names.")
+    )
     width = max(map(len, FAULTS))
     for group in dict.fromkeys(fault.group for fault in FAULTS.values()):
         click.echo(f"\n{group}")

@@ -66,6 +66,6 @@ def _offer(subject: Subject, seed: int) -> str:
     except (SubjectFault, TimeLimitError):
         return ""
     return (
-        f"--deep exchanges model, loss and step for plain ones and trains: about {seconds:.0f} s, "
-        f"up to {MOST * seconds:.0f} s where one of them is behind"
+        f"If it still learns badly: --deep trains with model, loss and step exchanged for plain ones, about "
+        f"{seconds:.0f} s, up to {MOST * seconds:.0f} s where one of them is behind."
     )

@@ -50,18 +50,21 @@ class Examined:
         file = Path(self.file or "")
         return self.module or (file.is_file() and is_script(file))
 
-    def refuse_what_makes_no_sense(self) -> None:
-        """Raises:
-        click.UsageError: options that do not go together.
+    def refuse_what_makes_no_sense(self, of_scripts: list[str]) -> None:
+        """Refuse what only a script can heed, ``of_scripts`` the options among it, where there is none.
+
+        Raises:
+            click.UsageError: options that do not go together.
         """
         if self.file and self.fault:
             raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
+        if (self.arguments or of_scripts) and not self.is_script:
+            if self.file and self.file.endswith((".py", ".ipynb")) and not Path(self.file).exists():
+                raise click.UsageError(f"{self.file}: no such file; give a training script")
+            what = of_scripts[0] if of_scripts else "what follows --"
+            raise click.UsageError(f"{what} is for training scripts, and {self.name} is not one")
         if self.cell:
             self._refuse_another_cell()
-        if (self.arguments or self.settings) and not self.is_script:
-            raise click.UsageError(
-                f"{self.file}: takes no arguments and no --set, since it is no training script"
-            )
 
     def _refuse_another_cell(self) -> None:
         from mlxstories.findings.notebooks import cells, is_notebook
@@ -100,16 +103,10 @@ class Examined:
         return CapturedScript(self.file, self.arguments, **options)
 
     def write_subject(self, path: Path) -> None:
-        """Write ``path``, a file with ``subject()``, from what was captured of a script; or with all to fill in.
-
-        Raises:
-            click.UsageError: nothing to run under watch.
-        """
+        """Write ``path``, a file with ``subject()``, from what was captured of a script; or with all to fill in."""
         from mlxstories.ladder.capture import OwnTraining, write_subject, write_template
         from mlxstories.ladder.capture.loop import INSTEAD
 
-        if not self.is_script:
-            raise click.UsageError("--write-subject wants a training script")
         try:
             with self._captured() as captured:
                 gaps = write_subject(captured, path, self.arguments, module=self.module)
@@ -128,7 +125,6 @@ class Examined:
         """Run a script to its end under watch; returns the exit code, its own unless that is 0 and an error was found.
 
         Raises:
-            click.UsageError: nothing to run.
             StoriesError: the script raised.
             TimeLimitError: the time that the caller gave it is up.
         """
@@ -138,8 +134,6 @@ class Examined:
         from mlxstories.ladder.watching import watch
         from mlxstories.ladder.watching.following import run
 
-        if not self.is_script:
-            raise click.UsageError("--follow wants a training script")
         with watch(path=report or "findings.json") as session:
             try:
                 run(self.file, self.arguments, self.module)

@@ -85,6 +85,8 @@ class Ladder:
                 self.say(f"  {self.marks[line.status]} {line.name}{detail}")
 
     def verdict(self, diagnosis, *, story: bool) -> None:
+        from mlxstories.ladder.registry import RUNGS
+
         if story:
             self._beside_the_story(diagnosis)
         errors = [f for f in diagnosis.findings if f.severity == "error"]
@@ -97,7 +99,10 @@ class Ladder:
             hint = "" if self.listed else "; -v lists them"
             rest = f" ({skipped} checks skipped{hint})" if skipped else ""
             failed = [rung.name for rung in diagnosis.rungs if rung.status == "failed"]
-            verdict = f"no error, but see {', '.join(failed)}" if failed else "healthy"
+            whole = set(RUNGS) <= {rung.name for rung in diagnosis.rungs}
+            verdict = "healthy" if whole else "no error on the rungs climbed"
+            if failed:
+                verdict = f"no error, but see {', '.join(failed)}"
             self.say(f"{diagnosis.subject}: {verdict}, in {diagnosis.seconds:.1f} s{rest}")
         else:
             self.say(f"{diagnosis.subject}: {errors[0].code}, in {diagnosis.seconds:.1f} s")
@@ -126,8 +131,8 @@ class Ladder:
                 lines.append(f"after {steps} steps at a rate of {rate:.0e}: {point['accuracy']:.1%}{beside}")
         if lines:
             self.say(
-                "\nTokens of 4 stories known by heart; in brackets, in the failed training that this project began "
-                "with:"
+                "\nShare of the tokens of 4 stories known by heart; in brackets, the same in the failed training that "
+                "this project began with:"
             )
         for line in lines:
             self.say(f"  {line}")

@@ -1,5 +1,6 @@
-"""`mlxstories debug --checks`: every check, and what unlocks those that were skipped."""
+"""`mlxstories debug`: every check and what unlocks those that were skipped, and what is said of a part of it."""
 
+import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
@@ -22,3 +23,34 @@ def test_every_check_is_listed_and_what_unlocks_it(tmp_path):
     for check in checks_of("data"):
         assert any(line.startswith(("  ✓ ", "  – ")) and check.name in line for line in lines), check.name
     assert any("Subject(tokenizer=, val_batches=) unlocks it" in line for line in lines)
+
+
+def test_what_was_not_climbed_is_not_called_healthy():
+    result = CliRunner().invoke(main, ["debug", "--rung", "data"])
+    assert result.exit_code == 0 and "built-in recipe: no error on the rungs climbed, in" in result.output
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--steps", "3"], "--steps is for training scripts, and the built-in recipe is not one"),
+        (["--set", "a=1"], "--set is for training scripts, and the built-in recipe is not one"),
+        (["--follow"], "--follow is for training scripts"),
+        (["setup.py", "--", "more"], "what follows -- is for training scripts, and setup.py is not one"),
+        (["lost.py", "--", "more"], "lost.py: no such file"),
+    ],
+)
+def test_what_only_a_script_can_heed_is_refused_elsewhere(tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup.py").write_text(SETUP)
+    result = CliRunner().invoke(main, ["debug", *words])
+    assert result.exit_code == 2 and told in result.output, result.output
+
+
+def test_ctrl_c_does_not_end_as_an_error_that_was_found(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlxstories.ladder.diagnose", interrupted)
+    result = CliRunner().invoke(main, ["debug", "--rung", "data"])
+    assert result.exit_code == 130 and result.output.endswith("\nStopped.\n")

@@ -68,7 +68,10 @@ def test_debug_writes_a_setup_and_examines_it(tmp_path, monkeypatch):
     result = CliRunner().invoke(main, ["debug", "mine.py", "--rung", "init"])
     assert result.exit_code == 0, result.output
     result = CliRunner().invoke(main, ["debug", "mine.py", "--write-subject", "other.py"])
-    assert result.exit_code == 2 and "wants a training script" in result.output
+    assert (
+        result.exit_code == 2
+        and "--write-subject is for training scripts, and mine.py is not one" in result.output
+    )
 
 
 def test_a_script_that_cannot_be_captured_says_how_to_go_on(tmp_path, monkeypatch):
