@@ -98,7 +98,7 @@ def _chosen(say: Callable[[str], None], given: set[str], data):
     from mlxstories.training.suited import suited
 
     given = given | ({"epochs"} if "steps" in given else set())  # which go before them
-    if data.source == "stories" and "phase" not in given:
+    if takes_record(data, given):
         return None, _record(say, given)
     if isinstance(data.source, str) or is_prepared(data):
         return None, {}
@@ -112,13 +112,20 @@ def _chosen(say: Callable[[str], None], given: set[str], data):
     return texts, chosen
 
 
+def takes_record(data, given: set[str]) -> bool:
+    """Whether the recipe is the one that holds the record on the built-in stories, for none was given."""
+    return data.source == "stories" and "phase" not in given
+
+
 def _record(say: Callable[[str], None], given: set[str]) -> dict[str, Any]:
     """What holds the record on the built-in stories, but for what was given."""
     from mlxstories.training.phases import RECORD
 
     left_out = given | ({"layers"} if "size" in given else set())
     chosen = {name: value for name, value in RECORD.items() if name not in left_out}
-    told = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    told = ", ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in chosen.items()
+    )
     say(
         f"The built-in stories, by the recipe that learns them soonest (docs/speedrun.md): {told}. "
         "--phase 1 is the plain recipe, and --data FOLDER trains on texts of yours."
@@ -155,7 +162,7 @@ def in_a_line(found, chosen: Mapping[str, Any]) -> str:
     choice = ", ".join(form.format(chosen[name]) for name, form in words.items() if name in chosen)
     choice = choice.replace("batches of 1 rows", "batches of 1 row")
     told = (
-        f"{found.row.because}, so {choice}. Options that you give go first."
+        f"{found.row.because}, so {choice}. Options that you give take precedence."
         if choice
         else found.row.because + "."
     )

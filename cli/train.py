@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from click.core import ParameterSource
 
 from mlxstories.cli.display import Display
 from mlxstories.cli.options import RUN, data_options, runs_option, say_what_suits, whole_option
-from mlxstories.cli.parts import parts
+from mlxstories.cli.parts import parts, takes_record
 from mlxstories.cli.recipe import model_options, phase_changes, phase_options
 from mlxstories.cli.sections import MODEL, RECIPE, STORIES, Sectioned
 from mlxstories.cli.types import MOST_SEED, Listed, Name, Number, Whole
@@ -35,6 +36,8 @@ _SECTIONS = {
         "max_repairs",
     ),
 }
+
+_HEEDED = {"resume", "runs", "report_to", "no_check", "patience"}  # with --resume
 
 
 @click.command("train", cls=Sectioned, sections=_SECTIONS)
@@ -59,14 +62,14 @@ _SECTIONS = {
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Of the computation; weights stay float32.",
+    help="Type that is computed in; weights stay float32.",
 )
 @whole_option("--log-every", default=10, help="Updates between two lines of metrics.")
-@whole_option("--evaluations", default=10, help="Validations in a run, at least.")
+@whole_option("--evaluations", default=10, help="Least number of validations in a run.")
 @click.option(
     "--stop-after",
     type=Whole(0),
-    help="End after so many validations in a row without a lower loss, phase 3 by cooling down.  [default: never]",
+    help="End after this many validations without a lower loss; phase 3 cools down first.  [default: never]",
 )
 @whole_option("--keep", default=2, help="Newest checkpoints to keep, besides the best.")
 @click.option(
@@ -90,7 +93,7 @@ _SECTIONS = {
 @click.option(
     "--repair", is_flag=True, help="Return to good weights and change the recipe when a run goes wrong."
 )
-@whole_option("--max-repairs", default=3, help="With --repair: give up after so many.")
+@whole_option("--max-repairs", default=3, help="With --repair: give up after this many.")
 @click.option(
     "--from",
     "start",
@@ -115,9 +118,9 @@ _SECTIONS = {
 def command(context, patience, **options):
     """Train a model on stories.
 
-    With --data and texts of your own, what suits is chosen from how much text there is, and shown. Without options:
-    the built-in stories, whose best reachable loss and accuracy are known, by the recipe that gets there soonest;
-    --phase 1 is the plain one. Under mlx.launch, all processes train one model together.
+    With --data and texts of your own, settings that suit the amount of text are chosen and shown. Without options, it
+    trains on the built-in stories, whose best reachable loss and accuracy are known, by the recipe that gets there
+    soonest; --phase 1 is the plain one. Under mlx.launch, all processes train one model together.
     """
     from mlxstories import distributed
 
@@ -126,6 +129,8 @@ def command(context, patience, **options):
         for name in context.params
         if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
     }
+    if {"epochs", "steps"} <= given:
+        raise click.UsageError("--epochs and --steps both say how long to train: give one of them.")
     options |= {"given": given, "changes": phase_changes(context.params)}
     group = distributed.join(patience)
     show = Display(quiet=not group.leads)
@@ -158,9 +163,13 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
         if resume is not None:
             run = open_run(group, lambda: find_run(resume, runs))
             group.together(lambda: held.enter_context(run.locked()))
+            if ignored := _ignored(recipe["given"]):
+                show.say(
+                    f"note: ignored with --resume: {ignored}. {run.path} goes on with the options it began with."
+                )
             trainer = experiment.resume(run, show, group)
         else:
-            name = name or _name(recipe["data"], recipe["phase"], recipe["model"]["size"])
+            name = name or _name(recipe)
             called = group.first(name.encode).decode()  # clocks differ
             path = group.together(lambda: run_path(runs, called))
             new = group.together(lambda: parts(show.say, runs=runs, processes=group.size, **recipe))
@@ -175,10 +184,21 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
         _run(trainer, show, check=not no_check and trainer.progress.step == 0)
 
 
-def _name(data, phase, size: str) -> str:
+def _ignored(given: set[str]) -> str:
+    """The options given that --resume does not heed."""
+    options = click.get_current_context().command.params
+    return ", ".join(option.opts[0] for option in options if option.name in given - _HEEDED)
+
+
+def _name(recipe: Mapping[str, Any]) -> str:
     """What a run is called when nobody says: after the text of one's own, or the recipe, and the time."""
-    if isinstance(data.source, str):
-        what = f"{phase.name.replace(' ', '')}-{size}"
+    from mlxstories.training.phases import SPEEDRUN
+
+    data, given = recipe["data"], recipe["given"] | ({"phase"} if recipe["changes"] else set())
+    if takes_record(data, given):
+        what = SPEEDRUN.name
+    elif isinstance(data.source, str):
+        what = f"{recipe['phase'].name.replace(' ', '')}-{recipe['model']['size']}"
     else:
         what = re.sub(r"[^\w-]+", "-", Path(data.source[0]).resolve().stem).strip("-_")[:40] or "run"
     return f"{what}-{time.strftime('%Y%m%d-%H%M%S')}"

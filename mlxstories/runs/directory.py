@@ -97,7 +97,13 @@ class Run:
         path = self.file("config.json")
         config = read_json(path)
         if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise StoriesError(f"{path} is not a run configuration of format {FORMAT}.")
+            foreign = isinstance(config, dict) and "model_type" in config
+            hint = (
+                f" It may be an exported model: `mlxstories import {self.path}` makes it a run."
+                if foreign
+                else ""
+            )
+            raise StoriesError(f"{path} is not a run configuration of format {FORMAT}.{hint}")
         check_types(config, path)
         return config
 

@@ -166,7 +166,10 @@ def resume(run: Run, report: Report, group: Group = ALONE) -> Trainer:
         checkpoint = run.checkpoint("last") if run.saved() else None
         done = checkpoint and trainer.has_finished(trainer.progress_of(checkpoint))
         if done and run.file("result.json").is_file():
-            raise StoriesError(f"{run.path} has finished after {checkpoint.step} updates: nothing to resume.")
+            raise StoriesError(
+                f"{run.path} has finished after {checkpoint.step} updates: nothing to resume. --from {run.path} begins "
+                "a new run with its weights."
+            )
         return checkpoint
 
     with run.locked():

@@ -32,8 +32,10 @@ def test_a_phase_and_its_overrides_reach_the_run(tmp_path):
 
 def test_without_options_it_is_the_record_which_the_docs_spell_out(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "speedrun.md").read_text("utf-8")
-    by_hand = re.search(r"^mlxstories train (--phase 3 .*)$", page, re.MULTILINE)[1].split()
-    assert f"--stories {RECORD['stories']} --epochs {RECORD['epochs']}" in " ".join(by_hand)
+    by_hand = re.search(r"^mlxstories train (--phase 3 .*)$", page, re.MULTILINE)[1]
+    length = f" --epochs {RECORD['epochs']}"
+    assert f"--stories {RECORD['stories']}{length}" in by_hand
+    by_hand = by_hand.replace(length, "").split()  # which --steps replaces
     few = ["--stories", "20", "--validation", "4", "--steps", "1", "--no-check", "--runs", str(tmp_path)]
     recipes = []
     for name, options in (("record", []), ("hand", by_hand)):
@@ -62,6 +64,28 @@ def test_a_terminal_gets_its_cursor_back_whatever_ends_a_training():
     assert ended == [True]
 
 
+def test_a_run_is_called_after_its_recipe(tmp_path):
+    recipes = (
+        (("--seed", "1"), "speedrun-"),
+        (("--phase", "1"), "phase1-debug-"),
+        (("--lr", "1e-3"), "phase1-debug-"),
+    )
+    for options, start in recipes:
+        runs = tmp_path / "".join(options)
+        result = CliRunner().invoke(main, ["train", *SMALL, "--runs", str(runs), *options])
+        assert result.exit_code == 0, result.output
+        (config,) = runs.glob("*/config.json")
+        assert config.parent.name.startswith(start), config
+
+
+def test_a_resumed_run_says_what_it_ignores(tmp_path):
+    run = tmp_path / "run"
+    assert train(tmp_path).exit_code == 0
+    again = CliRunner().invoke(main, ["train", "--resume", str(run), "--epochs", "3", "--no-check"])
+    assert again.exit_code == 2 and f"--from {run} begins a new run" in " ".join(again.output.split())
+    assert "note: ignored with --resume: --epochs. " in again.output
+
+
 def test_an_encoder_trains_on_masked_tokens(tmp_path):
     result = train(tmp_path, "--arch", "encoder")
     assert result.exit_code == 0, result.output
@@ -79,6 +103,7 @@ def test_an_encoder_trains_on_masked_tokens(tmp_path):
         (["--set", "nonsense=1"], "nonsense"),
         (["--set", "nonsense"], "FIELD=VALUE"),
         (["--steps", "0"], "steps"),
+        (["--epochs", "3"], "--epochs and --steps"),
         (["--resume", "nosuch"], "nosuch"),
         (["--resume", "x" * 300], "File name too long"),
         (["--data", "x" * 300], "does not exist"),
