@@ -42,7 +42,7 @@ _SECTIONS = {
     "--scale",
     type=Listed(Whole()),
     metavar="LIST",
-    help="Numbers of stories, such as 100,1000,10000; fewer are repeated, for equal tokens.",
+    help="Numbers of stories, such as 100,1000,10000; small ones are repeated, for equal tokens.",
 )
 @click.option(
     "--sizes",
@@ -55,13 +55,15 @@ _SECTIONS = {
 )
 @whole_option("--seeds", default=3, most=10_000, help="Number of seeds.")
 @click.option("--budget", type=click.Choice(["tokens", "updates", "both"]), default="tokens", show_default=True,
-              help="What every arm gets the same of.")  # fmt: skip
+              help="What all arms get the same amount of.")  # fmt: skip
 @whole_option("--epochs", default=2, help="Times through the stories (the largest number of --scale).")
 @whole_option("--batch-size", default=4, help="Rows of a microbatch.")
 @click.option("--context", type=Whole(), help="Longest row, in tokens.  [default: the size's]")
-@click.option("--tune", is_flag=True, help="First choose each arm's rate among 0.3, 1 and 3 times its own.")
+@click.option(
+    "--tune", is_flag=True, help="First choose each arm's learning rate: 0.3, 1 or 3 times its own."
+)
 @click.option("--story", is_flag=True, help="Reproduce the figures of the debugging story, its 99.9 % too.")
-@whole_option("--jobs", default=1, most=1000, help="Trainings at a time.")
+@whole_option("--jobs", default=1, most=1000, help="Trainings to run at the same time.")
 @click.option("--store", type=Place(), default="comparisons", show_default=True,
               help="Folder of finished trainings, which are never repeated.")  # fmt: skip
 @click.option("--json", "json_path", type=Place(dir_okay=False), help="Write all results here.")

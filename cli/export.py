@@ -23,7 +23,7 @@ from mlxstories.cli.words import continued, wrapped
     show_default=True,
     help="Type of the weights; float32 keeps every bit.",
 )
-@click.option("--quantize", "bits", type=click.Choice(["4", "8"]), help="Bits a weight, for mlx-lm alone.")
+@click.option("--quantize", "bits", type=click.Choice(["4", "8"]), help="Bits per weight, for mlx-lm alone.")
 @which_option
 @runs_option
 def command(run, to, dtype, bits, which, runs):

@@ -31,7 +31,7 @@ _SECTIONS = {
 def command(as_json, cost, check, model, vocab_size, batch_size):
     """Show versions, device, BLAS, memory and where data and runs lie.
 
-    Or what an update costs, or whether the device computes what it should.
+    With --cost, what a training update costs; with --check, whether the device computes what it should.
     """
     from mlxstories.runs.environment import environment, places, warnings
 

@@ -37,7 +37,9 @@ def say_what_suits(command: click.Command) -> click.Command:
     for option in command.params:
         if option.name in SUITED:
             words, _, default = option.help.partition("  [default: ")
-            option.help = f"{words}  [default: {default.removesuffix(']') or option.default}, or what suits]"
+            option.help = (
+                f"{words}  [default: {default.removesuffix(']') or option.default}, or what suits the text]"
+            )
             option.show_default = False
     return command
 

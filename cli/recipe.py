@@ -24,7 +24,7 @@ _PHASE_FIELDS = {
     ),
     "warmup": ("schedule.warmup", float, "Warmup: updates, or below 1 a share of them all."),
     "label-smoothing": ("label_smoothing", float, "Label smoothing of the training loss."),
-    "accumulation": ("accumulation", Whole(), "Microbatches an update."),
+    "accumulation": ("accumulation", Whole(), "Microbatches per update."),
     "clip-norm": ("clip_norm", float, "Largest global gradient norm."),
 }
 
@@ -124,7 +124,7 @@ _SHAPE = {
     "qk-norm/--no-qk-norm": (None, "Normalise queries and keys.  [default: the phase's]"),
     "mixing": (
         Whole(),
-        "Tokens that each takes in before attention, itself included.  [default: the phase's]",
+        "Tokens that each token mixes in before attention, itself included.  [default: the phase's]",
     ),
 }
 
@@ -140,7 +140,7 @@ def model_options(function: Callable) -> Callable:
         return function(*args, model={"size": size, "across_stories": across_stories, **given}, **options)
 
     wrapper = click.option(
-        "--across-stories", is_flag=True, help="Let attention cross the stories of a row."
+        "--across-stories", is_flag=True, help="Let attention cross from one story of a row to the next."
     )(wrapper)
     for option, (kind, text) in reversed(_SHAPE.items()):
         described = text if "[default" in text else f"{text}  [default: the size's]"

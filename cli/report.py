@@ -27,7 +27,7 @@ def command(names, to, show, num, which, runs):
     """Make one HTML file that says how a run went, or how several compare.
 
     The verdict comes first, then curves, findings, stories with the probability of each token, the
-    configuration and the command. The file needs no network, prints well and is dark where your system is.
+    configuration and the command. The file needs no network, prints well and follows your system's dark mode.
     RUN is a run's name or directory; without it, the newest run. Runs that differ in their seed alone are
     one arm, with 95 % intervals.
     """

@@ -26,7 +26,7 @@ from mlxstories.errors import StoriesError
     help="Stories for each prompt.  [default: 3; at a terminal it asks for more]",
 )
 @click.option(
-    "--max-tokens", type=Whole(), help="Longest continuation, tokens.  [default: the model's context]"
+    "--max-tokens", type=Whole(), help="Longest continuation, in tokens.  [default: the model's context]"
 )
 @click.option(
     "--temperature",
@@ -35,16 +35,21 @@ from mlxstories.errors import StoriesError
     help="How freely tokens are drawn; 0 takes the likeliest.",
 )
 @whole_option("--top-k", default=0, least=0, help="Keep the k likeliest tokens; 0 keeps all.")
-@click.option("--top-p", default=1.0, show_default=True, help="Keep the fewest tokens with this probability.")
+@click.option(
+    "--top-p",
+    default=1.0,
+    show_default=True,
+    help="Keep the fewest tokens whose probabilities reach this sum.",
+)
 @click.option(
     "--min-p",
     default=0.0,
     show_default=True,
-    help="Keep tokens with this share of the likeliest's probability.",
+    help="Keep tokens of at least this share of the highest probability.",
 )
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: avoid repeated tokens.")
 @whole_option(
-    "--no-repeat-ngram", default=0, least=0, help="Never repeat so many tokens in a row; 0 allows it."
+    "--no-repeat-ngram", default=0, least=0, help="Never repeat this many tokens in a row; 0 allows it."
 )
 @click.option(
     "--seed",
@@ -59,7 +64,7 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     """Let a trained model tell stories.
 
     RUN is a run's name or directory; without it, the newest run. At a terminal, without --prompt and --num, you type
-    how a story begins and it tells on. Stories go to standard output, seed and statistics to standard error.
+    how a story begins and it goes on. Stories go to standard output, seed and statistics to standard error.
     """
     from mlxstories.generation.decoding import generate
     from mlxstories.generation.sampling import SamplingConfig
