@@ -115,13 +115,13 @@ class _Until:
 def is_script(path: Path) -> bool:
     """Whether a file is a training script: a notebook, or Python that assigns no ``subject`` at its top level; found
     out without running it."""
-    if is_notebook(path):
-        return True
+    if path.suffix != ".py":
+        return is_notebook(path)
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return False  # importing it says what is wrong
-    return path.suffix == ".py" and not any("subject" in _names(node) for node in _top_level(tree))
+    return not any("subject" in _names(node) for node in _top_level(tree))
 
 
 def _top_level(tree: ast.AST) -> Iterator[ast.AST]:
