@@ -146,8 +146,9 @@ def test_a_growing_text_breaks_between_words():
 def test_the_list_of_faults_breaks_between_words_beside_their_names():
     with Terminal(80) as terminal:
         list_faults()
-    lines = terminal.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
+    heading, _, listed = terminal.getvalue().partition("\n\n")
+    lines = listed.splitlines()
+    assert max(map(len, lines)) <= 80 and heading.startswith("Faults for --break")
     shown = " ".join(terminal.getvalue().split())
     width = max(map(len, FAULTS))
     for fault in FAULTS.values():
