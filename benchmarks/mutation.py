@@ -7,7 +7,8 @@ Mutations are cosmic-ray's (``pip install cosmic-ray``): numbers, comparisons, a
 in a copy of the tracked files. A mutation is killed when a test fails, or when the tests take ten times the CPU seconds
 that they take without it; one that survives is listed with its line, and is either a gap in the tests or changes
 nothing that can be seen. A list of survivors is also what ``--again`` reads: the same mutations, in the lines of today.
-A check is tried by the tests of its thresholds, by the faults that it names and by their twins.
+A check is tried by the tests that have its name or that of a measurement which it judges, by the faults that it names
+and by their twins.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parents[1]
-_VERDICTS = "tests/ladder/test_judging.py tests/ladder/test_verdicts.py"
+_PARTS = ("data", "model", "loss", "step", "training", "evaluation", "generation")
+_MEASURED = re.compile(r"from mlxstories\.ladder\.bench\.\w+\.(\w+) import")
 ROOMS = {
     "optim": ("mlxstories/optim/*.py", "tests/optim"),
     "losses": ("mlxstories/training/losses.py", "tests/training/test_losses.py tests/training/test_evaluation.py"),
@@ -38,10 +40,10 @@ ROOMS = {
     "generation": ("mlxstories/generation/*.py", "tests/generation"),
     "data": ("data/*.py", "tests/data"),
     "statistics": ("mlxstories/comparison/statistics.py", "tests/comparison/test_statistics.py"),
-    "findings": ("mlxstories/findings/*.py", f"tests/findings tests/ladder/test_engine.py {_VERDICTS}"),
-    "checks": ("mlxstories/ladder/checks/*/*.py", _VERDICTS),
+    "findings": ("mlxstories/findings/*.py", "tests/findings tests/ladder/test_climb.py tests/ladder/evaluation"),
+    "checks": ("mlxstories/ladder/checks/*/*.py", " ".join(f"tests/ladder/{part}" for part in _PARTS)),
 }  # fmt: skip
-FAULTS = "tests/ladder/test_faults.py tests/ladder/test_twins.py tests/ladder/test_state.py tests/ladder/test_kinds.py"
+FAULTS = "tests/ladder/test_faults.py tests/ladder/test_twins.py"
 COMPARISONS = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq", "Lt_GtE")
 ARITHMETIC = ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "Pow_Mul", "Mod_Mul", "FloorDiv_Mul")
 OPERATORS = (
@@ -185,16 +187,22 @@ def tried(copy: Path, mutation: Mutation, trials: list[list[str]], patience: int
 
 def _trials(mutation: Mutation) -> list[list[str]]:
     """Words to pytest, for one run after the other until one fails: the file's own tests go first."""
-    tests = [ROOMS[mutation.room][1].split()]
-    if (own := _own(mutation.room, mutation.path)) and own != tests[0]:
-        tests.insert(0, own)
-    if mutation.room == "checks" and (names := _judged(mutation.path)):
+    room, own = ROOMS[mutation.room][1].split(), _own(mutation.room, mutation.path)
+    if mutation.room != "checks":
+        return [own, room] if own and own != room else [room]
+    tests = [own or room]
+    if names := _judged(mutation.path):
         tests.append([*FAULTS.split(), "-k", " or ".join(sorted(names))])
     return tests
 
 
 def _own(room: str, path: str) -> list[str]:
-    """The file of tests that has the name of the mutated one, if there is one."""
+    """The file of tests that has the name of the mutated one, if there is one; of a check, those of what it judges
+    too."""
+    if room == "checks":
+        names = {Path(path).stem, *_MEASURED.findall((ROOT / path).read_text(encoding="utf-8"))}
+        files = (ROOT / f"tests/ladder/{part}/test_{name}.py" for part in _PARTS for name in sorted(names))
+        return [str(file.relative_to(ROOT)) for file in files if file.is_file()]
     folder = Path(ROOMS[room][1].split()[0])
     own = (folder if folder.suffix == "" else folder.parent) / f"test_{Path(path).name}"
     return [str(own)] if (ROOT / own).is_file() else []

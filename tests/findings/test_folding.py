@@ -1,0 +1,29 @@
+"""Findings that are consequences of others, and the order of the causes."""
+
+from __future__ import annotations
+
+from mlxstories.findings import CATALOGUE, CAUSES, Finding, fold
+
+
+def test_consequences_are_folded_under_their_cause():
+    def finding(code, severity="error"):
+        return Finding(code, severity, "data", code)
+
+    kept, folded = fold(
+        [
+            finding("too-good-to-be-true"),
+            finding("future-leak"),
+            finding("padding-in-accuracy"),
+            finding("overfitting", "note"),
+        ]
+    )
+    assert [f.code for f in kept] == ["future-leak", "padding-in-accuracy", "overfitting"]
+    assert [f.code for f in folded] == ["too-good-to-be-true"]
+    assert kept[0].evidence["consequences"] == ["too-good-to-be-true"]
+    # each may bring the other about: the one that was there first did
+    for first, then in (("wrong-loss", "not-finite"), ("not-finite", "wrong-loss")):
+        kept, folded = fold([finding(first), finding(then)])
+        assert ([f.code for f in kept], [f.code for f in folded]) == ([first], [then])
+        assert kept[0].evidence["consequences"] == [then]
+    assert all(cause.brings_about <= set(CATALOGUE) for cause in CAUSES)
+    assert sorted(CAUSES, key=lambda cause: cause.priority) == list(CAUSES)

@@ -1,0 +1,108 @@
+"""How far apart logits can come to lie, against closed forms, and where they are cut off."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+import tiny
+from tiny import judged
+
+from mlxstories.ladder import Subject
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.model.boldness import boldest, cut_off
+from mlxstories.ladder.limits import Gauges
+from mlxstories.ladder.registry import CHECKS
+
+V, T, D = 23, 8, 16
+
+
+class Ended(nn.Module):
+    """A sum of the tokens so far, whose logits end with a function."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.embed, self.head, self.norm = nn.Embedding(V, D), nn.Linear(D, V), nn.RMSNorm(D)
+        self.end = end
+
+    def __call__(self, tokens):
+        return self.end(self.head(self.norm(mx.cumsum(self.embed(tokens), axis=1))))
+
+
+def batches(seed):
+    table = np.random.default_rng(seed).integers(0, V, (8, T + 1))
+    return [(mx.array(table[:, :-1]), mx.array(table[:, 1:]))]
+
+
+def asked(end):
+    bench = Bench(Subject(model=lambda: Ended(end), vocab_size=V, train_batches=batches))
+    checked = CHECKS["logits can be sure of a token"]
+    return boldest(bench), [draft.code for draft in checked.ask(bench, Gauges(checked.limits)).drafts]
+
+
+@pytest.mark.parametrize(
+    ("end", "width"), [(mx.tanh, 2.0), (mx.sigmoid, 1.0), (lambda z: nn.relu6(z) / 3, 2.0)]
+)
+def test_what_is_squashed_is_never_sure(end, width):
+    found, codes = asked(end)
+    assert found.apart == pytest.approx(width, rel=1e-3)
+    assert found.surest == pytest.approx(math.exp(width) / (math.exp(width) + V - 1), rel=1e-3)
+    assert codes == ["bounded-logits"]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda z: z,
+        nn.relu,
+        nn.log_softmax,
+        lambda z: 10 * mx.tanh(z / 10),
+        lambda z: mx.where(mx.arange(V) == 3, -mx.inf, z),
+    ],
+)
+def test_what_has_room_is_not_accused(end):
+    found, codes = asked(end)
+    assert found.surest > 0.99
+    assert codes == []
+
+
+class EndedTiny(tiny.Tiny):
+    """The tiny model, whose logits end with a function."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.end = end
+
+    def __call__(self, tokens):
+        return self.end(super().__call__(tokens))
+
+
+def some_forbidden(logits):
+    odd = (mx.arange(logits.shape[1])[:, None] + mx.arange(tiny.V)) % 3 == 0
+    return mx.where(odd, -1e9, logits)
+
+
+@pytest.mark.parametrize("end", [nn.relu, lambda z: -nn.relu(z), lambda z: mx.clip(z, -0.1, 0.1)])
+def test_logits_that_are_cut_off_are_an_error(end):
+    bench = Bench(tiny.subject(model=lambda: EndedTiny(end)))
+    assert cut_off(bench).share > 0.2
+    assert judged("logits run into no bound", bench) == [("bounded-logits", "error")]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda z: z,
+        nn.log_softmax,
+        mx.tanh,
+        lambda z: nn.leaky_relu(z, 0.3),
+        lambda z: mx.where(mx.arange(tiny.V) < 3, -1e9, z),
+        lambda z: mx.where(mx.arange(tiny.V) < 3, -mx.inf, z),
+        some_forbidden,
+    ],
+)
+def test_logits_that_are_bent_or_forbidden_are_not(end):
+    assert judged("logits run into no bound", Bench(tiny.subject(model=lambda: EndedTiny(end)))) == []

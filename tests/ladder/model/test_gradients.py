@@ -1,0 +1,52 @@
+"""Parameters that get no gradient, and matrices of one number."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+from tiny import T, Tiny, ask, judged
+
+from mlxstories.ladder.verdict import FAILED, PASSED
+
+
+def test_a_public_mask_that_is_only_compared_is_no_dead_parameter():
+    class Masked(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.triangle = mx.tril(mx.ones((T, T)))
+            self.unused = nn.Linear(16, 16) if self.dead else None
+
+        def __call__(self, tokens):
+            x = self.embed(tokens)
+            weights = mx.where(self.triangle == 0, 0.0, 1.0) / T
+            return self.head(mx.tanh(x + weights[: x.shape[1], : x.shape[1]] @ x))
+
+    for dead, status in ((False, PASSED), (True, FAILED)):
+        Masked.dead = dead
+        verdict = ask("gradients alive", model=Masked)
+        assert verdict.status == status
+        assert all("triangle" not in draft.message for draft in verdict.drafts)
+
+
+class Tapped(Tiny):
+    """Mixes each embedding with the two before it, channel by channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.taps = mx.full((3, 16), 1 / 3)
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        back = (mx.pad(x, [(0, 0), (n, 0), (0, 0)])[:, : x.shape[1]] for n in range(3))
+        return self.head(sum(tap * each for tap, each in zip(self.taps, back, strict=True)))
+
+
+class Constant(Tiny):
+    def __init__(self):
+        super().__init__()
+        self.mix.weight = mx.full(self.mix.weight.shape, 0.1)
+
+
+def test_taps_that_start_alike_are_no_copies_and_a_layer_of_one_number_is():
+    assert judged("units start apart", model=Tapped) == []
+    assert judged("units start apart", model=Constant) == [("bad-initialization", "error")]

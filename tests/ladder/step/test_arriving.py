@@ -1,0 +1,111 @@
+"""What of the loss's gradient reaches the optimiser."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from mlx.utils import tree_map
+from plain import given
+from tiny import Tiny, accumulating, ask, nats, stepping, told
+
+from mlxstories.faults.recipe import built_in
+from mlxstories.ladder import diagnose
+from mlxstories.ladder.bench.step.arriving import Arrival, Arriving, _taking_part, arriving, loss_factors
+
+GRADIENT = "the loss's gradient reaches the optimiser"
+
+
+def sgd():
+    return optim.SGD(0.1)
+
+
+def of_another_model(seed=3):
+    mx.random.seed(seed)  # so small a model's gradient may resemble that of any other draw
+    other = Tiny()
+
+    def step(model, optimizer, batch):
+        value, gradients = nn.value_and_grad(other, nats)(other, batch)
+        optimizer.update(model, gradients)
+        return value
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"train_step": of_another_model()},
+        {"train_step": stepping(lambda g: tree_map(mx.zeros_like, g))},
+        {"train_step": accumulating(int, 1.0), "optimizer": sgd},
+    ],
+)
+def test_another_gradient_is_named(fields):
+    assert told(ask(GRADIENT, **fields)) == ("failed", [("gradient-mismatch", "error")])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"train_step": stepping()},
+        {"train_step": stepping(lambda g: optim.clip_grad_norm(g, 0.1)[0]), "optimizer": sgd},
+        {"train_step": stepping(lambda g: tree_map(lambda a: mx.clip(a, -1e-3, 1e-3), g))},
+        {"train_step": accumulating(int), "optimizer": sgd},
+        {"train_step": stepping(lambda g: {"head": g["head"]})},
+    ],
+)
+def test_clipped_accumulated_or_of_one_part_it_is_sound(fields):
+    assert told(ask(GRADIENT, **fields)) == ("passed", [])
+
+
+@pytest.mark.parametrize(
+    "fault, code",
+    [("gradient-of-another-model", "gradient-mismatch"), ("same-half-accumulated", "rows-ignored")],
+)
+def test_a_planted_fault_is_named_on_its_rung(fault, code):
+    mx.random.seed(0)  # as the ladder does before it draws its own model
+    diagnosis = diagnose(built_in(fault=fault), rungs=["minimal"])
+    assert [f.code for f in diagnosis.findings if f.severity == "error"] == [code]
+
+
+class Biased(Tiny):
+    """The mix's biases start at 0, where weight decay leaves them."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix.bias = mx.zeros_like(self.mix.bias)
+
+
+def test_where_no_gradient_arrives_what_decay_leaves_at_0_is_not_called_frozen():
+    nothing = {"model": Biased, "train_step": stepping(lambda g: tree_map(mx.zeros_like, g))}
+    assert told(ask("a step moves every parameter", **nothing)) == ("skipped", [])
+    assert told(ask(GRADIENT, **nothing)) == ("failed", [("gradient-mismatch", "error")])
+    # the rest of the gradient arrives: what stands still is left out
+    part = {"model": Biased, "train_step": stepping(lambda g: {"head": g["head"]})}
+    assert told(ask("a step moves every parameter", **part)) == ("failed", [("frozen-parameters", "error")])
+
+
+@pytest.mark.parametrize(
+    ("ratios", "told"), [((2.97, 3.03), True), ((2.0, 4.0), False), ((1.2, 1.2), False), ((1.4, 1.4), True)]
+)
+def test_gradients_of_another_length(ratios, told):
+    steps = tuple(Arrival(2.0, 2.0, 1.0, 1.0, ratio, ratio, 1, 1.0) for ratio in ratios)
+    taken = {arriving: Arriving(steps, True), loss_factors: (3.0, 3.0)}
+    verdict = given("the loss's gradient reaches the optimiser", taken)
+    assert [draft.code for draft in verdict.drafts] == (["gradient-mismatch"] if told else [])
+    assert verdict.status == ("failed" if told else "passed")
+
+
+def test_gradients_as_long_as_the_calls_that_are_collected_were_added():
+    steps = (Arrival(2.0, 2.0, 1.0, 1.0, 4.0, 4.0, 4, 1.0),) * 2
+    taken = {arriving: Arriving(steps, True), loss_factors: (1.0, 1.0)}
+    (draft,) = given("the loss's gradient reaches the optimiser", taken).drafts
+    assert "gradients of the 4 calls that it collects are added" in draft.message
+
+
+def test_how_many_entries_take_part():
+    assert _taking_part(np.zeros(9)) == 0
+    assert _taking_part(np.eye(1, 9)[0] + 1e-6) == pytest.approx(1, rel=1e-4)
+    assert _taking_part(np.full(9, -3e-20)) == pytest.approx(9)

@@ -1,0 +1,78 @@
+"""Moments that no gradient enters."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import pytest
+from tiny import V, first, line_with, subject
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.step.unfed import unfed
+
+
+class Unfed(optim.Adam):
+    def apply_single(self, gradient, parameter, state):
+        b1, b2 = self.betas
+        state["m"] = b1 * state["m"] + (1 - b1) * gradient
+        state["v"] = b2 * state["v"]  # unfed
+        move = state["m"] / (mx.sqrt(state["v"]) + 1e-6)
+        return parameter - self.learning_rate * move * mx.linalg.norm(parameter) / mx.linalg.norm(move)
+
+
+class Signs(optim.Adam):
+    """Takes the signs of its first moment, and leaves the second as it was made: nothing is wrong with that."""
+
+    def apply_single(self, gradient, parameter, state):
+        state["m"] = 0.9 * state["m"] + 0.1 * gradient
+        return parameter - self.learning_rate * mx.sign(state["m"])
+
+
+def test_a_moment_that_no_gradient_enters():
+    found = first(optimizer=lambda: Unfed(1e-2))
+    assert (found.code, found.severity, found.evidence["entry"]) == ("state-not-kept", "error", "v")
+    assert found.where["line"] == line_with(Unfed, "# unfed")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Signs(1e-3),
+        lambda: optim.SGD(1e-2),
+        lambda: optim.SGD(1e-2, momentum=0.9),
+        lambda: optim.RMSprop(1e-3),
+        lambda: optim.Adagrad(1e-2),
+        lambda: optim.AdaDelta(1.0),
+        lambda: optim.Adamax(1e-3),
+        lambda: optim.Lion(1e-4),
+        lambda: optim.Adafactor(1e-3, relative_step=False, scale_parameter=False),
+        lambda: optim.Muon(1e-2),
+        lambda: optim.MultiOptimizer(
+            [optim.Muon(1e-2), optim.AdamW(1e-3)], [lambda name, weight: weight.ndim == 2]
+        ),
+    ],
+)
+def test_states_that_are_fed_or_not_used(make):
+    assert not unfed(Bench(subject(optimizer=make)))
+
+
+class Layers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Embedding(V, 8), nn.Linear(8, V)]
+
+    def __call__(self, tokens):
+        return self.layers[1](self.layers[0](tokens))
+
+
+def test_states_in_lists():
+    found = unfed(Bench(subject(model=Layers, optimizer=lambda: Unfed(1e-2))))
+    assert [key for _, key in found] == ["v"]
+
+
+def test_of_several_optimisers_the_one_that_is_not_fed():
+    def make():
+        return optim.MultiOptimizer([Unfed(1e-3), optim.AdamW(1e-3)], [lambda name, weight: weight.ndim == 2])
+
+    assert [(type(keeper), key) for keeper, key in unfed(Bench(subject(optimizer=make)))] == [(Unfed, "v")]

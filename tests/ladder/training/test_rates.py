@@ -1,0 +1,50 @@
+"""The minimal batch at other rates: which of them helps."""
+
+from __future__ import annotations
+
+import mlx.optimizers as optim
+import pytest
+from plain import bench
+from tiny import subject
+
+from mlxstories.ladder import diagnose
+from mlxstories.ladder.bench.training.rates import RateSweep, rate_sweep
+from mlxstories.ladder.checks.sweep import explaining
+from mlxstories.ladder.limits import Gauges
+
+
+def sweep(**losses: float) -> dict:
+    """A sweep from a loss of 4 nats whose multiples 1 and 10 end at these."""
+    by_scale = {1.0: (losses["own"], 0.1), 10.0: (losses["more"], 0.2)}
+    return {rate_sweep: RateSweep(by_scale, 30, 4.0)}
+
+
+@pytest.mark.parametrize(
+    ("own", "more", "helps"),
+    [
+        (4.0, 3.56, False),  # 0.11 of the first loss is no cure
+        (4.0, 3.40, True),
+        (3.7, 3.45, False),  # 0.55 nats are less than twice 0.3
+        (3.7, 3.35, False),  # more than twice, and less than a tenth of the first loss more
+        (3.7, 3.25, True),
+        (5.0, 3.40, True),
+    ],
+)
+def test_a_larger_rate_helps_where_it_does_far_better(own, more, helps, monkeypatch):
+    monkeypatch.setattr(explaining, "row_entropy", lambda bench: 3.9)
+    on = bench()
+    on.taken |= sweep(own=own, more=more)
+    rates = explaining.judge_rates(on, Gauges(explaining.RATE_LIMITS))
+    assert (rates.raise_helps, rates.lower_helps, rates.best) == (helps, False, 10.0)
+
+
+def test_a_smaller_rate_helps_where_it_finds_far_more_tokens():
+    on = bench()
+    on.taken |= {rate_sweep: RateSweep({1.0: (3.5, 0.1), 0.1: (3.4, 0.6)}, 30, 4.0)}
+    assert explaining.judge_rates(on, Gauges(explaining.RATE_LIMITS)).lower_helps
+
+
+def test_a_rate_too_small_is_named_with_its_factor():
+    small = subject(optimizer=lambda: optim.AdamW(1e-6, bias_correction=True))
+    first = diagnose(small, rungs=["sweep"]).findings[0]
+    assert first.code == "learning-rate-too-small" and first.evidence["learning_rate"] == pytest.approx(1e-6)
