@@ -17,7 +17,7 @@ def test_a_public_mask_that_is_only_compared_is_no_dead_parameter():
             self.unused = nn.Linear(16, 16) if self.dead else None
 
         def __call__(self, tokens):
-            x = self.embed(tokens)
+            x = self.mix(self.embed(tokens))
             weights = mx.where(self.triangle == 0, 0.0, 1.0) / T
             return self.head(mx.tanh(x + weights[: x.shape[1], : x.shape[1]] @ x))
 
