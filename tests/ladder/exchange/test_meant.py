@@ -1,4 +1,4 @@
-"""What --deep may exchange in a step, and what an exchange proves."""
+"""What may be meant: a rate that falls with the run, and a change that does any model good."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import mlx.optimizers as optim
 import pytest
 from tiny import subject
 
-from mlxstories.cli.deep import _explained
-from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.exchange import halving
 from mlxstories.ladder.exchange.exchange import Gap
@@ -50,17 +48,3 @@ def test_a_change_that_helps_a_plain_decoder_more_proves_nothing(own, helped, pl
         proof = Proof(None, runs[1], runs[0], (runs[2], runs[3]))
         assert proof.helps_any is any_model
     assert Proof(None, runs[1], runs[0]).helps_any is False
-
-
-@pytest.mark.parametrize(
-    ("codes", "explained"),
-    [
-        ([], False),
-        (["cannot-overfit"], False),
-        (["cannot-overfit", "wrong-loss"], True),
-        (["wrong-loss"], True),
-    ],
-)
-def test_what_only_comes_of_a_mistake_explains_nothing(codes, explained):
-    found = [SimpleNamespace(code=code, severity=ERROR) for code in codes]
-    assert _explained(SimpleNamespace(findings=found)) == explained
