@@ -80,7 +80,7 @@ class HostBatch:
         """Whether the user's batches can say that a cell does not count."""
         if self.convention.ignored is not None:
             return True
-        return len(self.form) > 2 if not isinstance(self.form, Mapping) else "mask" in self.form
+        return _mask_of(self.form) is not None
 
     def rows(self, index) -> HostBatch:
         """The rows of ``index``, in this order."""
@@ -151,11 +151,8 @@ def read_batch(item: Any) -> HostBatch:
     if not 2 <= len(members) <= 3:
         raise UnusableBatch(f"has {len(members)} members, not inputs, targets and mask")
     inputs, targets = _integers("inputs", members[0]), _integers("targets", members[1])
-    mask = (
-        _array("mask", members[2]).astype(np.float32)
-        if len(members) == 3
-        else np.ones(inputs.shape, np.float32)
-    )
+    told = _mask_of(item)
+    mask = np.ones(inputs.shape, np.float32) if told is None else _array("mask", told).astype(np.float32)
     for name, array in (("targets", targets), ("mask", mask)):
         if array.shape != inputs.shape:
             raise UnusableBatch(
@@ -164,6 +161,13 @@ def read_batch(item: Any) -> HostBatch:
     if not np.isfinite(mask).all():
         raise UnusableBatch("has a mask that is not finite")
     return HostBatch(inputs, targets, mask, item)
+
+
+def _mask_of(form: Any) -> Any:
+    """The user's mask; None where there is none, or None stands in its place."""
+    if isinstance(form, Mapping):
+        return form.get("mask")
+    return form[2] if len(form) > 2 else None
 
 
 def _array(name: str, value: Any) -> np.ndarray:
@@ -193,6 +197,8 @@ def _integers(name: str, value: Any) -> np.ndarray:
 
 
 def _like(old: Any, new: np.ndarray) -> Any:
+    if old is None:
+        return None
     if isinstance(old, mx.array):
         return mx.array(new).astype(old.dtype)
     if isinstance(old, np.ndarray):
