@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 from tiny import batches, subject
 
+from mlxstories.batch import Batch
 from mlxstories.ladder import diagnose
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.data.widths import narrow
 
 
 def found(rungs: tuple[str, ...], **fields) -> list[str]:
@@ -32,3 +36,44 @@ def test_none_in_the_place_of_a_mask_is_no_mask():
 
         assert found(("data", "init"), train_batches=train_batches, loss=loss) == []
         assert masks and all(mask is None for mask in masks)
+
+
+class Letters:
+    """A tokenizer of the letters a to m."""
+
+    def encode(self, text):
+        return [ord(letter) - ord("a") for letter in text]
+
+    def decode(self, ids):
+        return "".join(chr(ord("a") + i) for i in ids)
+
+
+def told(rows) -> list[str]:
+    return [Letters().decode(row) for batch in rows for row in batch.inputs.tolist()]
+
+
+def wide(seed, count=40):
+    """Rows long enough for stretches of letters, of pieces of those of `tiny`."""
+    rows = [np.concatenate([np.array(b.inputs) for b in batches(seed + i)], axis=1) for i in range(count)]
+    return [Batch(mx.array(r[:, :-1]), mx.array(r[:, 1:]), mx.ones((len(r), r.shape[1] - 1))) for r in rows]
+
+
+def test_texts_may_be_an_array():
+    texts = np.array(told(batches(0)))
+    assert narrow(Bench(subject(vocab_size=300, tokenizer=Letters(), train_texts=texts))).beyond == 0
+
+
+def test_texts_without_spaces_hold_no_phrase_to_compare():
+    train, val = wide(0), wide(100, 10)
+    diagnosis = diagnose(
+        subject(
+            tokenizer=Letters(),
+            train_batches=lambda seed: train,
+            val_batches=lambda: val,
+            train_texts=told(train),
+            val_texts=told(val),
+        ),
+        rungs=("data",),
+    )
+    lines = {line.name: line.detail for line in diagnosis.rungs[0].checks}
+    assert lines["validation is prepared like training"] == "validation cannot be told by its words"

@@ -48,7 +48,7 @@ def narrow(bench: Bench) -> Narrow | None:
 
 def _beyond(bench: Bench, size: int) -> float | None:
     tokenizer, texts = bench.subject.tokenizer, bench.subject.train_texts
-    if tokenizer is None or not texts:
+    if tokenizer is None or texts is None or len(texts) == 0:
         return None
     chosen = texts[:: max(1, len(texts) // _TEXTS)][:_TEXTS]
     with bench.calling("the tokenizer"):
