@@ -29,7 +29,8 @@ class Subject:
         vocab_size: number of token ids, V.
         train_batches: seed -> one epoch of batches: ``Batch``, tuples (inputs, targets[, mask]) or dicts of these.
         val_batches: () -> validation batches.
-        loss: (model, batch) -> scalar that training minimises; by default the mean cross-entropy of real tokens.
+        loss: (model, batch) -> scalar that training minimises (of a tuple the first item is taken); by default the mean
+            cross-entropy of real tokens.
         optimizer: () -> ``mlx.optimizers.Optimizer``; by default AdamW at 1e-3 with bias correction.
         train_step: (model, optimizer, batch) -> scalar loss; by default the gradient of ``loss``, then
             ``optimizer.update``.

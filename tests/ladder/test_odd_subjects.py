@@ -9,7 +9,9 @@ from tiny import batches, subject
 from mlxstories.batch import Batch
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.arrays import masked_mean
 from mlxstories.ladder.bench.data.widths import narrow
+from mlxstories.ladder.bench.loss.objective import loss_formula
 
 
 def found(rungs: tuple[str, ...], **fields) -> list[str]:
@@ -77,3 +79,11 @@ def test_texts_without_spaces_hold_no_phrase_to_compare():
     )
     lines = {line.name: line.detail for line in diagnosis.rungs[0].checks}
     assert lines["validation is prepared like training"] == "validation cannot be told by its words"
+
+
+def test_a_loss_may_return_what_it_counted_beside():
+    def loss(model, batch):
+        return masked_mean(model, batch), batch.mask.sum()
+
+    assert found(("data", "init"), loss=loss) == []
+    assert loss_formula(Bench(subject(loss=loss))).reduction == "mean"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,6 +26,11 @@ class Answers(nn.Module):
         return self.logits[:, : tokens.shape[1]]
 
 
+def first_of(returned: Any) -> Any:
+    """The logits, or the loss, where a model or a loss returns more beside it: the first."""
+    return returned[0] if isinstance(returned, (tuple, list)) and returned else returned
+
+
 def token_losses(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
     """Negative log-probability of each target in nats and whether the argmax hits it; [B, T] each."""
     logits = logits.astype(mx.float32)
@@ -35,7 +41,7 @@ def token_losses(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.arra
 def masked_mean(model: nn.Module, batch) -> mx.array:
     """Mean cross-entropy of real tokens: the loss of a subject that brings none."""
     out = model(batch.inputs)
-    losses, _ = token_losses(out[0] if isinstance(out, (tuple, list)) else out, batch.targets)
+    losses, _ = token_losses(first_of(out), batch.targets)
     mask = (batch.mask > 0).astype(mx.float32)
     return (losses * mask).sum() / mx.maximum(mask.sum(), 1)
 

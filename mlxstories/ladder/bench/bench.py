@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.backend import kernels
 from mlxstories.ladder import directory
-from mlxstories.ladder.bench.arrays import is_pattern, masked_mean, put
+from mlxstories.ladder.bench.arrays import first_of, is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.step.optimizers import RateCurve, copied, parts, put_back, read_schedule
 from mlxstories.ladder.random_states import undisturbed
@@ -180,7 +180,7 @@ class Bench:
         inputs = mx.array(np.asarray(inputs).astype(np.int32)) if not isinstance(inputs, mx.array) else inputs
         with self.calling("model(tokens)"):
             out = model(inputs)
-            out = out[0] if isinstance(out, (tuple, list)) else out
+            out = first_of(out)
             if not isinstance(out, mx.array) or out.ndim != 3 or out.shape[:2] != inputs.shape:
                 shape = list(out.shape) if isinstance(out, mx.array) else type(out).__name__
                 raise self.fault(
@@ -198,10 +198,10 @@ class Bench:
         return out
 
     def loss(self, model: nn.Module, batch: HostBatch) -> mx.array:
-        """The subject's training loss, a scalar, not yet evaluated."""
+        """The subject's training loss, a scalar, not yet evaluated; the first of several, as MLX differentiates."""
         if self.subject.loss is None:
             return masked_mean(model, batch.device())
-        return self.subject.loss(model, batch.user())
+        return first_of(self.subject.loss(model, batch.user()))
 
     def step(self, model: nn.Module, optimizer: Optimizer, batch: HostBatch) -> float:
         """One call of the subject's own training step; returns its loss."""
@@ -211,8 +211,7 @@ class Bench:
             else:
                 loss, gradients = nn.value_and_grad(model, lambda m: self.loss(m, batch))(model)
                 optimizer.update(model, gradients)
-            if isinstance(loss, (tuple, list)) and loss:
-                loss = loss[0]
+            loss = first_of(loss)
             if isinstance(loss, mx.array) and loss.size != 1:
                 raise self.fault(
                     f"the step's loss has shape {list(loss.shape)}",

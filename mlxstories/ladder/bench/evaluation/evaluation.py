@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, averages
@@ -211,7 +212,7 @@ def _heard(model: nn.Module, look: Callable[[], None] = lambda: None) -> Iterato
 
     def heard(own, tokens, *args, **kwargs):
         out = own(tokens, *args, **kwargs)
-        logits = out[0] if isinstance(out, (tuple, list)) else out
+        logits = first_of(out)
         with suppress(Exception):
             if logits.ndim == 3:  # not in one row, as a model may that takes its loss itself
                 said[_key(tokens)] = np.array(logits.astype(mx.float32))

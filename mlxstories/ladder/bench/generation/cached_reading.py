@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.bench.bench import Bench, SubjectFault
 from mlxstories.ladder.patches import Patches, rerouted
 
@@ -72,7 +73,7 @@ class Reading:
         self.size = len(given)
         forced = mx.array(self.row[self.held : end]).reshape(tokens.shape).astype(tokens.dtype)
         out = own(forced, *args, **kwargs)
-        logits = out[0] if isinstance(out, (tuple, list)) else out
+        logits = first_of(out)
         rows = np.array(logits.astype(mx.float32)).reshape(-1, logits.shape[-1])[-len(given) :]
         self.told |= dict(zip(range(end - len(rows), end), rows, strict=True))
         self.held, self.size = end, 0

@@ -88,7 +88,7 @@ def floor_of_double(size: int) -> float:
 
 def _by_stub(bench: Bench) -> Objective | None:
     def value(stub: nn.Module, batch: HostBatch) -> float:
-        return float(bench.subject.loss(stub, batch.user()))
+        return float(bench.loss(stub, batch))
 
     try:
         return recover(bench, value, with_mask=sample(bench).masked)
