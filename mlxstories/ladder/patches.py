@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 
 _MISSING = object()
@@ -57,6 +58,20 @@ def reroute(module: nn.Module, call: Callable[..., Any]) -> None:
 
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     module.__class__ = type(kind.__name__, (kind,), {**names, "__call__": rerouted_call})
+
+
+def with_tokens(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Have ``call(own, tokens, *args, **kwargs)`` get the tokens that a model is called with by name, too: the first
+    array among them."""
+
+    def named(own, *args, **kwargs):
+        name = next((key for key, value in kwargs.items() if isinstance(value, mx.array)), None)
+        if args or name is None:
+            return call(own, *args, **kwargs)
+        tokens = kwargs.pop(name)
+        return call(lambda tokens, **others: own(**{name: tokens}, **others), tokens, **kwargs)
+
+    return named
 
 
 @contextmanager

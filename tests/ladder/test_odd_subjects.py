@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import mlx.core as mx
 import numpy as np
-from tiny import batches, subject
+import pytest
+from tiny import Tiny, batches, subject
 
 from mlxstories.batch import Batch
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.arrays import masked_mean
+from mlxstories.ladder.bench.arrays import masked_mean, token_losses
 from mlxstories.ladder.bench.data.widths import narrow
+from mlxstories.ladder.bench.evaluation.evaluation import own_figures, swapped
+from mlxstories.ladder.bench.generation.decoding import decoding
 from mlxstories.ladder.bench.loss.objective import loss_formula
 
 
@@ -87,3 +90,46 @@ def test_a_loss_may_return_what_it_counted_beside():
 
     assert found(("data", "init"), loss=loss) == []
     assert loss_formula(Bench(subject(loss=loss))).reduction == "mean"
+
+
+class ByName(Tiny):
+    def __call__(self, input_ids):
+        return super().__call__(input_ids)
+
+
+class Named:
+    """A model that is called with its tokens by name."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, tokens):
+        return self.model(input_ids=tokens)
+
+
+def evaluate(model, batches):
+    model.eval()
+    nats = hits = count = 0.0
+    for batch in batches:
+        logits = Named(model)(batch.inputs)
+        losses, right = token_losses(logits, batch.targets)
+        nats, hits = nats + (losses * batch.mask).sum().item(), hits + (right * batch.mask).sum().item()
+        count += batch.mask.sum().item()
+    return {"loss": nats / count, "accuracy": hits / count}
+
+
+def generate(model, prompt, count):
+    model.eval()
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(Named(model)(mx.array([ids]))[0, -1].argmax().item())
+    return ids[len(prompt) :]
+
+
+def test_a_model_may_be_called_with_its_tokens_by_name():
+    asked = {"evaluate": evaluate, "generate": generate, "val_batches": lambda: batches(99)}
+    bench = Bench(subject(model=ByName, **asked))
+    own = own_figures(bench)
+    assert own.values["loss"] == pytest.approx(own.mean, rel=1e-4)
+    assert swapped(bench).change == 0
+    assert decoding(bench).edge.told == 8

@@ -18,7 +18,7 @@ from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, averages
 from mlxstories.ladder.bench.material import train_epoch, val_epoch
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.bench.training.trained import trained_model
-from mlxstories.ladder.patches import rerouted
+from mlxstories.ladder.patches import rerouted, with_tokens
 
 _BATCHES = 3
 _OWN = 24  # of validation's own batches
@@ -219,7 +219,7 @@ def _heard(model: nn.Module, look: Callable[[], None] = lambda: None) -> Iterato
             look()
         return out
 
-    with rerouted(model, heard):
+    with rerouted(model, with_tokens(heard)):
         yield said
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.bench.bench import Bench, SubjectFault
-from mlxstories.ladder.patches import Patches, rerouted
+from mlxstories.ladder.patches import Patches, rerouted, with_tokens
 
 Places = dict[int, np.ndarray]
 """Logits [V] by place."""
@@ -103,7 +103,7 @@ def read(
     model.eval()
     bench.seed_all(bench.seed)
     try:
-        with bench.calling("generate"), rerouted(model, reading), positions(reading):
+        with bench.calling("generate"), rerouted(model, with_tokens(reading)), positions(reading):
             bench.subject.generate(model, row[:first].tolist(), len(row) - first + 1)
     except SubjectFault:
         pass  # so far it was read, or not at all

@@ -15,7 +15,7 @@ from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample, whole_sample
 from mlxstories.ladder.bench.model.untrained import table_reads, watched_tables
 from mlxstories.ladder.bench.training.trained import memorised_model
-from mlxstories.ladder.patches import rerouted
+from mlxstories.ladder.patches import rerouted, with_tokens
 
 _NEW, _LONG = 16, 160  # tokens continued, and once as far as the row reaches
 _LEFT = 4  # of a row, that a long prompt leaves
@@ -126,7 +126,7 @@ def _longest_call(model: nn.Module) -> Iterator[list[int]]:
         lengths.append(tokens.shape[-1])
         return own(tokens, *args, **kwargs)
 
-    with rerouted(model, counted):
+    with rerouted(model, with_tokens(counted)):
         yield lengths
 
 
