@@ -9,10 +9,10 @@ from tiny import Tiny, batches, subject
 
 from mlxstories.batch import Batch
 from mlxstories.ladder import diagnose
-from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import masked_mean, token_losses
 from mlxstories.ladder.bench.data.widths import narrow
-from mlxstories.ladder.bench.evaluation.evaluation import own_figures, swapped
+from mlxstories.ladder.bench.evaluation.evaluation import figures_of, own_figures, swapped
 from mlxstories.ladder.bench.generation.decoding import decoding
 from mlxstories.ladder.bench.loss.objective import loss_formula
 
@@ -133,3 +133,19 @@ def test_a_model_may_be_called_with_its_tokens_by_name():
     assert own.values["loss"] == pytest.approx(own.mean, rel=1e-4)
     assert swapped(bench).change == 0
     assert decoding(bench).edge.told == 8
+
+
+def test_evaluate_may_return_more_than_numbers():
+    def more(model, batches):
+        return {**evaluate(model, batches), "sample": "once upon", "by kind": {"free": 1.0}, "best": None}
+
+    own = figures_of(Bench(subject(evaluate=more, model=ByName, val_batches=lambda: batches(99))), ByName())
+    assert own.values.keys() == {"loss", "accuracy"}
+
+
+def test_a_loss_of_validation_that_is_no_number_is_called_so():
+    def none(model, batches):
+        return {"loss": None}
+
+    with pytest.raises(SubjectFault, match="evaluate returned NoneType as loss, not a number"):
+        figures_of(Bench(subject(evaluate=none, val_batches=lambda: batches(99))), Tiny())

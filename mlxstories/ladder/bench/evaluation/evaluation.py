@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -98,7 +99,7 @@ def oracle_reported(bench: Bench) -> Reported | None:
     try:
         oracle = Oracle(answers)
         values = bench.subject.evaluate(oracle, [batch.user() for batch in batches])
-        values = {key: float(value) for key, value in dict(values).items()}
+        values = _figures(dict(values))
     except Exception:
         return None
     if not oracle.asked:
@@ -286,4 +287,22 @@ def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: in
                 "evaluate",
                 part="evaluation",
             )
-        return {str(key): float(value) for key, value in dict(answer).items()}
+        figures = _figures(dict(answer))
+        for name in ("loss", "accuracy"):
+            if name in answer and name not in figures:
+                raise bench.fault(
+                    f"evaluate returned {type(answer[name]).__name__} as {name}, not a number",
+                    'return {"loss": ..., "accuracy": ...}',
+                    "evaluate",
+                    part="evaluation",
+                )
+        return figures
+
+
+def _figures(answer: dict[Any, Any]) -> dict[str, float]:
+    """The numbers in what ``evaluate`` returns; samples and tables may stand beside them."""
+    figures = {}
+    for name, value in answer.items():
+        with suppress(TypeError, ValueError):
+            figures[str(name)] = float(value)
+    return figures
