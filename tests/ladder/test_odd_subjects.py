@@ -13,7 +13,7 @@ from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import masked_mean, token_losses
 from mlxstories.ladder.bench.data.widths import narrow
 from mlxstories.ladder.bench.evaluation.evaluation import figures_of, own_figures, swapped
-from mlxstories.ladder.bench.generation.decoding import decoding
+from mlxstories.ladder.bench.generation.decoding import Continuation, continuations, decoding
 from mlxstories.ladder.bench.loss.objective import loss_formula
 
 
@@ -149,3 +149,44 @@ def test_a_loss_of_validation_that_is_no_number_is_called_so():
 
     with pytest.raises(SubjectFault, match="evaluate returned NoneType as loss, not a number"):
         figures_of(Bench(subject(evaluate=none, val_batches=lambda: batches(99))), Tiny())
+
+
+def continued(returned) -> list[Continuation]:
+    """What the ladder reads of a ``generate`` that returns its ids in another way."""
+
+    def other(model, prompt, count):
+        return returned(list(prompt), generate(model, prompt, count))
+
+    bench = Bench(subject(model=ByName, generate=other))
+    return continuations(bench, "noisy", bench.noisy(13))
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda prompt, ids: iter(ids),
+        lambda prompt, ids: mx.array(ids),
+        lambda prompt, ids: np.array([ids]),
+        lambda prompt, ids: mx.array([prompt + ids]),
+        lambda prompt, ids: prompt + ids[:2],
+    ],
+    ids=["generator", "array", "row", "row with the prompt", "ended early, with the prompt"],
+)
+def test_generate_may_return_its_ids_in_another_form(returned):
+    found = continued(returned)
+    assert found and all(behind == 0 for one in found for behind in one.behind)
+
+
+@pytest.mark.parametrize(("returned", "kind"), [("abc", "text"), (None, "NoneType"), ([None], "list")])
+def test_what_generate_returned_that_is_no_list_of_ids_is_named(returned, kind):
+    with pytest.raises(SubjectFault, match=f"generate returned {kind}, not a list of ids"):
+        continued(lambda prompt, ids: returned)
+
+
+def test_a_generator_that_raises_is_the_one_that_does():
+    def broken(prompt, ids):
+        yield ids[0]
+        raise ValueError("no more")
+
+    with pytest.raises(SubjectFault, match="generate raised ValueError: no more"):
+        continued(broken)

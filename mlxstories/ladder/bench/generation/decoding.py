@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -142,9 +143,29 @@ def _generate(bench: Bench, model: nn.Module, prompt: Sequence[int], count: int,
     with bench.calling("generate"):
         bench.seed_all(seed)
         model.train()
-        tokens = [int(token) for token in bench.subject.generate(model, list(prompt), count)]
-    echoed = len(tokens) > count and tokens[: len(prompt)] == list(prompt)
-    return tokens[len(prompt) :] if echoed else tokens
+        tokens = _ids(bench, bench.subject.generate(model, list(prompt), count))
+    return tokens[len(prompt) :] if _echoed(bench, model, list(prompt), tokens, count) else tokens
+
+
+def _ids(bench: Bench, told: Any) -> list[int]:
+    """What ``generate`` returned as a list: of a list, a row [n] or [1, n], or a generator."""
+    if hasattr(told, "__iter__") and not isinstance(told, str):
+        ids = list(told)  # outside: a generator may raise itself
+        with suppress(TypeError, ValueError):
+            return [int(token) for token in (ids[0] if len(ids) == 1 and np.ndim(ids[0]) == 1 else ids)]
+    raise bench.fault(
+        f"generate returned {'text' if isinstance(told, str) else type(told).__name__}, not a list of ids",
+        "return the ids of the new tokens",
+        "generate",
+        part="generation",
+    )
+
+
+def _echoed(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int], count: int) -> bool:
+    """Whether the prompt stands before the new tokens, which may be fewer than were asked for."""
+    if not tokens or tokens[: len(prompt)] != prompt:
+        return False
+    return len(tokens) > count or _choice(bench, model, prompt) != tokens[0]
 
 
 def _continue(bench: Bench, model: nn.Module, prompt: list[int], new: int = _NEW) -> list[int]:
