@@ -12,7 +12,7 @@ from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import masked_mean, token_losses
 from mlxstories.ladder.bench.data.widths import narrow
-from mlxstories.ladder.bench.evaluation.evaluation import figures_of, own_figures, swapped
+from mlxstories.ladder.bench.evaluation.evaluation import evaluation_batches, figures_of, own_figures, swapped
 from mlxstories.ladder.bench.generation.decoding import Continuation, continuations, decoding
 from mlxstories.ladder.bench.loss.objective import loss_formula
 
@@ -190,3 +190,13 @@ def test_a_generator_that_raises_is_the_one_that_does():
 
     with pytest.raises(SubjectFault, match="generate raised ValueError: no more"):
         continued(broken)
+
+
+def test_padded_rows_may_be_of_one_token():
+    def pairs(seed):
+        for inputs, targets, mask in batches(seed):
+            real = mask[:, :1] * (mx.arange(len(inputs)) < 3)[:, None]
+            yield Batch(inputs[:, :1], targets[:, :1], real)
+
+    bench = Bench(subject(train_batches=pairs))
+    assert all((batch.mask == 1).all() for batch in evaluation_batches(bench))

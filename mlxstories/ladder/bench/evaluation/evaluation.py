@@ -83,7 +83,7 @@ def evaluation_batches(bench: Bench) -> list[HostBatch]:
         batch = source.rows(slice(0, min(4, source.shape[0]))).cut(width)
         mask = np.ones(batch.shape, np.float32)
         if epoch.padded:
-            kept = rng.integers(max(2, width // (2 + index)), width + 1, batch.shape[0])
+            kept = rng.integers(max(min(2, width), width // (2 + index)), width + 1, batch.shape[0])
             mask = (np.arange(width) < kept[:, None]).astype(np.float32)
         inputs, targets = rng.integers(0, vocab, batch.shape), rng.integers(0, vocab, batch.shape)
         made.append(batch.with_(inputs=inputs, targets=targets, mask=mask))
