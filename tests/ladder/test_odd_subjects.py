@@ -15,6 +15,7 @@ from mlxstories.ladder.bench.data.widths import narrow
 from mlxstories.ladder.bench.evaluation.evaluation import evaluation_batches, figures_of, own_figures, swapped
 from mlxstories.ladder.bench.generation.decoding import Continuation, continuations, decoding
 from mlxstories.ladder.bench.loss.objective import loss_formula
+from mlxstories.ladder.registry import CHECKS
 
 
 def found(rungs: tuple[str, ...], **fields) -> list[str]:
@@ -200,3 +201,24 @@ def test_padded_rows_may_be_of_one_token():
 
     bench = Bench(subject(train_batches=pairs))
     assert all((batch.mask == 1).all() for batch in evaluation_batches(bench))
+
+
+def test_batches_of_padding_alone_count_for_nothing():
+    def masked(which):
+        return lambda: [b._replace(mask=b.mask * (i not in which)) for i, b in enumerate(batches(99))]
+
+    def own(which):
+        return own_figures(Bench(subject(model=ByName, evaluate=evaluate, val_batches=masked(which))))
+
+    some = own({0, 5})
+    assert len(some.batches) == 6
+    assert some.values["loss"] == pytest.approx(some.mean, rel=1e-4)
+    assert own(range(8)) is None
+    nothing = subject(
+        model=ByName,
+        val_batches=masked(range(8)),
+        evaluate=lambda model, given: {"bits_per_byte": evaluate(model, given)["loss"]},
+        tokenizer=Letters(),
+    )
+    ask = CHECKS["bits per byte go with the loss"]
+    assert ask.ask(Bench(nothing), ask.gauges()).detail == "nothing counts in any batch of validation"

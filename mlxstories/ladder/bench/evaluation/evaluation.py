@@ -235,7 +235,7 @@ class Own:
     Attributes:
         values: by name.
         mean: the loss over their tokens, in nats.
-        batches: up to 24, spread over all.
+        batches: up to 24, spread over all in which something counts.
     """
 
     values: dict[str, float]
@@ -263,12 +263,13 @@ def own_figures(bench: Bench) -> Own | None:
 
 
 def figures_of(bench: Bench, model: nn.Module) -> Own | None:
-    """Let ``evaluate`` judge this model by its own batches; None where there are none."""
+    """Let ``evaluate`` judge this model by its own batches; None where nothing counts in any."""
     epoch = val_epoch(bench)
-    if epoch is None:
+    counting = [batch for batch in epoch.batches if (batch.mask > 0).any()] if epoch else []
+    if not counting:
         return None
-    spread = np.unique(np.linspace(0, len(epoch.batches) - 1, _OWN).astype(int))
-    batches = [epoch.batches[i] for i in spread]
+    spread = np.unique(np.linspace(0, len(counting) - 1, _OWN).astype(int))
+    batches = [counting[i] for i in spread]
     with _heard(model) as said:
         values = _evaluate(bench, model, batches, 1)
     mean = averages(_logits_behind(bench, model, batches, said), batches)[MEAN].loss

@@ -42,6 +42,8 @@ def bits(bench: Bench, limits: Gauges) -> Verdict:
     if not any(_unit(name) for name in reported):
         return skipped("evaluate reports none")
     own, sizes = own_figures(bench), text_sizes(bench)
+    if own is None or sizes is None:
+        return skipped("nothing counts in any batch of validation")
     named = [(name, kind) for name in own.values if (kind := _unit(name))]
     if min(*sizes, own.mean) <= 0:
         return skipped("its targets stand for no text, or it is certain of them")
