@@ -11,7 +11,9 @@ from mlxstories.batch import Batch
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import masked_mean, token_losses
+from mlxstories.ladder.bench.batches import read_batch
 from mlxstories.ladder.bench.data.widths import narrow
+from mlxstories.ladder.bench.data.windows import window_overlap
 from mlxstories.ladder.bench.evaluation.evaluation import evaluation_batches, figures_of, own_figures, swapped
 from mlxstories.ladder.bench.generation.decoding import Continuation, continuations, decoding
 from mlxstories.ladder.bench.loss.objective import loss_formula
@@ -222,3 +224,10 @@ def test_batches_of_padding_alone_count_for_nothing():
     )
     ask = CHECKS["bits per byte go with the loss"]
     assert ask.ask(Bench(nothing), ask.gauges()).detail == "nothing counts in any batch of validation"
+
+
+def test_one_short_batch_hides_no_overlap():
+    seen = [read_batch(batch) for batch in wide(0)]
+    assert window_overlap(seen, seen[:4])[0] == 1
+    assert window_overlap([*seen, seen[0].cut(5)], [*seen[:4], seen[0].cut(5)])[0] == 1
+    assert window_overlap(seen, [seen[0].cut(5)]) == (0, 0)

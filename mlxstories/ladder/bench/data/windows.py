@@ -9,19 +9,21 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.data.hashing import rolling
 
 _WINDOW = 32  # tokens that two different stories practically never share
+_SHORTEST = 8  # tokens of a row that is looked at
 _TRIED = 8  # rows that a row may continue, at most
 _SLIDING = 0.7  # of the rows continue others: they slide; fewer do where texts repeat
 
 
 def window_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:
-    """Share of validation windows of 32 tokens (fewer in shorter rows) that occur in training, and the share of
+    """Share of validation windows of 32 tokens (fewer in shorter rows, down to 8) that occur in training, and the share of
     training's own that occur there in more than one place.
 
     Windows that slide over one text overlap, and each stretch of it stands in several rows: that is one place.
     """
-    length = min(_WINDOW, min(batch.shape[1] for batch in (*train, *val)))
-    if length < 8:
+    train, val = ([b for b in batches if b.shape[1] >= _SHORTEST] for batches in (train, val))
+    if not train or not val:
         return 0.0, 0.0
+    length = min(_WINDOW, min(batch.shape[1] for batch in (*train, *val)))
     seen, asked = _Windows(train, length), _Windows(val, length)
     if not len(asked.hashes) or len(seen.ids) < 2:
         return 0.0, 0.0
