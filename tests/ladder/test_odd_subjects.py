@@ -231,3 +231,22 @@ def test_one_short_batch_hides_no_overlap():
     assert window_overlap(seen, seen[:4])[0] == 1
     assert window_overlap([*seen, seen[0].cut(5)], [*seen[:4], seen[0].cut(5)])[0] == 1
     assert window_overlap(seen, [seen[0].cut(5)]) == (0, 0)
+
+
+def test_labels_that_are_shifted_by_loss_and_validation_are_not_padded():
+    def copied(seed=99):
+        return ((batch.inputs, batch.inputs) for batch in batches(seed))
+
+    def shifted(model, batch):
+        tokens, labels = batch
+        return token_losses(model(tokens)[:, :-1], labels[:, 1:])[0]
+
+    def loss(model, batch):
+        return shifted(model, batch).mean()
+
+    def validate(model, given):
+        return {"loss": mx.concatenate([shifted(model, batch).flatten() for batch in given]).mean()}
+
+    bench = Bench(subject(train_batches=copied, val_batches=copied, loss=loss, evaluate=validate))
+    ask = CHECKS["validation agrees with ours"]
+    assert ask.ask(bench, ask.gauges()).status == "passed"

@@ -15,8 +15,8 @@ _SLIDING = 0.7  # of the rows continue others: they slide; fewer do where texts 
 
 
 def window_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:
-    """Share of validation windows of 32 tokens (fewer in shorter rows, down to 8) that occur in training, and the share of
-    training's own that occur there in more than one place.
+    """Share of validation windows of 32 tokens (fewer in shorter rows, 8 at the least) that occur in training, and the
+    share of training's own that occur there in more than one place.
 
     Windows that slide over one text overlap, and each stretch of it stands in several rows: that is one place.
     """
