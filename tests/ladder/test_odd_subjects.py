@@ -14,9 +14,16 @@ from mlxstories.ladder.bench.arrays import masked_mean, token_losses
 from mlxstories.ladder.bench.batches import read_batch
 from mlxstories.ladder.bench.data.widths import narrow
 from mlxstories.ladder.bench.data.windows import window_overlap
-from mlxstories.ladder.bench.evaluation.evaluation import evaluation_batches, figures_of, own_figures, swapped
+from mlxstories.ladder.bench.evaluation.evaluation import (
+    evaluation_batches,
+    figures_of,
+    oracle_reported,
+    own_figures,
+    swapped,
+)
 from mlxstories.ladder.bench.generation.decoding import Continuation, continuations, decoding
 from mlxstories.ladder.bench.loss.objective import loss_formula
+from mlxstories.ladder.bench.loss.pairing import pairing
 from mlxstories.ladder.registry import CHECKS
 
 
@@ -136,6 +143,16 @@ def test_a_model_may_be_called_with_its_tokens_by_name():
     assert own.values["loss"] == pytest.approx(own.mean, rel=1e-4)
     assert swapped(bench).change == 0
     assert decoding(bench).edge.told == 8
+    assert oracle_reported(bench) is not None
+
+
+def test_a_loss_may_call_its_model_with_tokens_by_name():
+    def loss(model, batch):
+        return masked_mean(Named(model), batch)
+
+    bench = Bench(subject(model=ByName, loss=loss))
+    assert pairing(bench).own == 1
+    assert loss_formula(bench).residual < 1e-5
 
 
 def test_evaluate_may_return_more_than_numbers():

@@ -22,8 +22,13 @@ class Answers(nn.Module):
         super().__init__()
         self.logits = logits
 
-    def __call__(self, tokens, *_, **__):
-        return self.logits[:, : tokens.shape[1]]
+    def __call__(self, *args, **kwargs):
+        return self.logits[:, : tokens_of(args, kwargs).shape[1]]
+
+
+def tokens_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:
+    """The tokens that a model is called with: the first argument, or the first array of those by name."""
+    return args[0] if args else next(value for value in kwargs.values() if isinstance(value, mx.array))
 
 
 def first_of(returned: Any) -> Any:

@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxstories.ladder.bench.arrays import tokens_of
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
@@ -39,8 +40,8 @@ class Stub(nn.Module):
     def show(self, logits: np.ndarray) -> None:
         self._frozen_logits = mx.array(logits)
 
-    def __call__(self, tokens, *_, **__):
-        return self._frozen_logits[:, : tokens.shape[1]]
+    def __call__(self, *args, **kwargs):
+        return self._frozen_logits[:, : tokens_of(args, kwargs).shape[1]]
 
 
 @dataclass(frozen=True)
