@@ -34,8 +34,10 @@ class Epoch:
 
     @property
     def padded(self) -> bool:
-        """Whether any cell is masked."""
-        return any((batch.mask == 0).any() for batch in self.batches)
+        """Whether any cell is masked, but for the last of a row whose targets the loss shifts."""
+        return any(
+            (batch.mask[:, : -1 if batch.convention.shifted else None] == 0).any() for batch in self.batches
+        )
 
 
 def read(bench: Bench, what: str, batches: Callable[[], Any]) -> Epoch:

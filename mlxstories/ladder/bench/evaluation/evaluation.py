@@ -82,7 +82,7 @@ def evaluation_batches(bench: Bench) -> list[HostBatch]:
         width = min(source.shape[1], max(8, _CELLS // (4 * vocab)))
         batch = source.rows(slice(0, min(4, source.shape[0]))).cut(width)
         mask = np.ones(batch.shape, np.float32)
-        if epoch.padded and batch.masked:  # not only the last place of labels that the loss shifts
+        if epoch.padded:
             kept = rng.integers(max(min(2, width), width // (2 + index)), width + 1, batch.shape[0])
             mask = (np.arange(width) < kept[:, None]).astype(np.float32)
         inputs, targets = rng.integers(0, vocab, batch.shape), rng.integers(0, vocab, batch.shape)
