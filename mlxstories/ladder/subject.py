@@ -93,6 +93,10 @@ class Subject:
                 raise StoriesError(
                     f"Subject.{field} must be a sequence of stories, got one string: put it in a list"
                 )
+            if value is not None and not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+                raise StoriesError(
+                    f"Subject.{field} must be a sequence of stories, got {type(value).__name__}: make it a list"
+                )
 
 
 def load_subject(spec: str) -> Subject:

@@ -8,10 +8,12 @@ import pytest
 from tiny import Tiny, batches, subject
 
 from mlxstories.batch import Batch
+from mlxstories.errors import StoriesError
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import masked_mean, token_losses
 from mlxstories.ladder.bench.batches import read_batch
+from mlxstories.ladder.bench.data.verbatim import verbatim
 from mlxstories.ladder.bench.data.widths import narrow
 from mlxstories.ladder.bench.data.windows import window_overlap
 from mlxstories.ladder.bench.evaluation.evaluation import (
@@ -267,3 +269,36 @@ def test_labels_that_are_shifted_by_loss_and_validation_are_not_padded():
     bench = Bench(subject(train_batches=copied, val_batches=copied, loss=loss, evaluate=validate))
     ask = CHECKS["validation agrees with ours"]
     assert ask.ask(bench, ask.gauges()).status == "passed"
+
+
+class Encoded:
+    """What encode of Hugging Face's tokenizers returns."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+
+class Wrapped(Letters):
+    def encode(self, text):
+        return Encoded(super().encode(text))
+
+
+def test_ids_may_come_in_an_object():
+    texts = told(batches(0))
+    asked = {
+        "tokenizer": Wrapped(),
+        "train_texts": texts,
+        "val_texts": texts,
+        "val_batches": lambda: batches(0),
+    }
+    diagnosis = diagnose(subject(**asked), rungs=("data",))
+    assert "subject-error" not in {finding.code for finding in diagnosis.findings}
+    assert verbatim(Bench(subject(**asked))) is not None
+
+
+@pytest.mark.parametrize("field", ["train_texts", "val_texts"])
+def test_texts_that_can_be_read_once_are_no_sequence(field):
+    with pytest.raises(
+        StoriesError, match=f"{field} must be a sequence of stories, got generator: make it a list"
+    ):
+        subject(**{field: (text for text in told(batches(0)))})

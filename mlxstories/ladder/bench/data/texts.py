@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +14,17 @@ from mlxstories.ladder.bench.material import Epoch
 _CELLS = 400_000  # tokens of the first texts
 
 
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text; where encode returns an object, as in Hugging Face's tokenizers, those that it holds."""
+    told = tokenizer.encode(text)
+    return [int(i) for i in getattr(told, "ids", told)]
+
+
 def encoded(bench: Bench, texts: Iterable) -> Iterator[np.ndarray]:
     """The ids [T] of one text after the other."""
     for text in texts:
         with bench.calling("the tokenizer"):
-            ids = np.array([int(i) for i in bench.subject.tokenizer.encode(str(text))], np.int64)
+            ids = np.array(ids_of(bench.subject.tokenizer, str(text)), np.int64)
         yield ids  # outside: whoever ends the generator early is no fault of the tokenizer's
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.data.texts import ids_of
 from mlxstories.ladder.bench.material import Epoch, epochs, train_epoch, val_epoch
 from mlxstories.ladder.subject import describe_error
 
@@ -73,7 +74,7 @@ def _fit(bench: Bench, epoch: Epoch, texts: Any) -> Fit | None:
 
 def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
     tokenizer = bench.subject.tokenizer
-    encoded = [[int(i) for i in tokenizer.encode(text)] for text in spread(texts)]
+    encoded = [ids_of(tokenizer, text) for text in spread(texts)]
     highest = max((max(ids) for ids in encoded if ids), default=0)
     if highest >= bench.subject.vocab_size:
         return Fit(highest)
@@ -165,7 +166,7 @@ def unknown_id(bench: Bench) -> int | None:
     with bench.calling("the tokenizer"):
         for strange in _STRANGE:
             try:
-                answers.add(tuple(int(i) for i in bench.subject.tokenizer.encode(strange)))
+                answers.add(tuple(ids_of(bench.subject.tokenizer, strange)))
             except (KeyError, ValueError, IndexError):  # a closed vocabulary: nothing is unknown
                 return None
     same = answers.pop()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.data.texts import ids_of
 from mlxstories.ladder.bench.data.tokens import CORPUS, Phrases, real_rows, spread
 from mlxstories.ladder.bench.material import Epoch, train_epoch, val_epoch
 
@@ -75,7 +76,9 @@ def _decoded(bench: Bench, epoch: Epoch, texts: Sequence[str]) -> Decoded | None
     tokenizer, texts = bench.subject.tokenizer, [str(text) for text in texts[:CORPUS]]
     try:
         rows = [str(tokenizer.decode(ids)) for ids in real_rows(epoch)]
-        return Decoded(texts, rows, [str(tokenizer.decode(tokenizer.encode(text))) for text in spread(texts)])
+        return Decoded(
+            texts, rows, [str(tokenizer.decode(ids_of(tokenizer, text))) for text in spread(texts)]
+        )
     except Exception:  # another check tells what the tokenizer cannot decode
         return None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.data.texts import ids_of
 from mlxstories.ladder.bench.material import train_epoch
 
 _BITS = (8, 16)
@@ -52,5 +53,5 @@ def _beyond(bench: Bench, size: int) -> float | None:
         return None
     chosen = texts[:: max(1, len(texts) // _TEXTS)][:_TEXTS]
     with bench.calling("the tokenizer"):
-        ids = np.array([int(i) for text in chosen for i in tokenizer.encode(str(text))])
+        ids = np.array([i for text in chosen for i in ids_of(tokenizer, str(text))])
     return float((ids >= size).mean()) if ids.size else None
