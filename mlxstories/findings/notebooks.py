@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
@@ -39,6 +40,11 @@ class Cell:
     def text(self) -> str:
         """Its Python."""
         return "\n".join(self.lines)
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as Python counts them: for `str.splitlines` a form feed, or what else Unicode calls so, ends one too."""
+    return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
 
 
 def is_notebook(file: str | Path) -> bool:
@@ -114,7 +120,7 @@ def _cells(file: str, _changed: int) -> tuple[Cell, ...]:
     found: list[Cell] = []
     first = 1
     for text in filter(str.strip, texts):
-        lines, left_out = _plain(text.splitlines())
+        lines, left_out = _plain(lines_of(text))
         found.append(Cell(len(found) + 1, first, tuple(lines), tuple(left_out)))
         first += len(lines)
     return tuple(found)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mlxstories.errors import StoriesError
-from mlxstories.findings.notebooks import cells, in_cell, is_notebook
+from mlxstories.findings.notebooks import cells, in_cell, is_notebook, lines_of
 
 
 class Place(dict):
@@ -58,7 +58,7 @@ class Place(dict):
             if is_notebook(file):
                 return next((list(cell.lines) for cell in cells(file) if cell.number == self.get("cell")), [])
             if file.suffix == ".py":
-                return file.read_text(encoding="utf-8", errors="replace").splitlines()
+                return lines_of(file.read_text(encoding="utf-8", errors="replace"))
         except (OSError, StoriesError):
             pass
         return []

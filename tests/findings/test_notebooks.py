@@ -85,3 +85,14 @@ def test_a_finding_in_a_cell_is_told_as_such(tmp_path, monkeypatch):
     assert result["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "lesson.ipynb"}}
     (tmp_path / "lesson.ipynb").unlink()
     assert place.around() == [] and in_cell(file, 3) is None
+
+
+def test_lines_are_counted_as_python_does(tmp_path):
+    source = 'mark = "a\u2028b"\n\x0c\nafter = 1\n'
+    file = tmp_path / "train.py"
+    file.write_text(source, encoding="utf-8")
+    assert Place.at(str(file), 3).around(0) == [(3, "after = 1")]
+    (tmp_path / "lesson.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": source}]}))
+    namespace = {}
+    exec(python_of(tmp_path / "lesson.ipynb"), namespace)
+    assert namespace["mark"] == "a\u2028b"
