@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -302,3 +304,13 @@ def test_texts_that_can_be_read_once_are_no_sequence(field):
         StoriesError, match=f"{field} must be a sequence of stories, got generator: make it a list"
     ):
         subject(**{field: (text for text in told(batches(0)))})
+
+
+def test_what_a_clock_says_of_validation_may_change():
+    clock = itertools.count(1)
+
+    def timed(model, given):
+        return {**evaluate(model, given), "seconds": next(clock), "tokens/s": 1 / next(clock)}
+
+    ask = CHECKS["validation is repeatable"]
+    assert ask.ask(Bench(subject(model=ByName, evaluate=timed)), ask.gauges()).status == "passed"

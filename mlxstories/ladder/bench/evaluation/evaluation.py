@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mlxstories.ladder.patches import rerouted, with_tokens
 _BATCHES = 3
 _OWN = 24  # of validation's own batches
 _CELLS = 400_000  # logits of a batch
+_CLOCK = re.compile(r"time|second|elapsed|duration|throughput|speed|per_sec|/s$|memory", re.I)
 
 
 class Oracle(nn.Module):
@@ -301,9 +303,11 @@ def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: in
 
 
 def _figures(answer: dict[Any, Any]) -> dict[str, float]:
-    """The numbers in what ``evaluate`` returns; samples and tables may stand beside them."""
+    """The numbers in what ``evaluate`` returns, without those of a clock, which are others each time; samples and
+    tables may stand beside them."""
     figures = {}
     for name, value in answer.items():
-        with suppress(TypeError, ValueError):
-            figures[str(name)] = float(value)
+        if not _CLOCK.search(str(name)):
+            with suppress(TypeError, ValueError):
+                figures[str(name)] = float(value)
     return figures
