@@ -79,7 +79,7 @@ def evaluation_batches(bench: Bench) -> list[HostBatch]:
     epoch = val_epoch(bench) or train_epoch(bench)
     rng = np.random.default_rng((bench.seed, 53))
     vocab, made = bench.subject.vocab_size, []
-    for index in range(_BATCHES) if epoch.batches else ():
+    for index in range(_BATCHES):
         source = epoch.batches[index % len(epoch.batches)]
         width = min(source.shape[1], max(8, _CELLS // (4 * vocab)))
         batch = source.rows(slice(0, min(4, source.shape[0]))).cut(width)

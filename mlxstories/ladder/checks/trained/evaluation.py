@@ -6,7 +6,6 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.evaluation.evaluation import (
     Reported,
     evaluated_twice,
-    evaluation_batches,
     oracle_reported,
 )
 from mlxstories.ladder.limits import Gauges, Limit
@@ -21,10 +20,8 @@ def near(value: float, other: float, limits: Gauges) -> bool:
 
 
 def report(bench: Bench, limits: Gauges) -> Reported | None:
-    """What can be held against our own figures; ``limits`` holds ``noise``. None where nothing can: there are no
-    batches, or the same model gives other figures each time."""
-    if not evaluation_batches(bench):
-        return None
+    """What can be held against our own figures; ``limits`` holds ``noise``. None where nothing can: the
+    same model gives other figures each time."""
     stubbed = oracle_reported(bench)
     if stubbed is not None:
         return stubbed
@@ -32,8 +29,6 @@ def report(bench: Bench, limits: Gauges) -> Reported | None:
     return None if limits.noise.above(twice.difference) else twice.first
 
 
-def unsettled(bench: Bench, found: Reported | None, figure: str) -> str:
+def unsettled(found: Reported | None, figure: str) -> str:
     """Why a figure of validation cannot be compared."""
-    if not evaluation_batches(bench):
-        return "no batches"
     return f"evaluate reports no {figure}" if found else "evaluating the same model twice differs"

@@ -30,7 +30,7 @@ def validation_accuracy(bench: Bench, limits: Gauges) -> Verdict:
     """
     found = report(bench, limits)
     if found is None or "accuracy" not in found.values:
-        return skipped(unsettled(bench, found, "accuracy"))
+        return skipped(unsettled(found, "accuracy"))
     value, ways = found.values["accuracy"], found.averages
     accuracy = ways[MEAN].accuracy
     detail = f"{accuracy:.2%} on our test batches"

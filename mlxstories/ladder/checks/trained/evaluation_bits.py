@@ -8,7 +8,6 @@ import re
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.evaluation.evaluation import (
     evaluated_twice,
-    evaluation_batches,
     own_figures,
     text_sizes,
 )
@@ -38,7 +37,7 @@ def bits(bench: Bench, limits: Gauges) -> Verdict:
 
     Fix: nats of all tokens, over log 2 and over the bytes of the text that they stand for.
     """
-    reported = evaluated_twice(bench).first.values if evaluation_batches(bench) else {}
+    reported = evaluated_twice(bench).first.values
     if not any(_unit(name) for name in reported):
         return skipped("evaluate reports none")
     own, sizes = own_figures(bench), text_sizes(bench)

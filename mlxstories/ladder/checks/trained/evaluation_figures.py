@@ -42,7 +42,7 @@ def figures(bench: Bench, limits: Gauges) -> Verdict:
     """
     found = report(bench, limits)
     if found is None:
-        return skipped(unsettled(bench, found, "figure"))
+        return skipped(unsettled(found, "figure"))
     for name, value, right in _recomputed(found):
         if limits.apart.above(abs(value - right) / max(abs(right), 1e-9)):
             perplexity = bool(_PERPLEXITY.search(name))

@@ -38,7 +38,7 @@ def validation_loss(bench: Bench, limits: Gauges) -> Verdict:
     """
     found = report(bench, limits)
     if found is None or "loss" not in found.values:
-        return skipped(unsettled(bench, found, "loss"))
+        return skipped(unsettled(found, "loss"))
     value, mean = found.values["loss"], found.averages[MEAN]
     detail = f"loss {mean.loss:.4f}, accuracy {mean.accuracy:.2%} on our test batches"
     if near(value, mean.loss, limits):

@@ -10,12 +10,11 @@ from mlxstories.ladder.bench.evaluation.evaluation import (
     apart,
     around_another,
     evaluated_twice,
-    evaluation_batches,
 )
 from mlxstories.ladder.checks.trained.evaluation import NOISE
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed
 
 
 @check(
@@ -36,8 +35,6 @@ def repeatable(bench: Bench, limits: Gauges) -> Verdict:
 
     Fix: ``model.eval()`` before it and ``model.train()`` after it.
     """
-    if not evaluation_batches(bench):
-        return skipped("no batches")
     both = around_another(bench)
     if both is not None and limits.noise.above(apart(*both)):
         return failed(f"{apart(*both):.1e} relative difference", _kept(*_changed(*both)))
