@@ -42,10 +42,10 @@ def _copied(batch: HostBatch) -> bool:
 
 
 def _candidate(batch: HostBatch) -> int | None:
-    """An id that the loss may leave out: a negative one, or the commonest at the ends of rows."""
+    """An id that the loss may leave out: the lowest, if negative, or the commonest at the ends of rows."""
     real = batch.targets[batch.mask > 0]
     if (real < 0).any():
-        return int(np.unique(real[real < 0], return_counts=True)[0][0])
+        return int(real.min())
     ends = batch.targets[:, -1][batch.mask[:, -1] > 0]
     if not len(ends):
         return None
