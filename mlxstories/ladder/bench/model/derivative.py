@@ -97,7 +97,7 @@ def _groups(model: nn.Module, gradients: dict[str, mx.array]) -> dict[str, dict[
     arrays = dict(tree_flatten(model.trainable_parameters()))
     found: dict[str, dict[str, mx.array]] = {}
     for name, slope in gradients.items():
-        if name in arrays and not is_pattern(arrays[name]) and float(mx.abs(slope).max()) > 0:
+        if name in arrays and not is_pattern(arrays[name]) and bool(mx.any(slope != 0)):
             found.setdefault(name.rpartition(".")[0], {})[name] = slope
     return found
 

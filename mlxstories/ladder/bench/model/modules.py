@@ -77,7 +77,7 @@ def adapters(bench: Bench) -> Adapters | None:
 def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | None:
     """The other factor, where this array is the one of a pair that starts at 0."""
     parent, _, leaf = name.rpartition(".")
-    if array.ndim != 2 or min(array.shape) > _RANK or float(mx.abs(array.astype(mx.float32)).max()) > 0:
+    if array.ndim != 2 or not 0 < min(array.shape) <= _RANK or bool(mx.any(array != 0)):
         return None
     if leaf == _ADAPTERS[1]:
         other = f"{parent}.{_ADAPTERS[0]}"
@@ -114,7 +114,9 @@ def second_tables(bench: Bench) -> list[tuple[str, str]]:
     Layers that start alike, as copies of one or from a formula, are no pairs: their names differ in a number alone."""
     found, known = [], []
     for name, array in tree_flatten(bench.model().trainable_parameters()):
-        if array.ndim != 2 or len(array) < bench.subject.vocab_size or bool(array.max() == array.min()):
+        if array.ndim != 2 or not array.size or len(array) < bench.subject.vocab_size:
+            continue
+        if bool(array.max() == array.min()):
             continue
         others = [(n, a) for n, a in known if a.shape == array.shape and _kind(n) != _kind(name)]
         same = next((n for n, a in others if bool(mx.array_equal(a, array))), None)

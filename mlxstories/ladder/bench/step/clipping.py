@@ -44,7 +44,7 @@ def clipping(bench: Bench) -> Clip | None:
             return None
         own.append(norm(gradient))
         seen.append(norm(received))
-        largest.append(max(float(mx.abs(g).max()) for g in received.values()))
+        largest.append(max(float(mx.abs(g).max()) for g in received.values() if g.size))
     if _spread(own) <= 1e-3 or min(seen) <= 0 or not np.isfinite(seen).all():
         return None
     share = float(np.median(np.array(seen) / np.maximum(own, 1e-30)))

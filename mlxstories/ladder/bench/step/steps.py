@@ -155,7 +155,7 @@ def _take(watched: WatchedSteps, before: Arrays, change: Arrays, gradient: Array
 
 def _take_update(watched: WatchedSteps, before: Arrays, change: Arrays, moved, gradient: Arrays) -> None:
     watched.updates += 1
-    matrices = [n for n in change if change[n].ndim >= 2 and moved[n] > 0]
+    matrices = [n for n in change if change[n].ndim >= 2 and change[n].size and moved[n] > 0]
     watched.decays.append(_decay_of(before, change, matrices))
     if watched.updates == 1:  # later ones go the way that weights which began at 0 have gone
         watched.along = _cosine_of(before, change, matrices, -watched.decays[0])
