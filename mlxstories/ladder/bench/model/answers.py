@@ -22,7 +22,7 @@ def degrees(bench: Bench) -> dict[str, float]:
     found = {}
     for path, call in inside(bench).calls.items():
         weights = tree_flatten(call.module.parameters())
-        vectors = bool(weights) and all(a.ndim == 1 and a.size == call.given.shape[-1] for _, a in weights)
+        vectors = bool(weights) and all(a.shape == call.given.shape[-1:] for _, a in weights)
         if vectors and call.given.shape == call.made.shape and rms(call.given) > 0:
             quiet, loud = (_answer(call.module, call.given * scale) for scale in (1.0, _LOUDER))
             if quiet is not None and loud is not None and rms(quiet) > 0:
@@ -38,7 +38,7 @@ def linear_pairs(bench: Bench) -> list[str]:
     for path, call in inside(bench).calls.items():
         shapes = [a.shape for _, a in tree_flatten(call.module.parameters()) if a.ndim >= 2]
         given, made = call.given, call.made
-        if len(shapes) < 2 or not mx.issubdtype(given.dtype, mx.floating) or given.ndim != 3:
+        if len(shapes) < 2 or not mx.issubdtype(given.dtype, mx.floating) or given.ndim != 3 or not made.ndim:
             continue
         ends = min(given.shape[-1], made.shape[-1])
         if any(len(shape) > 2 or min(shape) < ends for shape in shapes):
