@@ -28,7 +28,7 @@ class Followed:
     """Gradients over ``STEPS`` steps of AdamW.
 
     Attributes:
-        shapes: of all trainable parameters that are no masks, by path.
+        shapes: of all trainable parameters that are no masks and no whole numbers, by path.
         first, last: norms of the gradient at the first and the last step, by path.
         largest: the largest norm over the steps.
         alive: of every linear layer's weight, which units ever received a gradient.
@@ -89,8 +89,12 @@ def followed(bench: Bench) -> Followed:
     """Train a few steps by our own means, so that only model and initialisation are judged."""
     model = bench.model()
     found = Followed(
-        # A mask in a public attribute counts as a parameter, but nobody means it to learn.
-        {name: a.shape for name, a in tree_flatten(model.trainable_parameters()) if not is_pattern(a)},
+        # A mask or a table in a public attribute counts as a parameter, but nobody means it to learn.
+        {
+            name: a.shape
+            for name, a in tree_flatten(model.trainable_parameters())
+            if mx.issubdtype(a.dtype, mx.floating) and not is_pattern(a)
+        },
         [name for name, a in tree_flatten(model.parameters()) if a.ndim >= 2],
     )
     if not found.shapes:
@@ -98,6 +102,9 @@ def followed(bench: Bench) -> Followed:
     optimizer = AdamW(2e-3, bias_correction=True, weight_decay=0.0)
     model.train()
     linear = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linear = {
+        name for name in linear if found.sizes.get(name)
+    }  # one that starts as the identity looks like a mask
     rows = sample(bench)
     count = min(_ROWS, rows.shape[0])
     # Weights of 16 bits have a float32 master each: Adam's epsilon is 0 in float16, and a division by it infinite.
@@ -132,12 +139,11 @@ def silent_units(bench: Bench) -> dict[str, float]:
     """Share of the units that never receive a gradient, by weight of a linear layer that is not dead throughout;
     the output layer, whose units are tokens, is left out."""
     found = followed(bench)
+    silent = found.dead  # in our own loss: a further head's may feed it all the same
     return {
         name: 1 - float(on.mean())
         for name, on in found.alive.items()
-        if name not in dead(bench)
-        and on.size >= _FEW_UNITS
-        and found.shapes[name][0] != bench.subject.vocab_size
+        if name not in silent and on.size >= _FEW_UNITS and found.shapes[name][0] != bench.subject.vocab_size
     }
 
 
