@@ -9,7 +9,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import put
+from mlxstories.ladder.bench.arrays import Arrays, put
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.steps import watched_steps
@@ -51,13 +51,14 @@ def weight_decay(bench: Bench) -> Decay:
 def undecayed_run(bench: Bench) -> Trial:
     """Memorising with the shrinking part of each update taken out."""
     decay, schedule = weight_decay(bench), bench.schedule
+    shrinking = _weights(bench.model())
 
     def without(before, after, step):
         rate = 1.0
         if decay.follows_rate:
             rate = np.interp(step, schedule.steps, schedule.rates) / schedule.peak
         back = float(rate * decay.share)
-        return {n: after[n] + back * before[n] if after[n].ndim else after[n] for n in after}
+        return {n: a + back * before[n] if n in shrinking and a.ndim else a for n, a in after.items()}
 
     return transformed(bench, without)
 
@@ -97,11 +98,17 @@ def penalty(bench: Bench) -> Penalty:
     model = bench.model()
     model.eval()
     plain = _beside_the_cross_entropy(bench, model)
-    arrays = dict(tree_flatten(model.trainable_parameters()))
+    arrays = _weights(model)
     squares = sum(float((a.astype(mx.float32) ** 2).sum()) for a in arrays.values())
     put(model, {n: GROWTH * a for n, a in arrays.items()})
     grown = _beside_the_cross_entropy(bench, model)
     return Penalty(plain, float(np.mean(grown)), squares)
+
+
+def _weights(model: nn.Module) -> Arrays:
+    """What is trained: neither frozen nor a table of whole numbers."""
+    trained = tree_flatten(model.trainable_parameters())
+    return {name: array for name, array in trained if mx.issubdtype(array.dtype, mx.floating)}
 
 
 def _beside_the_cross_entropy(bench: Bench, model: nn.Module) -> tuple[float, float]:
