@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
-from mlx.optimizers import Adam, Optimizer
+from mlx.optimizers import Adam, Adamax, Optimizer
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
@@ -23,8 +23,19 @@ def adams(optimizer: Optimizer) -> list[Optimizer]:
 
 
 def uncorrected(optimizer: Optimizer) -> Optimizer | None:
-    """The first Adam that runs without bias correction."""
-    return next((o for o in adams(optimizer) if not getattr(o, "bias_correction", True)), None)
+    """The first Adam that runs without bias correction, with betas that can be read. Not Adamax, whose denominator is a
+    maximum and has no bias: its first updates are small."""
+    return next(
+        (
+            o
+            for o in adams(optimizer)
+            if not getattr(o, "bias_correction", True)
+            and len(getattr(o, "betas", ())) == 2
+            and "adamax" not in type(o).__name__.lower()
+            and not isinstance(o, Adamax)
+        ),
+        None,
+    )
 
 
 @contextmanager
