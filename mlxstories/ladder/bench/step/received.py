@@ -74,7 +74,12 @@ def _from_state(
         moment = _moment(part, {name.rpartition(".")[2] for name in flat})
         if moment is None:
             rate = (read_rate(part) or 0.0) if "sgd" in type(part).__name__.lower() else 0.0
-            return _by_rate(before, after, rate) if rate else {}
+            # Its own weights alone: those of other parts move by rates of theirs.
+            paths = {name.rpartition(".")[0] for name in flat} if part is not optimizer else before.keys()
+            if not rate:
+                return {}
+            received |= _by_rate({n: before[n] for n in before if n in paths}, after, rate)
+            continue
         key, factor = moment
         for name, value in flat.items():
             path, _, leaf = name.rpartition(".")
