@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from mlxstories.backend import kernels
 from mlxstories.ladder import directory
 from mlxstories.ladder.bench.arrays import first_of, is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.step.optimizers import RateCurve, copied, parts, put_back, read_schedule
+from mlxstories.ladder.bench.step.optimizers import RateCurve, parts, put_states_back, read_schedule, states
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
@@ -147,7 +147,8 @@ class Bench:
                 )
         first, kept = self._first.setdefault("optimizer", (optimizer, None))
         if kept is None:
-            self._first["optimizer"] = (optimizer, [copied(o.state) for o in parts(optimizer)])
+            schedules = [dict(part._schedulers) for part in parts(optimizer)]
+            self._first["optimizer"] = (optimizer, (states(optimizer), schedules))
         elif first is optimizer:
             self._restore_optimizer()
         return optimizer
@@ -158,10 +159,11 @@ class Bench:
         model.train(training)
 
     def _restore_optimizer(self):
-        optimizer, states = self._first["optimizer"]
-        for part, state in zip(parts(optimizer), states, strict=True):
-            put_back(part.state, state)
+        optimizer, (kept, schedules) = self._first["optimizer"]
+        put_states_back(optimizer, kept)
+        for part, schedulers in zip(parts(optimizer), schedules, strict=True):
             part._initialized = False
+            part._schedulers = dict(schedulers)
 
     @contextmanager
     def protected(self) -> Iterator[None]:
@@ -212,6 +214,13 @@ class Bench:
                 loss, gradients = nn.value_and_grad(model, lambda m: self.loss(m, batch))(model)
                 optimizer.update(model, gradients)
             loss = first_of(loss)
+            if loss is None or isinstance(loss, (str, tuple, list, Mapping)):
+                raise self.fault(
+                    f"train_step returned {'nothing' if loss is None else f'a {type(loss).__name__}'}, not its loss",
+                    "return the loss from it, a scalar, or first in a tuple",
+                    "train_step",
+                    part="step",
+                )
             if isinstance(loss, mx.array) and loss.size != 1:
                 raise self.fault(
                     f"the step's loss has shape {list(loss.shape)}",
@@ -219,7 +228,7 @@ class Bench:
                     part="step" if self.subject.train_step else "loss",
                 )
             mx.eval(model.parameters(), optimizer.state, loss if isinstance(loss, mx.array) else mx.array(0))
-            return float("nan") if loss is None else float(loss)
+            return float(loss)
 
     @property
     def schedule(self) -> RateCurve:

@@ -13,14 +13,17 @@ from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxstories.ladder.bench.arrays import Arrays
+from mlxstories.ladder.patches import Patches
+from mlxstories.ladder.time_limit import TimeLimitError
 
 _OVER = 0.01  # of the peak: the schedule has ended
 _SETTLED = 1e-6  # of the peak: the rate does not change any more
 
 
 def parts(optimizer: Optimizer) -> list[Optimizer]:
-    """The optimisers inside a `MultiOptimizer`, or the optimiser itself."""
-    return list(getattr(optimizer, "optimizers", None) or [optimizer])
+    """The optimisers inside a `MultiOptimizer`, and in those inside of it, or the optimiser itself."""
+    inner = getattr(optimizer, "optimizers", None)
+    return [part for one in inner for part in parts(one)] if inner else [optimizer]
 
 
 @contextmanager
@@ -30,11 +33,13 @@ def intercepted(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> I
         yield
         return
     apply = optimizer.apply_gradients
-    optimizer.apply_gradients = lambda gradients, parameters: apply(receive(gradients), parameters)
-    try:
+
+    def received(gradients: Any, *args: Any, **kwargs: Any) -> Any:
+        return apply(receive(gradients), *args, **kwargs)
+
+    with Patches() as patches:
+        patches.replace(optimizer, "apply_gradients", received)
         yield
-    finally:
-        del optimizer.apply_gradients
 
 
 @dataclass(frozen=True)
@@ -114,9 +119,20 @@ class RateCurve:
 
 def scheduled_rate(optimizer: Optimizer) -> Callable[[int], float] | None:
     """The learning rate that the schedule of an optimiser, of the first of its `parts`, gives an update, counted from
-    0; None without a schedule."""
+    0; not a number where it gives none, as a table beyond its end. None without a schedule."""
     scheduler = parts(optimizer)[0]._schedulers.get("learning_rate")
-    return None if scheduler is None else lambda step: float(scheduler(mx.array(step, mx.uint64)))
+    if scheduler is None:
+        return None
+
+    def rate(step: int) -> float:
+        try:
+            return float(scheduler(mx.array(step, mx.uint64)))
+        except TimeLimitError:
+            raise
+        except Exception:
+            return float("nan")
+
+    return rate
 
 
 def read_schedule(optimizer: Optimizer) -> RateCurve:
@@ -198,6 +214,17 @@ def put_back(state: dict, kept: dict) -> None:
             put_back(state[key], value)
         else:
             state[key] = copied(value)
+
+
+def states(optimizer: Optimizer) -> list[dict]:
+    """Copies of the states of an optimiser's `parts`."""
+    return [copied(part.state) for part in parts(optimizer)]
+
+
+def put_states_back(optimizer: Optimizer, kept: list[dict]) -> None:
+    """Make the states of an optimiser's `parts` equal to these copies."""
+    for part, state in zip(parts(optimizer), kept, strict=True):
+        put_back(part.state, state)
 
 
 def applied(optimizer: Optimizer, gradients: Arrays, weights: Arrays) -> Arrays:

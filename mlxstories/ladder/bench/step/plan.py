@@ -51,7 +51,7 @@ def below_nought(bench: Bench) -> int | None:
     known = [
         step for step, rate in zip(schedule.steps, schedule.rates, strict=True) if rate < 0 and step < updates
     ]
-    if not known and rate(updates - 1) >= 0:
+    if not known and not rate(updates - 1) < 0:
         return None
     least, most = 0, min(known, default=updates - 1)
     while least < most:  # it falls through 0 between a step that was asked and the one before

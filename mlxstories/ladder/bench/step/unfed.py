@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.step.optimizers import applied, copied, parts, put_back
+from mlxstories.ladder.bench.step.optimizers import applied, parts, put_states_back, states
 
 _UPDATES = 3
 
@@ -28,15 +28,15 @@ def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
         for _ in range(_UPDATES):
             applied(optimizer, gradient, weights)
         found = []
+        kept = states(optimizer)
         for part in parts(optimizer):
-            kept = copied(part.state)
             for key in _still(part, gradient):
                 plain = applied(optimizer, gradient, weights)
-                put_back(part.state, kept)
+                put_states_back(optimizer, kept)
                 for entry, size in _still(part, gradient)[key]:  # anew, for lists were put back as copies
                     entry[key] = size
                 other = applied(optimizer, gradient, weights)
-                put_back(part.state, kept)
+                put_states_back(optimizer, kept)
                 if any(bool(mx.any(plain[n] != a)) for n, a in other.items()):
                     found.append((part, key))
         return found
