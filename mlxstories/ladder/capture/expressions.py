@@ -83,7 +83,7 @@ class Expressions:
         Raises:
             Gap: it has none.
         """
-        for write in (self._plain, self._container, self._named, self._schedule, self._object):
+        for write in (self._plain, self._container, self.of_named, self._schedule, self._object):
             text = write(value)
             if text is not None:
                 return text
@@ -113,7 +113,7 @@ class Expressions:
             return "{" + ", ".join(f"{self.of(key)}: {self.of(item)}" for key, item in value.items()) + "}"
         return None
 
-    def _named(self, value: Any) -> str | None:
+    def of_named(self, value: Any) -> str | None:
         """A function or class that the script or a library defines."""
         if isinstance(value, partial):
             parts = [self.of(value.func), *map(self.of, value.args)]
@@ -126,7 +126,7 @@ class Expressions:
         if name is not None:
             return f"{self.script}.{name}"
         if getattr(value, "__name__", "") == "<lambda>":
-            return f"({self._lambda(value)})"
+            return f"({self.of_lambda(value)})"
         module, path = getattr(value, "__module__", "") or "", value.__qualname__
         home = sys.modules.get(module)
         if "<locals>" in path or home is None or getattr(home, path, None) is not value:
@@ -136,7 +136,7 @@ class Expressions:
                 return f"{short}.{path}"
         return f'import_module("{module}").{path}'
 
-    def _lambda(self, value: types.FunctionType) -> str:
+    def of_lambda(self, value: types.FunctionType) -> str:
         """The one lambda on its lines, if it sees nothing but its arguments and what Python has built in."""
         code = value.__code__
         if code.co_freevars or any(name in value.__globals__ for name in code.co_names):

@@ -82,7 +82,7 @@ class Losses:
     def _pasted(self, function: types.FunctionType, depth: int) -> tuple[str, list[str]]:
         """The text of a function, with what it sees defined before it."""
         if depth == 0 or function.__name__ == "<lambda>":
-            return f"({self.written._lambda(function)})", []
+            return f"({self.written.of_lambda(function)})", []
         try:
             text = textwrap.dedent(inspect.getsource(function))
         except OSError:
@@ -91,7 +91,7 @@ class Losses:
         for name, value in seen_by(function).items():
             if name == function.__name__ or name in ("mx", "nn", "np", "optim", "partial"):
                 continue
-            if isinstance(value, types.FunctionType) and self.written._named(value) is None:
+            if isinstance(value, types.FunctionType) and self.written.of_named(value) is None:
                 other, lines = self._pasted(value, depth - 1)
                 before += [*lines] if other == name else [*lines, f"{name} = {other}"]
             elif name != "model" or value is not self.call.model:
