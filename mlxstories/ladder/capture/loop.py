@@ -181,7 +181,9 @@ class Loop(Watcher):
             share(self.optimizer, optimizer)
 
     def close(self) -> None:
-        """End the script and put everything back; what it printed stays in its log."""
+        """End the script and put everything back; what it printed stays in its log. Once closed, it stays as it is."""
+        if self.log.closed:
+            return
         if self.script is not None:
             self.script.close()
         mx.set_default_device(self._device)
