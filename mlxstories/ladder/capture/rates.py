@@ -59,7 +59,9 @@ def by_hand(script: CapturedScript) -> bool:
 def warming(script: CapturedScript) -> bool:
     """Whether a rate set by hand still rises."""
     rates = script.rates
-    return by_hand(script) and rates[-1] > 1.0001 * rates[0] and rates[-2] < rates[-1] >= max(rates)
+    if not by_hand(script) or len(rates) < 2:
+        return False
+    return rates[-1] > 1.0001 * rates[0] and rates[-2] < rates[-1] >= max(rates)
 
 
 def falling(script: CapturedScript, most: int) -> bool:
