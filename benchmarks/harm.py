@@ -33,6 +33,7 @@ def trained(subject, updates: int, seed: int):
     model, optimizer = subject.model(), subject.optimizer()
     begun, done, epoch = time.process_time(), 0, seed
     while done < updates:
+        before = done
         for batch in subject.train_batches(epoch):
             subject.train_step(model, optimizer, batch)
             done += 1
@@ -41,6 +42,8 @@ def trained(subject, updates: int, seed: int):
                 subject.generate(model, prompt(subject), 4)
             if done == updates:
                 break
+        if done == before:
+            raise click.ClickException(f"{subject.name}: train_batches({epoch}) yields no batch")
         epoch += 1
     return model, time.process_time() - begun
 
