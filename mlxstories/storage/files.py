@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -31,6 +32,20 @@ def writing(place: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoriesError(f"cannot write to {place}: {error.strerror or error}.") from error
+
+
+def check_writable(path: Path) -> None:
+    """Ask for a file that is written later, if at all; nothing is left behind.
+
+    Raises:
+        StoriesError: it could not be written.
+    """
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not path.exists() or path.is_file():  # neither a device nor a pipe
+            folder = next(parent for parent in path.absolute().parents if parent.exists())
+            tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
 
+from mlxstories.errors import StoriesError
 from mlxstories.findings import Finding, Place
 from mlxstories.ladder.bench.step.optimizers import read_rate
 from mlxstories.ladder.capture.copies import host, leaves
@@ -25,7 +26,7 @@ from mlxstories.ladder.watching.figures import Figures, entries, squares
 from mlxstories.ladder.watching.judge import Judge
 from mlxstories.ladder.where.places import place, stack
 from mlxstories.runs.trackers import Tracker
-from mlxstories.storage.files import write_json, writing
+from mlxstories.storage.files import check_writable, write_json, writing
 
 SHARE = 0.01  # of the training's time that the looks may take
 _RANKS_EVERY = 100  # updates, the same on every rank
@@ -174,9 +175,17 @@ class Session:
             for tracker in self.trackers:
                 tracker.write(self.updates, {f"findings/{finding.code}": 1.0})
         if found and self.path is not None and self._first_rank:
-            with writing(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, [dataclasses.asdict(finding) for finding in self.findings])
+            self._write(self.path)
+
+    def _write(self, path: Path) -> None:
+        """A disk that has filled up since ends no training."""
+        try:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, [dataclasses.asdict(finding) for finding in self.findings])
+        except StoriesError as error:
+            print(f"findings are not kept: {error}", file=sys.stderr)
+            self.path = None
 
     @property
     def _first_rank(self) -> bool:
@@ -227,17 +236,23 @@ def watch(
         path: where findings are written as JSON, when there are any; None for nowhere.
         trackers: that are told of findings, as ``findings/CODE``.
         tell: called with each finding; by default it is printed to standard error.
+
+    Raises:
+        StoriesError: ``path`` cannot be written.
     """
+    path = Path(path).resolve() if path is not None else None
     group = mx.distributed.init() if mx.distributed.is_available() else None
     session = Session(
         model,
         optimizer,
         tell=tell or printed,
-        path=Path(path).resolve() if path is not None else None,
+        path=path,
         trackers=trackers,
         group=group,
         floor=floor,
     )
+    if path is not None and session._first_rank:
+        check_writable(path)
     patches = Patches()
     hooks.install(patches, session)
     with patches:
