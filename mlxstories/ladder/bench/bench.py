@@ -213,7 +213,8 @@ class Bench:
             else:
                 loss, gradients = nn.value_and_grad(model, lambda m: self.loss(m, batch))(model)
                 optimizer.update(model, gradients)
-            loss = first_of(loss)
+            while isinstance(loss, (tuple, list)) and loss:
+                loss = loss[0]
             if loss is None or isinstance(loss, (str, tuple, list, Mapping)):
                 raise self.fault(
                     f"train_step returned {'nothing' if loss is None else f'a {type(loss).__name__}'}, not its loss",

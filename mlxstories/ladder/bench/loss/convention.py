@@ -15,6 +15,7 @@ from mlxstories.ladder.bench.reading import raw_epoch
 _ROWS = 8  # of a batch that the loss is shown
 _SAME = 0.9  # of the real cells: the targets are the inputs
 _CELLS = 16_000_000  # numbers in a gradient, at most
+_CALLS, _EQUAL = 32, 1e-3  # until a step makes an update; of its size, by which two of the same may differ
 
 
 @measurement
@@ -94,16 +95,38 @@ def first_logits(bench: Bench, batch: HostBatch) -> np.ndarray:
 
 def logit_gradient(bench: Bench, batch: HostBatch, given: np.ndarray) -> np.ndarray | None:
     """Gradient of the loss with respect to these logits [B, T, V]; where only a step is given, from what it does to a
-    model of nothing else. None where the loss needs more of a model than logits, or it is not finite."""
+    model of nothing else. None where the loss needs more of a model than logits, or it is not finite, or the step
+    collects gradients."""
     logits = mx.array(given)
     model, subject = Answers(logits), bench.subject
     try:
         if subject.loss is not None or subject.train_step is None:
             gradient = nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)[1]["logits"]
-        else:
+        elif steps_at_each_call(bench):
             subject.train_step(model, SGD(1.0), batch.user())
             gradient = logits - model.logits
+        else:
+            return None
         gradient = np.array(gradient)
     except Exception:  # it needs more of a model than logits
         return None
     return gradient if np.isfinite(gradient).all() else None
+
+
+@measurement
+def steps_at_each_call(bench: Bench) -> bool:
+    """Whether a model of nothing but logits takes the same step at each of two calls. A step that collects gradients is
+    called on until it makes its update: the next that it collects are another model's."""
+    batch = raw_epoch(bench).batches[0]
+    if batch.inputs.size * bench.subject.vocab_size > _CELLS:
+        batch = batch.rows(slice(0, _ROWS))
+    given, moved = mx.array(first_logits(bench, batch)), []
+    try:
+        while len(moved) < 2 or (len(moved) < _CALLS and not moved[-1].any()):
+            model = Answers(given)
+            bench.subject.train_step(model, SGD(1.0), batch.user())
+            moved.append(np.array(given - model.logits))
+    except Exception:  # it needs more of a model than logits
+        return False
+    apart = np.abs(moved[1] - moved[0]).max()
+    return bool(moved[0].any() and apart <= _EQUAL * np.abs(moved[0]).max())
