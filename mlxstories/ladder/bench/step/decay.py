@@ -38,8 +38,8 @@ def weight_decay(bench: Bench) -> Decay:
     watched, schedule = watched_steps(bench), bench.schedule
     decays = np.array(watched.decays or [0.0])
     share = float(np.median(decays))
-    rates = np.array([rate or 0.0 for rate in watched.rates[: len(decays)]])
-    comparable = schedule.scheduled and len(rates) == len(decays) > 2 and rates.min() > 0 and share > 0
+    rates = np.array([rate or 0.0 for rate in watched.update_rates])
+    comparable = schedule.scheduled and len(rates) > 2 and rates.min() > 0 and share > 0
     if not comparable:
         return Decay(share, False)
     by_rate = decays / rates

@@ -45,6 +45,7 @@ class WatchedSteps:
         ratios: norm of each parameter's updates over its own norm, one entry an update.
         losses: returned by the step.
         rates: the optimiser's learning rate after each call, where it can be read.
+        update_rates: the same of those that changed anything.
         updates: calls that changed anything.
         calls: those after which the weights were finite.
         finite: whether that was all of them.
@@ -64,6 +65,7 @@ class WatchedSteps:
     ratios: dict[str, list[float]] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     rates: list[float | None] = field(default_factory=list)
+    update_rates: list[float | None] = field(default_factory=list)
     updates: int = 0
     calls: int = 0
     finite: bool = True
@@ -155,6 +157,7 @@ def _take(watched: WatchedSteps, before: Arrays, change: Arrays, gradient: Array
 
 def _take_update(watched: WatchedSteps, before: Arrays, change: Arrays, moved, gradient: Arrays) -> None:
     watched.updates += 1
+    watched.update_rates.append(watched.rates[-1])
     matrices = [n for n in change if change[n].ndim >= 2 and change[n].size and moved[n] > 0]
     watched.decays.append(_decay_of(before, change, matrices))
     if watched.updates == 1:  # later ones go the way that weights which began at 0 have gone
