@@ -10,14 +10,14 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 import tiny
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.batch import Batch
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import masked_mean
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.step.decay import penalty, undecayed_run
+from mlxstories.ladder.bench.step.decay import penalty, undecayed_run, weight_decay
 from mlxstories.ladder.bench.step.optimizers import intercepted, read_schedule
 from mlxstories.ladder.bench.step.plan import below_nought
 from mlxstories.ladder.bench.step.received import own_and_received
@@ -95,6 +95,21 @@ def compiled():
     return call
 
 
+def collecting(number):
+    """A step that updates at every so many calls, with the mean of their gradients."""
+    kept = []
+
+    def call(model, optimizer, batch):
+        loss, gradients = nn.value_and_grad(model, masked_mean)(model, batch)
+        kept.append(gradients)
+        if len(kept) == number:
+            optimizer.update(model, tree_map(lambda *each: sum(each) / number, *kept))
+            kept.clear()
+        return loss
+
+    return call
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -112,8 +127,13 @@ def test_an_unusual_optimizer_is_sound(optimizer):
     assert diagnose(subject, rungs=RUNGS).findings == []
 
 
-def test_each_part_of_a_compiled_optimizer_has_its_own_gradient():
-    bench = Bench(tiny.subject(optimizer=adam_and_sgd, loss=masked_mean, train_step=compiled()))
+@pytest.mark.parametrize(
+    "optimizer",
+    [adam_and_sgd, lambda: optim.SGD(0.3, momentum=0.9, dampening=0.5)],
+    ids=["adam and sgd", "dampened"],
+)
+def test_the_gradient_of_a_compiled_step_is_read(optimizer):
+    bench = Bench(tiny.subject(optimizer=optimizer, loss=masked_mean, train_step=compiled()))
     own, received = own_and_received(bench, probe_batch(bench, 0))
     assert received.keys() == own.keys()
     for name, gradient in own.items():
@@ -131,7 +151,11 @@ def test_a_step_without_a_loss_is_told(made, told):
     assert found[0].message == f"train_step returned {told}, not its loss"
 
 
-@pytest.mark.parametrize("made", [lambda loss: loss.item(), lambda loss: (loss, 64), np.array], ids=str)
+@pytest.mark.parametrize(
+    "made",
+    [lambda loss: loss.item(), lambda loss: (loss, 64), lambda loss: ((loss, 64), {}), np.array],
+    ids=str,
+)
 def test_a_loss_in_another_form_is_one(made):
     bench = Bench(tiny.subject(train_step=lambda *given: made(step(*given))))
     assert np.isfinite(bench.step(bench.model(), bench.optimizer(), probe_batch(bench, 0)))
@@ -146,6 +170,12 @@ def test_what_stood_in_the_way_of_gradients_stays_there():
     ):
         pass
     assert optimizer.apply_gradients is own
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_step_that_collects_gradients_is_sound(number):
+    subject = tiny.subject(optimizer=corrected, train_step=collecting(number))
+    assert [f for f in diagnose(subject, rungs=["init", "minimal"]).findings if f.severity == "error"] == []
 
 
 def test_parts_within_parts_are_put_back():
@@ -196,6 +226,15 @@ def test_decay_is_taken_out_of_what_is_trained_alone():
     after = dict(tree_flatten(undecayed_run(bench).model.parameters()))
     assert mx.array_equal(after["embed.weight"], kept["embed.weight"])
     assert after["places"].dtype == mx.int32
+
+
+def test_decay_is_held_against_the_rate_of_its_own_update():
+    warmup = optim.linear_schedule(1e-3, 1e-2, 8)
+    bench = Bench(
+        tiny.subject(optimizer=lambda: optim.AdamW(warmup, weight_decay=30), train_step=collecting(2))
+    )
+    found = weight_decay(bench)
+    assert found.follows_rate and found.share == pytest.approx(0.3, rel=0.1)
 
 
 def test_a_penalty_is_sought_beside_a_table():

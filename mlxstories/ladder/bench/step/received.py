@@ -95,7 +95,9 @@ def _moment(part: Optimizer, leaves: set[str]) -> tuple[str, float] | None:
         return "m", 1 - float(betas[1] if "lion" in kind else betas[0])
     momentum = getattr(part, "momentum", 0)
     if isinstance(momentum, (int, float)) and momentum and len(leaves & {"m", "v"}) == 1:
-        return "m" if "m" in leaves else "v", 1 - momentum if "muon" in kind else 1.0
+        return "m" if "m" in leaves else "v", 1 - (
+            momentum if "muon" in kind else getattr(part, "dampening", 0.0)
+        )
     return None
 
 
