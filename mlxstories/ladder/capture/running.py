@@ -183,7 +183,7 @@ class Script:
         cell: int | None = None,
     ):
         self.target, self.module = target, module
-        self._wanted, self._cell, self._left = cell or 0, 0, 0
+        self._wanted, self._cell, self._passed = cell or 0, 0, 0
         self._compile = settings.compiled if settings else lambda source, path: compile(source, path, "exec")
         folder = os.getcwd() if module else str(Path(target).resolve().parent)
         self.world = World([target, *argv], folder, log)
@@ -211,8 +211,8 @@ class Script:
         """
         if self._cell >= self._wanted:
             return False
-        self._left += 1
-        if self._left > _BEGUN:
+        self._passed += 1
+        if self._passed > _BEGUN:
             raise NextCell
         return True
 
@@ -276,7 +276,7 @@ class Script:
         main, path = sys.modules["__main__"], Path(self.target)
         main.__dict__.update(__file__=str(path), __builtins__=__builtins__, **builtins_of(path))
         for number, source in found:
-            self._cell, self._left = number, 0
+            self._cell, self._passed = number, 0
             with suppress(NextCell):
                 exec(self._compile(source, str(path.resolve())), main.__dict__)
 
