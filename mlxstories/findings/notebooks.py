@@ -17,6 +17,7 @@ from mlxstories.errors import StoriesError
 
 SUFFIX = ".ipynb"
 _MEASURES = {"time", "timeit", "prun", "capture"}  # what follows these magics is Python, and runs
+_ASSIGNED = re.compile(r"(?P<names>\s*\w+(\s*,\s*\w+)*\s*=\s*)[!%].*")  # to what a command prints, say
 _LINE = re.compile(r"(?P<indent>\s*)(%(?P<magic>\w+)\s*(?P<rest>.*)|[!?].*|.*\?\s*$)")
 
 
@@ -145,8 +146,11 @@ def _plain(lines: list[str]) -> tuple[list[str], list[str]]:
         lines = [*lines[:first], "", *lines[first + 1 :]]
     plain, left_out = [], []
     for line in lines:
-        known = _LINE.fullmatch(line)
-        if known is None:
+        known, assigned = _LINE.fullmatch(line), _ASSIGNED.fullmatch(line)
+        if assigned is not None:
+            plain.append(assigned["names"] + "None")
+            left_out.append(line.strip())
+        elif known is None:
             plain.append(line)
         elif known["magic"] in _MEASURES:
             plain.append(known["indent"] + (known["rest"] or "pass"))

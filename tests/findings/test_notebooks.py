@@ -42,6 +42,7 @@ def test_a_line_lies_in_a_cell_that_is_counted_as_jupyter_does(tmp_path, joined)
     [
         ("%matplotlib inline\nx = 1", "pass\nx = 1", ["%matplotlib inline"]),
         ("if 1:\n    !pip install mlx\ny = 2", "if 1:\n    pass\ny = 2", ["!pip install mlx"]),
+        ("files = !ls data\nx = 1", "files = None\nx = 1", ["files = !ls data"]),
         ("%time train()\ntrain?", "train()\npass", ["train?"]),
         ("%%time\ntrain()", "\ntrain()", []),
         ("%%bash\nls -l\ncat $x", "pass\n\n", ["%%bash"]),
