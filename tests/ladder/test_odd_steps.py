@@ -154,7 +154,7 @@ def test_a_step_without_a_loss_is_told(made, told):
 @pytest.mark.parametrize(
     "made",
     [lambda loss: loss.item(), lambda loss: (loss, 64), lambda loss: ((loss, 64), {}), np.array],
-    ids=str,
+    ids=["number", "pair", "nested", "numpy"],
 )
 def test_a_loss_in_another_form_is_one(made):
     bench = Bench(tiny.subject(train_step=lambda *given: made(step(*given))))
