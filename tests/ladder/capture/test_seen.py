@@ -242,4 +242,4 @@ def test_debug_takes_a_module_with_arguments(tmp_path, monkeypatch):
         main, ["debug", "--rung", "data", "--set", "T=7", "-m", "pkg.train", "--", "--steps", "9"]
     )
     assert result.exit_code == 0, result.output
-    assert "pkg.train: healthy" in result.output
+    assert "pkg.train: no error on the rungs climbed" in result.output

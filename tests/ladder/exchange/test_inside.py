@@ -310,7 +310,7 @@ class Average:
     def step(self, model, optimizer, batch):
         if id(model) not in self.models:
             self.models[id(model)] = model, tree_map(lambda a: a + 0, model.parameters())
-        _, slope = nn.value_and_grad(model, nats)(model, batch)
+        loss, slope = nn.value_and_grad(model, nats)(model, batch)
         optimizer.update(model, slope)
         average = tree_map(
             lambda a, b: self.decay * a + (1 - self.decay) * b,
@@ -319,6 +319,7 @@ class Average:
         )
         self.models[id(model)] = model, average
         mx.eval(model.parameters(), optimizer.state, average)
+        return loss
 
     def evaluate(self, model, given):
         own = tree_map(lambda a: a, model.parameters())
