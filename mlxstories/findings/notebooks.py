@@ -15,7 +15,6 @@ from typing import Any
 
 from mlxstories.errors import StoriesError
 
-SUFFIX = ".ipynb"
 _MEASURES = {"time", "timeit", "prun", "capture"}  # what follows these magics is Python, and runs
 _ASSIGNED = re.compile(r"(?P<names>\s*\w+(\s*,\s*\w+)*\s*=\s*)[!%].*")  # to what a command prints, say
 _LINE = re.compile(r"(?P<indent>\s*)(%(?P<magic>\w+)\s*(?P<rest>.*)|[!?].*|.*\?\s*$)")
@@ -49,7 +48,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def is_notebook(file: str | Path) -> bool:
-    return str(file).endswith(SUFFIX)
+    return str(file).endswith(".ipynb")
 
 
 def python_of(file: str | Path) -> bytes:
@@ -61,7 +60,7 @@ def python_of(file: str | Path) -> bytes:
     """
     if not is_notebook(file):
         return Path(file).read_bytes()
-    return "\n".join(line for cell in cells(file) for line in cell.lines).encode()
+    return "\n".join(cell.text for cell in cells(file)).encode()
 
 
 def pieces(file: str | Path) -> Iterator[tuple[int, bytes]]:
@@ -97,18 +96,10 @@ def in_cell(file: str, line: int) -> tuple[int, int] | None:
     if not is_notebook(file):
         return None
     try:
-        cell = max(
-            (cell for cell in cells(file) if cell.first <= line), key=lambda cell: cell.first, default=None
-        )
+        cell = next((cell for cell in reversed(cells(file)) if cell.first <= line), None)
     except (OSError, StoriesError):  # it has gone since
         return None
     return (cell.number, line - cell.first + 1) if cell else None
-
-
-def spot(file: str, line: int) -> str:
-    """``train.py:33``, or ``lesson.ipynb, cell 4, line 3``."""
-    place = in_cell(file, line)
-    return f"{file}, cell {place[0]}, line {place[1]}" if place else f"{file}:{line}"
 
 
 @lru_cache(8)

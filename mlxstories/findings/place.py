@@ -19,18 +19,19 @@ class Place(dict):
     def at(cls, file: str, line: int, **more: str) -> Place:
         """A line of a file, or of the Python that a notebook's cells are together."""
         cell = in_cell(file, line)
-        return (
-            cls(file=file, line=line, **more)
-            if cell is None
-            else cls(file=file, cell=cell[0], line=cell[1], **more)
-        )
+        where = {"line": line} if cell is None else {"cell": cell[0], "line": cell[1]}
+        return cls(file=file, **where, **more)
 
     def __str__(self) -> str:
-        place = f"{self.path}, {self.in_words}" if "cell" in self else f"{self.path}:{self['line']}"
+        place = self.behind(self.path)
         return f"{place} ({self['module']})" if self.get("module") else place
 
     def __hash__(self) -> int:  # type: ignore[override]  # findings are told apart by it
         return hash(str(self))
+
+    def behind(self, file: str) -> str:
+        """The place behind a file's name: ``train.py:33``, or ``lesson.ipynb, cell 4, line 3``."""
+        return f"{file}, {self.in_words}" if "cell" in self else f"{file}:{self['line']}"
 
     @property
     def in_words(self) -> str:
@@ -62,3 +63,8 @@ class Place(dict):
         except (OSError, StoriesError):
             pass
         return []
+
+
+def spot(file: str, line: int) -> str:
+    """A line of a file, or of the Python that a notebook's cells are together, in words, the file as it is given."""
+    return Place.at(file, line).behind(file)

@@ -16,7 +16,8 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.errors import StoriesError
-from mlxstories.findings.notebooks import is_notebook, spot
+from mlxstories.findings.notebooks import is_notebook
+from mlxstories.findings.place import spot
 
 
 @dataclass(frozen=True, kw_only=True)

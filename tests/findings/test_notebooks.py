@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mlxstories.errors import StoriesError
 from mlxstories.findings import Finding, Place
 from mlxstories.findings.github import github_lines
-from mlxstories.findings.notebooks import cells, in_cell, python_of, spot
+from mlxstories.findings.notebooks import cells, in_cell, python_of
+from mlxstories.findings.place import spot
 from mlxstories.findings.sarif import sarif
 
 

@@ -36,6 +36,13 @@ def first_of(returned: Any) -> Any:
     return returned[0] if isinstance(returned, (tuple, list)) and returned else returned
 
 
+def changed(returned: Any, change: Callable[[mx.array], mx.array]) -> Any:
+    """What a module or a model returns with a change of it, or of the first of several."""
+    if isinstance(returned, (tuple, list)):
+        return type(returned)([change(returned[0]), *returned[1:]])
+    return change(returned)
+
+
 def token_losses(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
     """Negative log-probability of each target in nats and whether the argmax hits it; [B, T] each."""
     logits = logits.astype(mx.float32)

@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
+from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.capture.copies import alike, bound, clone, host, whole
 from mlxstories.ladder.capture.uses import Called, Use
 from mlxstories.ladder.patches import Patches, rerouted
@@ -263,4 +264,4 @@ def _with_noise(parameter: mx.array) -> mx.array:
 
 def _logits(model: nn.Module, ids: Any) -> mx.array:
     out = model(mx.array(ids))
-    return (out[0] if isinstance(out, (tuple, list)) else out).astype(mx.float32)
+    return first_of(out).astype(mx.float32)

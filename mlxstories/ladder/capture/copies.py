@@ -13,6 +13,7 @@ import numpy as np
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.patches import rerouted
 
 Path = tuple  # of keys and indices that lead to a leaf
@@ -113,7 +114,7 @@ def scalar(value: Any) -> mx.array:
     """The loss itself, where a loss function returns more beside it."""
     if isinstance(value, dict):
         value = value["loss"] if "loss" in value else next(iter(value.values()))
-    return value[0] if isinstance(value, (tuple, list)) else value
+    return first_of(value)
 
 
 def host(array: mx.array | np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.capture.copies import whole
 from mlxstories.ladder.capture.figures import passed
 from mlxstories.ladder.capture.record import Forward, Seen
@@ -70,7 +71,7 @@ class Forwards:
         """A call outside of gradients; ``lost`` where its loss was taken inside of it."""
         if self.deadline is not None and time.process_time() > self.deadline:
             raise Stop  # a validation that is too long to be waited for
-        logits = out[0] if isinstance(out, (tuple, list)) else out
+        logits = first_of(out)
         if not args or not isinstance(args[0], mx.array):
             return
         lines = stack(sys._getframe(1))

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.patches import reroute
 
 
@@ -33,5 +34,5 @@ def _places(model: nn.Module, *args: Any) -> int:
     out = None
     with suppress(Exception):  # it may want something else, which is for others to say
         out = model(*args)
-    out = out[0] if isinstance(out, (tuple, list)) and out else out
+    out = first_of(out)
     return out.shape[1] if isinstance(out, mx.array) and out.ndim == 3 else 0

@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.errors import StoriesError
+from mlxstories.ladder.bench.arrays import changed, first_of
 from mlxstories.ladder.capture.copies import host, leaves, scalar, whole
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.patches import Patches
@@ -47,14 +48,13 @@ def outputs(model: nn.Module, change: Callable = lambda out: out, *, inside: boo
     def call(module, *args, **kwargs):
         out = real(module, *args, **kwargs)
         ids = next((a for _, a in leaves([*args, *kwargs.values()]) if whole(a)), None)
-        logits = out[0] if isinstance(out, (tuple, list)) else out
+        logits = first_of(out)
         if module is not model or ids is None or not isinstance(logits, mx.array):
             return out
         calls.append((ids, logits, at or stack(sys._getframe(1)), None))
         if inside:
             return out
-        logits = change(logits)
-        return type(out)([logits, *out[1:]]) if isinstance(out, (tuple, list)) else logits
+        return changed(out, change)
 
     cross_entropy = nn.losses.cross_entropy
 
@@ -138,4 +138,4 @@ def _logits_alone(model: nn.Module, ids: Any) -> mx.array:
         raise StoriesError(
             "its model returns its loss, and needs targets: call it on ids alone for logits"
         ) from error
-    return out[0] if isinstance(out, (tuple, list)) else out
+    return first_of(out)

@@ -20,7 +20,8 @@ import greenlet
 import numpy as np
 
 from mlxstories.errors import StoriesError
-from mlxstories.findings.notebooks import builtins_of, pieces, spot
+from mlxstories.findings.notebooks import builtins_of, pieces
+from mlxstories.findings.place import spot
 from mlxstories.ladder import directory
 from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.patches import Patches

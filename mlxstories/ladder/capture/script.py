@@ -24,7 +24,7 @@ from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.batches import begun_at, one_epoch, whole_batch
 from mlxstories.ladder.capture.copies import bound, clone, scalar
 from mlxstories.ladder.capture.last_place import logits_everywhere
-from mlxstories.ladder.capture.loop import Loop
+from mlxstories.ladder.capture.loop import INSTEAD, Loop
 from mlxstories.ladder.capture.rates import by_hand, falling, warming
 from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.roles import Roles
@@ -97,10 +97,7 @@ class CapturedScript:
             self.subject = self._subject()
         except StoriesError as error:
             self.close()
-            instead = (
-                "" if values.unused else "; `--write-subject my_setup.py` writes a setup to fill in instead"
-            )
-            raise StoriesError(f"{target}: {error}{instead}") from error
+            raise StoriesError(f"{target}: {error}{'' if values.unused else INSTEAD}") from error
         except BaseException as error:
             self.close()
             if isinstance(error, TimeLimitError) or not isinstance(error, Exception):

@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.bench import Bench, measurement
+from mlxstories.ladder.bench.arrays import changed
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.patches import rerouted
@@ -73,10 +74,7 @@ def _loss_beside(bench: Bench, model: nn.Module, batch: HostBatch, added: mx.arr
     """The subject's loss with an array added to the logits of its model, which it calls once."""
 
     def answer(own, *args, **kwargs):
-        out = own(*args, **kwargs)
-        if isinstance(out, (tuple, list)):
-            return type(out)([out[0] + added[:, : out[0].shape[1]], *out[1:]])
-        return out + added[:, : out.shape[1]]
+        return changed(own(*args, **kwargs), lambda logits: logits + added[:, : logits.shape[1]])
 
     with rerouted(model, answer):
         return bench.loss(model, batch)

@@ -10,8 +10,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.arrays import changed
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.exchange.intervention import Intervention, changed, is_numbered, site_of
+from mlxstories.ladder.exchange.intervention import Intervention, is_numbered, site_of
 from mlxstories.ladder.patches import reroute
 from mlxstories.ladder.where.calls import Call, calls
 

@@ -9,10 +9,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import full_precision, is_pattern, put
+from mlxstories.ladder.bench.arrays import changed, full_precision, is_pattern, put
 from mlxstories.ladder.exchange.inside_attention import for_attention
 from mlxstories.ladder.exchange.inside_modules import for_modules
-from mlxstories.ladder.exchange.intervention import Intervention, Site, changed, is_numbered, site_of
+from mlxstories.ladder.exchange.intervention import Intervention, Site, is_numbered, site_of
 from mlxstories.ladder.exchange.reference import begins_as_gpt_2, table_of
 from mlxstories.ladder.patches import Patches, reroute
 

@@ -6,9 +6,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
@@ -45,11 +43,6 @@ def is_own(module: nn.Module) -> bool:
 def is_numbered(path: str) -> bool:
     """Whether a module is one of a list, as blocks are."""
     return path.rpartition(".")[2].isdigit()
-
-
-def changed(out: Any, change: Callable[[mx.array], mx.array]) -> Any:
-    """What a module returns with a change of it, or of the first of several."""
-    return type(out)([change(out[0]), *out[1:]]) if isinstance(out, (tuple, list)) else change(out)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mlxstories.ladder.bench import Bench, measurement
-from mlxstories.ladder.bench.arrays import token_losses
+from mlxstories.ladder.bench.arrays import first_of, token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.data.hashing import rolling
 from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
@@ -142,6 +142,6 @@ def plain_loss(model: nn.Module, batch: HostBatch) -> mx.array:
     out = model(mx.array(np.maximum(batch.inputs, 0).astype(np.int32)))
     real = (batch.mask > 0) & (batch.targets >= 0)
     targets = mx.array(np.where(real, batch.targets, 0).astype(np.int32))
-    losses, _ = token_losses(out[0] if isinstance(out, (tuple, list)) else out, targets)
+    losses, _ = token_losses(first_of(out), targets)
     weights = mx.array(real.astype(np.float32))
     return (losses * weights).sum() / mx.maximum(weights.sum(), 1)

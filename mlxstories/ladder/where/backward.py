@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.findings import Place
+from mlxstories.ladder.bench.arrays import changed, first_of
 from mlxstories.ladder.where.calls import Call, calls, steps
 from mlxstories.ladder.where.forward import name_of, place_of
 from mlxstories.ladder.where.places import assigned_in, class_line, place
@@ -26,7 +27,7 @@ def arriving(model: nn.Module, ids: np.ndarray) -> list[tuple[Call, float]]:
     shapes: list[Any] = []
 
     def look(_, out):
-        head = out[0] if isinstance(out, (tuple, list)) and out else out
+        head = first_of(out)
         whole = isinstance(head, mx.array) and mx.issubdtype(head.dtype, mx.floating)
         shapes.append(mx.zeros(head.shape, head.dtype) if whole else None)
         return out
@@ -42,9 +43,7 @@ def arriving(model: nn.Module, ids: np.ndarray) -> list[tuple[Call, float]]:
         def add(index, out):
             if index not in by_call:
                 return out
-            if isinstance(out, (tuple, list)):
-                return type(out)([out[0] + by_call[index], *out[1:]])
-            return out + by_call[index]
+            return changed(out, lambda array: array + by_call[index])
 
         found[:] = calls(model, tokens, add)
         logits = found[-1].after[0].astype(mx.float32)

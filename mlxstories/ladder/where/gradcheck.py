@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.findings import Place
-from mlxstories.ladder.bench.arrays import central_difference
+from mlxstories.ladder.bench.arrays import central_difference, first_of
 from mlxstories.ladder.where.calls import Call, calls
 from mlxstories.ladder.where.forward import place_of
 
@@ -38,7 +38,7 @@ def _differs(call: Call) -> bool:
 
     def answer(x: mx.array) -> mx.array:
         out = call.module(x, *call.args[1:], **call.kwargs)
-        return ((out[0] if isinstance(out, (tuple, list)) else out) * weights).sum()
+        return (first_of(out) * weights).sum()
 
     slope = mx.grad(answer)(given)
     size = float(mx.sqrt(given.square().mean()))

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from mlxstories.errors import StoriesError
 from mlxstories.findings import Place
-from mlxstories.findings.notebooks import python_of, spot
+from mlxstories.findings.notebooks import python_of
+from mlxstories.findings.place import spot
 
 _OURS = Path(__file__).parents[2]
 _LIBRARIES = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}

@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import Line, of_model, stack
 
@@ -43,7 +44,7 @@ def in_model(model: nn.Module, ids: np.ndarray, path: str) -> Line | None:
 
 def _scalar(out) -> mx.array:
     """A sum of the logits in which no gradient cancels."""
-    logits = out[0] if isinstance(out, (tuple, list)) else out
+    logits = first_of(out)
     return (logits * mx.random.normal(logits.shape, key=mx.random.key(0))).sum()
 
 
