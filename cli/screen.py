@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from mlxstories.comparison import debugging_story
-
 
 class Ladder:
     """The climb for the eye: live in a terminal, one line a rung elsewhere."""
@@ -116,6 +114,8 @@ class Ladder:
             self.say(f"  Found too, and perhaps only because of it: {', '.join(consequences)}")
 
     def _beside_the_story(self, diagnosis) -> None:
+        from mlxstories.comparison import debugging_story
+
         data = {name: value for rung in diagnosis.rungs for name, value in rung.figures.items()}
         steps, there = debugging_story.MINIMAL
         here = next((p[2] for p in data.get("overfit", {}).get("points", ()) if p[0] == steps), None)

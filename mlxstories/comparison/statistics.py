@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special  # not scipy.stats, which takes seconds to import
 
 LEVEL = 0.95
 _POWER = 0.8
@@ -51,7 +51,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean, n = float(data.mean()), len(data)
     if n < 2:
         return Estimate(mean, None, None, n)
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * data.std(ddof=1) / np.sqrt(n))
+    half = float(special.stdtrit(n - 1, 0.5 + LEVEL / 2) * data.std(ddof=1) / np.sqrt(n))
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -86,7 +86,7 @@ def _p_value(differences: np.ndarray) -> float | None:
     mean, error = abs(differences.mean()), differences.std(ddof=1) / np.sqrt(n)
     if error == 0:
         return float(mean == 0)
-    return float(2 * stats.t.sf(mean / error, n - 1))
+    return float(2 * special.stdtr(n - 1, -mean / error))
 
 
 def seeds_to_decide(differences: Sequence[float]) -> int | None:
@@ -99,7 +99,7 @@ def seeds_to_decide(differences: Sequence[float]) -> int | None:
     if spread == 0:
         return 2
     n = np.arange(2, _MOST_SEEDS + 1)
-    critical = stats.t.ppf(0.5 + LEVEL / 2, n - 1)
-    power = stats.nct.sf(critical, n - 1, mean / spread * np.sqrt(n))
+    critical = special.stdtrit(n - 1, 0.5 + LEVEL / 2)
+    power = 1 - special.nctdtr(n - 1, mean / spread * np.sqrt(n), critical)
     enough = np.flatnonzero(power >= _POWER)
     return int(n[enough[0]]) if len(enough) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -66,11 +67,11 @@ class RateCurve:
     steps: tuple[int, ...]
     rates: tuple[float, ...]
 
-    @property
+    @cached_property
     def peak(self) -> float:
         return max(self.rates, default=0.0)
 
-    @property
+    @cached_property
     def peak_step(self) -> int:
         """The first update at which the rate is within 1 % of its peak."""
         return next((s for s, r in zip(self.steps, self.rates, strict=True) if r >= 0.99 * self.peak), 0)
