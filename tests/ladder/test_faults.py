@@ -66,6 +66,9 @@ def climbed() -> list[str]:
     return [name for (_, rung), name in first.items() if rung in ("data", "init")]
 
 
+CLIMBED = climbed()
+
+
 def test_the_catalogue_is_covered():
     assert len(FAULTS) >= 45
     assert {fault.code for fault in FAULTS.values()} == CATALOGUE.keys() - UNPLANTED.keys()
@@ -93,7 +96,7 @@ def test_a_plant_changes_the_recipe_and_leaves_the_healthy_one_alone(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in climbed() else pytest.param(name, marks=pytest.mark.long) for name in FAULTS]
+    "name", [name if name in CLIMBED else pytest.param(name, marks=pytest.mark.long) for name in FAULTS]
 )
 def test_the_rung_names_the_cause(name):
     fault = FAULTS[name]
@@ -107,7 +110,7 @@ def test_the_rung_names_the_cause(name):
 
 def asked() -> list[str]:
     """The other faults, but for those that need several trainings."""
-    return [n for n in FAULTS if n not in climbed() and rung_of(FAULTS[n]) not in ("sweep", "short")]
+    return [n for n in FAULTS if n not in CLIMBED and rung_of(FAULTS[n]) not in ("sweep", "short")]
 
 
 @pytest.mark.parametrize("name", asked())
