@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.arrays import first_of, token_losses
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import among, rolling
 from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
 from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.bench.training.short import rows
@@ -81,10 +81,10 @@ def _apart(batches: list[HostBatch], held: HostBatch) -> tuple[list[HostBatch], 
     trained = [rolling(batch.tokens, length) for batch in batches]
     own = rolling(held.tokens, length)
     own[~sliding_window_view(held.mask > 0, length - 1, axis=1).all(-1)] = 0  # padding is everywhere the same
-    fresh = ~np.isin(own, np.unique(np.concatenate([found.ravel() for found in trained]))).any(1)
+    fresh = ~among(own, np.concatenate([found.ravel() for found in trained])).any(1)
     if 2 * fresh.sum() >= len(fresh):
         return batches, held.rows(np.flatnonzero(fresh)), True
-    free = [batch for batch, found in zip(batches, trained, strict=True) if not np.isin(found, own).any()]
+    free = [batch for batch, found in zip(batches, trained, strict=True) if not among(found, own).any()]
     return (free, held, True) if 2 * len(free) >= len(batches) else (batches, held, False)
 
 

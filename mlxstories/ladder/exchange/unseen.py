@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.data.coverage import coverage
-from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import among, rolling
 from mlxstories.ladder.bench.data.texts import encoded
 from mlxstories.ladder.bench.material import val_epoch
 from mlxstories.ladder.exchange.material import STRETCH, material
@@ -36,7 +36,7 @@ def rows_of_all_texts(bench: Bench) -> list | None:
     rows = _cut(bench, width + 1)
     if width < STRETCH or not len(rows):
         return None
-    rows = rows[~np.isin(rolling(rows, STRETCH), rolling(found.held.tokens, STRETCH)).any(1)]
+    rows = rows[~among(rolling(rows, STRETCH), rolling(found.held.tokens, STRETCH)).any(1)]
     if len(rows) < height:
         return None
     rng = np.random.default_rng((bench.seed, 59))

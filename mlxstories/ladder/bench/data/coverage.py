@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import among, rolling
 from mlxstories.ladder.bench.data.texts import held, spread
 from mlxstories.ladder.bench.material import train_epoch, whole_epochs
 
@@ -65,7 +65,7 @@ def searched(bench: Bench) -> Searched | None:
         return None
     hashes, owners, sizes = _stretches(bench)
     return (
-        Searched(*(np.isin(hashes, held(epoch, _LENGTH)) for epoch in epochs), owners, sizes)
+        Searched(*(among(hashes, held(epoch, _LENGTH)) for epoch in epochs), owners, sizes)
         if len(sizes)
         else None
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.ends import end_token
-from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import among, rolling
 from mlxstories.ladder.bench.data.texts import first_texts
 from mlxstories.ladder.bench.material import train_epoch
 
@@ -45,7 +45,7 @@ def joins(bench: Bench) -> Joins | None:
         used = used or bool((rows == end).any())
         if rows.shape[1] >= 2 * _LENGTH:
             hashes = rolling(rows, _LENGTH)
-            count += int((np.isin(hashes[:, :-_LENGTH], last) & np.isin(hashes[:, _LENGTH:], first)).sum())
+            count += int((among(hashes[:, :-_LENGTH], last) & among(hashes[:, _LENGTH:], first)).sum())
     return Joins(count, end, used)
 
 
@@ -70,7 +70,6 @@ class Erased:
 def erased(bench: Bench) -> Erased | None:
     """Look up what counts in the texts, and what stands before it there; None where nothing is left out in front, or
     no row is found in the texts."""
-    places = _first_places(bench)
     fronts: list[np.ndarray] = []
     sizes, keys = [], []
     for batch in train_epoch(bench).batches[:_BATCHES]:
@@ -81,7 +80,8 @@ def erased(bench: Bench) -> Erased | None:
                 fronts.append(row[1:start])
                 sizes.append(start - 1)
                 keys.append(rolling(row[None, start : start + _LENGTH], _LENGTH)[0, 0])
-    if not fronts or not places:
+    places = _first_places(bench) if fronts else {}
+    if not places:
         return None
     cells = np.concatenate(fronts)
     tokens, counts = np.unique(cells, return_counts=True)

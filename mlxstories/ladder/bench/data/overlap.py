@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import distinct, rolling
 from mlxstories.ladder.bench.data.windows import window_overlap
 from mlxstories.ladder.bench.material import train_epoch, val_epoch
 
@@ -84,11 +84,7 @@ def text_overlap(train: Sequence[str], val: Sequence[str]) -> tuple[float, float
 def _phrases(text: str, ids: dict[str, int]) -> np.ndarray:
     words = re.findall(r"\w+", text.lower())
     numbers = np.array([ids.setdefault(word, len(ids)) for word in words], dtype=np.int64)
-    return (
-        np.unique(rolling(numbers[None], min(_PHRASE, max(len(words), 1)))[0])
-        if words
-        else np.empty(0, np.uint64)
-    )
+    return distinct(rolling(numbers[None], min(_PHRASE, max(len(words), 1))))
 
 
 def row_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import distinct, rolling
 from mlxstories.ladder.bench.material import Epoch
 
 _CELLS = 400_000  # tokens of the first texts
@@ -51,4 +51,4 @@ def held(epoch: Epoch, length: int) -> np.ndarray:
     """Hashes of all stretches of so many tokens in the rows of an epoch, whether they count or not: its inputs and the
     last target of each."""
     found = [rolling(b.tokens, length).ravel() for b in epoch.batches if b.shape[1] >= length]
-    return np.unique(np.concatenate(found or [np.empty(0, np.uint64)]))
+    return distinct(np.concatenate(found or [np.empty(0, np.uint64)]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import among, distinct, rolling
 from mlxstories.ladder.bench.data.texts import first_texts, held
 from mlxstories.ladder.bench.material import val_epoch, whole_epochs
 
@@ -43,10 +43,10 @@ def untaught(bench: Bench) -> Untaught | None:
     if not len(told):
         return None
     taught = np.concatenate([held(epoch, _SHORT) for epoch in epochs])
-    lost, shares = np.setdiff1d(told, taught), []
+    lost, shares = told[~among(told, taught)], []
     for batch in val.batches:
         if batch.shape[1] >= _SHORT:
-            found = np.isin(rolling(batch.targets, _SHORT), lost)
+            found = among(rolling(batch.targets, _SHORT), lost)
             whole = np.lib.stride_tricks.sliding_window_view(batch.mask > 0, _SHORT, axis=1).all(-1)
             asked = whole.sum(1)
             shares += list(((found & whole).sum(1) / np.maximum(asked, 1))[asked >= _SHORT])
@@ -63,13 +63,13 @@ def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
         return np.empty(0, np.uint64)
     places = [rolling(ids[None], long)[0] for ids in texts]
     # Asked once of all texts: each question sorts what is looked for anew.
-    shared = np.split(np.isin(np.concatenate(places), own), np.cumsum([len(p) for p in places])[:-1])
+    shared = np.split(among(np.concatenate(places), own), np.cumsum([len(p) for p in places])[:-1])
     found = []
     for ids, own_places in zip(texts, shared, strict=True):
         covered = np.convolve(own_places, np.ones(long)) > 0
         free = np.convolve(covered, np.ones(_SHORT), "valid") == 0
         found.append(rolling(ids[None], _SHORT)[0][free])
-    return np.unique(np.concatenate(found))
+    return distinct(np.concatenate(found))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def heads(bench: Bench) -> Heads | None:
     if not texts or row < 2 * _STRETCH:
         return None
     taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
-    found = [np.isin(rolling(ids[None], _STRETCH)[0], taught) for ids in texts]
+    found = [among(rolling(ids[None], _STRETCH)[0], taught) for ids in texts]
     head = np.concatenate([f[: row - 2 * _STRETCH + 1] for f in found])
     rest = np.concatenate([f[row:] for f in found])
     size = sum(map(len, texts))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.data.hashing import rolling
+from mlxstories.ladder.bench.data.hashing import among, rolling
 
 _WINDOW = 32  # tokens that two different stories practically never share
 _SHORTEST = 8  # tokens of a row that is looked at
@@ -27,7 +27,7 @@ def window_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float,
     seen, asked = _Windows(train, length), _Windows(val, length)
     if not len(asked.hashes) or len(seen.ids) < 2:
         return 0.0, 0.0
-    return float(np.isin(asked.once_a_row(), seen.hashes).mean()), seen.repeated()
+    return float(among(asked.once_a_row(), seen.hashes).mean()), seen.repeated()
 
 
 class _Windows:
