@@ -56,19 +56,6 @@ def rung_of(fault: Fault) -> str:
     return LATER.get(fault.name) or min(rungs, key=RUNGS.index)
 
 
-def climbed() -> list[str]:
-    """Every fault of the data; above, the first of each cause on each rung that costs little."""
-    first: dict[tuple[str, str], str] = {}
-    for fault in FAULTS.values():
-        rung = rung_of(fault)
-        alone = rung == "data" or fault.code == "subject-error"
-        first.setdefault((fault.name if alone else fault.code, rung), fault.name)
-    return [name for (_, rung), name in first.items() if rung in ("data", "init")]
-
-
-CLIMBED = climbed()
-
-
 def test_the_catalogue_is_covered():
     assert len(FAULTS) >= 45
     assert {fault.code for fault in FAULTS.values()} == CATALOGUE.keys() - UNPLANTED.keys()
@@ -95,9 +82,8 @@ def test_a_plant_changes_the_recipe_and_leaves_the_healthy_one_alone(name):
     assert (logits[0] if isinstance(logits, tuple) else logits).shape[:2] == (2, 4)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in CLIMBED else pytest.param(name, marks=pytest.mark.long) for name in FAULTS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", FAULTS)
 def test_the_rung_names_the_cause(name):
     fault = FAULTS[name]
     findings = diagnose(built_in(fault=name), rungs=[rung_of(fault)]).findings
@@ -109,8 +95,10 @@ def test_the_rung_names_the_cause(name):
 
 
 def asked() -> list[str]:
-    """The other faults, but for those that need several trainings."""
-    return [n for n in FAULTS if n not in CLIMBED and rung_of(FAULTS[n]) not in ("sweep", "short")]
+    """The faults but for those of the subject itself, and those that need several trainings."""
+    return [
+        n for n, f in FAULTS.items() if f.code != "subject-error" and rung_of(f) not in ("sweep", "short")
+    ]
 
 
 @pytest.mark.parametrize("name", asked())
