@@ -11,8 +11,9 @@ from mlxstories.findings import ERROR, Finding, Place, cause_of, fold
 from mlxstories.findings.finding import SEVERITIES
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
+from mlxstories.ladder.exchange.drafts import said
 from mlxstories.ladder.exchange.exchange import Exchange, gap
-from mlxstories.ladder.exchange.judging import judge, known, said
+from mlxstories.ladder.exchange.judging import judge, known
 from mlxstories.ladder.exchange.material import held_out, material
 from mlxstories.ladder.exchange.table import table
 from mlxstories.ladder.exchange.training import POINTS, Clock, OutOfTime

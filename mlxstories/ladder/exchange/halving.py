@@ -24,6 +24,7 @@ _ROUNDS = ((1 / 8, None), (1 / 4, 12), (1 / 2, 4), (1.0, 3))
 """Share of the updates, and how many of the best go on to it."""
 _HOPELESS = (1 / 4, 1.02), (1 / 2, 1.0)
 """Share of the updates, and times the loss without a change from which the change is given up there."""
+HELPS = 0.03  # of the loss, that a change takes away: beside it a second seed is asked
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,18 @@
-"""What an exchange says is wrong, with the proof in figures."""
+"""Which part an exchange accuses, and how surely."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench.training.short import baselines
+from mlxstories.ladder.exchange.drafts import ahead, behind, other_data, thinner
 from mlxstories.ladder.exchange.evaluated import lagging
-from mlxstories.ladder.exchange.exchange import ALL, AROUND, AS_IS, LOSS, SHUFFLED, Exchange, Gap, gap
-from mlxstories.ladder.exchange.halving import Proof, best_in_model, best_in_step, controlled
+from mlxstories.ladder.exchange.exchange import ALL, AROUND, AS_IS, LOSS, Exchange, Gap, gap
+from mlxstories.ladder.exchange.halving import HELPS, Proof, best_in_model, best_in_step, controlled
 from mlxstories.ladder.exchange.influence import influence
-from mlxstories.ladder.exchange.intervention import Site, site_of
 from mlxstories.ladder.exchange.material import material
-from mlxstories.ladder.exchange.training import Training
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.verdict import Draft, error, warning
 
@@ -29,7 +27,7 @@ LIMITS = {
     ),
     "model": Limit(0.035, "of the loss, behind a plain model, from which its inside is searched"),
     "thin": Limit(0.05, "of the loss, behind a plain model, without a change inside that closes it"),
-    "helps": Limit(0.03, "of the loss, lower end of what a change inside takes away"),
+    "helps": Limit(HELPS, "of the loss, lower end of what a change inside takes away"),
     "closes": Limit(0.5, "of the gap that a change inside closes"),
     "ahead": Limit(0.15, "of the loss, ahead of a plain model"),
     "far_ahead": Limit(0.30, "of the loss, ahead of a plain model"),
@@ -74,9 +72,9 @@ def known(exchange: Exchange) -> list[Draft]:
         return []
     between, part = max(found, key=lambda one: one[0].share)
     if part == "data":
-        return [_other_data(exchange, between)]
+        return [other_data(exchange, between)]
     make = error if part == "loss" or limits.slower.above(between.low) else warning
-    return [_behind(exchange, part, *exchange.of_part(part), between, None, make=make)]
+    return [behind(exchange, part, *exchange.of_part(part), between, None, make=make)]
 
 
 def _clear(between: Gap, limits: Gauges) -> bool:
@@ -95,27 +93,7 @@ def _data(exchange: Exchange, limits: Gauges) -> list[Draft]:
     between = exchange.gap_of("data", limits.far.value)
     if between is None or not limits.helps.above(between.low):
         return []
-    return [_other_data(exchange, between, error if _clear(between, limits) else warning)]
-
-
-def _other_data(exchange: Exchange, between: Gap, make=error) -> Draft:
-    before, after = exchange.of_part("data")
-    shuffled = after.name == SHUFFLED
-    change = "the epoch's rows shuffled anew" if shuffled else "rows cut from all training texts"
-    why = (
-        "batches are not drawn at random" if shuffled else "every epoch goes round the same part of the texts"
-    )
-    return make(
-        "behind-reference",
-        f"with {change} the held-out loss is {after.loss:.3f} instead of {said(before)} "
-        f"after {after.updates} updates: {why}",
-        fix="shuffle the rows of the whole epoch before they are made into batches"
-        if shuffled
-        else "let every epoch reach all texts",
-        where=site_of("data", exchange.bench.subject.train_batches),
-        part="data",
-        **_evidence(exchange, before, after, between),
-    )
+    return [other_data(exchange, between, error if _clear(between, limits) else warning)]
 
 
 def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
@@ -127,11 +105,11 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
     proved = proved or [p for p in best_in_step(exchange, rate=True) if _proves(p, between, limits)]
     if not proved:
         make = error if limits.slower.above(between.low) else warning  # another optimiser may only be slower
-        return [_behind(exchange, "step", *runs, between, None, make=make)] if _clear(between, limits) else []
+        return [behind(exchange, "step", *runs, between, None, make=make)] if _clear(between, limits) else []
     proof = next((proof for proof in proved if proof.intervention.part == "model"), proved[0])
     make, part = _weighed(proof, between, limits), proof.intervention.part
     runs = (exchange.runs[AS_IS], exchange.runs[ALL]) if part == "model" else runs
-    return [_behind(exchange, part, *runs, between, proof, make=make)] if make else []
+    return [behind(exchange, part, *runs, between, proof, make=make)] if make else []
 
 
 def _weighed(proof: Proof, between: Gap, limits: Gauges) -> Callable[..., Draft] | None:
@@ -159,7 +137,7 @@ def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
         words = f"; it asks for the target's id {offset:+d}"
     if not words and not _clear(between, limits):
         return []
-    return [_behind(exchange, "loss", *exchange.of_part("loss"), between, None, words)]
+    return [behind(exchange, "loss", *exchange.of_part("loss"), between, None, words)]
 
 
 def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:
@@ -183,7 +161,7 @@ def _dropout(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draft]:
     """Dropout of the subject's own is held against the library's of the same share, which needs no plain decoder."""
     for proof in best_in_model(exchange, dropouts=True) if exchange.shape.dropped else ():
         if limits.helps.above(proof.gap(limits.helps.value).low):
-            return [_behind(exchange, "model", exchange.own, exchange.runs[ALL], between, proof)]
+            return [behind(exchange, "model", exchange.own, exchange.runs[ALL], between, proof)]
     return []
 
 
@@ -204,64 +182,14 @@ def _model_behind(exchange: Exchange, between: Gap, limits: Gauges) -> list[Draf
         slow = change.redrawn and exchange.shape.deviation is not None
         sure = not proof.helps_any and (not change.may_be_meant or (_far(proof, limits) and not slow))
         runs = exchange.own, exchange.runs[ALL]
-        return [_behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
+        return [behind(exchange, "model", *runs, between, proof, make=error if sure else warning)]
     if not limits.thin.above(between.share):
         return []
-    own, plain = exchange.own, exchange.runs[ALL]
-    return [
-        warning(
-            "behind-reference",
-            f"a plain decoder of this size reaches a held-out loss of {plain.loss:.3f} where this model reaches "
-            f"{own.loss:.3f} after {own.updates} updates on the same batches",
-            fix="compare the model's code with a plain decoder's, block by block, unless it is meant to be thinner",
-            where=Site(part="model"),
-            **_evidence(exchange, own, plain, between),
-        )
-    ]
+    return [thinner(exchange, between)]
 
 
 def _far(proof: Proof, limits: Gauges) -> bool:
     return limits.far_for_sure.above(proof.gap(limits.far_for_sure.value).low)
-
-
-def _behind(
-    exchange: Exchange,
-    part: str,
-    before: Training,
-    after: Training,
-    between: Gap,
-    proof: Proof | None,
-    words: str = "",
-    make=error,
-) -> Draft:
-    """An error: the exchange, or a change inside the part, takes the loss away."""
-    plain = {"step": "a plain step", "loss": "a plain loss", "model": "a plain decoder of this size"}[part]
-    evidence = {"part": part, **_evidence(exchange, before, after, between)}
-    subject = exchange.bench.subject
-    site = site_of(part, {"step": subject.train_step, "loss": subject.loss}.get(part))
-    if proof is None:
-        message = (
-            f"with {plain} the held-out loss is {after.loss:.3f} instead of {said(before)} "
-            f"after {after.updates} updates on the same batches{words}"
-        )
-        fix = f"exchange the {part} for a plain one piece by piece and see which piece does it"
-        return make("behind-reference", message, fix=fix, where=site, **evidence)
-    change, helped = proof.intervention, proof.run
-    message = (
-        f"with {change.name} the held-out loss is {helped.loss:.3f} instead of {said(proof.beside)} "
-        f"after {helped.updates} updates on the same batches ({plain}: {after.loss:.3f}{_also(proof)})"
-    )
-    evidence["changed"] = change.name
-    evidence["seeds"] = helped.seeds
-    evidence["helped"] = proof.gap(LIMITS["helps"].value).share
-    evidence["curves"][f"with {change.name}"] = helped.curve
-    fix = f"look at what this change undoes in the {part}"
-    return make("behind-reference", message, fix=fix, where=change.site or site, **evidence)
-
-
-def _also(proof: Proof) -> str:
-    """What the same change makes of the plain decoder."""
-    return f", {proof.control[1].loss:.3f} with the same change" if proof.control is not None else ""
 
 
 def _ahead(exchange: Exchange, limits: Gauges) -> list[Draft]:
@@ -270,31 +198,4 @@ def _ahead(exchange: Exchange, limits: Gauges) -> list[Draft]:
     between = gap(own, plain, -limits.far_ahead.value)
     if not limits.ahead.above(-between.share):
         return []
-    make = error if limits.far_ahead.above(-between.share) else warning
-    return [
-        make(
-            "ahead-of-reference",
-            f"by a plain step this model reaches a held-out loss of {own.loss:.3f} after {own.updates} updates where a "
-            f"plain decoder of this size reaches {plain.loss:.3f} on the same batches",
-            fix="look for a way by which later tokens reach earlier places; an honest model seldom gains so much",
-            where=Site(part="model"),
-            **_evidence(exchange, own, plain, between),
-        )
-    ]
-
-
-def said(run: Training) -> str:
-    """The last held-out loss, or why there is none."""
-    return f"{run.loss:.3f}" if math.isfinite(run.loss) else f"none ({run.broke})"
-
-
-def _evidence(exchange: Exchange, one: Training, two: Training, between: Gap) -> dict[str, Any]:
-    return {
-        "updates": exchange.updates,
-        "seed": exchange.bench.seed,
-        "seeds": two.seeds,
-        "gap": between.share,
-        "interval": [between.low, between.high],
-        "losses": {name: run.loss for name, run in exchange.runs.items()},
-        "curves": {run.name: run.curve for run in (one, two)},
-    }
+    return [ahead(exchange, between, make=error if limits.far_ahead.above(-between.share) else warning)]
