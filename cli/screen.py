@@ -11,7 +11,7 @@ class Ladder:
         from rich.live import Live
 
         self.console = Console(file=stream, highlight=False, emoji=False)
-        self.marks = dict(zip(("passed", "failed", "skipped"), _marks(stream), strict=True))
+        self.marks = dict(zip(("passed", "failed", "skipped", "remarked"), _marks(stream), strict=True))
         self.rungs: list = []
         self.running = None
         self.listed = False  # whether every check was
@@ -69,7 +69,8 @@ class Ladder:
         return table
 
     def checks(self, diagnosis) -> None:
-        """Every check with its figure; of a skipped one why, and the field of the Subject that unlocks it."""
+        """Every check with its figure, those marked ``!`` that passed with a warning or a note; of a skipped one why,
+        and the field of the Subject that unlocks it."""
         from mlxstories.ladder.registry import CHECKS
 
         self.listed = True
@@ -80,7 +81,8 @@ class Ladder:
                 missing = [field for field in needs if f"no {field}" in line.detail]
                 hint = f"; Subject({'=, '.join(missing)}=) unlocks it" if missing else ""
                 detail = f": {line.detail}{hint}" if line.detail else ""
-                self.say(f"  {self.marks[line.status]} {line.name}{detail}")
+                mark = self.marks["remarked" if line.remarked else line.status]
+                self.say(f"  {mark} {line.name}{detail}")
 
     def verdict(self, diagnosis, *, story: bool) -> None:
         from mlxstories.ladder.registry import RUNGS
@@ -154,12 +156,12 @@ def _summary(rung) -> str:
 
 
 def _marks(stream) -> str:
-    """Signs for passed, failed and skipped that the stream's encoding has."""
-    marks = "✓✗–"
+    """Signs for passed, failed, skipped and passed with a remark that the stream's encoding has."""
+    marks = "✓✗–!"
     try:
         marks.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return "+x-"
+        return "+x-!"
     return marks
 
 

@@ -154,7 +154,8 @@ class _Climb:
         verdict = check.ask(self.bench, gauges)
         self.gauges |= {(check.name, name): gauge for name, gauge in gauges.read().items()}
         rung.figures |= verdict.figures
-        self.line(rung, Line(check.name, verdict.status, verdict.detail))
+        remarked = verdict.status == PASSED and bool(verdict.drafts)
+        self.line(rung, Line(check.name, verdict.status, verdict.detail, remarked))
         for draft in verdict.drafts:
             self.found(draft, rung, gauges)
 

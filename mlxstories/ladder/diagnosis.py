@@ -11,11 +11,19 @@ from mlxstories.ladder.limits import Gauge
 
 @dataclass
 class Line:
-    """One check as it went: ``passed``, ``failed`` or ``skipped``, with the figure or the reason in ``detail``."""
+    """One check as it went.
+
+    Attributes:
+        name: what it claims of a sound subject.
+        status: ``passed``, ``failed`` or ``skipped``.
+        detail: the figure, or the reason for skipping.
+        remarked: whether it passed with a warning or a note.
+    """
 
     name: str
     status: str
     detail: str = ""
+    remarked: bool = False
 
 
 @dataclass

@@ -1,9 +1,13 @@
 """`mlxstories debug`: every check and what unlocks those that were skipped, and what is said of a part of it."""
 
+import sys
+
 import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
+from mlxstories.cli.screen import Ladder
+from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
 from mlxstories.ladder.registry import checks_of
 
 SETUP = """
@@ -54,3 +58,9 @@ def test_ctrl_c_does_not_end_as_an_error_that_was_found(monkeypatch):
     monkeypatch.setattr("mlxstories.ladder.diagnose", interrupted)
     result = CliRunner().invoke(main, ["debug", "--rung", "data"])
     assert result.exit_code == 130 and result.output.endswith("\nStopped.\n")
+
+
+def test_a_check_that_passed_with_a_warning_has_no_tick(capsys):
+    rung = Rung("init", "passed", checks=[Line("tied weights are one", "passed", "a and b are two", True)])
+    Ladder(sys.stdout).checks(Diagnosis("a subject", [], [rung], 0.0))
+    assert capsys.readouterr().out == "\ninit\n  ! tied weights are one: a and b are two\n"

@@ -68,7 +68,7 @@ def test_a_long_command_is_continued_as_a_shell_takes_it():
 def test_signs_are_those_that_the_encoding_has():
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=name) for name in ("utf-8", "ascii")]
     signs = [set(Ladder(stream).marks.values()) for stream in streams]
-    assert signs == [set("✓✗–"), set("+x-")]
+    assert signs == [set("✓✗–!"), set("+x-!")]
 
 
 def test_fix_stands_out():

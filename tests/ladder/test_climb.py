@@ -53,6 +53,16 @@ def test_assert_healthy_tells_what_is_wrong():
         assert_healthy(subject(model=lambda: Tiny(0.5)), rungs=["init"])
 
 
+def test_a_check_that_passes_with_a_warning_is_told_from_one_that_passes():
+    def tied():
+        model = Tiny()
+        model.head.weight = model.embed.weight
+        return model
+
+    (rung,) = diagnose(subject(model=tied), rungs=["init"]).rungs
+    assert [line.name for line in rung.checks if line.remarked] == ["tied weights are one"]
+
+
 def test_an_unknown_rung_is_refused():
     with pytest.raises(StoriesError, match="rung"):
         diagnose(subject(), rungs=["cellar"])

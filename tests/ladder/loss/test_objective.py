@@ -140,3 +140,9 @@ def test_a_mean_over_padding_is_a_warning_where_there_is_none():
     found = Objective(1, 1, 0.0, False, 0, "mean", 0.0)
     assert [d.severity for d in judge_objective(found, "train_step", pads=False, size=V)] == ["warning"]
     assert [d.severity for d in judge_objective(found, "train_step", pads=True, size=V)] == ["error"]
+
+
+def test_what_is_wrong_with_a_formula_is_in_its_words():
+    found = Objective(-1, 2, 0.0, False, 1, "mean", 0.0)
+    odd = "mean, smoothing 0, negative, 2 softmaxes, targets shifted by +1, masked cells count"
+    assert str(found) == odd and str(Objective(1, 1, 0.1, True, 0, "sum", 0.0)) == "sum, smoothing 0.1"

@@ -50,3 +50,18 @@ class Constant(Tiny):
 def test_taps_that_start_alike_are_no_copies_and_a_layer_of_one_number_is():
     assert judged("units start apart", model=Tapped) == []
     assert judged("units start apart", model=Constant) == [("bad-initialization", "error")]
+
+
+def test_units_that_are_silent_are_told_and_not_that_all_parameters_are_alive():
+    class Silent(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(16, 16), nn.Linear(16, 16)
+            self.up.bias = mx.where(mx.arange(16) < 12, -100.0, 0.0)
+
+        def __call__(self, tokens):
+            x = self.mix(self.embed(tokens))
+            return self.head(x + self.down(nn.relu(self.up(x))))
+
+    verdict = ask("gradients alive", model=Silent)
+    assert verdict.detail == "75% of the units of up.weight are not", verdict

@@ -161,6 +161,11 @@ def test_below_the_floor(floor, best, failed):
     assert all(draft.code == "too-good-to-be-true" for draft in verdict.drafts)
 
 
+def test_a_training_above_the_floor_is_not_told_where_counts_are_below_it():
+    verdict = ask("not below the floor", short(bench(floor=2.0), 4.5, 4.4, best=1.0))
+    assert verdict.detail == "counts alone reach 1.00 nats, floor 2.00"
+
+
 def test_rows_that_were_trained_on_are_not_called_held_out():
     known = short(bench(floor=3.6), 3.6, 3.4, 3.1, apart=False)
     assert ask("not below the floor", known).status == "skipped"

@@ -71,7 +71,16 @@ class Objective:
     added: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.reduction}, smoothing {self.smoothing:.2g}"
+        told = {
+            self.reduction: True,
+            f"smoothing {self.smoothing:.2g}": True,
+            "negative": self.sign < 0,
+            f"{self.softmaxes} softmaxes": self.softmaxes > 1,
+            f"targets shifted by {self.shift:+d}": self.shift != 0,
+            "masked cells count": not self.masked,
+            f"{self.added:+.3g} added": self.added != 0,
+        }
+        return ", ".join(words for words, so in told.items() if so)
 
 
 @measurement

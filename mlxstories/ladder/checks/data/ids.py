@@ -19,9 +19,8 @@ def ids(bench: Bench, limits: Gauges) -> Verdict:
     Fix: take `vocab_size` from the tokenizer that made the batches.
     """
     size, found = bench.subject.vocab_size, outsiders(bench)
-    detail = f"0 to {size - 1}"
     if not found:
-        return passed(detail)
+        return passed(f"0 to {size - 1}")
     first, highest = found[0], max(item.highest for item in found)
     draft = error(
         "token-out-of-range",
@@ -35,4 +34,4 @@ def ids(bench: Bench, limits: Gauges) -> Verdict:
         vocab_size=size,
         cells=sum(item.cells for item in found),
     )
-    return failed(detail, draft)
+    return failed(f"id {first.first} is not of 0 to {size - 1}", draft)

@@ -57,7 +57,7 @@ def _follow(bench: Bench, limits: Gauges, source: str) -> Verdict:
     right = found.rates[1]
     detail = f"{right:.1%} of {found.cells} cells"
     if limits.clipped.above(len(set(found.clipped[1].tolist()))):
-        return failed(detail, _cut_off(found, source))
+        return failed(f"{detail}, and none above id {found.clipped[0]}", _cut_off(found, source))
     if not limits.next.below(right):
         return passed(detail)
     if source == "train_batches" and corrupted(bench):

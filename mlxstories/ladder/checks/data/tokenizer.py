@@ -83,7 +83,7 @@ def _beyond(found: Fit, size: int) -> Verdict:
         id=found.highest,
         vocab_size=size,
     )
-    return failed(f"id {found.highest}", draft)
+    return failed(f"it gives id {found.highest}, and vocab_size is {size}", draft)
 
 
 def _undecodable(found: Fit, source: str) -> Verdict:

@@ -40,7 +40,7 @@ def tokens(bench: Bench, limits: Gauges) -> Verdict:
     if limits.blind.above(loud.own) and limits.blind.above(loud.past):
         return failed("only with far larger weights", _faint(seen))
     if not without_last and is_bigram(bench):
-        return failed("a bigram", _bigram(seen))
+        return failed("the last alone, as counts of pairs do", _bigram(seen))
     what = (
         "any token"
         if without_last and without_past

@@ -52,13 +52,13 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
     if limits.right.below(found.right) and limits.beside.above(share):
         return failed(detail, _beside(bench, found, away, share))
     if limits.wrong.below(found.wrong):
-        return failed(detail, _deaf(bench, found))
+        return failed("hardly, where the model is sure of another", _deaf(bench, found))
     if bench.subject.loss is not None and limits.deeper.above(found.deeper):  # a step may climb a sound one
-        return failed(detail, _deeper(bench, found))
+        return failed(f"for a wrong one at {found.deeper:.0%} of the cells", _deeper(bench, found))
     if limits.tied.above(found.tied):
-        return failed(detail, _tied(bench, found))
+        return failed("logits of one place decide at another", _tied(bench, found))
     if limits.late.above(found.read):
-        return failed(detail, _late(bench, found))
+        return failed(f"{found.read:.0%} is for the token just read", _late(bench, found))
     return passed(detail)
 
 
@@ -82,14 +82,13 @@ def knows_every_id(bench: Bench, limits: Gauges) -> Verdict:
     found = asked(bench)
     if found is None:
         return skipped("the loss needs more of a model than its logits, or is the default")
-    detail = f"{len(found.targets)} ids tried"
     for kind, mapped in _narrowings(found):
         lost = set(found.real[mapped(found.real) != found.real].tolist())
         shown = (mapped(found.targets) != found.targets).any()  # of many ids few are tried
         fits = float((mapped(found.targets) == found.pushed).mean()) if len(found.targets) else 0.0
         if limits.merged.above(len(lost)) and shown and not limits.fits.below(fits):
-            return failed(detail, _narrowed(bench, kind, lost))
-    return passed(detail)
+            return failed(f"{len(lost)} are never asked for", _narrowed(bench, kind, lost))
+    return passed(f"{len(found.targets)} tried")
 
 
 def _narrowings(found: Asked) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:

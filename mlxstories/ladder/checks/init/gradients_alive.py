@@ -54,11 +54,12 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
         return failed(detail, _dead(found, names, limits))
     rounded = {n: share for n, share in faint(bench).items() if limits.rounding.below(share)}
     if rounded:
-        return passed(detail, _rounded(rounded), *same)
+        return passed(f"{detail}, {len(rounded)} no more than rounding", _rounded(rounded), *same)
     silent = silent_units(bench)
     if not silent or limits.silent.below(max(silent.values())):
         return passed(detail, *same)
-    return failed(detail, _silent(silent, limits), *same)
+    worst = max(silent, key=silent.get)
+    return failed(f"{silent[worst]:.0%} of the units of {worst} are not", _silent(silent, limits), *same)
 
 
 def _share(found: Followed, names: list[str]) -> float:

@@ -44,11 +44,12 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
         return failed(detail, _saturated(spread, watched.attention or "model"))
     squaring = {path: power for path, power in powers.items() if limits.degree.above(power)}
     if squaring:
-        return failed(detail, _squaring(squaring))
+        path, power = next(iter(squaring.items()))
+        return failed(f"{path} grows with the power {power:.1f} of its input", _squaring(squaring))
     if start and limits.loud.above(start.added * start.stream) and not pretrained:
-        return failed(detail, _loud(start))
+        return failed(f"{start.loudest} adds {start.added:.3g} times the stream", _loud(start))
     if start and limits.stream.above(start.stream) and limits.added.below(start.added):
-        return passed(detail, _drowned(start))
+        return passed(f"no block adds more than {start.added:.1%} of the stream", _drowned(start))
     return passed(detail)
 
 

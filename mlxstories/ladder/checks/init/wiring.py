@@ -31,7 +31,7 @@ def dropout(bench: Bench, limits: Gauges) -> Verdict:
     if not shares:
         return passed("none")
     path = max(shares, key=shares.get)
-    detail = f"at most {shares[path]:.0%}"
+    detail = f"{shares[path]:.0%} is taken away at most"
     if not limits.high.above(shares[path]):
         return passed(detail)
     bad = limits.most.above(shares[path])
@@ -67,7 +67,7 @@ def base(bench: Bench, limits: Gauges) -> Verdict:
     if not limits.base.above(share):
         return passed(f"{found.pairs} pairs")
     return passed(
-        f"{found.where} is trained",
+        f"{found.where} is not",
         warning(
             "base-not-frozen",
             f"{found.pairs} low-rank pairs are attached, and the layers that they adapt are trained beside them: "
@@ -95,7 +95,7 @@ def tied(bench: Bench, limits: Gauges) -> Verdict:
         return passed()
     one, other = pairs[0]
     return passed(
-        f"{one} and {other}",
+        f"{one} and {other} are two",
         warning(
             "tie-broken",
             f"{one} and {other} start with the same numbers, and are two parameters: tied in PyTorch, they part "

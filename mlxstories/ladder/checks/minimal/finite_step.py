@@ -33,7 +33,7 @@ def finite_step(bench: Bench, limits: Gauges) -> Verdict:
     made_here = where == "optimizer"
     told = ", though every gradient that reaches the optimiser is finite" if made_here else ""
     return failed(
-        f"it returned a loss of {loss:g}",
+        f"not after one, which returned a loss of {loss:g}",
         error(
             "not-finite",
             f"the very first training step makes the weights not finite (it returned a loss of {loss:g}){told}",
@@ -74,7 +74,7 @@ def extreme_steps(bench: Bench, limits: Gauges) -> Verdict:
         return passed(f"{len(found)} tried" if found else "all batches are alike, or large")
     rows, columns = broken.shape
     return failed(
-        f"batch {broken.index} of the epoch",
+        f"batch {broken.index} of the epoch does not",
         error(
             "not-finite",
             f"a step on batch {broken.index} of an epoch, {rows} x {columns} with {broken.real} real cells, makes the "

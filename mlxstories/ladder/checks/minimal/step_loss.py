@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.loss.objective import loss_formula
 from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.bench.step.step_loss import step_loss
-from mlxstories.ladder.checks.init.loss_formula import SMOOTHED, judge_objective
+from mlxstories.ladder.checks.init.loss_formula import SMOOTHED, formula_verdict, judge_objective
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Draft, Verdict, failed, passed, skipped, warning
+from mlxstories.ladder.verdict import Draft, Verdict, skipped, warning
 
 
 @check(
@@ -56,8 +55,7 @@ def returned_loss(bench: Bench, limits: Gauges) -> Verdict:
     drafts = judge_objective(found.objective, "train_step", pads=pads, size=size, smoothed=limits.smoothed)
     if found.objective.reduction == "mean of rows" and pads and _mean_of_tokens(bench):
         drafts.append(_micro_batches())
-    detail = f"{found.objective.reduction}, smoothing {found.objective.smoothing:.2g}"
-    return (failed if any(d.severity == ERROR for d in drafts) else passed)(detail, *drafts)
+    return formula_verdict(found.objective, drafts)
 
 
 def _mean_of_tokens(bench: Bench) -> bool:

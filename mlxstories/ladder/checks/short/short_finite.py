@@ -24,7 +24,7 @@ def stays_finite(bench: Bench, limits: Gauges) -> Verdict:
     figure = _figure(bench)
     if short.finished:
         return passed(f"{short.steps} steps", short=figure)
-    return failed(f"{len(short.trial.losses)} steps", _blame(bench), short=figure)
+    return failed(f"not after {len(short.trial.losses)} steps", _blame(bench), short=figure)
 
 
 def _figure(bench: Bench) -> dict:

@@ -118,8 +118,9 @@ def _after_longer(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict
     counted, detail, trial = baselines(bench), _detail(bench, short), longer(bench)
     steps, final = len(trial.losses), trial.end
     better = min(short.loss, counted.unigram) - final
+    detail = f"{detail}; {final:.2f} after {steps} steps"
     if limits.close.above(better):
-        return passed(f"{detail}; {final:.2f} after {steps} steps")
+        return passed(detail)
     cause = error(
         "no-better-than-unigram",
         f"after {steps} steps of real training the loss stands at {final:.2f} ± {short.margin:.2f} nats, where word "

@@ -48,7 +48,7 @@ def clipped(bench: Bench, limits: Gauges) -> Verdict:
     clip = clipping(bench)
     if clip is None:
         return skipped("no clip that binds on every batch")
-    detail = f"{clip.share:.1%}"
+    detail = f"{clip.share:.1%} of the gradient is left"
     if (late := _late(bench, clip, limits)) is not None:
         return passed(detail, late)
     if not limits.share.below(clip.share):

@@ -29,7 +29,7 @@ def stays_finite(bench: Bench, limits: Gauges) -> Verdict:
     if rates.raise_helps or rates.lower_helps or math.isfinite(rates.by_scale[1.0][0]):
         return passed()
     return failed(
-        f"{rates.steps} steps",
+        f"at none of those tried, within {rates.steps} steps",
         error(
             "not-finite",
             f"training turns not finite within {rates.steps} steps, at smaller learning rates too",

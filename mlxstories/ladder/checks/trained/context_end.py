@@ -43,11 +43,11 @@ def edge(bench: Bench, limits: Gauges) -> Verdict:
             row=place,
             rows=size,
         )
-        detail = f"looks up {place} of {size}"
+        detail = f"it looks up row {place} of a table of {size}"
         return failed(detail, draft) if found.whole else passed(detail, draft)
     if found.told > found.asked:
         return failed(
-            f"{found.told} tokens for {found.asked}",
+            f"{found.told} tokens, asked for {found.asked}",
             error(
                 "generation-mismatch",
                 f"asked to continue a prompt of {found.prompt} tokens by {found.asked}, generate returns {found.told}",

@@ -47,4 +47,4 @@ def validation_accuracy(bench: Bench, limits: Gauges) -> Verdict:
         reported=value,
         recomputed=accuracy,
     )
-    return failed(detail, finding)
+    return failed(f"{value:.4g}, and ours is {accuracy:.4f} on our test batches", finding)

@@ -43,6 +43,7 @@ def validation_loss(bench: Bench, limits: Gauges) -> Verdict:
     detail = f"loss {mean.loss:.4f}, accuracy {mean.accuracy:.2%} on our test batches"
     if near(value, mean.loss, limits):
         return passed(detail)
+    detail = f"{value:.4f}, and ours is {mean.loss:.4f} nats on our test batches"
     if (remark := _unequal(bench, value, found, limits)) is not None:
         return (failed if remark.severity == ERROR else passed)(detail, remark)
     return failed(

@@ -48,9 +48,9 @@ def greedy(bench: Bench, limits: Gauges) -> Verdict:
     detail = f"{tally.wrong} of {tally.firsts + tally.laters} tokens differ"
     if found.repeats and not tally.wrong:
         return passed(detail)
-    return failed(
-        detail, _blame(tally, found.repeats, _explained(bench, tally, limits) if found.repeats else None)
-    )
+    if not found.repeats:
+        return failed(f"{detail}, and others the second time", _blame(tally, False, None))
+    return failed(detail, _blame(tally, True, _explained(bench, tally, limits)))
 
 
 def _explained(bench: Bench, tally: _Tally, limits: Gauges) -> Words | None:
