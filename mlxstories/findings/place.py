@@ -66,5 +66,5 @@ class Place(dict):
 
 
 def spot(file: str, line: int) -> str:
-    """A line of a file, or of the Python that a notebook's cells are together, in words, the file as it is given."""
-    return Place.at(file, line).behind(file)
+    """A line of a file, or of the Python that a notebook's cells are together, in the words of a finding's place."""
+    return str(Place.at(file, line))

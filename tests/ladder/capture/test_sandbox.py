@@ -240,7 +240,7 @@ def test_a_script_that_exits_while_it_trains_is_examined_on_what_it_did(captured
     script = captured(text)
     line = line_of(text, "sys.exit")
     assert len(script.batches) == 10
-    assert [n for n in script.notes if f"exited at {os.getcwd()}/train.py:{line}: SystemExit 3" in n]
+    assert [n for n in script.notes if f"exited at train.py:{line}: SystemExit 3" in n]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -285,7 +285,7 @@ def test_of_two_models_the_first_is_examined_and_the_other_named_with_its_line(c
     assert len(script.batches) == 16 and (script.batches[0][0][:, 1:] == script.batches[0][1][:, :-1]).all()
     line = line_of(text, "(other, loss_fn)")
     assert [
-        n for n in script.notes if n.startswith(f"a second model is trained at {os.getcwd()}/train.py:{line}")
+        n for n in script.notes if n.startswith(f"a second model is trained at train.py:{line}")
     ]
 
 
