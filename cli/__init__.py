@@ -189,6 +189,8 @@ def _in_one_line():
         error.message = one_line(error.message)
         if isinstance(error, click.NoSuchOption):
             error.possibilities = _like(error)
+            if not error.possibilities and error.ctx is not None and error.ctx.command.name == "debug":
+                error.message = f"{error.message.rstrip('.')}; {_OF_A_SCRIPT}"
         else:
             error.message += _source(error)
         raise
@@ -230,6 +232,9 @@ _ELSEWHERE = {
     "--vocabulary": "--vocab-size",
     "--wd": "--weight-decay",
 }
+
+
+_OF_A_SCRIPT = "the arguments of a script follow --: mlxstories debug train.py -- ARGUMENTS."
 
 
 def _like(error: click.NoSuchOption) -> list[str]:

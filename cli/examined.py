@@ -129,6 +129,8 @@ class Examined:
             TimeLimitError: the time that the caller gave it is up.
         """
         from mlxstories.findings import ERROR
+        from mlxstories.ladder.capture.loop import own_arguments
+        from mlxstories.ladder.capture.running import MISUSED
         from mlxstories.ladder.subject import describe_error
         from mlxstories.ladder.time_limit import TimeLimitError
         from mlxstories.ladder.watching import watch
@@ -138,6 +140,9 @@ class Examined:
             try:
                 run(self.file, self.arguments, self.module)
             except SystemExit as ended:
+                if ended.code == MISUSED:
+                    given = f"-m {self.file}" if self.module else self.file
+                    click.echo(f"{self.file}: {own_arguments(f'--follow {given}')[2:]}", err=True)
                 if ended.code:
                     raise
             except TimeLimitError:

@@ -64,3 +64,23 @@ def test_a_check_that_passed_with_a_warning_has_no_tick(capsys):
     rung = Rung("init", "passed", checks=[Line("tied weights are one", "passed", "a and b are two", True)])
     Ladder(sys.stdout).checks(Diagnosis("a subject", [], [rung], 0.0))
     assert capsys.readouterr().out == "\ninit\n  ! tied weights are one: a and b are two\n"
+
+
+WANTS = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--data', required=True)\np.parse_args()\n"
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["train.py"], "mlxstories debug train.py -- ARGUMENTS"),
+        (["-m", "train"], "mlxstories debug -m train -- ARGUMENTS"),
+        (["--follow", "train.py"], "mlxstories debug --follow train.py -- ARGUMENTS"),
+        (["train.py", "--data", "x"], "mlxstories debug train.py -- ARGUMENTS"),
+    ],
+)
+def test_where_the_arguments_of_a_script_belong(tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(WANTS)
+    result = CliRunner().invoke(main, ["debug", *words])
+    assert result.exit_code == 2 and told in " ".join(result.output.split()), result.output
+    assert "--write-subject" not in result.output

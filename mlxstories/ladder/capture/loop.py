@@ -28,6 +28,11 @@ INSTEAD = "; `--write-subject my_setup.py` writes a setup to fill in instead"
 _MICROBATCHES = 64  # gradients without an update after which a step is over
 
 
+def own_arguments(named: str) -> str:
+    """Where the arguments of a script belong; ``named`` is how it is named, with ``-m`` before a module."""
+    return f"; its own arguments follow --: mlxstories debug {named} -- ARGUMENTS"
+
+
 class OwnTraining(StoriesError):
     """The script starts a training of our own, which needs no capture: ``subject`` is that of its run."""
 
@@ -68,6 +73,7 @@ class Loop(Watcher):
         )
         self._start = lambda: Script(target, argv, self.log, module=module, settings=settings, cell=cell)
         self.target = target
+        self._named = f"-m {target}" if module else target
         self.lead = 0
         self._device, key = mx.default_device(), random_key()
         try:
@@ -93,7 +99,8 @@ class Loop(Watcher):
         if self.trainer is not None:
             raise OwnTraining(self.target, subject_of_trainer(self.trainer))
         if self.waiting is None:
-            raise StoriesError(f"{self.target}: {self._why()}{INSTEAD}")
+            instead = own_arguments(self._named) if self.script.misused else INSTEAD
+            raise StoriesError(f"{self.target}: {self._why()}{instead}")
 
     def begin_again(self) -> None:
         """Run to the first gradient that is not passed over."""

@@ -30,6 +30,7 @@ from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.where.places import own_file
 
 STOPPED = "was stopped"
+MISUSED = 2  # the exit code of argparse and of click
 _BEGUN = 8  # gradients of a cell that is not examined
 
 
@@ -171,6 +172,7 @@ class Script:
 
     Attributes:
         ended: None while it runs, afterwards how it ended, in a few words.
+        misused: whether it exited as a program does whose arguments are missing or wrong.
     """
 
     def __init__(
@@ -191,6 +193,7 @@ class Script:
         if settings:
             settings.install(self.world.patches)
         self.ended: str | None = None
+        self.misused = False
         self.error: BaseException | None = None
         self._main = greenlet.getcurrent()
         # A thread would not do: MLX's arrays belong to the streams of theirs.
@@ -262,6 +265,7 @@ class Script:
         except SystemExit as error:
             said = error.code if isinstance(error.code, str) else self.world.last_line() if error.code else ""
             self.ended = f"exited{_at(error)}: {said or f'SystemExit {error.code}'}"
+            self.misused = error.code == MISUSED
         except TimeLimitError as error:
             self.error = TimeLimitError(f"{error}{_at(error)}")
             self.ended = str(self.error)

@@ -284,9 +284,7 @@ def test_of_two_models_the_first_is_examined_and_the_other_named_with_its_line(c
     script = captured(text)
     assert len(script.batches) == 16 and (script.batches[0][0][:, 1:] == script.batches[0][1][:, :-1]).all()
     line = line_of(text, "(other, loss_fn)")
-    assert [
-        n for n in script.notes if n.startswith(f"a second model is trained at train.py:{line}")
-    ]
+    assert [n for n in script.notes if n.startswith(f"a second model is trained at train.py:{line}")]
 
 
 def test_of_a_slow_script_the_batches_are_read_without_its_updates(captured, monkeypatch):
