@@ -81,6 +81,7 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
     the fields that the report lists, and in nothing else. Interrupted comparisons continue where they stopped.
     """
     from mlxstories.comparison import Study, StudyConfig
+    from mlxstories.storage.files import check_writable
 
     if story:
         from mlxstories.comparison.reproduction import reproduce
@@ -92,6 +93,11 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
     if data.source == "stories" and data.stories is None:
         data = dataclasses.replace(data, stories=_STORIES)
     settings = _settings(data, sizes, scale, budget, epochs, batch_size, context)
+    study = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, _Progress(jobs))
+    with _stopping():
+        study.check()
+    for file in filter(None, (json_path, markdown_path, report_path)):
+        check_writable(file)  # hours before it is written
     names = listed([arm.name for arm in compared], 6)
     trainings = len(compared) * len(settings) * (seeds + (3 if tune else 0))
     several = f", {len(settings)} tables" if len(settings) > 1 else ""
@@ -100,8 +106,7 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
         f"kept in {store}, and the same command goes on from there."
     )
     with _stopping():
-        progress = _Progress(jobs)
-        tables = Study(StudyConfig(compared, settings, range(seeds), tune), store, jobs, progress).run()
+        tables = study.run()
     show(tables)
     _write(tables, json_path, markdown_path, export, report_path)
 
@@ -135,8 +140,11 @@ def _settings(data, sizes, scale, budget, epochs, batch_size, context):
 def _write(tables, json_path, markdown_path, export, report_path) -> None:
     from mlxstories.comparison.document import markdown
     from mlxstories.comparison.study import as_dict
-    from mlxstories.runs.directory import write_json, write_text
+    from mlxstories.storage.files import write_json, write_text, writing
 
+    for file in filter(None, (json_path, markdown_path, report_path)):
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
     if json_path:
         write_json(json_path, as_dict(tables))
     if markdown_path:

@@ -154,7 +154,7 @@ def _shared(context) -> dict[str, Any]:
 
 def _train(group, show, *, command, name, runs, report_to, no_check, resume, **recipe):
     from mlxstories.distributed.following import open_run
-    from mlxstories.runs.directory import find_run, run_path
+    from mlxstories.runs.directory import find_run, free, run_path
     from mlxstories.runs.trackers import Trackers
     from mlxstories.training import experiment
 
@@ -171,7 +171,7 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
         else:
             name = name or _name(recipe)
             called = group.first(name.encode).decode()  # clocks differ
-            path = group.together(lambda: run_path(runs, called))
+            path = group.together(lambda: free(run_path(runs, called)))
             new = group.together(lambda: parts(show.say, runs=runs, processes=group.size, **recipe))
             origin = {"weights": new.weights, "begun": new.begun}
             trainer = experiment.start(

@@ -25,6 +25,7 @@ INGREDIENTS = {
     "betas": ("optimizer.betas",),
     "weight decay": ("optimizer.weight_decay",),
 }
+_FORM = 'give arms as {"name": {"phase": 1, "field": value}}'
 NO_CORRECTION = {"optimizer.bias_correction": False}
 
 
@@ -106,7 +107,7 @@ def read_arms(path: Path) -> list[Arm]:
     """
     content = _read(path)
     if not isinstance(content, dict) or not all(isinstance(arm, dict) for arm in content.values()):
-        raise StoriesError(f'{path}: give arms as {{"name": {{"phase": 1, "field": value}}}}.')
+        raise StoriesError(f"{path}: {_FORM}.")
     if len(content) < 2:
         raise StoriesError(f"{path}: a comparison needs at least 2 arms; got {len(content)}.")
     return [_arm(path, name, dict(dotted(given))) for name, given in content.items()]
@@ -149,8 +150,10 @@ def _read(path: Path) -> Any:
         import tomllib
 
         return tomllib.loads(text)
+    except OSError as error:
+        raise StoriesError(f"{path} cannot be read: {error.strerror}; {_FORM}, in a file.") from error
     # undecodable text and both syntax errors are ValueErrors
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise StoriesError(f"{path} cannot be read as {path.suffix[1:] or 'JSON'} ({error}).") from error
 
 

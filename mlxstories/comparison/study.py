@@ -12,6 +12,7 @@ from mlxstories.comparison.arms import Arm, changed
 from mlxstories.comparison.cells import Cell, Setting
 from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
 from mlxstories.errors import StoriesError, listed
+from mlxstories.storage.files import writing
 from mlxstories.training.phases import override, with_rate
 
 BUDGETS = ("tokens", "updates")
@@ -40,7 +41,7 @@ class StudyConfig:
         if len(set(names)) < len(names):
             raise StoriesError(f"two arms have the same name: {listed(names)}.")
         if len(names) < 2:
-            raise StoriesError("a comparison needs at least 2 arms.")
+            raise StoriesError(f"a comparison needs at least 2 arms; got {listed(names)}.")
 
 
 @dataclass
@@ -88,15 +89,25 @@ class Study:
     jobs: int = 1
     report: Callable[[Cell, dict, int, int], None] = lambda cell, result, done, total: None
 
-    def run(self) -> list[Table]:
-        """Train what is missing.
+    def check(self) -> None:
+        """What `run` begins with.
 
         Raises:
-            StoriesError: a model or a data set cannot be built; nothing is trained then.
+            StoriesError: a model or a data set cannot be built, or ``store`` cannot be written.
         """
         for setting in self.config.settings:
             for arm in self.config.arms:
                 setting.shape(arm, cells.load(setting.data))
+        with writing(self.store):
+            self.store.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> list[Table]:
+        """Train what is missing.
+
+        Raises:
+            StoriesError: as `check`; nothing is trained then.
+        """
+        self.check()
         return [self._table(setting) for setting in self.config.settings]
 
     def _table(self, setting: Setting) -> Table:

@@ -64,9 +64,7 @@ class Run:
         Raises:
             StoriesError: ``path`` exists already, or its folder cannot be written.
         """
-        path = Path(path)
-        if path.exists() or path.is_symlink():
-            raise StoriesError(f"run {path} exists already: choose another --name, or --resume {path}.")
+        path = free(Path(path))
         with new_directory(path) as staging:
             (staging / "checkpoints").mkdir()
             tokenizer.save(staging / "tokenizer.json")
@@ -256,6 +254,17 @@ def run_path(runs: Path, name: str) -> Path:
     if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
         raise StoriesError(f"{name!r} cannot be a run's name: take one without / and without a dot in front.")
     return Path(runs) / name
+
+
+def free(path: Path) -> Path:
+    """A path, where nothing is yet.
+
+    Raises:
+        StoriesError: something is.
+    """
+    if path.exists() or path.is_symlink():
+        raise StoriesError(f"run {path} exists already: choose another --name, or --resume {path}.")
+    return path
 
 
 def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:

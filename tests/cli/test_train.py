@@ -133,3 +133,10 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, options, named):
     assert result.exit_code == 2
     assert named in result.output and "Traceback" not in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_said(tmp_path):
+    (tmp_path / "taken").mkdir()
+    result = CliRunner().invoke(main, ["train", "--name", "taken", "--runs", str(tmp_path)])
+    assert result.exit_code == 2 and "exists already" in result.stderr and not result.stdout
+    assert "built-in" not in result.output

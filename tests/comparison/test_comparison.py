@@ -238,12 +238,21 @@ def test_the_command_writes_its_results(tmp_path, store):
         (["--sizes", "huge"], "size must be one of"),
         (["--scale", "ten"], "not a valid integer"),
         (["--arch", "decoder,loop"], "arch must be one of"),
-        (["--arms", "none.json"], "cannot be read"),
+        (["--arch", "decoder"], "at least 2 arms; got decoder"),
+        (["--arms", "none.json"], "none.json cannot be read: No such file or directory; give arms as {"),
+        (["--data", "none"], "none does not exist"),
+        (["--json", f"{__file__}/r.json"], "cannot write to"),
     ],
 )
-def test_bad_options_are_one_line(tmp_path, options, message):
-    done = CliRunner().invoke(main, ["compare", *options, "--store", str(tmp_path / "s")])
+def test_bad_options_are_one_line_and_nothing_is_announced(tmp_path, options, message):
+    done = CliRunner().invoke(main, ["compare", "--stories", "9", *options, "--store", str(tmp_path / "s")])
     assert done.exit_code == 2 and message in done.output and "Traceback" not in done.output
+    assert "trainings:" not in done.output
+
+
+def test_a_store_that_cannot_be_written_is_refused_at_once():
+    done = CliRunner().invoke(main, ["compare", "--stories", "9", "--store", __file__])
+    assert done.exit_code == 2 and "cannot write to" in done.output and "trainings:" not in done.output
 
 
 @pytest.mark.parametrize("jobs, delay", [("1", 0), ("2", 0), ("2", 0.3)])
