@@ -18,7 +18,14 @@ from mlxstories.backend import kernels
 from mlxstories.ladder import directory
 from mlxstories.ladder.bench.arrays import first_of, is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.step.optimizers import RateCurve, parts, put_states_back, read_schedule, states
+from mlxstories.ladder.bench.step.optimizers import (
+    RateCurve,
+    parts,
+    put_states_back,
+    read_schedule,
+    states,
+    unusable_schedule,
+)
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
@@ -208,11 +215,22 @@ class Bench:
     def step(self, model: nn.Module, optimizer: Optimizer, batch: HostBatch) -> float:
         """One call of the subject's own training step; returns its loss."""
         with self.calling("train_step" if self.subject.train_step else "loss"):
-            if self.subject.train_step is not None:
-                loss = self.subject.train_step(model, optimizer, batch.user())
-            else:
-                loss, gradients = nn.value_and_grad(model, lambda m: self.loss(m, batch))(model)
-                optimizer.update(model, gradients)
+            try:
+                if self.subject.train_step is not None:
+                    loss = self.subject.train_step(model, optimizer, batch.user())
+                else:
+                    loss, gradients = nn.value_and_grad(model, lambda m: self.loss(m, batch))(model)
+                    optimizer.update(model, gradients)
+            except (AttributeError, TypeError) as raised:
+                if (found := unusable_schedule(optimizer)) is None:
+                    raise
+                raise self.fault(
+                    f"the optimiser's schedule of its {found.name} returns a {type(found.value).__name__}, where MLX "
+                    f"takes an array: the update raised {type(raised).__name__}: {raised}",
+                    "return mx.array(rate) from the schedule, or give a rate that is constant as a number",
+                    "optimizer",
+                    part="step",
+                ) from raised
             while isinstance(loss, (tuple, list)) and loss:
                 loss = loss[0]
             if loss is None or isinstance(loss, (str, tuple, list, Mapping)):

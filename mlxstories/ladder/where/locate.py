@@ -14,6 +14,7 @@ from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import probe_batch, sample
+from mlxstories.ladder.bench.step.optimizers import unusable_schedule
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where import arithmetic, backward, batching, forward, gradcheck, stopped, working
 from mlxstories.ladder.where.calls import calls, steps
@@ -56,7 +57,9 @@ def _in_file(where: str) -> Place | None:
 
 
 def _inner(bench: Bench, code: str, where: str) -> Place | None:
-    """A line within an optimiser's update, or a loss."""
+    """A line within an optimiser's update, its schedule, or a loss."""
+    if where == "optimizer" and code == "subject-error" and (found := unusable_schedule(bench.optimizer())):
+        return place(defined(found.schedule), "optimizer")
     if where == "optimizer" and code in _ARITHMETIC:
         return place(_updated(bench, code))
     return _in_loss(bench) if where == "loss, cut off" else None

@@ -6,8 +6,9 @@ import math
 
 import mlx.optimizers as optim
 import pytest
-from tiny import Tiny, warm
+from tiny import Tiny, stepping, subject, warm
 
+from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench.step.optimizers import held_at, read_schedule
 
 
@@ -49,3 +50,33 @@ def test_rates_are_held_for_a_while():
         ]
     optimizer.update(Tiny(), Tiny().parameters())
     assert optimizer.learning_rate.item() == pytest.approx(2e-6 + (1e-2 - 2e-6) / 5000)
+
+
+def flat(step):
+    return 1e-2
+
+
+@pytest.mark.parametrize("train_step", [None, stepping()])
+def test_a_schedule_that_returns_a_number_is_told_with_its_line(train_step):
+    def made():
+        return optim.MultiOptimizer([optim.Adam(1e-2), optim.AdamW(flat)], [lambda name, _: "head" in name])
+
+    (found,) = diagnose(subject(optimizer=made, train_step=train_step), rungs=["minimal"]).findings
+    assert found.code == "subject-error" and "schedule of its learning_rate returns a float" in found.message
+    assert found.where["line"] == flat.__code__.co_firstlineno and found.where["file"] == __file__
+
+
+def test_a_number_is_enough_for_an_optimizer_that_takes_one():
+    class Plain(optim.Optimizer):
+        def __init__(self, rate):
+            super().__init__()
+            self._maybe_schedule("learning_rate", rate)
+
+        def init_single(self, parameter, state):
+            pass
+
+        def apply_single(self, gradient, parameter, state):
+            return parameter - self.learning_rate * gradient
+
+    found = diagnose(subject(optimizer=lambda: Plain(lambda step: 1.0)), rungs=["minimal"]).findings
+    assert [finding.message for finding in found if finding.code == "subject-error"] == []

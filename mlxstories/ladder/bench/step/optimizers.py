@@ -118,6 +118,25 @@ class RateCurve:
         return np.interp(updates, self.steps, self.rates)
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """What a schedule gives an optimiser that is no array, which MLX's own cannot multiply by."""
+
+    name: str
+    value: Any
+    schedule: Callable
+
+
+def unusable_schedule(optimizer: Optimizer) -> Unusable | None:
+    """The first schedule of an optimiser's `parts` that gave something else than an array."""
+    given = (
+        Unusable(name, part.state.get(name), schedule)
+        for part in parts(optimizer)
+        for name, schedule in part._schedulers.items()
+    )
+    return next((found for found in given if not isinstance(found.value, mx.array)), None)
+
+
 def scheduled_rate(optimizer: Optimizer) -> Callable[[int], float] | None:
     """The learning rate that the schedule of an optimiser, of the first of its `parts`, gives an update, counted from
     0; not a number where it gives none, as a table beyond its end. None without a schedule."""
