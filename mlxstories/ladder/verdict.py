@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,11 @@ def skipped(reason: str, *drafts: Draft, **figures) -> Verdict:
 def failed(detail: str, *drafts: Draft, **figures) -> Verdict:
     """The check does not hold, for the causes in ``drafts``."""
     return Verdict(FAILED, detail, drafts, figures)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The first of several answers to one question that failed, else that comes with a finding, else that passed."""
+    return min(verdicts, key=lambda one: (one.status != FAILED, not one.drafts, one.status == SKIPPED))
 
 
 def error(code: str, message: str, *, fix: str, where: str | None = None, **evidence) -> Draft:

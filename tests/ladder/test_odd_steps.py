@@ -19,7 +19,7 @@ from mlxstories.ladder.bench.arrays import masked_mean
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.decay import penalty, undecayed_run, weight_decay
 from mlxstories.ladder.bench.step.optimizers import intercepted, read_schedule
-from mlxstories.ladder.bench.step.plan import below_nought
+from mlxstories.ladder.bench.step.plan import below_nought, part_rates
 from mlxstories.ladder.bench.step.received import own_and_received
 from mlxstories.ladder.exchange.training import own_optimizer
 
@@ -191,7 +191,8 @@ def test_a_table_of_rates_ends_with_the_run():
     short = tiny.subject(
         optimizer=lambda: corrected(lambda update: mx.array(TABLE[:4][int(update)])), updates=9
     )
-    assert below_nought(Bench(short)) is None
+    bench = Bench(short)
+    assert below_nought(bench, part_rates(bench)[0]) is None
 
 
 class Frozen(tiny.Tiny):

@@ -251,7 +251,7 @@ class Bench:
 
     @property
     def schedule(self) -> RateCurve:
-        """The learning rate over the updates, as far as it can be read."""
+        """The learning rate over the updates, as far as it can be read, of the optimiser's first part."""
         return schedule(self)
 
     def gradients(self, model: nn.Module, batch: HostBatch) -> dict[str, mx.array]:
@@ -297,5 +297,5 @@ def measurement(take: Callable[[Bench], T]) -> Callable[[Bench], T]:
 
 @measurement
 def schedule(bench: Bench) -> RateCurve:
-    """The subject's learning-rate schedule."""
+    """The subject's learning-rate schedule, that of the first part of its optimiser; `part_rates` has all."""
     return read_schedule(bench.optimizer())

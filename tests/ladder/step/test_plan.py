@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import pytest
@@ -14,9 +15,10 @@ from mlxstories.errors import StoriesError
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.bench import schedule
 from mlxstories.ladder.bench.step.optimizers import RateCurve
-from mlxstories.ladder.bench.step.plan import Plan, below_nought, plan
+from mlxstories.ladder.bench.step.plan import Plan, below_nought, part_rates, plan
 from mlxstories.ladder.bench.step.steps import WatchedSteps, watched_steps
 from mlxstories.ladder.bench.training.memorising import memorising
+from mlxstories.ladder.registry import CHECKS
 
 
 @pytest.mark.parametrize("updates", [0, -1, 2.5, True, "many"])
@@ -95,7 +97,7 @@ def line(total):
 )
 def test_the_first_rate_below_nought_is_found(total, updates, first):
     bench = Bench(subject(optimizer=line(total), updates=updates))
-    assert below_nought(bench) == first
+    assert below_nought(bench, part_rates(bench)[0]) == first
     wanted = [("schedule-out-of-step", "error")] if first else []
     assert judged("the rate stays above nought", bench) == wanted
 
@@ -133,3 +135,60 @@ def test_a_schedule_that_ends_in_its_first_epoch(end, severity, status):
     verdict = given("the schedule lasts", taken, train_batches=in_batches(rows(EPOCH * B)))
     assert verdict.status == status
     assert [draft.severity for draft in verdict.drafts] == ([severity] if severity else [])
+
+
+def in_two(first, second):
+    """Of the head, and of all the rest."""
+    made = [optim.AdamW(rate, bias_correction=True) for rate in (first, second)]
+    return lambda: optim.MultiOptimizer(made, [lambda name, _: "head" in name])
+
+
+LEAPS = optim.join_schedules([optim.linear_schedule(0, 1e-4, 50), lambda _: mx.array(1e-2)], [50])
+SPENT, WHOLE = optim.linear_schedule(1e-2, 0.0, 400), optim.linear_schedule(1e-2, 0.0, 1000)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "of"),
+    [
+        (WHOLE, SPENT, " of part 2 (AdamW)"),
+        (SPENT, WHOLE, " of part 1 (AdamW)"),
+        (SPENT, optim.linear_schedule(2e-2, 0.0, 400), ""),
+        (1e-2, SPENT, " of part 2 (AdamW)"),
+    ],
+)
+def test_the_schedule_of_each_part_of_an_optimizer_is_looked_at(first, second, of):
+    verdict = ask("the schedule lasts", optimizer=in_two(first, second), updates=1000)
+    assert told(verdict)[1] == [("schedule-out-of-step", "error")]
+    assert verdict.drafts[0].message.startswith(f"the learning rate{of} is 1 % of its peak")
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("the rate stays above nought", lambda step: 1e-2 * (1 - step / 20)),
+        (
+            "the schedule's pieces meet",
+            optim.join_schedules([optim.linear_schedule(0, 1e-4, 50), lambda _: mx.array(1e-2)], [50]),
+        ),
+        ("warmup", optim.linear_schedule(0, 1e-2, 900)),
+    ],
+)
+def test_what_is_wrong_with_a_second_part_is_told_as_its_own(name, second):
+    bench = Bench(subject(optimizer=in_two(1e-2, second), updates=1000))
+    bench.taken[memorising] = SimpleNamespace(learned=True)
+    check = CHECKS[name]
+    (draft,) = check.ask(bench, check.gauges()).drafts
+    assert "the learning rate of part 2 (AdamW)" in draft.message
+
+
+def test_an_adam_that_warms_up_is_judged_by_its_own_rate():
+    slow = optim.join_schedules(
+        [optim.linear_schedule(1e-6, 1e-3, 2000), optim.cosine_decay(1e-3, 8000)], [2000]
+    )
+
+    def made(first, second):
+        both = [optim.SGD(first), optim.Adam(second, betas=[0.9, 0.999])]
+        return lambda: optim.MultiOptimizer(both, [lambda name, _: "head" in name])
+
+    assert ask("bias correction", optimizer=made(slow, 1e-3), updates=10_000).drafts
+    assert not ask("bias correction", optimizer=made(1e-3, slow), updates=10_000).drafts

@@ -11,7 +11,7 @@ from mlx.optimizers import Adam, Adamax, Optimizer
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.step.optimizers import intercepted, parts
+from mlxstories.ladder.bench.step.optimizers import RateCurve, intercepted, parts, read_schedule
 from mlxstories.ladder.bench.step.plan import plan
 
 _FEWEST, _MOST = 1000, 100_000  # updates that are looked at
@@ -65,6 +65,22 @@ def uncorrected_betas(bench: Bench) -> tuple[float, float] | None:
     return b1, b2
 
 
+@measurement
+def uncorrected_schedule(bench: Bench) -> RateCurve | None:
+    """The learning rate of the Adam without bias correction, which may be one of several parts."""
+    optimizer = bench.optimizer()
+    plain = uncorrected(optimizer)
+    if plain is None:
+        return None
+    return bench.schedule if plain is parts(optimizer)[0] else read_schedule(plain)
+
+
+def uncorrected_warmup(bench: Bench) -> int:
+    """Updates in which the rate of the Adam without bias correction climbs; 0 without one."""
+    schedule = uncorrected_schedule(bench)
+    return schedule.peak_step if schedule is not None and schedule.scheduled else 0
+
+
 def overstep(b1: float, b2: float, update: float | np.ndarray) -> float | np.ndarray:
     """How many times the learning rate update number ``update``, from 1 on, of an uncorrected Adam is."""
     return (1 - b1**update) / np.sqrt(1 - b2**update)
@@ -77,8 +93,11 @@ def oversteps(bench: Bench) -> np.ndarray | None:
     betas = uncorrected_betas(bench)
     if betas is None:
         return None
-    schedule, updates = bench.schedule, np.arange(1, min(max(plan(bench).updates, _FEWEST), _MOST) + 1)
+    schedule, updates = (
+        uncorrected_schedule(bench),
+        np.arange(1, min(max(plan(bench).updates, _FEWEST), _MOST) + 1),
+    )
     factors = overstep(*betas, updates)
-    if not schedule.scheduled or schedule.peak <= 0:
+    if schedule is None or not schedule.scheduled or schedule.peak <= 0:
         return factors
     return factors * schedule.at(updates - 1) / schedule.peak

@@ -18,6 +18,7 @@ from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.time_limit import TimeLimitError
 
 _OVER = 0.01  # of the peak: the schedule has ended
+_SAME = 1e-3  # of the peak
 _SETTLED = 1e-6  # of the peak: the rate does not change any more
 
 
@@ -117,6 +118,13 @@ class RateCurve:
         """The rate at updates, counted from 0."""
         return np.interp(updates, self.steps, self.rates)
 
+    def goes_like(self, other: RateCurve) -> bool:
+        """Whether both are at the same part of their peaks at every update."""
+        if not (self.scheduled or other.scheduled) or not (self.peak and other.peak):
+            return self.scheduled == other.scheduled
+        steps = sorted({*self.steps, *other.steps})
+        return bool(np.allclose(self.at(steps) / self.peak, other.at(steps) / other.peak, atol=_SAME))
+
 
 @dataclass(frozen=True)
 class Unusable:
@@ -139,7 +147,8 @@ def unusable_schedule(optimizer: Optimizer) -> Unusable | None:
 
 def scheduled_rate(optimizer: Optimizer) -> Callable[[int], float] | None:
     """The learning rate that the schedule of an optimiser, of the first of its `parts`, gives an update, counted from
-    0; not a number where it gives none, as a table beyond its end. None without a schedule."""
+    0; not a number where it gives none, as a table beyond its end. None without a schedule. `part_rates` has them of
+    all parts."""
     scheduler = parts(optimizer)[0]._schedulers.get("learning_rate")
     if scheduler is None:
         return None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import epoch_steps
-from mlxstories.ladder.bench.step.optimizers import scheduled_rate
+from mlxstories.ladder.bench.step.optimizers import RateCurve, parts, read_schedule, scheduled_rate
 
 _EPOCHS, _STEPS = 20, 1000  # of a usual run
 
@@ -31,21 +34,52 @@ class Plan:
         return self.warmup / self.updates
 
 
+@dataclass(frozen=True)
+class PartRate:
+    """The learning rate of an optimiser, or of one of its parts.
+
+    Attributes:
+        of: which part's, as it stands behind "the learning rate"; empty where those of all parts go alike.
+        curve: the rate over the updates.
+        scheduled: the rate of an update, counted from 0; None without a schedule.
+    """
+
+    of: str
+    curve: RateCurve
+    scheduled: Callable[[int], float] | None
+
+
+@measurement
+def part_rates(bench: Bench) -> list[PartRate]:
+    """The rates of an optimiser's `parts`; of those that go alike the first."""
+    found: list[tuple[str, Optimizer, RateCurve]] = []
+    for number, part in enumerate(parts(bench.optimizer()), 1):
+        curve = bench.schedule if number == 1 else read_schedule(part)
+        if not any(curve.goes_like(other) for *_, other in found):
+            found.append((f" of part {number} ({type(part).__name__})", part, curve))
+    several = len(found) > 1
+    return [PartRate(of if several else "", curve, scheduled_rate(part)) for of, part, curve in found]
+
+
 @measurement
 def plan(bench: Bench) -> Plan:
-    """The subject's run: as long as it says, else as its schedule, else 20 epochs, and 1000 updates at least."""
-    schedule, stated = bench.schedule, bench.subject.updates
+    """The subject's run, by the rate of its optimiser's first part: see `planned`."""
+    return planned(bench, bench.schedule)
+
+
+def planned(bench: Bench, schedule: RateCurve) -> Plan:
+    """The subject's run: as long as it says, else as a schedule, else 20 epochs, and 1000 updates at least."""
+    stated = bench.subject.updates
     warmup = schedule.peak_step if schedule.scheduled else 0
     updates = stated or schedule.end or max(_EPOCHS * (epoch_steps(bench) or 0), _STEPS)
     return Plan(updates, stated is not None, warmup)
 
 
-@measurement
-def below_nought(bench: Bench) -> int | None:
+def below_nought(bench: Bench, part: PartRate) -> int | None:
     """The first update, counted from 0, whose learning rate is negative, of those of the run where the subject states
     them, and else of an epoch; None where none is."""
-    schedule, updates = bench.schedule, bench.subject.updates or epoch_steps(bench)
-    rate = scheduled_rate(bench.optimizer())
+    schedule, rate = part.curve, part.scheduled
+    updates = bench.subject.updates or epoch_steps(bench)
     if rate is None or not updates:
         return None
     known = [

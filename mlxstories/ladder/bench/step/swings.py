@@ -6,19 +6,18 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.bench import Bench
 from mlxstories.ladder.bench.material import epoch_steps
-from mlxstories.ladder.bench.step.optimizers import scheduled_rate
+from mlxstories.ladder.bench.step.plan import PartRate
 
 EPOCHS = 4
 _READ = 512  # updates, spread over them
 
 
-@measurement
-def swings(bench: Bench) -> int | None:
+def swings(bench: Bench, part: PartRate) -> int | None:
     """How often in the first four epochs the learning rate falls by half and doubles again; None without a schedule,
     or where epochs were not read to the end."""
-    scheduled, epoch = scheduled_rate(bench.optimizer()), epoch_steps(bench)
+    scheduled, epoch = part.scheduled, epoch_steps(bench)
     if scheduled is None or not epoch:
         return None
     steps = np.unique(np.linspace(0, EPOCHS * epoch, min(EPOCHS * epoch + 1, _READ)).astype(int))

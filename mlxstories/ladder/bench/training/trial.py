@@ -16,7 +16,7 @@ from mlxstories.ladder.bench.arrays import between, full_precision, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.scoring import scored
-from mlxstories.ladder.bench.step.adam import overstep, uncorrected_betas, watched
+from mlxstories.ladder.bench.step.adam import overstep, uncorrected_betas, uncorrected_warmup, watched
 from mlxstories.ladder.bench.step.optimizers import held_at, parts, read_rate, read_schedule
 from mlxstories.ladder.bench.step.plan import plan
 
@@ -125,15 +125,15 @@ def _to_the_peak(bench: Bench, rate: float | None) -> float:
 def _pace(bench: Bench, steps: int, ramp: int, corrected: bool) -> Callable[[int], tuple[float, float]]:
     """The part of its full size that each update of a trial has, as the subject's own run would have it: by others,
     and by an Adam without bias correction."""
-    found, betas = plan(bench), uncorrected_betas(bench)
+    found, betas, warmup = plan(bench), uncorrected_betas(bench), uncorrected_warmup(bench)
     climb = max(ramp, round(min(found.share, _CLIMB) * steps))
 
     def pace(step: int) -> tuple[float, float]:
         part = min(1.0, (step + 1) / climb) if climb else 1.0
-        if betas is None or not (corrected or found.warmup):
+        if betas is None or not (corrected or warmup):
             return part, part
         # By the time that a warmup has come as far, Adam's moments have filled.
-        due = max(step + 1, found.warmup * (step + 1) / climb) if climb else step + 1
+        due = max(step + 1, warmup * (step + 1) / climb) if climb else step + 1
         wanted = 1.0 if corrected else overstep(*betas, due)
         return part, float(part * wanted / overstep(*betas, step + 1))
 

@@ -6,8 +6,12 @@ import numpy as np
 
 from mlxstories.findings.limits import OVERSTEPS
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.adam import oversteps, uncorrected, uncorrected_betas
-from mlxstories.ladder.bench.step.plan import plan
+from mlxstories.ladder.bench.step.adam import (
+    oversteps,
+    uncorrected,
+    uncorrected_betas,
+    uncorrected_warmup,
+)
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, warning
@@ -46,7 +50,7 @@ def bias_correction(bench: Bench, limits: Gauges) -> Verdict:
 
 
 def _draft(severity, bench: Bench, factors: np.ndarray) -> Draft:
-    worst, warmup = int(factors.argmax()), plan(bench).warmup
+    worst, warmup = int(factors.argmax()), uncorrected_warmup(bench)
     where = f" through a warmup of {warmup} updates" if warmup else ""
     return severity(
         "no-bias-correction",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.onward import counted
-from mlxstories.ladder.bench.step.plan import below_nought, plan
+from mlxstories.ladder.bench.step.plan import PartRate, below_nought, part_rates, plan
 from mlxstories.ladder.bench.step.swings import EPOCHS, swings
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning, worst
 
 
 @check(
@@ -26,7 +26,7 @@ def counts_updates(bench: Bench, limits: Gauges) -> Verdict:
     Example: `optimizer.state["step"] += 1` in the loop over micro-batches.
     Fix: leave the count to `optimizer.update`, or advance a scheduler of your own once an update.
     """
-    if not bench.schedule.scheduled:
+    if not any(part.curve.scheduled for part in part_rates(bench)):
         return passed("a constant rate")
     each = counted(bench)
     if each is None:
@@ -61,7 +61,11 @@ def above_nought(bench: Bench, limits: Gauges) -> Verdict:
     Example: `lambda step: peak * (1 - step / total)`, where the total counts texts and the run counts rows.
     Fix: take the maximum of it and 0, and count the updates of the whole run.
     """
-    first = below_nought(bench)
+    return worst(_above_nought(bench, part) for part in part_rates(bench))
+
+
+def _above_nought(bench: Bench, part: PartRate) -> Verdict:
+    first = below_nought(bench, part)
     if first is None:
         return passed("never below 0")
     over = f"the run's {plan(bench).updates} updates" if plan(bench).stated else "the first epoch"
@@ -69,7 +73,8 @@ def above_nought(bench: Bench, limits: Gauges) -> Verdict:
         f"below 0 from update {first} on",
         error(
             "schedule-out-of-step",
-            f"the learning rate falls below 0 within {over}, from update {first} on: training then climbs the loss",
+            f"the learning rate{part.of} falls below 0 within {over}, from update {first} on: training then climbs the "
+            "loss",
             fix="count the updates of the whole run, and end the schedule with max(rate, 0)",
             where="optimizer",
             update=first,
@@ -92,7 +97,11 @@ def goes_on(bench: Bench, limits: Gauges) -> Verdict:
     Example: `min(step_of_the_epoch / warmup, 1)`; a cosine over 20 epochs, given as 20, that is asked at each update.
     Fix: count updates from the run's start, and give the schedule's length in updates.
     """
-    found = swings(bench)
+    return worst(_goes_on(bench, part, limits) for part in part_rates(bench))
+
+
+def _goes_on(bench: Bench, part: PartRate, limits: Gauges) -> Verdict:
+    found = swings(bench, part)
     if found is None:
         return skipped("a constant rate, or epochs were not read to the end")
     detail = f"begins again {found} times in {EPOCHS} epochs"
@@ -102,8 +111,8 @@ def goes_on(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         warning(
             "schedule-out-of-step",
-            f"in the first {EPOCHS} epochs the learning rate falls by half and rises again {found} times: its schedule "
-            "counts the updates of an epoch, or is as long in updates as it was meant in epochs",
+            f"in the first {EPOCHS} epochs the learning rate{part.of} falls by half and rises again {found} times: its "
+            "schedule counts the updates of an epoch, or is as long in updates as it was meant in epochs",
             fix="count updates from the start of the run, and give the length of warmup and decay in updates",
             where="optimizer",
             times=found,

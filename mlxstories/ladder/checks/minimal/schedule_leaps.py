@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mlxstories.findings.limits import LEAPS
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.step.plan import PartRate, part_rates
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, passed, warning
+from mlxstories.ladder.verdict import Verdict, passed, warning, worst
 
 
 @check("the schedule's pieces meet", rung="minimal", causes=("schedule-out-of-step",), leaps=LEAPS)
@@ -20,7 +21,11 @@ def pieces_meet(bench: Bench, limits: Gauges) -> Verdict:
 
     Fix: let each piece start at the rate at which the one before it ends.
     """
-    leap = bench.schedule.leap
+    return worst(_meets(part, limits) for part in part_rates(bench))
+
+
+def _meets(part: PartRate, limits: Gauges) -> Verdict:
+    leap = part.curve.leap
     if leap is None:
         return passed("it does not climb")
     detail = f"{leap.before:.3g} after {leap.update + 1} updates, then {leap.after:.3g}"
@@ -30,8 +35,8 @@ def pieces_meet(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         warning(
             "schedule-out-of-step",
-            f"the learning rate climbs to {leap.before:.3g} over {leap.update + 1} updates, and is {leap.after:.3g} at "
-            "the next one: the schedule's pieces do not meet",
+            f"the learning rate{part.of} climbs to {leap.before:.3g} over {leap.update + 1} updates, and is "
+            f"{leap.after:.3g} at the next one: the schedule's pieces do not meet",
             fix="let each piece start at the rate at which the one before it ends",
             where="optimizer",
             update=leap.update,

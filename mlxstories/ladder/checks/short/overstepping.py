@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import isfinite
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.adam import uncorrected_betas
+from mlxstories.ladder.bench.step.adam import uncorrected_betas, uncorrected_warmup
 from mlxstories.ladder.bench.step.plan import plan
 from mlxstories.ladder.bench.training.short import (
     ShortTraining,
@@ -61,7 +61,7 @@ def _uncorrected(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict 
     if run is None or not far_better(short, short.loss, run.end, limits):
         return None
     # A warmup of its own may be all the correction that Adam needs; one that is longer than this is not seen here.
-    warmup = plan(bench).warmup
+    warmup = uncorrected_warmup(bench)
     if warmup > short.steps or (warmup and not far_better(short, plain(bench).end, run.end, limits)):
         return None
     if not _elsewhere_too(bench, short, "corrected", limits):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.adam import uncorrected_betas
-from mlxstories.ladder.bench.step.plan import plan
+from mlxstories.ladder.bench.step.adam import uncorrected_betas, uncorrected_warmup
 from mlxstories.ladder.bench.training.memorising import memorised, memorising, start_loss
 from mlxstories.ladder.bench.training.rates import corrected_run, plain_run
 from mlxstories.ladder.checks.sweep.explaining import (
@@ -67,7 +66,7 @@ def _too_small(severity, bench: Bench, rates: Rates) -> Draft:
 
 def _warms_up(bench: Bench) -> bool:
     """Whether the subject's own warmup is all the correction that its Adam needs."""
-    if uncorrected_betas(bench) is None or not plan(bench).warmup:
+    if not uncorrected_warmup(bench):
         return False
     return memorised(bench, plain_run(bench))
 

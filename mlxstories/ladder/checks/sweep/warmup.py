@@ -5,11 +5,11 @@ from __future__ import annotations
 from mlxstories.findings.limits import CLIMBS
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import epoch_steps
-from mlxstories.ladder.bench.step.plan import Plan, plan
+from mlxstories.ladder.bench.step.plan import PartRate, Plan, part_rates, planned
 from mlxstories.ladder.bench.training.memorising import memorising
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
-from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped
+from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, worst
 
 
 @check(
@@ -30,7 +30,11 @@ def warmup(bench: Bench, limits: Gauges) -> Verdict:
 
     Fix: warm up for about 5 % of the run.
     """
-    schedule, run = bench.schedule, plan(bench)
+    return worst(_warms(bench, part, limits) for part in part_rates(bench))
+
+
+def _warms(bench: Bench, part: PartRate, limits: Gauges) -> Verdict:
+    schedule, run = part.curve, planned(bench, part.curve)
     if not schedule.scheduled or schedule.peak <= 0:
         return passed("a constant rate")
     if not memorising(bench).learned:
@@ -38,11 +42,11 @@ def warmup(bench: Bench, limits: Gauges) -> Verdict:
     detail = f"{run.warmup} of {run.updates} steps" if run.stated else f"{run.warmup} steps"
     if not limits.share.above(run.share) or not (run.stated or limits.steps.above(run.warmup)):
         return passed(detail)
-    return failed(detail, _draft(bench, run))
+    return failed(detail, _draft(bench, part, run))
 
 
-def _draft(bench: Bench, run: Plan) -> Draft:
-    schedule, epoch = bench.schedule, epoch_steps(bench)
+def _draft(bench: Bench, part: PartRate, run: Plan) -> Draft:
+    schedule, epoch = part.curve, epoch_steps(bench)
     look = min(100, run.updates)
     there = float(schedule.at(look)) / schedule.peak
     length = (
@@ -53,7 +57,8 @@ def _draft(bench: Bench, run: Plan) -> Draft:
     ends = f"{run.share:.0%} of a run {length}" if run.share <= 1 else f"longer than a run {length}"
     return error(
         "warmup-too-long",
-        f"the learning rate climbs for {run.warmup} steps, {ends}: after {look} steps it is {there:.1%} of its peak",
+        f"the learning rate{part.of} climbs for {run.warmup} steps, {ends}: after {look} steps it is {there:.1%} of "
+        "its peak",
         fix=f"warm up for about {max(1 if run.stated else 10, run.updates // 20)} steps, 5 % of the run",
         where="optimizer",
         warmup_steps=run.warmup,
