@@ -11,11 +11,13 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from tiny import Tiny, subject
+from tiny import Placed, Tiny, subject
 
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import assert_healthy, check_before_training, climb, diagnose
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
 
@@ -91,3 +93,13 @@ def test_a_cause_that_was_found_is_not_folded_under_the_clock():
         assert diagnosis.findings[0].code == first and diagnosis.findings[0].severity == "error"
         assert diagnosis.rungs[-1].status == "skipped"
     assert calls
+
+
+def test_a_part_that_stays_in_evaluation_mode_does_so_after_all_that_looks():
+    model = Placed()
+    model.dropout.eval()
+    bench = Bench(subject(model=lambda: model))
+    scored(bench, bench.model(), probe_batch(bench, 0))
+    assert model.training and not model.dropout.training
+    diagnose(subject(model=lambda: model), rungs=["data", "init", "minimal"])
+    assert model.training and not model.dropout.training

@@ -26,6 +26,7 @@ from mlxstories.ladder.bench.step.optimizers import (
     states,
     unusable_schedule,
 )
+from mlxstories.ladder.modes import modes, put_modes
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
@@ -131,7 +132,7 @@ class Bench:
             mx.eval(model.parameters())
         first, kept = self._first.setdefault("model", (model, None))
         if kept is None:
-            self._first["model"] = (model, (tree_map(lambda a: a, model.parameters()), model.training))
+            self._first["model"] = (model, (tree_map(lambda a: a, model.parameters()), modes(model)))
         elif first is model:
             self._restore_model()
         return model
@@ -161,9 +162,9 @@ class Bench:
         return optimizer
 
     def _restore_model(self):
-        model, (parameters, training) = self._first["model"]
+        model, (parameters, kept) = self._first["model"]
         model.update(parameters)
-        model.train(training)
+        put_modes(kept)
 
     def _restore_optimizer(self):
         optimizer, (kept, schedules) = self._first["optimizer"]

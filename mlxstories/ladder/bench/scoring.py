@@ -10,6 +10,7 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench
+from mlxstories.ladder.modes import in_mode
 
 _EVALUATED = 1_000_000  # logits held at once
 
@@ -35,14 +36,12 @@ class Scored:
 
 def scored(bench: Bench, model: nn.Module, batch: HostBatch) -> Scored:
     """Losses and hits in evaluation mode; the mode is put back."""
-    training = model.training
-    model.eval()
     rows = max(1, _EVALUATED // (batch.shape[1] * bench.subject.vocab_size))
     parts = []
-    for start in range(0, batch.shape[0], rows):
-        part = batch.rows(slice(start, start + rows))
-        device = part.device()
-        nats, hits = token_losses(bench.logits(model, device.inputs), device.targets)
-        parts.append((np.array(nats), np.array(hits), (part.mask > 0) & (part.targets >= 0)))
-    model.train(training)
+    with in_mode(model, training=False):
+        for start in range(0, batch.shape[0], rows):
+            part = batch.rows(slice(start, start + rows))
+            device = part.device()
+            nats, hits = token_losses(bench.logits(model, device.inputs), device.targets)
+            parts.append((np.array(nats), np.array(hits), (part.mask > 0) & (part.targets >= 0)))
     return Scored(*(np.concatenate(cells) for cells in zip(*parts, strict=True)))

@@ -14,6 +14,7 @@ from mlx.utils import tree_map
 from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.capture.copies import alike, bound, clone, host, whole
 from mlxstories.ladder.capture.uses import Called, Use
+from mlxstories.ladder.modes import modes, put_modes
 from mlxstories.ladder.patches import Patches, rerouted
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.time_limit import TimeLimitError
@@ -47,14 +48,13 @@ def standing_in(own: nn.Module, model: Any, call: Callable[..., Any]) -> Iterato
 @contextmanager
 def replaying(script: CapturedScript, use: Use, model: Any) -> Iterator[None]:
     """Inside, the script's world, in which its own module has the parameters of ``model`` and the mode of the use."""
-    training = getattr(model, "training", False)
+    kept = modes(model) if isinstance(model, nn.Module) else []
     with undisturbed(), script.inside(), bound(use.model, model):
         use.model.train(use.training)
         try:
             yield
         finally:
-            if isinstance(model, nn.Module):
-                model.train(training)
+            put_modes(kept)
 
 
 class Validation:

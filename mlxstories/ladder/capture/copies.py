@@ -14,6 +14,7 @@ from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import first_of
+from mlxstories.ladder.modes import modes, put_modes
 from mlxstories.ladder.patches import rerouted
 
 Path = tuple  # of keys and indices that lead to a leaf
@@ -143,7 +144,7 @@ def alike(own: nn.Module, model: Any) -> bool:
 def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
     """Inside, the script's own module carries the parameters and the mode of ``model``; where that is another kind of
     model, with logits that are known, it answers instead."""
-    parameters, modes = own.parameters(), [(m, m._training) for m in own.modules()]
+    parameters, kept = own.parameters(), modes(own)
     instead = nullcontext()
     if alike(own, model):
         own.update(model.parameters())
@@ -155,5 +156,4 @@ def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
             yield
     finally:
         own.update(parameters)
-        for module, mode in modes:
-            module._training = mode
+        put_modes(kept)

@@ -16,6 +16,7 @@ from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample, whole_sample
 from mlxstories.ladder.bench.model.untrained import table_reads, watched_tables
 from mlxstories.ladder.bench.training.trained import memorised_model
+from mlxstories.ladder.modes import in_mode
 from mlxstories.ladder.patches import rerouted, with_tokens
 
 _NEW, _LONG = 16, 160  # tokens continued, and once as far as the row reaches
@@ -186,10 +187,8 @@ def _continue(bench: Bench, model: nn.Module, prompt: list[int], new: int = _NEW
 
 def behind(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int]) -> list[float]:
     """How far each token's logit lies behind the largest after its true prefix, in the logits' spread."""
-    training = model.training
-    model.eval()
-    logits = np.array(bench.logits(model, np.array([prompt + tokens[:-1]])))[0, len(prompt) - 1 :]
-    model.train(training)
+    with in_mode(model, training=False):
+        logits = np.array(bench.logits(model, np.array([prompt + tokens[:-1]])))[0, len(prompt) - 1 :]
     with np.errstate(invalid="ignore"):  # logits that are not finite are another check's finding
         spread = max(float(logits.std()), 1e-30)
         return [float(row.max() - row[token]) / spread for row, token in zip(logits, tokens, strict=True)]

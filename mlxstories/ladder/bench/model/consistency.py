@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import full_precision
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.modes import in_mode
 
 _ODD = (2, 3, 5, 7, 11, 13)  # a single token is what a decoding step looks like: that is asked there
 
@@ -96,12 +97,8 @@ class Lengths:
 def ask(bench: Bench, model: nn.Module, tokens: np.ndarray, seed: int = 1) -> np.ndarray:
     """Logits [B, T, V] in evaluation mode."""
     bench.seed_all(seed)
-    mode = model.training
-    model.eval()
-    try:
+    with in_mode(model, training=False):
         return np.array(bench.logits(model, np.maximum(tokens, 0)))
-    finally:
-        model.train(mode)
 
 
 @measurement

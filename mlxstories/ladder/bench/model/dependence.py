@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import full_precision, token_losses
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.modes import in_mode
 
 AT_FIRST, NOISY, TRAINING = "at initialisation", "with noise on the weights", "in training mode"
 
@@ -78,9 +79,7 @@ def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = Fa
     """Change tokens and see which logits move, in evaluation mode unless ``training``."""
     probe = _Probe(bench, model, seed)
     full = full_precision(model.parameters())
-    mode = model.training
-    model.train(training)
-    try:
+    with in_mode(model, training=training):
         plain = probe.forward(probe.row)
         repeatable = bool(np.array_equal(plain, probe.forward(probe.row), equal_nan=True))
         spread = float(plain.std()) or 1.0
@@ -97,8 +96,6 @@ def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = Fa
         own = float(moved[-2, probe.end]) / spread
         past = float(moved[-1, probe.end]) / spread if probe.end else np.inf
         order = _order(probe, spread)
-    finally:
-        model.train(mode)
     return Dependence(future, where, rows, own, past, order, repeatable, full)
 
 
@@ -229,15 +226,13 @@ def dependence_matrix(bench: Bench, model: nn.Module, size: int = 16) -> list[li
     """Which position sees which: [reader][changed], each row of logits' change relative to the largest."""
     row = sample(bench).inputs[:1, :size]
     rng = np.random.default_rng((bench.seed, 5))
-    mode = model.training
-    model.eval()
-    plain = np.array(bench.logits(model, row))
     columns = []
-    for position in range(row.shape[1]):
-        changed = row.copy()
-        changed[:, position] = different(bench, row[:, position], rng)
-        columns.append(np.abs(np.array(bench.logits(model, changed)) - plain).max(-1)[0])
-    model.train(mode)
+    with in_mode(model, training=False):
+        plain = np.array(bench.logits(model, row))
+        for position in range(row.shape[1]):
+            changed = row.copy()
+            changed[:, position] = different(bench, row[:, position], rng)
+            columns.append(np.abs(np.array(bench.logits(model, changed)) - plain).max(-1)[0])
     table = np.stack(columns, axis=1)
     return (table / max(float(table.max()), 1e-30)).tolist()
 

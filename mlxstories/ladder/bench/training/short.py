@@ -15,6 +15,7 @@ from mlxstories.ladder.bench.material import minimal_batch, pool, sample, train_
 from mlxstories.ladder.bench.step.adam import uncorrected_betas
 from mlxstories.ladder.bench.training.rates import rate_sweep
 from mlxstories.ladder.bench.training.trial import Trial, score, train
+from mlxstories.ladder.modes import in_mode
 
 _RAMP = 10  # steps over which the update grows to its full size
 _BUDGET = 600_000  # logits of one step
@@ -142,10 +143,8 @@ def short_training(bench: Bench) -> ShortTraining:
 def _margin(bench: Bench, trial: Trial, held: HostBatch) -> float:
     """Two standard errors of the held-out loss, rows being independent."""
     model, device = trial.model, held.rows(slice(0, 32)).device()
-    training = model.training
-    model.eval()
-    losses, _ = token_losses(bench.logits(model, device.inputs), device.targets)
-    model.train(training)
+    with in_mode(model, training=False):
+        losses, _ = token_losses(bench.logits(model, device.inputs), device.targets)
     real = np.array(device.mask) > 0
     means = [float(r[m].mean()) for r, m in zip(np.array(losses), real, strict=True) if m.any()]
     return 2 * float(np.std(means) / np.sqrt(max(len(means) - 1, 1)))

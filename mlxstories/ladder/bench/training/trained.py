@@ -9,6 +9,7 @@ from mlxstories.ladder.bench.model.dependence import Dependence, dependence, dep
 from mlxstories.ladder.bench.training.memorising import memorising, start_loss
 from mlxstories.ladder.bench.training.short import short_training
 from mlxstories.ladder.bench.training.trial import Trial
+from mlxstories.ladder.modes import in_mode
 
 
 def memorised_model(bench: Bench) -> nn.Module | None:
@@ -54,8 +55,5 @@ def gain_from_later_tokens(bench: Bench) -> float | None:
     model = well_trained_model(bench)
     if model is None:
         return None
-    mode = model.training
-    model.eval()
-    gain = harm(bench, model)
-    model.train(mode)
-    return gain
+    with in_mode(model, training=False):
+        return harm(bench, model)
