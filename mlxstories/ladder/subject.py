@@ -28,7 +28,8 @@ class Subject:
         model: () -> a fresh, randomly initialised ``nn.Module``; called on int32 [B, T] it returns logits
             [B, T, V] (of a tuple the first item is taken).
         vocab_size: number of token ids, V.
-        train_batches: seed -> one epoch of batches: ``Batch``, tuples (inputs, targets[, mask]) or dicts of these.
+        train_batches: seed -> one epoch of batches: ``Batch``, tuples (inputs, targets[, mask]) or dicts of these,
+            whose further arrays are cut as their rows and columns are.
         val_batches: () -> validation batches.
         loss: (model, batch) -> scalar that training minimises (of a tuple the first item is taken); by default the mean
             cross-entropy of real tokens.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlxstories.batch import Batch
-
-_KEYS = ("inputs", "targets", "mask")
+from mlxstories.ladder.bench.further import KEYS, Further, further_fields, joined_fields, on_host
 
 
 class UnusableBatch(Exception):
@@ -40,6 +39,7 @@ class HostBatch:
         mask: float32 [B, T]; all ones where the user gives none; 0 where by the convention nothing counts.
         form: the object it was read from.
         convention: how the user's form says what counts.
+        further: other fields that go by rows or columns, by name.
     """
 
     inputs: np.ndarray
@@ -47,6 +47,7 @@ class HostBatch:
     mask: np.ndarray
     form: Any
     convention: Convention = Convention()
+    further: Mapping[str, Further] = field(default_factory=dict)
 
     def __post_init__(self):
         ignored, shifted = self.convention.ignored, self.convention.shifted
@@ -84,15 +85,20 @@ class HostBatch:
 
     def rows(self, index) -> HostBatch:
         """The rows of ``index``, in this order."""
-        return self.with_(inputs=self.inputs[index], targets=self.targets[index], mask=self.mask[index])
+        arrays = {name: getattr(self, name)[index] for name in KEYS}
+        return self.with_(**arrays, further={name: f.of_rows(index) for name, f in self.further.items()})
 
     def cut(self, length: int) -> HostBatch:
         """The first ``length`` columns."""
-        return self.with_(
-            inputs=self.inputs[:, :length], targets=self.targets[:, :length], mask=self.mask[:, :length]
-        )
+        arrays = {name: getattr(self, name)[:, :length] for name in KEYS}
+        return self.with_(**arrays, further={name: f.cut(length) for name, f in self.further.items()})
 
     def with_(self, **changes) -> HostBatch:
+        """With other arrays; where these have other rows or fewer columns, further fields are brought to their size."""
+        if self.further and "further" not in changes:
+            rows, columns = changes.get("inputs", self.inputs).shape
+            index = slice(None) if rows == self.shape[0] else np.arange(rows) % self.shape[0]
+            changes["further"] = {name: f.of_rows(index).cut(columns) for name, f in self.further.items()}
         return replace(self, **changes)
 
     def device(self) -> Batch:
@@ -112,9 +118,12 @@ class HostBatch:
             rebuilt.update(
                 {
                     key: _like(self.form[key], v)
-                    for key, v in zip(_KEYS, values, strict=True)
+                    for key, v in zip(KEYS, values, strict=True)
                     if key in self.form
                 }
+            )
+            rebuilt.update(
+                {key: _like(self.form[key], f.told(values[-1])) for key, f in self.further.items()}
             )
             return rebuilt
         parts = [_like(old, new) for old, new in zip(self.form, values, strict=False)]
@@ -140,10 +149,10 @@ def read_batch(item: Any) -> HostBatch:
         UnusableBatch: it has no inputs and targets, is ragged, empty, not whole numbers, or shapes differ.
     """
     if isinstance(item, Mapping):
-        missing = [key for key in _KEYS[:2] if key not in item]
+        missing = [key for key in KEYS[:2] if key not in item]
         if missing:
             raise UnusableBatch(f"is a dict without {missing[0]!r}; it has {sorted(map(str, item))}")
-        members = [item[key] for key in _KEYS if key in item]
+        members = [item[key] for key in KEYS if key in item]
     elif isinstance(item, (tuple, list)):
         members = list(item)
     else:
@@ -160,7 +169,19 @@ def read_batch(item: Any) -> HostBatch:
             )
     if not np.isfinite(mask).all():
         raise UnusableBatch("has a mask that is not finite")
-    return HostBatch(inputs, targets, mask, item)
+    return HostBatch(inputs, targets, mask, item, further=further_fields(item, mask))
+
+
+def joined(batches: Sequence[HostBatch]) -> HostBatch:
+    """The rows of batches of one width, behind each other."""
+    first = batches[0]
+    arrays = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in KEYS}
+    further = {}
+    for name in first.further:
+        parts = [batch.further[name] for batch in batches if name in batch.further]
+        if len(parts) == len(batches) and len({(part.rows, part.array.shape[1:]) for part in parts}) == 1:
+            further[name] = joined_fields(parts)
+    return first.with_(**arrays, further=further)
 
 
 def _mask_of(form: Any) -> Any:
@@ -172,9 +193,7 @@ def _mask_of(form: Any) -> Any:
 
 def _array(name: str, value: Any) -> np.ndarray:
     try:
-        if isinstance(value, mx.array) and value.dtype == mx.bfloat16:
-            value = value.astype(mx.float32)
-        array = np.array(value)
+        array = on_host(value)
     except Exception as error:
         raise UnusableBatch(f"has {name} that cannot be read as an array ({error})") from error
     if array.dtype == object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.batches import HostBatch, joined
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.loss.convention import convention
 from mlxstories.ladder.bench.reading import Epoch, raw_epoch, read
@@ -95,15 +95,11 @@ def pool(epoch: Epoch, count: int) -> HostBatch:
     lengths = [batch.shape[1] for batch in batches for _ in range(batch.shape[0])]
     length = max(set(lengths), key=lengths.count)
     same = [batch for batch in batches if batch.shape[1] == length]
-    joined = same[0].with_(
-        inputs=np.concatenate([b.inputs for b in same]),
-        targets=np.concatenate([b.targets for b in same]),
-        mask=np.concatenate([b.mask for b in same]),
-    )
-    _, first = np.unique(np.concatenate([joined.inputs, joined.targets], axis=1), axis=0, return_index=True)
-    real = joined.mask.sum(1) > 0
+    rows = joined(same)
+    _, first = np.unique(np.concatenate([rows.inputs, rows.targets], axis=1), axis=0, return_index=True)
+    real = rows.mask.sum(1) > 0
     order = [i for i in np.sort(first) if real[i]] or [0]
-    return joined.rows(np.array(order[:count]))
+    return rows.rows(np.array(order[:count]))
 
 
 @measurement

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from mlxstories.ladder.bench import Bench, measurement
-from mlxstories.ladder.bench.batches import HostBatch
+from mlxstories.ladder.bench.batches import HostBatch, joined
 from mlxstories.ladder.exchange.material import material
 
 _BUCKETS = 64  # that ids are counted in
@@ -26,15 +26,12 @@ def shuffled(bench: Bench) -> list[HostBatch] | None:
     rows = shape[0]
     if len(alike) * rows < _FEWEST * _BLOCK or _order(alike) < _SORTED:
         return None
-    parts = {
-        name: np.concatenate([getattr(batch, name) for batch in alike])
-        for name in ("inputs", "targets", "mask")
-    }
+    whole = joined(alike)
     rng = np.random.default_rng((bench.seed, 53))
     drawn: list[HostBatch] = []
     while len(drawn) < found.updates:
         new = rng.permutation(len(alike) * rows).reshape(len(alike), rows)
-        drawn += [alike[0].with_(**{name: part[i] for name, part in parts.items()}) for i in new]
+        drawn += [whole.rows(index) for index in new]
     return drawn[: found.updates]
 
 

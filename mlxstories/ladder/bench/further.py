@@ -1,0 +1,95 @@
+"""What a batch that is a dictionary holds beside inputs, targets and mask, cut and joined as its rows are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+KEYS = ("inputs", "targets", "mask")
+
+
+@dataclass(frozen=True)
+class Further:
+    """A further field of a batch that is a dictionary, such as lengths [B] or segments [B, T].
+
+    Attributes:
+        array: its numbers.
+        rows: whether its first axis are the batch's rows.
+        columns: its axes that are the batch's columns.
+        mask: whether it is the mask once more.
+        beyond: by how much its numbers are above the real cells of each row; None where they are something else.
+    """
+
+    array: np.ndarray
+    rows: bool
+    columns: tuple[int, ...]
+    mask: bool = False
+    beyond: int | None = None
+
+    def of_rows(self, index) -> Further:
+        """The rows of ``index``, in this order."""
+        return replace(self, array=self.array[index]) if self.rows else self
+
+    def cut(self, length: int) -> Further:
+        """The first ``length`` columns."""
+        axes = range(self.array.ndim)
+        return replace(
+            self, array=self.array[tuple(slice(length if a in self.columns else None) for a in axes)]
+        )
+
+    def told(self, mask: np.ndarray) -> np.ndarray:
+        """It, or what it is for another mask."""
+        if self.mask:
+            return mask
+        return self.array if self.beyond is None else mask.sum(1) + self.beyond
+
+
+def further_fields(form: Any, mask: np.ndarray) -> dict[str, Further]:
+    """The fields of a dictionary, beside those that every batch has, one of whose axes is the rows or the columns."""
+    rows, columns = mask.shape
+    found = {}
+    for name, value in form.items() if isinstance(form, Mapping) else ():
+        if name in KEYS or not isinstance(value, (mx.array, np.ndarray, list)):
+            continue
+        try:
+            array = on_host(value)
+        except Exception:  # a list of what makes no array
+            continue
+        by_rows = array.shape[:1] == (rows,)
+        axes = range(1 if by_rows else 0, array.ndim)
+        by_columns = tuple(axis for axis in axes if array.shape[axis] == columns)
+        one = Further(array, by_rows, by_columns, np.array_equal(array, mask), _beyond(array, mask))
+        if one.rows or one.columns:
+            found[name] = one
+    return found
+
+
+def _beyond(array: np.ndarray, mask: np.ndarray) -> int | None:
+    if array.shape != mask.shape[:1] or array.dtype.kind not in "iuf":
+        return None
+    apart = array - mask.sum(1)
+    return int(apart[0]) if (apart == apart[0]).all() and abs(apart[0]) <= 1 else None
+
+
+def joined_fields(parts: list[Further]) -> Further:
+    """One field of several batches, their rows behind each other."""
+    first = parts[0]
+    if not first.rows:
+        return first
+    return replace(
+        first,
+        array=np.concatenate([part.array for part in parts]),
+        mask=all(part.mask for part in parts),
+        beyond=first.beyond if len({part.beyond for part in parts}) == 1 else None,
+    )
+
+
+def on_host(value: Any) -> np.ndarray:
+    """An array of any kind as numpy's."""
+    if isinstance(value, mx.array) and value.dtype == mx.bfloat16:  # which numpy has not
+        value = value.astype(mx.float32)
+    return np.array(value)
