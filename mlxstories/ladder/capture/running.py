@@ -10,6 +10,8 @@ import random
 import runpy
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +29,7 @@ from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.subject import describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
-from mlxstories.ladder.where.places import own_file
+from mlxstories.ladder.where.places import Line, defined, own_file
 
 STOPPED = "was stopped"
 MISUSED = 2  # the exit code of argparse and of click
@@ -57,7 +59,7 @@ class _NoInput(io.TextIOBase):
 
 
 class World:
-    """What a script sees as its own: arguments, paths, modules, folder, output, logging, random states.
+    """What a script sees as its own: arguments, paths, modules, folder, output, logging, warnings, random states.
 
     Inside ``with`` it is the script's, outside it is as the caller left it. Handlers that the script itself wants
     called on a signal or at the end of the process are left out: they would outlast it.
@@ -80,6 +82,7 @@ class World:
             "stderr": log,
             "main": ModuleType("__main__"),
             "logging": (logging.WARNING, []),
+            "warnings": (list(warnings.filters), warnings.showwarning),
             "cwd": directory.here(),
             "environ": dict(os.environ) | {"MPLBACKEND": "agg"},  # a window would wait to be closed
             "random": (random.getstate(), np.random.get_state()),
@@ -112,6 +115,7 @@ class World:
                 **{name: getattr(sys, name) for name in ("argv", "path", "stdin", "stdout", "stderr")},
                 "main": sys.modules["__main__"],
                 "logging": (logging.root.level, logging.root.handlers),
+                "warnings": (list(warnings.filters), warnings.showwarning),
                 "cwd": directory.here(),
                 "environ": dict(os.environ),
                 "random": (random.getstate(), np.random.get_state()),
@@ -122,6 +126,7 @@ class World:
         sys.modules["__main__"] = theirs["main"]
         level, logging.root.handlers = theirs["logging"]
         logging.root.setLevel(level)
+        _put_warnings(*theirs["warnings"], self._others["warnings"][0])
         directory.enter(theirs["cwd"])
         if theirs["environ"] != self._others["environ"]:
             os.environ.clear()
@@ -144,6 +149,13 @@ class World:
     def close(self) -> None:
         self.log.flush()
         self.files.close()
+
+
+def _put_warnings(filters: list, show: Callable, now: list) -> None:
+    warnings.showwarning = show
+    if filters != now:  # what was told once is told again after a change
+        warnings.resetwarnings()
+        warnings.filters.extend(filters)
 
 
 def _for_libraries(real: Callable, instead: Callable) -> Callable:
@@ -195,6 +207,7 @@ class Script:
         self.ended: str | None = None
         self.misused = False
         self.error: BaseException | None = None
+        self._threads = set(threading.enumerate())
         self._main = greenlet.getcurrent()
         # A thread would not do: MLX's arrays belong to the streams of theirs.
         self._greenlet = greenlet.greenlet(self._run)
@@ -235,6 +248,12 @@ class Script:
         while frame is not None and frame.f_globals.get("__name__") != "__main__":
             frame = frame.f_back
         return dict(frame.f_globals) if frame is not None else {}
+
+    def threads(self) -> list[Line]:
+        """What the threads run that the script itself has started, and that go on."""
+        found = set(threading.enumerate()) - self._threads
+        lines = (defined(getattr(thread, "_target", None) or type(thread).run) for thread in found)
+        return [line for line in lines if line is not None]
 
     def close(self) -> None:
         """End the script where it stands."""

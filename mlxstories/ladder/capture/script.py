@@ -213,6 +213,8 @@ class CapturedScript:
         loop = self.loop
         if loop.waiting is None and loop.script.ended.startswith("exited"):
             loop.on_note(f"its loop ended after {len(self.losses)} gradients: it {loop.script.ended}")
+        for line in loop.script.threads():
+            loop.on_note(f"a thread that it has started goes on, and is not ended: {line.function} at {line}")
         if by_hand(self):
             updates = loop.seen.updates
             peak = max(range(len(updates)), key=lambda n: updates[n].rate or 0.0)

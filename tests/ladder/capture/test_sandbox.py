@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from pathlib import Path
 
 import mlx.core as mx
@@ -61,6 +62,26 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
     with open(script.log) as log:
         assert "hello ['--size', '3']" in log.read()
     assert "mx.savez was held back" in script.notes
+
+
+def test_filters_of_warnings_are_the_script_s_own(captured):
+    text = "import warnings\nwarnings.simplefilter('error')\nwarnings.showwarning = print\n" + MODEL + LOOP
+    before = list(warnings.filters), warnings.showwarning
+    with captured(text) as script:
+        assert (list(warnings.filters), warnings.showwarning) == before
+        with script.inside():
+            assert warnings.filters[0][0] == "error" and warnings.showwarning is print
+    assert (list(warnings.filters), warnings.showwarning) == before
+
+
+def test_a_thread_that_goes_on_is_told(captured):
+    thread = "import threading\nend = threading.Event()\ndef load():\n    end.wait()\n"
+    text = MODEL + thread + "threading.Thread(target=load, daemon=True).start()\n" + LOOP
+    script = captured(text)
+    line = line_of(text, "def load")
+    assert f"a thread that it has started goes on, and is not ended: load at train.py:{line}" in script.notes
+    script.loop.script.names()["end"].set()
+    end_of_threads()
 
 
 def test_a_script_s_handlers_end_with_it(tmp_path):
