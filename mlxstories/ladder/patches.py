@@ -60,13 +60,21 @@ def reroute(module: nn.Module, call: Callable[..., Any]) -> None:
     module.__class__ = type(kind.__name__, (kind,), {**names, "__call__": rerouted_call})
 
 
+def tokens_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:
+    """The tokens that a model is called with: the first argument, or the first array of those by name."""
+    return args[0] if args else kwargs[_of_tokens(kwargs)]
+
+
+def _of_tokens(kwargs: dict[str, Any]) -> str | None:
+    """The name of the first array."""
+    return next((name for name, value in kwargs.items() if isinstance(value, mx.array)), None)
+
+
 def with_tokens(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Have ``call(own, tokens, *args, **kwargs)`` get the tokens that a model is called with by name, too: the first
-    array among them."""
+    """Have ``call(own, tokens, *args, **kwargs)`` get `tokens_of` a model's call, by name too."""
 
     def named(own, *args, **kwargs):
-        name = next((key for key, value in kwargs.items() if isinstance(value, mx.array)), None)
-        if args or name is None:
+        if args or (name := _of_tokens(kwargs)) is None:
             return call(own, *args, **kwargs)
         tokens = kwargs.pop(name)
         return call(lambda tokens, **others: own(**{name: tokens}, **others), tokens, **kwargs)

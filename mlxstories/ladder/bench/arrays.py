@@ -9,6 +9,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.patches import tokens_of
+
 HALF = (mx.bfloat16, mx.float16)
 
 Arrays = dict[str, mx.array]
@@ -24,11 +26,6 @@ class Answers(nn.Module):
 
     def __call__(self, *args, **kwargs):
         return self.logits[:, : tokens_of(args, kwargs).shape[1]]
-
-
-def tokens_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:
-    """The tokens that a model is called with: the first argument, or the first array of those by name."""
-    return args[0] if args else next(value for value in kwargs.values() if isinstance(value, mx.array))
 
 
 def first_of(returned: Any) -> Any:

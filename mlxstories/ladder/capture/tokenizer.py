@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlxstories.ladder.bench.data.ends import END_NAMES
+from mlxstories.ladder.bench.data.texts import ids_of
 from mlxstories.ladder.where.places import own_file
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Tokenizer:
 
     def ids(self, text: str) -> list[int]:
         with self._script.inside():
-            return [int(i) for i in self._own.encode(text)]
+            return ids_of(self._own, text)
 
     def decode(self, ids: list[int]) -> str:
         with self._script.inside():

@@ -75,3 +75,13 @@ def test_its_end_token_tells_what_stands_at_the_end_of_rows(captured, short, las
     text += LOOP.replace("data = rows()", "data, n = texts()").replace("data[:, 1:])", "data[:, 1:], n)")
     found = {f.code for f in diagnose(captured(text, batches=40).subject, rungs=["data"]).findings}
     assert found & {"padding-in-loss", "end-never-trained"} == ({code} if code else set())
+
+
+def test_a_tokenizer_whose_encode_returns_an_object_is_found(captured):
+    codes = CODES.replace("END", "pass").replace("SIZE", "10")
+    codes = codes.replace(
+        "        return [1",
+        "        from types import SimpleNamespace as Encoding\n        return Encoding(ids=[1",
+    )
+    codes = codes.replace("for c in text]", "for c in text])")
+    assert captured(MODEL + codes + "codes = Codes()\n" + LOOP).subject.tokenizer.encode("ab") == [1, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from mlx.utils import tree_map
 from tiny import ask, nats, told
 
 from mlxstories.batch import Batch
@@ -34,3 +35,30 @@ def compiled(captured: bool):
 )
 def test_a_compiled_step_follows_the_weights_that_it_captures(captured, wanted):
     assert told(ask("the step follows the weights", train_step=compiled(captured))) == wanted
+
+
+@pytest.mark.parametrize("echoes", [False, True])
+@pytest.mark.parametrize(
+    ("stale", "wanted"), [(True, ("failed", [("stale-computation", "error")])), (False, ("passed", []))]
+)
+def test_decoding_that_keeps_its_first_weights_is_told_whether_or_not_it_repeats_the_prompt(
+    echoes, stale, wanted
+):
+    kept = {}
+
+    def generate(model, prompt, count):
+        model.eval()
+        if stale:
+            model.update(kept.setdefault(id(model), tree_map(lambda a: a, model.parameters())))
+        ids = list(prompt)
+        for _ in range(count):
+            ids.append(int(mx.argmax(model(mx.array([ids]))[0, -1])))
+        return ids if echoes else ids[len(prompt) :]
+
+    def untouched(model, prompt, count):
+        own = tree_map(lambda a: a, model.parameters())
+        told = generate(model, prompt, count)
+        model.update(own)
+        return told
+
+    assert told(ask("decoding follows the weights", generate=untouched)) == wanted

@@ -13,14 +13,14 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import first_of, tokens_of
+from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, averages
 from mlxstories.ladder.bench.material import train_epoch, val_epoch
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.bench.training.trained import trained_model
-from mlxstories.ladder.patches import rerouted, with_tokens
+from mlxstories.ladder.patches import rerouted, tokens_of, with_tokens
 
 _BATCHES = 3
 _OWN = 24  # of validation's own batches

@@ -85,7 +85,7 @@ def decoding(bench: Bench) -> Decoding:
     if (memorised := memorised_model(bench)) is not None:
         models.append(("after memorising", memorised))
     found = [one for name, model in models for one in continuations(bench, name, model, long=model is noisy)]
-    silent = not found and len({_choice(bench, model, p) for _, model in models for p in _prompts(bench)}) > 1
+    silent = not found and len({choice(bench, model, p) for _, model in models for p in _prompts(bench)}) > 1
     return Decoding(found, _repeats(bench, noisy), _over_the_edge(bench, noisy), silent)
 
 
@@ -98,7 +98,7 @@ def continuations(bench: Bench, name: str, model: nn.Module, *, long: bool = Fal
     ]
 
 
-def _choice(bench: Bench, model: nn.Module, prompt: list[int]) -> int:
+def choice(bench: Bench, model: nn.Module, prompt: list[int]) -> int:
     """The model's own next token."""
     model.eval()
     return int(mx.argmax(bench.logits(model, np.array([prompt]))[0, -1]))
@@ -112,7 +112,7 @@ def _over_the_edge(bench: Bench, model: nn.Module) -> Edge | None:
         return None
     try:
         with watched_tables() as outside, _longest_call(model) as lengths:
-            told = _generate(bench, model, prompt, asked, bench.seed)
+            told = generated(bench, model, prompt, asked, bench.seed)
     except SubjectFault:  # a text that is too long may be refused
         return None
     whole = any(max(lengths, default=0) > size for _, size in outside)
@@ -139,7 +139,7 @@ def _prompts(bench: Bench) -> list[list[int]]:
     return [[int(i) for i in row[:size]] for row in real for size in sizes if len(row) >= 2][:3]
 
 
-def _generate(bench: Bench, model: nn.Module, prompt: Sequence[int], count: int, seed: int) -> list[int]:
+def generated(bench: Bench, model: nn.Module, prompt: Sequence[int], count: int, seed: int) -> list[int]:
     """New tokens alone, whether or not the subject's decoding repeats the prompt."""
     with bench.calling("generate"):
         bench.seed_all(seed)
@@ -166,12 +166,12 @@ def _echoed(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int]
     """Whether the prompt stands before the new tokens, which may be fewer than were asked for."""
     if not tokens or tokens[: len(prompt)] != prompt:
         return False
-    return len(tokens) > count or _choice(bench, model, prompt) != tokens[0]
+    return len(tokens) > count or choice(bench, model, prompt) != tokens[0]
 
 
 def _continue(bench: Bench, model: nn.Module, prompt: list[int], new: int = _NEW) -> list[int]:
     count = max(2, min(new, sample(bench).shape[1] - len(prompt)))
-    tokens = _generate(bench, model, prompt, count, bench.seed)
+    tokens = generated(bench, model, prompt, count, bench.seed)
     size = max(bench.subject.vocab_size, table_reads(bench).width)  # a vocabulary padded for speed
     if any(not 0 <= token < size for token in tokens):
         raise bench.fault(
@@ -197,6 +197,6 @@ def behind(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int])
 def _repeats(bench: Bench, model: nn.Module) -> bool:
     for prompt in _prompts(bench)[:1]:
         first = _continue(bench, model, prompt)
-        again = _generate(bench, model, prompt, max(2, len(first)), bench.seed + 77)
+        again = generated(bench, model, prompt, max(2, len(first)), bench.seed + 77)
         return again[: len(first)] == first
     return True

@@ -10,10 +10,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.bench.arrays import tokens_of
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.patches import tokens_of
 
 _CASES = 10
 _FIT = 2e-3  # relative residual of a recovered formula

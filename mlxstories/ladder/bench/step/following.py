@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.generation.decoding import choice, generated
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.training.trial import score
 
@@ -127,27 +128,21 @@ def decoding_follows(bench: Bench) -> Decoded | None:
     for seed in range(15, 19):
         others.append(dict(tree_flatten(bench.noisy(seed, 4.0).parameters())))
     put(model, first)
-    before, chosen = _decode(bench, model, prompt), _choice(bench, model, prompt)
+    before, chosen = _decoded(bench, model, prompt), choice(bench, model, prompt)
     for weights in others:
         put(model, weights)
-        if _choice(bench, model, prompt) != chosen:
-            after = _decode(bench, model, prompt)
+        if choice(bench, model, prompt) != chosen:
+            after = _decoded(bench, model, prompt)
             return (
                 None
                 if before is None or after is None
-                else Decoded(before, after, chosen, _choice(bench, model, prompt))
+                else Decoded(before, after, chosen, choice(bench, model, prompt))
             )
     return None
 
 
-def _choice(bench: Bench, model: nn.Module, prompt: list[int]) -> int:
-    model.eval()
-    return int(np.array(bench.logits(model, np.array([prompt])))[0, -1].argmax())
-
-
-def _decode(bench: Bench, model: nn.Module, prompt: list[int]) -> list[int] | None:
+def _decoded(bench: Bench, model: nn.Module, prompt: list[int]) -> list[int] | None:
     try:
-        with bench.calling("generate"):
-            return [int(i) for i in bench.subject.generate(model, prompt, _IDS)]
-    except (SubjectFault, TypeError, ValueError):
+        return generated(bench, model, prompt, _IDS, bench.seed)
+    except SubjectFault:
         return None
