@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import mlx.optimizers as optim
 import pytest
 from plain import bench
 from tiny import subject
 
 from mlxstories.ladder import diagnose
+from mlxstories.ladder.bench.training.memorising import memorising
 from mlxstories.ladder.bench.training.rates import RateSweep, rate_sweep
 from mlxstories.ladder.checks.sweep import explaining
 from mlxstories.ladder.limits import Gauges
+from mlxstories.ladder.registry import CHECKS
 
 
 def sweep(**losses: float) -> dict:
@@ -48,3 +52,11 @@ def test_a_rate_too_small_is_named_with_its_factor():
     small = subject(optimizer=lambda: optim.AdamW(1e-6, bias_correction=True))
     first = diagnose(small, rungs=["sweep"]).findings[0]
     assert first.code == "learning-rate-too-small" and first.evidence["learning_rate"] == pytest.approx(1e-6)
+
+
+def test_the_best_rate_is_told_by_the_loss_that_it_was_chosen_by():
+    on = bench(optimizer=lambda: optim.AdamW(1e-3, bias_correction=True))
+    losses = {1.0: (3.5, 0.75), 3.0: (3.4, 0.61)}
+    on.taken |= {rate_sweep: RateSweep(losses, 30, 4.0), memorising: SimpleNamespace(learned=True)}
+    best = "best after 30 steps at 3 times 0.001: 3.40 nats, 61.0% of the tokens; at 1: 3.50 nats, 75.0%"
+    assert CHECKS["learning rates"].ask(on, None).detail == best

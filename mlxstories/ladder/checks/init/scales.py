@@ -37,7 +37,7 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
     """
     watched, powers, start = inside(bench), degrees(bench), stream_start(bench)
     spread = watched.scores
-    detail = f"scores spread by {spread:.2g}"
+    detail = f"scores spread by {spread:.2g}" if spread else "no scores are seen"
     answer = first_answer(bench)
     pretrained = limits.knows.above(answer.expected - answer.loss)
     if limits.scores.above(spread) and not pretrained:

@@ -22,10 +22,11 @@ def learning_rates(bench: Bench, limits: Gauges) -> Verdict:
     Fix: see those checks.
     """
     sweep, peak = rate_sweep(bench), bench.schedule.peak
-    best, rate = sweep.best, f"{peak:g}" if peak else "its own"
+    rate = f"{peak:g}" if peak else "its own"
+    (best, known), (own, known_there) = (sweep.by_scale[scale] for scale in (sweep.best, 1.0))
     detail = (
-        f"best at {best:g} times {rate}: {sweep.by_scale[best][1]:.1%} in {sweep.steps} steps, "
-        f"at 1: {sweep.by_scale[1.0][1]:.1%}"
+        f"best after {sweep.steps} steps at {sweep.best:g} times {rate}: {best:.2f} nats, {known:.1%} of the tokens; "
+        f"at 1: {own:.2f} nats, {known_there:.1%}"
     )
     learned = memorising(bench).learned
     return (passed if learned else failed)(detail, sweep=_figure(sweep, peak))
