@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.optimizers import MultiOptimizer, Optimizer
 
 _MISSING = object()
 
@@ -46,6 +47,12 @@ class Patches:
                 delattr(owner, name)
             else:
                 setattr(owner, name, value)
+
+
+def around_updates(patches: Patches, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Have ``around(apply_gradients)`` stand in the place of that of all MLX's optimisers."""
+    for kind in (Optimizer, MultiOptimizer):  # which has one of its own
+        patches.replace(kind, "apply_gradients", around(kind.apply_gradients))
 
 
 def reroute(module: nn.Module, call: Callable[..., Any]) -> None:

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.optimizers import MultiOptimizer, Optimizer
+from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.capture.copies import module_of, scalar
-from mlxstories.ladder.patches import Patches
+from mlxstories.ladder.patches import Patches, around_updates
 from mlxstories.ladder.where.places import Line, stack
 from mlxstories.training.trainer import Trainer
 
@@ -167,8 +167,7 @@ def _updates(patches: Patches, listener: Listener) -> None:
             listener.on_made(module, sys._getframe(1))
 
     patches.replace(Optimizer, "update", update)
-    for kind in (Optimizer, MultiOptimizer):  # which has one of its own
-        patches.replace(kind, "apply_gradients", applying(kind.apply_gradients))
+    around_updates(patches, applying)
     patches.replace(Optimizer, "__init__", made)
     patches.replace(nn.Module, "__init__", module_made)
     patches.replace(nn.Module, "update", assigned)

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.optimizers import MultiOptimizer, Optimizer
+from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.capture.copies import module_of, scalar
-from mlxstories.ladder.patches import Patches
+from mlxstories.ladder.patches import Patches, around_updates
 
 
 class Watcher(Protocol):
@@ -106,6 +106,5 @@ def _updates(patches: Patches, watcher: Watcher) -> None:
 
         return call
 
-    for kind in (Optimizer, MultiOptimizer):  # which has one of its own
-        patches.replace(kind, "apply_gradients", watched(kind.apply_gradients))
+    around_updates(patches, watched)
     patches.replace(mx, "compile", compiled)
