@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import mlx.core as mx
@@ -29,14 +30,26 @@ class Answers(nn.Module):
 
 
 def first_of(returned: Any) -> Any:
-    """The logits, or the loss, where a model or a loss returns more beside it: the first."""
-    return returned[0] if isinstance(returned, (tuple, list)) and returned else returned
+    """The logits, or the loss, where a model or a loss returns more beside it: the first, or what is named so."""
+    if isinstance(returned, (tuple, list)) and returned:
+        return returned[0]
+    if isinstance(returned, dict):
+        return returned.get("logits", returned)
+    return getattr(returned, "logits", returned)
 
 
 def changed(returned: Any, change: Callable[[mx.array], mx.array]) -> Any:
-    """What a module or a model returns with a change of it, or of the first of several."""
+    """What a module or a model returns with a change of it, or of the first of several, or of what is named logits."""
+    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
+        return type(returned)(change(returned[0]), *returned[1:])
     if isinstance(returned, (tuple, list)):
         return type(returned)([change(returned[0]), *returned[1:]])
+    if isinstance(returned, dict):
+        return {**returned, "logits": change(returned["logits"])}
+    if hasattr(returned, "logits"):
+        new = copy(returned)
+        new.logits = change(returned.logits)
+        return new
     return change(returned)
 
 

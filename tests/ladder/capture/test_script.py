@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlxstories.ladder import load_subject
-from mlxstories.ladder.bench.arrays import Answers
+from mlxstories.ladder.bench.arrays import Answers, first_of
 from mlxstories.ladder.bench.step.optimizers import read_schedule
 from mlxstories.ladder.capture import is_script, seen
 from mlxstories.ladder.capture.optimizers import Shell
@@ -76,7 +76,23 @@ INSIDE = {
     "beside the logits": "return (logits, None) if y is None else (logits, self.nats(logits, y))",
     "alone": "return logits if y is None else self.nats(logits, y)",
     "beside logits in a row": "return (logits, 0) if y is None else (logits.reshape(-1, V), self.nats(logits, y))",
+    "in a dictionary": "return {'logits': logits} if y is None else {'logits': logits, 'loss': self.nats(logits, y)}",
+    "in an object": "return Output(logits, None if y is None else self.nats(logits, y))",
 }
+GOT = """
+from dataclasses import dataclass
+from typing import Any
+
+@dataclass
+class Output:
+    logits: Any
+    loss: Any
+
+def out(got):
+    if isinstance(got, Output):
+        return got.loss
+    return got["loss"] if isinstance(got, dict) else got[1] if isinstance(got, tuple) else got
+"""
 
 
 @pytest.mark.parametrize("returned", INSIDE)
@@ -88,14 +104,13 @@ def test_a_model_may_take_its_loss_itself(captured, returned):
         "        return nn.losses.cross_entropy(logits.reshape(-1, V), y.reshape(-1)).mean()",
     )
     text = text.replace('nn.losses.cross_entropy(model(x), y, reduction="mean")', "out(model(x, y))")
-    text += "def out(got):\n    return got[1] if isinstance(got, tuple) else got\n"
-    script = captured(text + LOOP)
+    script = captured(text + GOT + LOOP)
     rng = np.random.default_rng(0)
     for batch in script.batches:
         rows = rng.integers(1, 12, (4, 9))
         assert (batch[0] == rows[:, :-1]).all() and (batch[1] == rows[:, 1:]).all()
     model, (x, y) = script.subject.model(), map(mx.array, script.batches[5][:2])
-    logits = model(x) if returned == "alone" else model(x)[0]
+    logits = first_of(model(x))
     ours = nn.losses.cross_entropy(logits, y, reduction="mean").item()
     assert float(script.subject.loss(model, script.batches[5])) == pytest.approx(ours, rel=1e-5)
     assert script.roles.first.line.line == line_of(text, "nn.losses.cross_entropy(logits.reshape")
