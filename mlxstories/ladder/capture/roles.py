@@ -25,6 +25,7 @@ class Roles:
         self.padding: int | None = None  # the target of every cell that does not count
         self.masked = False
         self.extra = 1  # of a length, over the cells that are read
+        self.unread: tuple[int, int] | None = None  # padding of the inputs, and what the model reads instead
         for place, array in _places(call):
             role = self._role(host(array)) if array.size <= 2 * first.inputs.size else None
             if role:
@@ -70,15 +71,27 @@ class Roles:
     def _cells(self, array: np.ndarray) -> str | None:
         """The part that an array of ids plays: inputs, targets, or tokens of which both are cut."""
         x, y, counted = self.first.inputs, self.first.targets, self.first.mask > 0
-        if array.size == y.size and (array.reshape(y.shape)[counted] == y[counted]).all():
+        if array.size == y.size and _taught(array.reshape(y.shape)[counted], y[counted]):
             same = array.reshape(x.shape) == x
             return "inputs" if same.all() and not (x == y).all() else "targets"
-        if array.size == x.size and (array.reshape(x.shape) == x).all():
+        if array.size == x.size and self._read(array.reshape(x.shape)):
             return "inputs"
         wide = array.shape == (x.shape[0], x.shape[1] + 1)
-        if wide and (array[:, :-1] == x).all() and (array[:, 1:] == y)[counted].all():
+        if wide and (array[:, :-1] == x).all() and _taught(array[:, 1:][counted], y[counted]):
             return "tokens"
         return None
+
+    def _read(self, array: np.ndarray) -> bool:
+        """Whether the model reads these ids, or the loss replaces those that its table does not have before."""
+        x, missing = self.first.inputs, self._missing(array)
+        if not (array == x)[~missing].all() or missing.all():
+            return False
+        if (array != x).any():
+            self.unread = (int(array[missing][0]), int(x[missing][0]))
+        return True
+
+    def _missing(self, ids: np.ndarray) -> np.ndarray:
+        return (ids < 0) | (ids >= self.first.vocab)
 
     def _rows(self, array: np.ndarray) -> str | None:
         """The part that a number or a pair for each row plays: lengths, or spans of counted cells."""
@@ -136,9 +149,15 @@ class Roles:
     # --- from the script's calls to batches, and back ---------------------------------------------
 
     def take(self, call: GradientCall) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Inputs, targets and mask of a later call; it is run only where nothing else tells the mask."""
+        """Inputs, targets and mask of a later call; it is run only where nothing else tells the mask or the inputs."""
         values = self._values(call)
         inputs, targets = values["inputs"], values["targets"]
+        missing = self._missing(inputs)
+        if missing.any():
+            seen = read(call)
+            if not self._missing(seen.inputs).any():
+                self.unread = (int(inputs[missing][0]), int(seen.inputs[missing][0]))
+                return seen.inputs, targets, seen.mask
         if "mask" in values and not (self.first.mask > 0).all():
             mask = values["mask"].reshape(inputs.shape) > 0
         elif "spans" in values:
@@ -167,6 +186,11 @@ class Roles:
 
     def give(self, call: GradientCall, inputs, targets, mask) -> GradientCall:
         """The same call on another batch."""
+        if self.unread is not None:
+            padding, read_instead = self.unread
+            # Where nothing but such padding tells what counts, it stands wherever nothing does.
+            left_out = (mask == 0) & ((inputs == read_instead) | (not (self._told or self._by_padding)))
+            inputs = np.where(left_out, padding, inputs)
         tokens = np.concatenate([inputs, targets[:, -1:]], axis=1)
         if self._by_padding:
             targets = np.where(mask > 0, targets, self.padding)
@@ -205,8 +229,12 @@ class Roles:
     @property
     def _by_padding(self) -> bool:
         """Whether the loss knows what counts from the padding among its targets alone."""
-        told = {"mask", "lengths", "spans"} & set(self.places.values())
-        return self.masked and self.padding is not None and not told
+        return self.masked and self.padding is not None and not self._told
+
+    @property
+    def _told(self) -> bool:
+        """Whether something beside the tokens says what counts."""
+        return bool({"mask", "lengths", "spans"} & set(self.places.values()))
 
     def _length_of(self, inputs, mask) -> np.ndarray:
         if (mask == 0).any():
@@ -223,6 +251,12 @@ def _places(call: GradientCall) -> Iterator[tuple[tuple, Any]]:
     for kind, key, value in named:
         for path, array in leaves(value):
             yield (kind, key, *path), array
+
+
+def _taught(array: np.ndarray, targets: np.ndarray) -> bool:
+    """Whether a loss that was handed these targets teaches those; a negative one is another id to it, if any."""
+    known = array >= 0
+    return bool(known.any() and (array == targets)[known].all())
 
 
 def _ends(mask: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from mlxstories.ladder import diagnose
 from tests.ladder.scripts import LOOP, MODEL, B, T
 
 MASKS = {
@@ -146,3 +147,47 @@ def test_targets_that_are_the_inputs_are_captured(captured):
     model, batch = script.subject.model(), tuple(np.random.default_rng(3).integers(0, 12, (2, B, T)))
     wanted = nn.losses.cross_entropy(model(mx.array(batch[0])), mx.array(batch[1])).mean()
     assert float(script.subject.loss(model, batch)) == pytest.approx(float(wanted), rel=1e-5)
+
+
+PADDED = """
+def rows():
+    data = rng.integers(1, V - 1, (B, T + 1))
+    return mx.array(np.where(np.arange(T + 1)[None] < rng.integers(3, T + 2, (B, 1)), data, -1))
+
+
+def loss_fn(model, x, y):
+    mask = COUNTED != -1
+    nats = nn.losses.cross_entropy(model(mx.maximum(x, 0)), y)
+    return (nats * mask).sum() / mask.sum()
+"""
+
+
+@pytest.mark.parametrize("counted", ["x", "y"])
+def test_padding_that_the_loss_replaces_is_no_id_that_the_model_reads(captured, counted):
+    text = MODEL.replace("\nmx.random.seed(0)", PADDED.replace("COUNTED", counted) + "\nmx.random.seed(0)")
+    script = captured(text + LOOP)
+    assert script.roles.unread == (-1, 0)
+    for inputs, targets, mask in script.batches[:20]:
+        assert (inputs >= 0).all() and (inputs[:, 1:] == np.maximum(targets, 0)[:, :-1]).all()
+        assert ((mask > 0) == ((inputs if counted == "x" else targets) > 0)).all()
+    inputs, targets, mask = script.batches[3]
+    model = script.subject.model()
+    few = np.where(np.arange(T) < 2, mask, 0)  # another mask than its own is kept to, as well
+    for part in (mask, few):
+        nats = nn.losses.cross_entropy(model(mx.array(inputs)), mx.array(targets)) * mx.array(part)
+        told = float(script.subject.loss(model, (inputs, targets, part)))
+        assert told == pytest.approx(float(nats.sum()) / part.sum(), rel=1e-4)
+
+
+def test_a_negative_target_that_the_loss_does_not_leave_out_is_found(captured):
+    """As PyTorch's losses do with an ignore_index, and MLX's do not."""
+    script = captured(MODEL.replace("(1, V, (B, T + 1))", "(1, V - 1, (B, T + 1))") + IGNORED)
+    diagnosis = diagnose(script.subject, rungs=("data",))
+    (found,) = [finding for finding in diagnosis.findings if finding.code == "token-out-of-range"]
+    assert "holds id -1 in its targets, outside 0 to 11; MLX takes it for id 11" in found.message
+
+
+IGNORED = LOOP.replace(
+    "    loss, grads = step(model, data[:, :-1], data[:, 1:])",
+    "    y = mx.array(data[:, 1:])\n    y[:, :3] = -1\n    loss, grads = step(model, data[:, :-1], y)",
+)
