@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import wraps
 from types import FrameType
 from typing import Any
 
@@ -50,6 +51,7 @@ class Forwards:
         self._watched.add(cls)
         real = cls.__call__
 
+        @wraps(real)
         def call(module, *args, **kwargs):
             before = self.seen.evaluations.taken
             asked = type(module) is cls and self._asked(module)

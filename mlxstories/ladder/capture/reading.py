@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,6 +100,8 @@ def read(call: GradientCall) -> Reading:
         inside = logits.ndim != 3  # the model takes its loss itself, and returns that, or logits in a row
         if inside:
             logits = _logits_alone(call.model, calls[0][0])
+        else:
+            _ask_for_ids_alone(call.model, calls[0][0])
         if logits.ndim != 3 or logits.shape[:2] != ids.shape:
             raise StoriesError(
                 f"its model returns {list(logits.shape)} for ids of shape {list(ids.shape)}, not logits [B, T, V]"
@@ -128,6 +131,14 @@ def _shifted(logits: mx.array, shift: mx.array | None) -> mx.array:
     if shift is None or logits.size != shift.size:
         return logits
     return logits + shift.reshape(logits.shape).astype(logits.dtype)
+
+
+def _ask_for_ids_alone(model: nn.Module, ids: Any) -> None:
+    """Raises a StoriesError where a model wants more, as one that translates does."""
+    try:
+        inspect.signature(type(model).__call__).bind(model, ids)
+    except TypeError as error:
+        raise StoriesError(f"its model cannot be asked about token ids alone: {error}") from error
 
 
 def _logits_alone(model: nn.Module, ids: Any) -> mx.array:

@@ -39,6 +39,11 @@ class Roles:
                 f"its model returns {first.vocab} numbers a token, of which its loss makes {first.classes} logits: "
                 "have the model return these"
             )
+        if full is None and self._altered(call):
+            raise StoriesError(
+                "its loss changes token ids before its model reads them, as for a masked language model; the ladder "
+                "examines models of the next token, which are best handed such ids changed"
+            )
         if full is None:
             raise StoriesError(
                 "its loss takes neither inputs and targets nor tokens as arguments or captured variables"
@@ -133,6 +138,18 @@ class Roles:
             if (read(self.give(call, inputs, targets, short)).mask == short).all():
                 return
         self.apart = apart
+
+    def _altered(self, call: GradientCall) -> bool:
+        """Whether it is handed ids of which the model reads most, and others in the place of the rest."""
+        x = self.first.inputs
+        handed = [host(array) for _, array in _places(call) if whole(array) and tuple(array.shape) == x.shape]
+        return any(0.5 <= (array == x).mean() < 1 for array in handed)
+
+    def besides(self, call: GradientCall) -> list[list[int]]:
+        """Shapes of what else the loss is handed for each row."""
+        rows = len(self.first.inputs)
+        others = (array for place, array in _places(call) if place not in self.places)
+        return [list(array.shape) for array in others if array.ndim and array.shape[0] == rows]
 
     def _weights(self, call: GradientCall) -> list[tuple]:
         """Places where the loss is handed the parameters themselves, as with `mx.value_and_grad`."""

@@ -245,6 +245,15 @@ class CapturedScript:
         put_random_key(key)
         if not drawn and abs(float(again) - first.value) > 1e-3 * max(1.0, abs(first.value)):
             raise StoriesError("its loss gives another value for the same batch when it is called again")
+        more, half = self.roles.besides(self.loop.waiting), len(first.inputs) // 2
+        if more and half:
+            try:
+                self._called(first.inputs[:half], first.targets[:half], first.mask[:half])
+            except ValueError as error:
+                raise StoriesError(
+                    f"its loss takes more of each row than tokens and what counts, an array of shape {more[0]}, as of "
+                    "rewards or another model's answers; such losses are not examined"
+                ) from error
 
     def _called(self, inputs, targets, mask) -> Any:
         call = self.roles.give(self.loop.waiting, inputs, targets, mask)

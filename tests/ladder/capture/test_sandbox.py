@@ -216,6 +216,25 @@ NOT_CAPTURED = {
         + LOOP,
         "16 numbers a token, of which its loss makes 12 logits: have the model return these (the gradient at ",
     ),
+    "a translator": (
+        MODEL.replace("def __call__(self, ids)", "def __call__(self, source, ids)").replace(
+            "model(x), y", "model(x, x), y"
+        )
+        + LOOP,
+        "cannot be asked about token ids alone: missing a required argument: 'ids'",
+    ),
+    "tokens that the loss masks": (
+        MODEL.replace("model(x), y", "model(mx.where(mx.random.uniform(shape=x.shape) < 0.2, 0, x)), y")
+        + LOOP,
+        "its loss changes token ids before its model reads them",
+    ),
+    "rewards": (
+        MODEL.replace("def loss_fn(model, x, y)", "def loss_fn(model, x, y, rewards)").replace(
+            'y, reduction="mean")', "y).mean(1) @ rewards"
+        )
+        + LOOP.replace("data[:, 1:])", "data[:, 1:], mx.arange(B) - 1.0)"),
+        "its loss takes more of each row than tokens and what counts, an array of shape [4]",
+    ),
     "no language model": (
         MODEL + "net = nn.Linear(3, 2)\nnn.value_and_grad(net, lambda x: net(x).sum())(mx.ones((4, 3)))\n",
         "token ids",
