@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.modes import modes, put_modes
-from mlxstories.ladder.patches import rerouted
+from mlxstories.ladder.patches import rerouted, tokens_of
 
 Path = tuple  # of keys and indices that lead to a leaf
 
@@ -140,6 +140,12 @@ def alike(own: nn.Module, model: Any) -> bool:
     return names[0] == names[1]
 
 
+def _to_the_end(logits: Any, args: tuple, kwargs: dict) -> Any:
+    """Known logits with a place more, where a row is read to its last token, and what is said of that left out."""
+    missing = tokens_of(args, kwargs).shape[1] - logits.shape[1] if isinstance(logits, mx.array) else 0
+    return mx.pad(logits, [(0, 0), (0, 1), (0, 0)]) if missing == 1 else logits
+
+
 @contextmanager
 def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
     """Inside, the script's own module carries the parameters and the mode of ``model``; where that is another kind of
@@ -150,7 +156,7 @@ def bound(own: nn.Module, model: nn.Module) -> Iterator[None]:
         own.update(model.parameters())
         own.train(model.training)
     else:
-        instead = rerouted(own, lambda _, *args, **kwargs: model(*args, **kwargs))
+        instead = rerouted(own, lambda _, *args, **kwargs: _to_the_end(model(*args, **kwargs), args, kwargs))
     try:
         with instead:
             yield

@@ -23,6 +23,7 @@ _ROLES = {
     "targets": "targets",
     "mask": "mask",
     "tokens": "mx.concatenate([inputs, targets[:, -1:]], axis=1)",
+    "labels": "mx.concatenate([inputs[:, :1], targets], axis=1)",
     "lengths": "mask.sum(axis=1)",
 }
 

@@ -20,6 +20,17 @@ class Roles:
     """Which arguments and captured variables of a loss hold the inputs, targets, mask, tokens or lengths."""
 
     def __init__(self, call: GradientCall, first: Reading):
+        self.cut = (
+            False  # the model reads a whole row, and the loss leaves out what it says of the last place
+        )
+        self._find(call, first)
+        if self._values(call) is None and first.inputs.shape[1] > 2 and not first.mask[:, -1].any():
+            self.cut = True
+            self._find(call, _without_last(first))
+        self._look_closer(call)
+
+    def _find(self, call: GradientCall, first: Reading) -> None:
+        """Which arrays play a part in what was read."""
         self.first = first
         self.places: dict[tuple, str] = {}
         self.padding: int | None = None  # the target of every cell that does not count
@@ -32,6 +43,14 @@ class Roles:
                 self.places[place] = role
         if (first.inputs == first.targets).all():
             self._tell_apart()
+
+    def _look_closer(self, call: GradientCall) -> None:
+        """What the arrays that were found say of padding and of what counts.
+
+        Raises:
+            StoriesError: there is no batch among them.
+        """
+        first = self.first
         self.weights = self._weights(call)
         full = self._values(call)
         if full is None and first.classes not in (None, first.vocab):
@@ -84,6 +103,10 @@ class Roles:
         wide = array.shape == (x.shape[0], x.shape[1] + 1)
         if wide and (array[:, :-1] == x).all() and _taught(array[:, 1:][counted], y[counted]):
             return "tokens"
+        if self.cut and wide:
+            if (array[:, :-1] == x).all():
+                return "tokens"
+            return "labels" if _taught(array[:, 1:][counted], y[counted]) else None
         return None
 
     def _read(self, array: np.ndarray) -> bool:
@@ -135,7 +158,7 @@ class Roles:
         short[:, inputs.shape[1] // 2 :] = 0
         for shift in (0, -1, 1, -2, 2):
             self.apart = np.add(apart, (0, shift))
-            if (read(self.give(call, inputs, targets, short)).mask == short).all():
+            if (self._reading(self.give(call, inputs, targets, short)).mask == short).all():
                 return
         self.apart = apart
 
@@ -163,6 +186,10 @@ class Roles:
             if type(value) is dict and {name for name, _ in tree_flatten(value)} == own
         ]
 
+    def _reading(self, call: GradientCall) -> Reading:
+        reading = read(call)
+        return _without_last(reading) if self.cut else reading
+
     # --- from the script's calls to batches, and back ---------------------------------------------
 
     def take(self, call: GradientCall) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -171,7 +198,7 @@ class Roles:
         inputs, targets = values["inputs"], values["targets"]
         missing = self._missing(inputs)
         if missing.any():
-            seen = read(call)
+            seen = self._reading(call)
             if not self._missing(seen.inputs).any():
                 self.unread = (int(inputs[missing][0]), int(seen.inputs[missing][0]))
                 return seen.inputs, targets, seen.mask
@@ -187,13 +214,15 @@ class Roles:
         elif self.padding is not None:
             mask = targets != self.padding
         else:
-            mask = read(call).mask
+            mask = self._reading(call).mask
         return inputs, targets, np.asarray(mask, np.float32)
 
     def _values(self, call: GradientCall) -> dict[str, np.ndarray] | None:
         values = {self.places[place]: host(array) for place, array in _places(call) if place in self.places}
         if "tokens" in values:
             values |= {"inputs": values["tokens"][:, :-1], "targets": values["tokens"][:, 1:]}
+        if "labels" in values:
+            values["targets"] = values["labels"][:, 1:]
         if (self.first.inputs == self.first.targets).all() and "inputs" in values:
             values.setdefault("targets", values["inputs"])
         if not {"inputs", "targets"} <= set(values):
@@ -208,15 +237,19 @@ class Roles:
             # Where nothing but such padding tells what counts, it stands wherever nothing does.
             left_out = (mask == 0) & ((inputs == read_instead) | (not (self._told or self._by_padding)))
             inputs = np.where(left_out, padding, inputs)
-        tokens = np.concatenate([inputs, targets[:, -1:]], axis=1)
+        tokens, apart = np.concatenate([inputs, targets[:, -1:]], axis=1), "labels" in self.places.values()
         if self._by_padding:
             targets = np.where(mask > 0, targets, self.padding)
-            tokens[:, 1:] = np.where(mask > 0, tokens[:, 1:], self.padding)
+            if not apart:
+                tokens[:, 1:] = np.where(mask > 0, tokens[:, 1:], self.padding)
+        if apart:
+            tokens[:, -1:] = np.maximum(tokens[:, -1:], 0)  # is read, though what the model says of it is not
         values = {
             "inputs": inputs,
             "targets": targets,
             "mask": mask,
             "tokens": tokens,
+            "labels": np.concatenate([inputs[:, :1], targets], axis=1),
         }
         args, kwargs, seen = call.args, call.kwargs, seen_by(call.function)
         changed: dict[str, Any] = {}
@@ -268,6 +301,12 @@ def _places(call: GradientCall) -> Iterator[tuple[tuple, Any]]:
     for kind, key, value in named:
         for path, array in leaves(value):
             yield (kind, key, *path), array
+
+
+def _without_last(reading: Reading) -> Reading:
+    """A reading but for the last place of each row."""
+    cut = {name: getattr(reading, name)[:, :-1] for name in ("inputs", "targets", "mask")}
+    return replace(reading, **cut)
 
 
 def _taught(array: np.ndarray, targets: np.ndarray) -> bool:
