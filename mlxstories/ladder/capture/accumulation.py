@@ -125,7 +125,7 @@ def _repeated(collected: list[Collected]) -> tuple | None:
     number = min(len(c.taken) for c in collected)
     return (
         "constant-batches",
-        WARNING,
+        ERROR if number > 2 else WARNING,  # two, as of two draws of dropout, may be meant
         f"the {number} gradients that each update collects are all of one batch",
         {"gradients": number, "updates": len(collected)},
         "take the next batch before each gradient, not before each update",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlxstories.ladder import diagnose
 from mlxstories.ladder.capture.accumulation import findings
 from mlxstories.ladder.capture.seen import findings as findings_of
 from tests.ladder.scripts import MODEL, line_of
@@ -65,8 +66,12 @@ def test_the_first_alone_is_no_sum_either(captured):
 
 def test_one_batch_for_all_gradients_of_an_update_is_seen(captured):
     text = loop(before="x, y = batch()", replaced=("        x, y = batch()\n", ""))
-    (found,) = findings(captured(text))
+    script = captured(text)
+    (found,) = findings(script)
     assert (found.code, found.evidence["gradients"]) == ("constant-batches", 3)
+    # What the ladder says of batches that come again is not put before it.
+    first, *_ = script.explained(diagnose(script.subject, rungs=["data"])).findings
+    assert first.message == found.message and first.severity == "error"
 
 
 def test_a_second_gradient_at_other_weights_may_be_of_the_same_batch(captured):
