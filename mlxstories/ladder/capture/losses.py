@@ -22,6 +22,7 @@ _ROLES = {
     "inputs": "inputs",
     "targets": "targets",
     "mask": "mask",
+    "row mask": "mx.concatenate([mx.ones(mask[:, :1].shape), mask], axis=1)",
     "tokens": "mx.concatenate([inputs, targets[:, -1:]], axis=1)",
     "labels": "mx.concatenate([inputs[:, :1], targets], axis=1)",
     "lengths": "mask.sum(axis=1)",

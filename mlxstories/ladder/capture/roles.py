@@ -75,7 +75,7 @@ class Roles:
         masked = set(targets[first.mask == 0].tolist())
         lone = len(masked) == 1 and not (masked & set(targets[first.mask > 0].tolist()))
         self.padding = masked.pop() if lone else None
-        self.masked = bool((first.mask == 0).any()) or "mask" in self.places.values()
+        self.masked = bool((first.mask == 0).any()) or self._has_mask
 
     def _tell_apart(self) -> None:
         """Targets that are the inputs: the first such array is what the model reads, and the only one is both."""
@@ -88,8 +88,14 @@ class Roles:
             return None
         m = self.first.mask
         role = (self._cells(array) or self._rows(array)) if whole(array) else None
-        if role is None and array.size == m.size and set(np.unique(array)) <= {0, 1}:
-            role = "mask" if self._mask(array.reshape(m.shape)) else None
+        if role is None and set(np.unique(array)) <= {0, 1}:
+            if array.size == m.size:
+                role = "mask" if self._mask(array.reshape(m.shape)) else None
+            elif array.shape == (
+                m.shape[0],
+                m.shape[1] + 1,
+            ):  # beside whole rows, of which the loss cuts both
+                role = "row mask" if self._mask(array[:, 1:]) else None
         return role
 
     def _cells(self, array: np.ndarray) -> str | None:
@@ -221,6 +227,8 @@ class Roles:
         values = {self.places[place]: host(array) for place, array in _places(call) if place in self.places}
         if "tokens" in values:
             values |= {"inputs": values["tokens"][:, :-1], "targets": values["tokens"][:, 1:]}
+        if "row mask" in values:
+            values["mask"] = values["row mask"][:, 1:]
         if "labels" in values:
             values["targets"] = values["labels"][:, 1:]
         if (self.first.inputs == self.first.targets).all() and "inputs" in values:
@@ -248,6 +256,7 @@ class Roles:
             "inputs": inputs,
             "targets": targets,
             "mask": mask,
+            "row mask": np.concatenate([np.ones_like(mask[:, :1]), mask], axis=1),
             "tokens": tokens,
             "labels": np.concatenate([inputs[:, :1], targets], axis=1),
         }
@@ -284,7 +293,11 @@ class Roles:
     @property
     def _told(self) -> bool:
         """Whether something beside the tokens says what counts."""
-        return bool({"mask", "lengths", "spans"} & set(self.places.values()))
+        return self._has_mask or bool({"lengths", "spans"} & set(self.places.values()))
+
+    @property
+    def _has_mask(self) -> bool:
+        return bool({"mask", "row mask"} & set(self.places.values()))
 
     def _length_of(self, inputs, mask) -> np.ndarray:
         if (mask == 0).any():

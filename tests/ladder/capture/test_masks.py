@@ -49,6 +49,27 @@ for i in range(500):
     )
 
 
+@pytest.mark.parametrize("kind", ["mx.float32", "mx.int32"])
+def test_a_mask_beside_whole_rows_is_cut_as_they_are(captured, kind):
+    text = MODEL + (
+        "def objective(model, batch, told):\n"
+        "    x, y, mask = batch[:, :-1], batch[:, 1:], told[:, 1:]\n"
+        "    return (nn.losses.cross_entropy(model(x), y) * mask).sum() / mask.sum()\n"
+        "optimizer = optim.AdamW(1e-2)\nstep = nn.value_and_grad(model, objective)\n"
+        "for i in range(500):\n"
+        "    answer = np.arange(T + 1)[None] >= rng.integers(2, T, (B, 1))\n"
+        f"    loss, grads = step(model, rows(), mx.array(answer).astype({kind}))\n"
+        "    optimizer.update(model, grads)\n"
+    )
+    script = captured(text)
+    inputs, targets, mask = script.batches[2]
+    assert (mask[:, -1] == 1).all() and (mask[:, 0] == 0).all()
+    part, model = (inputs[:2], targets[:2], mask[2:]), script.subject.model()  # a mask of other rows
+    nats = nn.losses.cross_entropy(model(mx.array(part[0])), mx.array(part[1])) * mx.array(part[2])
+    wanted = float(nats.sum()) / part[2].sum()
+    assert float(script.subject.loss(model, part)) == pytest.approx(wanted, rel=1e-4)
+
+
 @pytest.mark.parametrize(("padding", "whole"), [(0, False), (11, False), (11, True)])
 def test_a_loss_that_looks_for_its_padding_finds_it_in_the_targets(captured, padding, whole):
     masked = """
