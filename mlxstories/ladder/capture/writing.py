@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.capture.expressions import Expressions, Gap
 from mlxstories.ladder.capture.losses import Losses
 from mlxstories.ladder.capture.optimizers import Shell
+from mlxstories.ladder.random_states import undisturbed
 from mlxstories.storage.files import write_text, writing
 
 if TYPE_CHECKING:
@@ -133,13 +135,32 @@ def _model(script: CapturedScript, written: Expressions, gaps: list[str]) -> str
     made = _filled(gaps, "model", f"the making of {name}", lambda: written.of(own), "")
     if not made:
         return f"\ndef model():\n    {todo}\n"
-    return textwrap.dedent(f'''
+    changed = _changed_after(script)
+    if changed:
+        gaps.append(f"model: the script changes {changed} after {name} is made")
+        made += (
+            f"\n    raise NotImplementedError('TODO: change {changed} and the like here, as the script does')"
+        )
+    return textwrap.dedent('''
         def model():
             """As it was before its first update; leave ``update`` out for other random weights."""
-            fresh = {made}
+            fresh = MADE
             fresh.update(tree_unflatten(list(under("weights").items())))
             return fresh
-        ''')
+        ''').replace("MADE", made)
+
+
+def _changed_after(script: CapturedScript) -> str | None:
+    """A parameter that a model was given or that was frozen after it was made, as with LoRA; None where none is."""
+    making = script.loop.makings.get(id(script.loop.model))
+    with suppress(Exception), script.inside(), undisturbed():
+        again = type(script.loop.snapshot)(*making.args, **making.kwargs)
+        for parameters in ("parameters", "trainable_parameters"):
+            models = (script.loop.snapshot, again)
+            own, first = ({n for n, _ in tree_flatten(getattr(m, parameters)())} for m in models)
+            if own != first:
+                return min(own ^ first)
+    return None
 
 
 def _batches(script: CapturedScript, arrays: str) -> str:

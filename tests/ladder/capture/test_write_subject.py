@@ -74,6 +74,22 @@ def test_debug_writes_a_setup_and_examines_it(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("change", ["model.out = LoRALinear.from_base(model.out)", "model.embed.freeze()"])
+def test_layers_that_are_changed_after_the_model_is_made_are_marked(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    lora = "class LoRALinear(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    lora += "        self.a = mx.zeros((16, 2))\n\n    @staticmethod\n    def from_base(base):\n"
+    lora += "        new = LoRALinear()\n        new.base = base\n        return new\n\n"
+    lora += (
+        "    def __call__(self, x):\n        return self.base(x) + (x @ self.a).sum(-1, keepdims=True)\n\n\n"
+    )
+    (tmp_path / "train.py").write_text(MODEL + lora + change + LOOP)
+    result = CliRunner().invoke(main, ["debug", "train.py", "--write-subject", "mine.py", "--steps", "3"])
+    assert result.exit_code == 0 and "after Model is made" in result.output, result.output
+    with pytest.raises(NotImplementedError, match=r"TODO: change (out|embed)"):
+        load_subject("mine.py").model()
+
+
 def test_a_script_that_cannot_be_captured_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").write_text("print('nothing')\n")
