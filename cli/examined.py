@@ -131,14 +131,16 @@ class Examined:
         from mlxstories.findings import ERROR
         from mlxstories.ladder.capture.loop import own_arguments
         from mlxstories.ladder.capture.running import MISUSED
+        from mlxstories.ladder.capture.settings import Settings
         from mlxstories.ladder.subject import describe_error
         from mlxstories.ladder.time_limit import TimeLimitError
         from mlxstories.ladder.watching import watch
         from mlxstories.ladder.watching.following import run
 
+        values = Settings(self.settings)
         with watch(path=report or "findings.json") as session:
             try:
-                run(self.file, self.arguments, self.module)
+                run(self.file, self.arguments, self.module, values)
             except SystemExit as ended:
                 if ended.code == MISUSED:
                     given = f"-m {self.file}" if self.module else self.file
@@ -152,6 +154,8 @@ class Examined:
         count = f"{session.updates} updates, {session.looks} looked at closely"
         names = ", ".join(finding.code for finding in session.findings) or "nothing found"
         click.echo(f"{self.file}: {count}: {names}", err=True)
+        if values.unused:
+            click.echo(f"{self.file} assigns no {values.unused[0]}, so --set cannot replace it", err=True)
         return int(any(finding.severity == ERROR for finding in session.findings))
 
 

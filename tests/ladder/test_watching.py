@@ -246,6 +246,13 @@ def test_debug_follows_a_script_to_its_end(tmp_path, monkeypatch):
     (written,) = json.loads((tmp_path / "findings.json").read_text())
     assert written["code"] == "no-update"
     assert written["where"]["line"] == line_of(text, "optimizer.update(model, grads)")
+    (tmp_path / "own.py").write_text("updates = 12\n")
+    (tmp_path / "train.py").write_text(
+        "from own import updates\n" + text.replace("range(12)", "range(updates)")
+    )
+    smaller = ["--set", "updates=5", "--set", "nowhere=1"]
+    result = CliRunner().invoke(main, ["debug", "--follow", "train.py", *smaller])
+    assert "5 updates" in result.output and "assigns no nowhere, so --set cannot" in result.output
     for ending, code in (("raise SystemExit(3)", 3), ("1 / 0", 2)):
         (tmp_path / "train.py").write_text(ending + "\n")
         assert CliRunner().invoke(main, ["debug", "--follow", "train.py"]).exit_code == code

@@ -6,25 +6,28 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
-from mlxstories.findings.notebooks import builtins_of, is_notebook, pieces
+from mlxstories.findings.notebooks import builtins_of, pieces
+from mlxstories.ladder.capture.settings import Settings
+from mlxstories.ladder.patches import Patches
 
 
-def run(target: str, argv: Sequence[str], module: bool) -> None:
-    """Run it to its end; its exceptions are its own, and so is its SystemExit."""
-    kept = sys.argv, list(sys.path)
+def run(target: str, argv: Sequence[str], module: bool, settings: Settings) -> None:
+    """Run it to its end, with constants replaced; its exceptions are its own, and so is its SystemExit."""
+    kept, patches = (sys.argv, list(sys.path), sys.modules["__main__"]), Patches()
+    settings.install(patches)
     sys.argv = [target, *argv]
     try:
-        if module:
-            sys.path.insert(0, "")
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
-            return
-        sys.path.insert(0, str(Path(target).resolve().parent))
-        if not is_notebook(target):
-            runpy.run_path(target, run_name="__main__")
-            return
-        names = {"__name__": "__main__", **builtins_of(target)}
-        for _, source in pieces(target):
-            exec(compile(source, str(Path(target).resolve()), "exec"), names)
+        with patches:
+            if module:
+                sys.path.insert(0, "")
+                runpy.run_module(target, run_name="__main__", alter_sys=True)
+                return
+            sys.path.insert(0, str(Path(target).resolve().parent))
+            main = sys.modules["__main__"] = ModuleType("__main__")
+            main.__dict__.update(__file__=target, **builtins_of(target))
+            for _, source in pieces(target):
+                exec(settings.compiled(source, str(Path(target).resolve())), main.__dict__)
     finally:
-        sys.argv, sys.path[:] = kept
+        sys.argv, sys.path[:], sys.modules["__main__"] = kept
