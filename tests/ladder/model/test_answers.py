@@ -39,6 +39,25 @@ def test_an_activation_behind_two_linear_layers_leaves_them_one(hidden, told):
     assert chained(bench(model=lambda: Net(Pair(32, True)))) == []
 
 
+class Shared(nn.Module):
+    """Keys and values of what one layer makes; the keys may be made of it through an activation."""
+
+    def __init__(self, bent: bool):
+        super().__init__()
+        self.up, self.key, self.value, self.bent = nn.Linear(D, 16), nn.Linear(16, D), nn.Linear(16, D), bent
+
+    def __call__(self, x):
+        up = self.up(x)
+        return mx.sigmoid(self.key(nn.silu(up) if self.bent else up)) * self.value(up)
+
+
+@pytest.mark.parametrize(
+    ("bent", "told"), [(True, []), (False, [("middle.up", "middle.key"), ("middle.up", "middle.value")])]
+)
+def test_a_layer_that_serves_others_through_an_activation_is_no_half_of_a_pair(bent, told):
+    assert chained(bench(model=lambda: Net(Shared(bent)))) == told
+
+
 class Norm(nn.Module):
     def __init__(self, divides: bool):
         super().__init__()

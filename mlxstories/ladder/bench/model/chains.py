@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.model.consistency import noised
 from mlxstories.ladder.bench.model.inside import Seen, inside
+from mlxstories.ladder.patches import rerouted
+from mlxstories.ladder.where.dropped import noisy
+
+_LENGTH = 32  # tokens of a row
 
 
 @measurement
 def chained(bench: Bench) -> list[tuple[str, str]]:
-    """Paths of linear layers and of those that are given their output itself, as the same array; pairs whose middle is
-    narrower than what goes in and out, as of low-rank layers, are left out."""
+    """Paths of linear layers and of those that are given their output itself, as the same array. Left out are pairs
+    whose middle is narrower than what goes in and out, as of low-rank layers, and those whose first layer serves others
+    besides: an mLSTM's values are made straight from what its queries and keys see through an activation."""
     layers = {path: call for path, call in inside(bench).calls.items() if isinstance(call.module, nn.Linear)}
     makers = {id(call.made): (path, call) for path, call in layers.items()}
     pairs = [
         (*makers[id(call.given)], path, call) for path, call in layers.items() if id(call.given) in makers
     ]
-    return [(first, second) for first, one, second, other in pairs if not _narrow(one, other)]
+    found = [(first, second) for first, one, second, other in pairs if not _narrow(one, other)]
+    alone = {
+        first: not _serves_others(bench, first, [second for maker, second in found if maker == first])
+        for first, _ in found
+    }
+    return [(first, second) for first, second in found if alone[first]]
+
+
+def _serves_others(bench: Bench, first: str, seconds: list[str]) -> bool:
+    """Whether logits move when what this layer returns is changed for all but those that are given it itself."""
+    tokens = np.maximum(sample(bench).rows(slice(0, 2)).cut(_LENGTH).inputs, 0)
+    model = noised(bench)
+    model.eval()
+    modules = dict(model.named_modules())
+    clean: dict[int, tuple[mx.array, mx.array]] = {}  # the changed array is kept, or another could have its id
+
+    def change(own, *args, **kwargs):
+        made = own(*args, **kwargs)
+        changed = noisy(made)
+        clean[id(changed)] = changed, made
+        return changed
+
+    def undo(own, *args, **kwargs):
+        return own(*(clean.get(id(array), (array, array))[1] for array in args), **kwargs)
+
+    bench.seed_all(1)
+    before = bench.logits(model, tokens)
+    with ExitStack() as changed:
+        changed.enter_context(rerouted(modules[first], change))
+        for second in seconds:
+            changed.enter_context(rerouted(modules[second], undo))
+        bench.seed_all(1)
+        return not mx.array_equal(before, bench.logits(model, tokens))
 
 
 def _narrow(one: Seen, other: Seen) -> bool:

@@ -19,7 +19,7 @@ from mlxstories.ladder.verdict import Verdict, passed, warning
 def nonlinear(bench: Bench, limits: Gauges) -> Verdict:
     """Adds up two inputs of every module that holds several matrices, and looks whether its outputs add up too; and
     looks for linear layers that are given the very array that another one returned. Pairs through a narrow middle, as
-    of low-rank adapters, are left out.
+    of low-rank adapters, are left out, and so are those whose first layer serves others besides.
 
     Two linear layers with nothing between them can do no more than one: parameters and time are paid for twice.
     Example: `self.down(self.up(x))`, or `nn.gelu(self.down(self.up(x)))`, where an activation was meant in between.
