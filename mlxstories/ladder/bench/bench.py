@@ -259,12 +259,39 @@ class Bench:
         """Gradients of our own masked mean cross-entropy by parameter path, evaluated."""
         if not tree_flatten(model.trainable_parameters()):
             return {}
-        device = batch.device()
+        flat = {name: g for name, g in tree_flatten(self.slope(model, batch)) if isinstance(g, mx.array)}
         with self.calling("the gradient of model(tokens)"):
-            gradients = nn.value_and_grad(model, lambda m: masked_mean(m, device))(model)[1]
-            flat = {name: g for name, g in tree_flatten(gradients) if isinstance(g, mx.array)}
             mx.eval(flat)
         return flat
+
+    def slope(self, model: nn.Module, batch: HostBatch) -> dict[str, Any]:
+        """The same as the tree that MLX makes, not yet evaluated."""
+        device, kept = batch.device(), model.trainable_parameters()
+
+        def gradient():
+            return nn.value_and_grad(model, lambda m: masked_mean(m, device))(model)[1]
+
+        def again():
+            model.update(kept)  # an exception leaves the arrays of the pass that it ended
+            return gradient()
+
+        with self.calling("the gradient of model(tokens)"):
+            try:
+                return gradient()
+            except ValueError as raised:
+                from mlxstories.ladder.where.indices import unstopped  # its room uses this one
+
+                line = unstopped(again) if "respect to indices" in str(raised) else None
+                if line is None:
+                    raise
+                raise self.fault(
+                    "the gradient of model(tokens) cannot be taken: MLX asks for that of the indices "
+                    "that are made here, which have none",
+                    "wrap them: mx.stop_gradient(mx.argpartition(...)), or argsort or argmax",
+                    f"{line.file}:{line.line}",
+                    exception="ValueError",
+                    part="model",
+                ) from raised
 
     def noisy(self, seed: int = 0, amount: float = 1.0, *, frozen: bool = False) -> nn.Module:
         """A fresh model with noise on its weights, so that zero-initialised ones hide nothing: on all that training

@@ -42,7 +42,8 @@ def _serves_others(bench: Bench, first: str, seconds: list[str]) -> bool:
     model = noised(bench)
     model.eval()
     modules = dict(model.named_modules())
-    clean: dict[int, tuple[mx.array, mx.array]] = {}  # the changed array is kept, or another could have its id
+    # the changed array is kept beside the clean one, or another could have its id
+    clean: dict[int, tuple[mx.array, mx.array]] = {}
 
     def change(own, *args, **kwargs):
         made = own(*args, **kwargs)

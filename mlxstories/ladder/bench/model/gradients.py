@@ -12,7 +12,7 @@ import numpy as np
 from mlx.optimizers import AdamW
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories.ladder.bench.arrays import is_pattern, masked_mean
+from mlxstories.ladder.bench.arrays import is_pattern
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
@@ -120,9 +120,8 @@ def followed(bench: Bench) -> Followed:
 
 
 def _step(bench: Bench, model: nn.Module, optimizer: AdamW, batch: HostBatch, linear: set[str], masters):
-    device = batch.device()
+    tree = bench.slope(model, batch)
     with bench.calling("the gradient of model(tokens)"):
-        _, tree = nn.value_and_grad(model, lambda m: masked_mean(m, device))(model)
         flat = {n: g.astype(mx.float32) for n, g in tree_flatten(tree) if isinstance(g, mx.array)}
         norms = {n: mx.linalg.norm(g) for n, g in flat.items()}
         units = {n: mx.abs(flat[n]).max(-1) > 0 for n in flat if n in linear}
