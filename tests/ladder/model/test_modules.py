@@ -89,3 +89,6 @@ def test_a_module_by_two_names_is_tied_on_purpose():
             return self.head.as_linear(self.embed(tokens))
 
     assert repeated_modules(bench(model=Tied)) == {}
+    assert second_tables(bench(model=Tied)) == []
+    checked = CHECKS["gradients alive"]
+    assert checked.ask(bench(model=Tied), Gauges(checked.limits)).drafts == ()

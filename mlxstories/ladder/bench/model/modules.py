@@ -97,15 +97,40 @@ def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | 
 
 
 @measurement
-def repeated_modules(bench: Bench) -> dict[str, list[str]]:
-    """Modules with parameters that are one object on several paths of a list: the first path, and all of them. On
-    paths of other names they are tied."""
-    paths: dict[tuple[int, str], list[str]] = {}
+def shared_modules(bench: Bench) -> list[list[str]]:
+    """Paths of each module with parameters that is one object on several of them."""
+    paths: dict[int, list[str]] = {}
     model = bench.model()
     for path, module in model.named_modules():
         if tree_flatten(module.parameters()):
-            paths.setdefault((id(module), _kind(path)), []).append(path)
-    return {min(same): sorted(same) for same in paths.values() if len(same) > 1}
+            paths.setdefault(id(module), []).append(path)
+    return [sorted(same) for same in paths.values() if len(same) > 1]
+
+
+@measurement
+def repeated_modules(bench: Bench) -> dict[str, list[str]]:
+    """Those that are one object on several paths of a list: the first path, and all of them. On paths of other names
+    they are tied."""
+    found = {}
+    for paths in shared_modules(bench):
+        for kind in {_kind(path) for path in paths}:
+            same = [path for path in paths if _kind(path) == kind]
+            if len(same) > 1:
+                found[same[0]] = same
+    return found
+
+
+def other_names(bench: Bench, name: str) -> list[str]:
+    """The other paths of a parameter, whose module stands on several: its gradient arrives at one of them alone, and
+    an update of that one is an update of all."""
+    return [
+        f"{other}{name.removeprefix(path)}"
+        for paths in shared_modules(bench)
+        for path in paths
+        if name.startswith(f"{path}.")
+        for other in paths
+        if other != path
+    ]
 
 
 @measurement
@@ -118,7 +143,10 @@ def second_tables(bench: Bench) -> list[tuple[str, str]]:
             continue
         if bool(array.max() == array.min()):
             continue
-        others = [(n, a) for n, a in known if a.shape == array.shape and _kind(n) != _kind(name)]
+        itself = other_names(bench, name)
+        others = [
+            (n, a) for n, a in known if a.shape == array.shape and _kind(n) != _kind(name) and n not in itself
+        ]
         same = next((n for n, a in others if bool(mx.array_equal(a, array))), None)
         if same is not None:
             found.append((same, name))

@@ -13,7 +13,7 @@ from mlxstories.ladder.bench.model.gradients import (
     silent_units,
     woken,
 )
-from mlxstories.ladder.bench.model.modules import repeated_modules
+from mlxstories.ladder.bench.model.modules import other_names, repeated_modules
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
@@ -44,7 +44,7 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
         return skipped("no trainable parameters")
     again = repeated_modules(bench)
     same = [_one_object(again)] if again else []
-    names = _nowhere_alive(dead(bench), again)
+    names = _nowhere_alive(bench, dead(bench))
     count = len(found.shapes)
     detail = f"{count - len(names)} of {count} parameters"
     if names:
@@ -98,20 +98,9 @@ def _dead(found: Followed, names: list[str], limits: Gauges) -> Draft:
     )
 
 
-def _nowhere_alive(names: list[str], again: dict[str, list[str]]) -> list[str]:
-    """Without those that are the same array on another path: a module's gradient arrives at one of its paths alone."""
-    dead_names = set(names)
-    groups = [(path, paths) for paths in again.values() for path in paths]
-
-    def alive_elsewhere(name: str) -> bool:
-        return any(
-            f"{other}{name.removeprefix(path)}" not in dead_names
-            for path, paths in groups
-            if name.startswith(f"{path}.")
-            for other in paths
-        )
-
-    return [name for name in names if not alive_elsewhere(name)]
+def _nowhere_alive(bench: Bench, names: list[str]) -> list[str]:
+    """Without those that are the same array on another path, and alive there."""
+    return [name for name in names if all(other in names for other in other_names(bench, name))]
 
 
 def _one_object(again: dict[str, list[str]]) -> Draft:
