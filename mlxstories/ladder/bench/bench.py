@@ -295,7 +295,8 @@ class Bench:
 
     def noisy(self, seed: int = 0, amount: float = 1.0, *, frozen: bool = False) -> nn.Module:
         """A fresh model with noise on its weights, so that zero-initialised ones hide nothing: on all that training
-        moves, and on what is ``frozen`` if asked; never on masks."""
+        moves, and on what is ``frozen`` if asked; never on masks. What has one sign throughout keeps it: a decay below
+        0 would be a growth above."""
         model = self.model()
         rng = np.random.default_rng((self.seed, seed))
         changed = {}
@@ -306,7 +307,11 @@ class Bench:
                 continue  # a mask kept as a parameter, or broken weights
             scale = amount * (0.1 if array.ndim < 2 else 1 / np.sqrt(array.shape[-1]))
             noise = mx.array(rng.standard_normal(array.shape, dtype=np.float32) * np.float32(scale))
-            changed[name] = (array.astype(mx.float32) + noise).astype(array.dtype)
+            noised = array.astype(mx.float32) + noise
+            for sign in (-1, 1):
+                if bool(mx.all(sign * array > 0)):
+                    noised = sign * mx.abs(noised)
+            changed[name] = noised.astype(array.dtype)
         put(model, changed)
         return model
 

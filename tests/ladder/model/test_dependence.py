@@ -90,6 +90,28 @@ def test_noise_leaves_frozen_weights_and_running_statistics_alone():
     assert not mx.array_equal(fresh["embed.weight"], everything["embed.weight"])
 
 
+class Decaying(nn.Module):
+    """Each channel is a sum over states that fade; noise that is added to their rates would have some of them grow."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(V, 16), nn.Linear(16, V)
+        self.rate = mx.broadcast_to(-mx.exp(mx.linspace(-7, -2, 16)), (16, 16))
+
+    def __call__(self, tokens):
+        x, state, seen = self.embed(tokens), 0, []
+        for t in range(tokens.shape[1]):
+            state = mx.exp(self.rate) * state + x[:, t, :, None]
+            seen.append(state.sum(axis=-1))
+        return self.head(mx.stack(seen, axis=1))
+
+
+def test_noise_leaves_a_rate_of_decay_below_nought():
+    rates = [m.rate for m in (Decaying(), Bench(subject(model=Decaying), 0).noisy(0))]
+    assert all(bool((rate < 0).all()) for rate in rates)
+    assert not mx.array_equal(*rates)
+
+
 class Bigram(nn.Module):
     """The first model of many lessons: a row of a table for each token, perhaps with a place and a layer upon it."""
 
