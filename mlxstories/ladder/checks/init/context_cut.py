@@ -54,7 +54,10 @@ def sees_its_past(bench: Bench, limits: Gauges) -> Verdict:
             f"the nearest quarter of a position's past moves its logits {seen.near:.1e} times as much as the "
             "farthest quarter: near tokens are hidden behind far ones"
         )
-        fix = "look at the sign of the attention bias (it should fall with the distance) and at the mask's direction"
+        fix = (
+            "look at the sign of the attention bias or of a state's decay (what is far should count less) and at the "
+            "mask's direction"
+        )
     return failed(
         f"{len(blind)} positions see no past" if blind else detail,
         error("context-cut", message, fix=fix, where="model", positions=blind, near_over_far=seen.near),
