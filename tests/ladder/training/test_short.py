@@ -23,6 +23,7 @@ from mlxstories.ladder.bench.training.short import (
     cost_of_a_third,
     elsewhere,
     known_loss,
+    known_unigram,
     longer,
     rows,
     short_training,
@@ -75,6 +76,7 @@ def short(
     best=3.0,
     margin=0.02,
     known=4.0,
+    easy=4.0,
     tenth=4.2,
     later=None,
     apart=True,
@@ -85,6 +87,7 @@ def short(
         short_training: ShortTraining(went, None, True, apart, len(went.losses), margin),
         baselines: Baselines(unigram, best, best, best),
         known_loss: known,
+        known_unigram: easy,
         slower: trial(tenth),
     }
     if later is not None:
@@ -113,6 +116,10 @@ def test_a_loss_that_still_falls_is_a_note():
     ("went", "found"),
     [
         ({"known": 3.0}, [("overfitting", "warning")]),
+        (
+            {"known": 3.0, "easy": 3.1, "later": 4.0},
+            [("no-better-than-unigram", "error")],
+        ),  # easier rows, not known ones
         ({"tenth": 3.5}, [("learning-rate-too-large", "error")]),
         ({"best": 3.9}, []),
     ],

@@ -164,6 +164,13 @@ def known_loss(bench: Bench) -> float:
 
 
 @measurement
+def known_unigram(bench: Bench) -> float:
+    """What word frequencies alone reach on these rows: a text is no harder or easier for having been held out."""
+    known = rows(bench).batches[0]
+    return count_baselines(train_epoch(bench).batches, known, sample(bench), bench.subject.vocab_size).unigram
+
+
+@measurement
 def slower(bench: Bench) -> Trial:
     """The short training at a tenth of the rate."""
     return _again(bench, ramp=_RAMP, scale=0.1)

@@ -7,6 +7,7 @@ from mlxstories.ladder.bench.training.short import (
     ShortTraining,
     baselines,
     known_loss,
+    known_unigram,
     longer,
     short_training,
     slower,
@@ -69,13 +70,13 @@ def _evidence(bench: Bench, short: ShortTraining) -> dict:
 
 
 def _by_heart(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict | None:
-    known, unigram = known_loss(bench), baselines(bench).unigram
-    if not limits.by_heart.above(unigram - known):
+    known, easy, unigram = known_loss(bench), known_unigram(bench), baselines(bench).unigram
+    if not limits.by_heart.above(easy - known):
         return None
     finding = warning(
         "overfitting",
-        f"after {short.steps} steps training rows cost {known:.2f} nats, held-out rows {short.loss:.2f}, more than "
-        f"word frequencies ({unigram:.2f}): the rows are learned by heart",
+        f"after {short.steps} steps training rows cost {known:.2f} nats where word frequencies cost {easy:.2f}, "
+        f"held-out rows {short.loss:.2f} where these cost {unigram:.2f}: the rows are learned by heart",
         fix="use more stories, fewer epochs or dropout",
         where="train_batches",
         train_loss=known,
