@@ -94,9 +94,10 @@ class Bench:
             raise self.out_of_time(up, what) from up
         except BaseException as raised:
             where = blame(raised) or what
+            on = "" if what.endswith("()") else " on one batch"
             raise self.fault(
                 f"{what} raised {describe_error(raised)}",
-                f"call {what} on one batch by hand and mend what it raises",
+                f"call {what}{on} by hand and mend what it raises",
                 where,
                 exception=type(raised).__name__,
                 part=_PART_OF.get(what.partition("(")[0], "data"),
