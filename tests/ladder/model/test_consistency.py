@@ -7,13 +7,13 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from plain import given
-from tiny import Placed, T, judged
+from tiny import Placed, T, judged, subject
 
 from mlxstories.faults import FAULTS
 from mlxstories.faults.recipe import built_in
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.consistency import Change, Repeats, repeats
+from mlxstories.ladder.bench.model.consistency import Change, Repeats, repeats, rounds_inside
 
 ASKED = {
     "not-repeatable": "says the same each time",
@@ -50,6 +50,22 @@ class RowPlaces(Placed):
 class BatchSize(Placed):
     def __call__(self, tokens):
         return super().__call__(tokens) / tokens.shape[0]
+
+
+class Rounded(Placed):
+    """Hands on 8 bits of each entry; what is so near the edge of a step that the last bits of a float decide is taken
+    up in rows of odd lengths and down in others, as sums are that are added up in another order."""
+
+    def embedded(self, tokens):
+        x = super().embedded(tokens)
+        bits = 127 / mx.abs(x).max(axis=-1, keepdims=True)
+        return mx.floor(x * bits + 1e-2 * (tokens.shape[1] % 2)) / bits
+
+
+def test_a_step_that_a_last_bit_decides_is_no_dependence_on_the_length():
+    assert rounds_inside(Bench(subject(model=Rounded), 0))
+    assert not rounds_inside(Bench(subject(model=Placed), 0))
+    assert asked(Rounded, "length-dependent") == []
 
 
 class FromTheEnd(Placed):

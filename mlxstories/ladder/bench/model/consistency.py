@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.bench.arrays import full_precision
+from mlxstories.ladder.bench.arrays import full_precision, put
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.modes import in_mode
 
 _ODD = (2, 3, 5, 7, 11, 13)  # a single token is what a decoding step looks like: that is asked there
+
+_GRAIN, _DRAWS = 1e-5, 3  # of the weights
+_BENT, _SEEN = 0.3, 1e-4  # of what moves, of the logits' spread
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Plain:
         row: ids [1, T].
         logits: [T, V], under the seed 1.
         spread: their standard deviation.
-        full_precision: whether no weight is of 16 bits.
+        full_precision: whether no weight is of 16 bits, and nothing is rounded inside.
     """
 
     parameters: dict
@@ -102,11 +106,40 @@ def ask(bench: Bench, model: nn.Module, tokens: np.ndarray, seed: int = 1) -> np
 
 
 @measurement
+def rounds_inside(bench: Bench) -> bool:
+    """Whether the model rounds what it computes, as to 8 bits: the last bit of a sum, which may differ from one shape
+    to the next, then decides about a whole step of that. Ten times a very small change of its weights moves the
+    logits of any other ten times as far."""
+    model, row = bench.noisy(0), sample(bench).inputs[:1]
+    weights = {n: a for n, a in tree_flatten(model.parameters()) if a.dtype == mx.float32}
+    first, again = ask(bench, model, row), ask(bench, model, row)
+    if not np.array_equal(first, again):
+        return False
+    for draw in range(_DRAWS):
+        rng = np.random.default_rng((bench.seed, draw))
+        noise = {n: a * mx.array(rng.standard_normal(a.shape, np.float32)) for n, a in weights.items()}
+        little, more = (
+            _moved_by(bench, model, weights, noise, grain, row) - first for grain in (_GRAIN, 10 * _GRAIN)
+        )
+        bent = np.abs(more - 10 * little).max()
+        if bent > _BENT * np.abs(more).max() and bent > _SEEN * first.std():
+            return True
+    return False
+
+
+def _moved_by(
+    bench: Bench, model: nn.Module, weights: dict, noise: dict, grain: float, row: np.ndarray
+) -> np.ndarray:
+    put(model, {name: array + grain * noise[name] for name, array in weights.items()})
+    return ask(bench, model, row)
+
+
+@measurement
 def plain(bench: Bench) -> Plain:
     """Show a model with noise on its weights one row; zero-initialised weights would hide what is asked."""
     model, row = bench.noisy(0), sample(bench).inputs[:1]
     logits = ask(bench, model, row)[0]
-    full = full_precision(model.parameters())
+    full = full_precision(model.parameters()) and not rounds_inside(bench)
     with np.errstate(invalid="ignore"):  # logits that are not finite are another check's finding
         spread = float(logits.std()) or 1.0
     return Plain(model.parameters(), row, logits, spread, full)

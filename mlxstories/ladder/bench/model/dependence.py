@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import full_precision, token_losses
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.model.consistency import rounds_inside
 from mlxstories.ladder.modes import in_mode
 
 AT_FIRST, NOISY, TRAINING = "at initialisation", "with noise on the weights", "in training mode"
@@ -36,7 +37,8 @@ class Dependence:
         past: the same when all earlier tokens change.
         order: the same when earlier tokens are reordered.
         repeatable: whether the same input gives the same logits twice.
-        full_precision: whether no weight is of 16 bits, which round a thousand times as coarsely.
+        full_precision: whether no weight is of 16 bits, which round a thousand times as coarsely, and nothing is
+            rounded inside.
     """
 
     future: float
@@ -78,7 +80,7 @@ class _Probe:
 def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = False) -> Dependence:
     """Change tokens and see which logits move, in evaluation mode unless ``training``."""
     probe = _Probe(bench, model, seed)
-    full = full_precision(model.parameters())
+    full = full_precision(model.parameters()) and not rounds_inside(bench)
     with in_mode(model, training=training):
         plain = probe.forward(probe.row)
         repeatable = bool(np.array_equal(plain, probe.forward(probe.row), equal_nan=True))
