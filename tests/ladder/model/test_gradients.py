@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
+import pytest
 from tiny import T, Tiny, ask, judged
 
 from mlxstories.ladder.verdict import FAILED, PASSED
@@ -65,3 +66,30 @@ def test_units_that_are_silent_are_told_and_not_that_all_parameters_are_alive():
 
     verdict = ask("gradients alive", model=Silent)
     assert verdict.detail == "75% of the units of up.weight are not", verdict
+
+
+class Ternary(nn.Linear):
+    """Weights of -1, 0 and 1 times their mean size; the gradient may be let through."""
+
+    through = False
+
+    def __call__(self, x):
+        size = mx.abs(self.weight).mean()
+        rounded = mx.clip(mx.round(self.weight / size), -1, 1) * size
+        if self.through:
+            rounded = self.weight + mx.stop_gradient(rounded - self.weight)
+        return x @ rounded.T + self.bias
+
+
+class LetThrough(Ternary):
+    through = True
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Ternary, [("dead-parameters", "error")]), (LetThrough, [])])
+def test_a_gradient_that_rounding_leaves_a_scale_alone(kind, told):
+    class Rounded(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.mix = kind(16, 16)
+
+    assert judged("gradients alive", model=Rounded) == told

@@ -21,6 +21,7 @@ from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
 STEPS = 6
 _ROWS = 8
 _FEW_UNITS = 8  # a layer of fewer has no share of them worth a word
+_MANY, _EVEN = 64, 1e-2  # entries of a matrix, and how far apart the sizes of their gradients may be
 
 
 @dataclass
@@ -169,6 +170,16 @@ def faint(bench: Bench) -> dict[str, float]:
     norms = {n: found.largest[n] for n in found.matrices if found.largest.get(n)}
     middle = float(np.median(list(norms.values()))) if norms else 0.0
     return {n: norm / middle for n, norm in norms.items()} if middle and np.isfinite(middle) else {}
+
+
+@measurement
+def even(bench: Bench) -> list[str]:
+    """Matrices whose gradient is of one size in all entries, as where rounding or a sign lets none through but that of
+    the mean size it is scaled by."""
+    rows = sample(bench)
+    found = bench.gradients(bench.model(), rows.rows(slice(0, min(_ROWS, rows.shape[0]))))
+    sizes = {n: mx.abs(g.astype(mx.float32)) for n, g in found.items() if g.ndim >= 2 and g.size >= _MANY}
+    return [n for n, size in sizes.items() if 0 < float(size.max()) < float(size.min()) * (1 + _EVEN)]
 
 
 @measurement

@@ -8,6 +8,7 @@ from mlxstories.ladder.bench.model.gradients import (
     Followed,
     constant_matrices,
     dead,
+    even,
     faint,
     followed,
     silent_units,
@@ -31,7 +32,8 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     rounding=Limit(1e-6, "of the matrices' median gradient"),
 )
 def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
-    """Looks, over a few steps, for parameters and units whose gradient is exactly 0 every time.
+    """Looks, over a few steps, for parameters and units whose gradient is exactly 0 every time, and for matrices whose
+    gradient is of one size in all entries.
 
     They take up memory and time and learn nothing. Where a little noise on the weights wakes them, they are wired
     soundly and the initial values cancel each other.
@@ -52,6 +54,8 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
         if asleep and not limits.woken.below(len(asleep) / len(names)):
             return failed(detail, _cancelled(bench, found, names))
         return failed(detail, _dead(found, names, limits))
+    if even(bench):
+        return failed(detail, _even(even(bench), found))
     rounded = {n: share for n, share in faint(bench).items() if limits.rounding.below(share)}
     if rounded:
         return passed(f"{detail}, {len(rounded)} no more than rounding", _rounded(rounded), *same)
@@ -112,6 +116,18 @@ def _one_object(again: dict[str, list[str]]) -> Draft:
         fix="where each was to have its own: [Block() for _ in range(n)], for [Block()] * n repeats one object",
         where=most[0],
         paths=most,
+    )
+
+
+def _even(names: list[str], found: Followed) -> Draft:
+    return error(
+        "dead-parameters",
+        f"the gradient of {', '.join(names[:3])}{' ...' if names[3:] else ''} is of one size in all entries: what "
+        "would tell them apart is rounded away, and no more than a scale is learned",
+        fix="let the gradient through the rounding: w + mx.stop_gradient(rounded(w) - w)",
+        where=names[0],
+        matrices=len(names),
+        share_of_weights=_share(found, names),
     )
 
 
