@@ -209,14 +209,14 @@ def test_a_user_error_names_the_users_line(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["SimpleNamespace", "dict"])
-def test_an_object_that_holds_the_logits_is_told_how_to_be_unwrapped(tmp_path, kind):
+def test_an_object_that_holds_the_logits_is_as_good_as_these(tmp_path, kind):
     body = (
         "from types import SimpleNamespace\nclass Wrapped(Model):\n    def __call__(self, tokens):\n"
         f"        return {kind}(logits=super().__call__(tokens), cache=None)\n\n"
         "def subject():\n    return make(model=Wrapped)\n"
     )
-    result = debug(tmp_path, f"{HEADER}\n{body}", "--timeout", "60")
-    assert f"returned {kind}" in result.output and "its output's logits" in " ".join(result.output.split())
+    result = debug(tmp_path, f"{HEADER}\n{body}", "--timeout", "60", "--rung", "minimal")
+    assert result.exit_code == 0, result.output
 
 
 def test_functions_of_a_subject_may_import_what_lies_beside_it(tmp_path, monkeypatch):
