@@ -1,4 +1,4 @@
-"""Which branches are added to the stream, and which take its place."""
+"""Which branches are added to the stream, which take its place, and where the stream is dropped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tiny import V, subject
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.streams import streams
+from mlxstories.ladder.bench.model.streams import streams, streams_dropped
 from mlxstories.ladder.registry import CHECKS
 
 D = 12
@@ -95,6 +95,29 @@ class SecondLeftOut(Block):
         return self.up(self.n2(x))  # here
 
 
+class Dropping(Block):
+    def __init__(self, p=0.1):
+        super().__init__()
+        self.drop = nn.Dropout(p)
+
+    def __call__(self, x):
+        x = self.drop(x + self.mix(self.n1(x)))  # here
+        return x + self.feed(self.n2(x))
+
+
+class DroppingBranches(Dropping):
+    def __call__(self, x):
+        x = x + self.drop(self.mix(self.n1(x)))
+        return x + self.drop(
+            self.feed(self.n2(self.drop(x)))
+        )  # a branch reads what is dropped, the stream is whole
+
+
+class DroppingNothing(Dropping):
+    def __init__(self):
+        super().__init__(0.0)
+
+
 class Stack(nn.Module):
     def __init__(self, block, layers=2):
         super().__init__()
@@ -165,3 +188,19 @@ def test_one_layer_may_be_a_projection():
     on = Bench(subject(model=lambda: Stack(FirstLeftOut, layers=1)))
     with on.protected():
         assert streams(on).replaced == {}
+
+
+def test_a_stream_that_is_dropped():
+    on, check = bench(Stack, Dropping), CHECKS["the stream is not dropped"]
+    with on.protected():
+        (draft,) = check.ask(on, check.gauges()).drafts
+    assert (draft.code, draft.severity, draft.evidence["times"]) == ("dropout-too-high", "warning", 2)
+    assert draft.evidence["gone"] == pytest.approx(0.19)
+    assert "# here" in linecache.getline(draft.where["file"], draft.where["line"])
+
+
+@pytest.mark.parametrize("block", [Block, DroppingBranches, DroppingNothing])
+def test_a_stream_that_goes_on_whole(block):
+    on = bench(Stack, block)
+    with on.protected():
+        assert streams_dropped(on) == {}

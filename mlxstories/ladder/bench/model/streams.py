@@ -1,4 +1,4 @@
-"""Which branches are added to the stream of a model, and which take its place."""
+"""Which branches are added to the stream of a model, which take its place, and where the stream is dropped."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.consistency import noised, plain
+from mlxstories.ladder.bench.model.modules import dropouts
 from mlxstories.ladder.where.calls import Call, calls
 from mlxstories.ladder.where.places import Line
 
@@ -42,16 +44,7 @@ def streams(bench: Bench) -> Streams | None:
     """Follow sums through one forward pass, in evaluation mode with noise on the weights; None with 16 bits."""
     if not plain(bench).full_precision:
         return None
-    model = noised(bench)
-    model.eval()
-    ids = mx.array(np.maximum(sample(bench).rows(slice(0, 2)).cut(_LENGTH).inputs, 0).astype(np.int32))
-    bench.seed_all(1)
-    with bench.calling("model(tokens)"):
-        seen = calls(model, ids)
-    within: dict[int, list[Call]] = defaultdict(list)
-    for call in seen:
-        within[id(call.parent)].append(call)
-    parts = [_Part(call, within[id(call)]) for call in seen if len(within[id(call)]) <= _CHILDREN]
+    parts = _parts(bench, training=False)
     branches = {id(call) for part in parts for call in part.added()}
     replaced: dict[Line, int] = defaultdict(int)
     for part in parts:
@@ -59,6 +52,34 @@ def streams(bench: Bench) -> Streams | None:
             for call in part.replacing():
                 replaced[call.lines[-1]] += 1
     return Streams(len(branches), {line: times for line, times in replaced.items() if times > 1})
+
+
+@measurement
+def streams_dropped(bench: Bench) -> dict[Line, list[float]] | None:
+    """Lines at which a dropout reads a sum and the stream goes on from what it leaves, each run more than once, and the
+    shares that it takes away; followed in training mode, with noise on the weights; None with 16 bits."""
+    if not plain(bench).full_precision:
+        return None
+    if not any(dropouts(bench).values()):
+        return {}
+    shares: dict[Line, list[float]] = defaultdict(list)
+    for part in _parts(bench, training=True):
+        for call in part.dropping():
+            shares[call.lines[-1]].append(1 - float(call.module._p_1))
+    return {line: taken for line, taken in shares.items() if len(taken) > 1}
+
+
+def _parts(bench: Bench, training: bool) -> list[_Part]:
+    model = noised(bench)
+    model.train(training)
+    ids = mx.array(np.maximum(sample(bench).rows(slice(0, 2)).cut(_LENGTH).inputs, 0).astype(np.int32))
+    bench.seed_all(1)
+    with bench.calling("model(tokens)"):
+        seen = calls(model, ids)
+    within: dict[int, list[Call]] = defaultdict(list)
+    for call in seen:
+        within[id(call.parent)].append(call)
+    return [_Part(call, within[id(call)]) for call in seen if len(within[id(call)]) <= _CHILDREN]
 
 
 class _Part:
@@ -130,6 +151,16 @@ class _Part:
             ends = self.end >= 0 and self._same(self.end, self.values[result])
             if served or (ends and self._behind_a_norm(read)):
                 yield call
+
+    def dropping(self) -> Iterator[Call]:
+        """Calls of a dropout that reads a sum, and whose result is added to or ends the part."""
+        totals = [total for _, _, total in self.sums]
+        onward = [n for n in (*(first for first, _, _ in self.sums), self.end) if n >= 0]
+        for call in self.inner:
+            if call.lines and isinstance(call.module, nn.Dropout) and min(self._ends_of(call)) >= 0:
+                read, left = (self.values[n] for n in self._ends_of(call))
+                if self._known(read, totals) and self._known(left, onward) and not np.array_equal(read, left):
+                    yield call
 
     def _joins(self, total: int, before: int) -> bool:
         """Whether a value is added in its turn to one of those before a number."""
