@@ -123,7 +123,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause("residual-left-out", "weights", "model", "a branch takes the place of the stream that it should be added to"),
     Cause("tie-broken", "weights", "model", "weights meant to be one are two parameters that part at once"),
     Cause("base-not-frozen", "weights", "model", "the base is trained beside the adapters attached to it"),
-    Cause("dropout-too-high", "weights", "model", "dropout takes away nearly everything, or something of the stream itself",
+    Cause("dropout-too-high", "weights", "model", "dropout takes away nearly everything, or some of the stream itself",
           DYNAMICS),
     Cause("missing-nonlinearity", "weights", "model", "linear layers with nothing between them are one linear layer"),
     Cause("precision-promoted", "weights", "model", "a model of 16 bits computes in float32"),
