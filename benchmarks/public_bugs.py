@@ -198,15 +198,18 @@ _SIXTH = (
 )
 _SEVENTH = (
     "## The seventh set",
-    "Made after the mends of all six, by how people complain. 12 reports from sources that no set had used, their "
-    "mends where the plain setup is none, and 6 sound setups of kinds that are in no other; the cases and what counts "
-    "as right were committed before the ladder saw any. Each fault was trained beside its mend (`benchmarks/harm.py`, "
-    "150 updates, 115,200 tokens, seed 0): their losses, held out, in nats per token, stand beside, and the three that "
-    "did not hurt by 2 % count as sound. One of these is accused all the same, and truly: the gate of a mixture of "
-    "experts never learns, and costs 1.4 % with four experts in 150 updates. Then what a user would do: the ladder, "
-    "and `--deep` where it finds no error and the fault hurts, which was one fault, and the exchange tells nothing of "
-    "it: by either 8 of the 9 were named at first. *Now* was climbed anew for the case that a mend could reach; of the "
-    "others it is what was said at first.",
+    "Made after the mends of all six, mostly by how people complain; some searches named a part, such as the cell of a "
+    "recurrent network. 12 reports from sources that no set had used, their mends where the plain setup is none, and "
+    "6 sound setups of kinds that are in no other; the cases and what counts as right were committed before the ladder "
+    "saw any. Each fault was trained beside its mend (`benchmarks/harm.py`, 150 updates, 115,200 tokens, seed 0), this "
+    "time while the ladder ran: their losses, held out, in nats per token, stand beside, and the three that did not "
+    "hurt by 2 % count as sound, by that rule, known beforehand. It moves the figures: of all 12 reports 9 were named. "
+    "One of the three is accused, and truly: the gate of a mixture of experts never learns, which costs 1.4 % here. "
+    "That and the 2.7 % of the dropout are of one seed each, and near the limit. Then what a user would do: the "
+    "ladder, and `--deep` where it finds no error and the fault hurts, which was one fault, and the exchange tells "
+    "nothing of it: by either 8 of the 9 were named at first. *Now* was climbed anew for two of the three cases with "
+    "dropout, which alone the mend could reach; of the others it is what was said at first. CPU seconds are of a busy "
+    "machine.",
 )
 _BLIND = {
     "reported": _FIRST,
