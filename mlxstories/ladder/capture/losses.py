@@ -124,7 +124,7 @@ class Losses:
             raise Gap(f"the {role} of its rows")
         text = _ROLES[role]
         if role == "lengths":
-            text = f"({text} + {self.script.roles.extra})"
+            text = f"({text} + {self.script.roles.parts.extra})"
         if value.ndim == 1 and role != "lengths":
             text += ".reshape(-1)"
         if isinstance(value, np.ndarray):

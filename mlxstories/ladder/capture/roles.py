@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 from mlxstories.errors import StoriesError
 from mlxstories.ladder.capture.copies import host, leaves, refitted, seen_by, whole, with_leaf
 from mlxstories.ladder.capture.hooks import GradientCall
+from mlxstories.ladder.capture.parts import Parts, ends_of
 from mlxstories.ladder.capture.reading import Reading, read
 
 
@@ -20,25 +21,19 @@ class Roles:
     """Which arguments and captured variables of a loss hold the inputs, targets, mask, tokens or lengths."""
 
     def __init__(self, call: GradientCall, first: Reading):
-        self.cut = (
-            False  # the model reads a whole row, and the loss leaves out what it says of the last place
-        )
-        self._find(call, first)
+        self._find(call, first, cut=False)
         if self._values(call) is None and first.inputs.shape[1] > 2 and not first.mask[:, -1].any():
-            self.cut = True
-            self._find(call, _without_last(first))
+            self._find(call, _without_last(first), cut=True)
         self._look_closer(call)
 
-    def _find(self, call: GradientCall, first: Reading) -> None:
+    def _find(self, call: GradientCall, first: Reading, *, cut: bool) -> None:
         """Which arrays play a part in what was read."""
-        self.first = first
+        self.first, self.parts = first, Parts(first, cut)
         self.places: dict[tuple, str] = {}
         self.padding: int | None = None  # the target of every cell that does not count
         self.masked = False
-        self.extra = 1  # of a length, over the cells that are read
-        self.unread: tuple[int, int] | None = None  # padding of the inputs, and what the model reads instead
         for place, array in _places(call):
-            role = self._role(host(array)) if array.size <= 2 * first.inputs.size else None
+            role = self.parts.of(host(array)) if array.size <= 2 * first.inputs.size else None
             if role:
                 self.places[place] = role
         if (first.inputs == first.targets).all():
@@ -83,90 +78,16 @@ class Roles:
         if alike:
             self.places[alike[0]] = "inputs"
 
-    def _role(self, array: np.ndarray) -> str | None:
-        if array.ndim not in (1, 2) or not array.size:
-            return None
-        m = self.first.mask
-        role = (self._cells(array) or self._rows(array)) if whole(array) else None
-        if role is None and set(np.unique(array)) <= {0, 1}:
-            if array.size == m.size:
-                role = "mask" if self._mask(array.reshape(m.shape)) else None
-            elif array.shape == (
-                m.shape[0],
-                m.shape[1] + 1,
-            ):  # beside whole rows, of which the loss cuts both
-                role = "row mask" if self._mask(array[:, 1:]) else None
-        return role
-
-    def _cells(self, array: np.ndarray) -> str | None:
-        """The part that an array of ids plays: inputs, targets, or tokens of which both are cut."""
-        x, y, counted = self.first.inputs, self.first.targets, self.first.mask > 0
-        if array.size == y.size and _taught(array.reshape(y.shape)[counted], y[counted]):
-            same = array.reshape(x.shape) == x
-            return "inputs" if same.all() and not (x == y).all() else "targets"
-        if array.size == x.size and self._read(array.reshape(x.shape)):
-            return "inputs"
-        wide = array.shape == (x.shape[0], x.shape[1] + 1)
-        if wide and (array[:, :-1] == x).all() and _taught(array[:, 1:][counted], y[counted]):
-            return "tokens"
-        if self.cut and wide:
-            if (array[:, :-1] == x).all():
-                return "tokens"
-            return "labels" if _taught(array[:, 1:][counted], y[counted]) else None
-        return None
-
-    def _read(self, array: np.ndarray) -> bool:
-        """Whether the model reads these ids, or the loss replaces those that its table does not have before."""
-        x, missing = self.first.inputs, self._missing(array)
-        if not (array == x)[~missing].all() or missing.all():
-            return False
-        if (array != x).any():
-            self.unread = (int(array[missing][0]), int(x[missing][0]))
-        return True
-
-    def _missing(self, ids: np.ndarray) -> np.ndarray:
-        return (ids < 0) | (ids >= self.first.vocab)
-
-    def _rows(self, array: np.ndarray) -> str | None:
-        """The part that a number or a pair for each row plays: lengths, or spans of counted cells."""
-        x, m = self.first.inputs, self.first.mask
-        if array.shape == x.shape[:1] and self._lengths(array):
-            return "lengths"
-        if array.shape == (len(x), 2) and m.any() and self._spans(array):
-            return "spans"
-        return None
-
-    def _mask(self, array: np.ndarray) -> bool:
-        """A mask that the loss follows, or one of cells that all look like padding."""
-        left_out = self.first.inputs[array == 0]
-        return ((array > 0) == (self.first.mask > 0)).all() or len(np.unique(left_out)) <= 1
-
-    def _lengths(self, array: np.ndarray) -> bool:
-        x, m = self.first.inputs, self.first.mask
-        rest = [row[n:] for row, n in zip(x, array, strict=True) if 0 < n < len(row)]
-        if not rest or len(np.unique(np.concatenate(rest))) != 1 or (array > x.shape[1] + 1).any():
-            return False
-        self.extra = int(np.median(array - m.sum(1))) if (m == 0).any() else 1
-        self.pad_input = int(rest[0][0])
-        return True
-
-    def _spans(self, array: np.ndarray) -> bool:
-        """The first and last cell that counts in each row, but for a constant."""
-        some = self.first.mask.any(1)  # a row may be cut off before its answer begins
-        apart = array[some] - _ends(self.first.mask[some])
-        self.apart = np.median(apart, axis=0).astype(np.int64)
-        return bool(((apart == self.apart).mean(0) >= 0.5).all())
-
     def _settle(self, call: GradientCall) -> None:
         """Where rows end, spans may point beyond them: ask the loss about shorter ones."""
         inputs, targets = self.first.inputs, self.first.targets
-        short, apart = np.ones(inputs.shape, np.float32), self.apart
+        short, apart = np.ones(inputs.shape, np.float32), self.parts.apart
         short[:, inputs.shape[1] // 2 :] = 0
         for shift in (0, -1, 1, -2, 2):
-            self.apart = np.add(apart, (0, shift))
+            self.parts.apart = np.add(apart, (0, shift))
             if (self._reading(self.give(call, inputs, targets, short)).mask == short).all():
                 return
-        self.apart = apart
+        self.parts.apart = apart
 
     def _altered(self, call: GradientCall) -> bool:
         """Whether it is handed ids of which the model reads most, and others in the place of the rest."""
@@ -194,7 +115,7 @@ class Roles:
 
     def _reading(self, call: GradientCall) -> Reading:
         reading = read(call)
-        return _without_last(reading) if self.cut else reading
+        return _without_last(reading) if self.parts.cut else reading
 
     # --- from the script's calls to batches, and back ---------------------------------------------
 
@@ -202,21 +123,21 @@ class Roles:
         """Inputs, targets and mask of a later call; it is run only where nothing else tells the mask or the inputs."""
         values = self._values(call)
         inputs, targets = values["inputs"], values["targets"]
-        missing = self._missing(inputs)
+        missing = self.parts.missing(inputs)
         if missing.any():
             seen = self._reading(call)
-            if not self._missing(seen.inputs).any():
-                self.unread = (int(inputs[missing][0]), int(seen.inputs[missing][0]))
+            if not self.parts.missing(seen.inputs).any():
+                self.parts.unread = (int(inputs[missing][0]), int(seen.inputs[missing][0]))
                 return seen.inputs, targets, seen.mask
         if "mask" in values and not (self.first.mask > 0).all():
             mask = values["mask"].reshape(inputs.shape) > 0
         elif "spans" in values:
-            cells, ends = np.arange(inputs.shape[1]), values["spans"] - self.apart
+            cells, ends = np.arange(inputs.shape[1]), values["spans"] - self.parts.apart
             mask = (cells >= ends[:, :1]) & (cells <= ends[:, 1:])
         elif (self.first.mask > 0).all():
             mask = np.ones(inputs.shape)
         elif "lengths" in values:
-            mask = np.arange(inputs.shape[1]) < values["lengths"][:, None] - self.extra
+            mask = np.arange(inputs.shape[1]) < values["lengths"][:, None] - self.parts.extra
         elif self.padding is not None:
             mask = targets != self.padding
         else:
@@ -240,8 +161,8 @@ class Roles:
 
     def give(self, call: GradientCall, inputs, targets, mask) -> GradientCall:
         """The same call on another batch."""
-        if self.unread is not None:
-            padding, read_instead = self.unread
+        if self.parts.unread is not None:
+            padding, read_instead = self.parts.unread
             # Where nothing but such padding tells what counts, it stands wherever nothing does.
             left_out = (mask == 0) & ((inputs == read_instead) | (not (self._told or self._by_padding)))
             inputs = np.where(left_out, padding, inputs)
@@ -269,7 +190,7 @@ class Roles:
             if role == "lengths":
                 new = self._length_of(inputs, mask)
             else:
-                new = _ends(mask) + self.apart if role == "spans" else values[role]
+                new = ends_of(mask) + self.parts.apart if role == "spans" else values[role]
             new = _like(old, new, self.first.inputs)
             if kind == "arg":
                 args = (*args[:key], with_leaf(args[key], path, new), *args[key + 1 :])
@@ -301,9 +222,9 @@ class Roles:
 
     def _length_of(self, inputs, mask) -> np.ndarray:
         if (mask == 0).any():
-            return (mask.sum(1) + self.extra).astype(np.int64)
-        real = inputs != self.pad_input
-        return real.shape[1] - np.argmax(real[:, ::-1], axis=1) + (real.all(1) & (self.extra > 0))
+            return (mask.sum(1) + self.parts.extra).astype(np.int64)
+        real = inputs != self.parts.pad_input
+        return real.shape[1] - np.argmax(real[:, ::-1], axis=1) + (real.all(1) & (self.parts.extra > 0))
 
 
 def _places(call: GradientCall) -> Iterator[tuple[tuple, Any]]:
@@ -320,19 +241,6 @@ def _without_last(reading: Reading) -> Reading:
     """A reading but for the last place of each row."""
     cut = {name: getattr(reading, name)[:, :-1] for name in ("inputs", "targets", "mask")}
     return replace(reading, **cut)
-
-
-def _taught(array: np.ndarray, targets: np.ndarray) -> bool:
-    """Whether a loss that was handed these targets teaches those; a negative one is another id to it, if any."""
-    known = array >= 0
-    return bool(known.any() and (array == targets)[known].all())
-
-
-def _ends(mask: np.ndarray) -> np.ndarray:
-    """Index of the first and the last cell that counts, [B, 2]; of a row in which none does, the wrong way round."""
-    counted, last = mask > 0, mask.shape[1] - 1
-    ends = np.stack([counted.argmax(1), last - counted[:, ::-1].argmax(1)], axis=1)
-    return np.where(counted.any(1)[:, None], ends, (last + 1, -1))
 
 
 def _like(old: Any, new: np.ndarray, inputs: np.ndarray) -> Any:

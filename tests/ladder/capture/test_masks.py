@@ -187,7 +187,7 @@ def loss_fn(model, x, y):
 def test_padding_that_the_loss_replaces_is_no_id_that_the_model_reads(captured, counted):
     text = MODEL.replace("\nmx.random.seed(0)", PADDED.replace("COUNTED", counted) + "\nmx.random.seed(0)")
     script = captured(text + LOOP)
-    assert script.roles.unread == (-1, 0)
+    assert script.roles.parts.unread == (-1, 0)
     for inputs, targets, mask in script.batches[:20]:
         assert (inputs >= 0).all() and (inputs[:, 1:] == np.maximum(targets, 0)[:, :-1]).all()
         assert ((mask > 0) == ((inputs if counted == "x" else targets) > 0)).all()
