@@ -144,7 +144,7 @@ class Examined:
             except SystemExit as ended:
                 if ended.code == MISUSED:
                     given = f"-m {self.file}" if self.module else self.file
-                    click.echo(f"{self.file}: {own_arguments(f'--follow {given}')[2:]}", err=True)
+                    click.echo(f"{self.file}: {own_arguments(f'--follow {given}')}", err=True)
                 if ended.code:
                     raise
             except TimeLimitError:

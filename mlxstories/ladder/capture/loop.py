@@ -30,7 +30,7 @@ _MICROBATCHES = 64  # gradients without an update after which a step is over
 
 def own_arguments(named: str) -> str:
     """Where the arguments of a script belong; ``named`` is how it is named, with ``-m`` before a module."""
-    return f"; its own arguments follow --: mlxstories debug {named} -- ARGUMENTS"
+    return f"its own arguments follow --: mlxstories debug {named} -- ARGUMENTS"
 
 
 class OwnTraining(StoriesError):
@@ -99,7 +99,7 @@ class Loop(Watcher):
         if self.trainer is not None:
             raise OwnTraining(self.target, subject_of_trainer(self.trainer))
         if self.waiting is None:
-            instead = own_arguments(self._named) if self.script.misused else INSTEAD
+            instead = f"; {own_arguments(self._named)}" if self.script.misused else INSTEAD
             raise StoriesError(f"{self.target}: {self._why()}{instead}")
 
     def begin_again(self) -> None:

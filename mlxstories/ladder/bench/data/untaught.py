@@ -62,14 +62,17 @@ def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
     if not texts:
         return np.empty(0, np.uint64)
     places = [rolling(ids[None], long)[0] for ids in texts]
-    # Asked once of all texts: each question sorts what is looked for anew.
-    shared = np.split(among(np.concatenate(places), own), np.cumsum([len(p) for p in places])[:-1])
     found = []
-    for ids, own_places in zip(texts, shared, strict=True):
+    for ids, own_places in zip(texts, _each_among(places, own), strict=True):
         covered = np.convolve(own_places, np.ones(long)) > 0
         free = np.convolve(covered, np.ones(_SHORT), "valid") == 0
         found.append(rolling(ids[None], _SHORT)[0][free])
     return distinct(np.concatenate(found))
+
+
+def _each_among(hashes: list[np.ndarray], known: np.ndarray) -> list[np.ndarray]:
+    """`among` for each of several arrays, asked once of all: each question sorts what is known anew."""
+    return np.split(among(np.concatenate(hashes), known), np.cumsum([len(one) for one in hashes])[:-1])
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def heads(bench: Bench) -> Heads | None:
     if not texts or row < 2 * _STRETCH:
         return None
     taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
-    found = [among(rolling(ids[None], _STRETCH)[0], taught) for ids in texts]
+    found = _each_among([rolling(ids[None], _STRETCH)[0] for ids in texts], taught)
     head = np.concatenate([f[: row - 2 * _STRETCH + 1] for f in found])
     rest = np.concatenate([f[row:] for f in found])
     size = sum(map(len, texts))

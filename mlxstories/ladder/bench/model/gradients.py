@@ -147,6 +147,10 @@ def silent_units(bench: Bench) -> dict[str, float]:
     }
 
 
+def _few(bench: Bench) -> HostBatch:
+    return sample(bench).rows(slice(0, _ROWS))
+
+
 @measurement
 def dead(bench: Bench) -> list[str]:
     """Parameters without any gradient of our own loss, of the subject's, and of what its step hands on: further heads
@@ -154,8 +158,7 @@ def dead(bench: Bench) -> list[str]:
     names = followed(bench).dead
     if not names or bench.minimises_ours:
         return names
-    rows = sample(bench)
-    batch, model = rows.rows(slice(0, min(_ROWS, rows.shape[0]))), bench.model()
+    batch, model = _few(bench), bench.model()
     if bench.subject.loss is not None:
         fed = loss_gradient(bench, model, batch)[1]
     else:
@@ -176,8 +179,7 @@ def faint(bench: Bench) -> dict[str, float]:
 def even(bench: Bench) -> list[str]:
     """Matrices whose gradient is of one size in all entries, as where rounding or a sign lets none through but that of
     the mean size it is scaled by."""
-    rows = sample(bench)
-    found = bench.gradients(bench.model(), rows.rows(slice(0, min(_ROWS, rows.shape[0]))))
+    found = bench.gradients(bench.model(), _few(bench))
     sizes = {n: mx.abs(g.astype(mx.float32)) for n, g in found.items() if g.ndim >= 2 and g.size >= _MANY}
     return [n for n, size in sizes.items() if 0 < float(size.max()) < float(size.min()) * (1 + _EVEN)]
 
@@ -185,8 +187,7 @@ def even(bench: Bench) -> list[str]:
 @measurement
 def woken(bench: Bench) -> list[str]:
     """Those of the dead parameters that receive a gradient once there is noise on the weights."""
-    rows = sample(bench)
-    awake = bench.gradients(bench.noisy(7), rows.rows(slice(0, min(_ROWS, rows.shape[0]))))
+    awake = bench.gradients(bench.noisy(7), _few(bench))
     return [n for n in dead(bench) if n in awake and float(mx.abs(awake[n]).max()) > 0]
 
 

@@ -93,10 +93,8 @@ def oversteps(bench: Bench) -> np.ndarray | None:
     betas = uncorrected_betas(bench)
     if betas is None:
         return None
-    schedule, updates = (
-        uncorrected_schedule(bench),
-        np.arange(1, min(max(plan(bench).updates, _FEWEST), _MOST) + 1),
-    )
+    schedule = uncorrected_schedule(bench)
+    updates = np.arange(1, min(max(plan(bench).updates, _FEWEST), _MOST) + 1)
     factors = overstep(*betas, updates)
     if schedule is None or not schedule.scheduled or schedule.peak <= 0:
         return factors
