@@ -84,6 +84,14 @@ class AttentionTakesOver(Block):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
+class StreamDropped(Block):
+    """Dropout comes after the addition."""
+
+    def __call__(self, x, mask, layer, cache):
+        x = self.dropout(x + self.attention(self.attention_norm(x), mask, layer, cache))
+        return self.dropout(x + self.feed_forward(self.feed_forward_norm(x)))
+
+
 def each_block(model: Transformer, block: type[nn.Module], config: ModelConfig) -> None:
     model.blocks = [block(config) for _ in model.blocks]
 
@@ -199,6 +207,15 @@ FAULTS.add(
     severity="warning",
 )
 FAULTS.add("dropout-of-0.9", "dropout-too-high", "dropout of 0.9, which was to be kept", shape(dropout=0.9))
+FAULTS.add(
+    "stream-dropped",
+    "dropout-too-high",
+    "dropout of 0.1 reads what the stream is after each addition, not what is added",
+    lambda recipe: rebuilt(lambda model, config: each_block(model, StreamDropped, config))(
+        shape(dropout=0.1)(recipe)
+    ),
+    severity="warning",
+)
 FAULTS.add(
     "adapters-on-a-trained-base",
     "base-not-frozen",
