@@ -27,3 +27,14 @@ def test_consequences_are_folded_under_their_cause():
         assert kept[0].evidence["consequences"] == [then]
     assert all(cause.brings_about <= set(CATALOGUE) for cause in CAUSES)
     assert sorted(CAUSES, key=lambda cause: cause.priority) == list(CAUSES)
+
+
+def test_what_was_found_before_the_subject_failed_does_not_come_of_it():
+    names = ("texts-never-seen", "subject-error", "not-finite")
+    before, failure, after = (
+        Finding(code, severity, "data", code)
+        for code, severity in zip(names, ("warning", "error", "error"), strict=True)
+    )
+    kept, folded = fold([before, failure, after])
+    assert kept[1:] == [before] and kept[0].code == "subject-error"
+    assert kept[0].evidence["consequences"] == ["not-finite"] and folded == [after]
