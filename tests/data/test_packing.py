@@ -26,7 +26,7 @@ def corpus(lengths):
     st.sampled_from(LAYOUTS),
     st.none() | st.integers(0, 5),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_every_target_once_and_stories_apart(lengths, context, layout, seed):
     documents = corpus(lengths)
     rng = None if seed is None else np.random.default_rng(seed)
@@ -60,7 +60,6 @@ def test_every_target_once_and_stories_apart(lengths, context, layout, seed):
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=80), st.integers(8, 64))
-@settings(deadline=None)
 def test_rows_are_those_of_best_fit_decreasing(lengths, context):
     """As many rows as the plain algorithm over single stories."""
     whole = sorted((n + 1 for n in lengths if n + 1 <= context), reverse=True)

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 from datasketch import MinHash
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxstories.data import source, splits, tokenizer
@@ -21,7 +21,6 @@ from mlxstories.errors import StoriesError
     st.sampled_from(["seeded", "tail"]),
     st.integers(0, 5),
 )
-@settings(deadline=None)
 def test_a_split_shares_and_loses_nothing(numbers, method, seed):
     total, validation = numbers
     texts = [f"story {i}" for i in range(total)]
@@ -101,7 +100,6 @@ def test_marks_by_the_thousand_take_time_by_their_number():
 
 
 @given(st.text(alphabet="aB \n\té\u0301\u2003", max_size=40))
-@settings(deadline=None)
 def test_a_long_story_is_compared_in_parts_as_in_one(text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "_PART", 1)

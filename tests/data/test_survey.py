@@ -16,7 +16,6 @@ from mlxstories.errors import StoriesError
 
 
 @given(st.lists(st.lists(st.integers(0, 40) | st.sampled_from([2**64 - 1, 2**63]), max_size=30), max_size=12))
-@settings(deadline=None)
 def test_known_is_a_set(batches):
     known, seen = Known(), set()
     for batch in batches:
@@ -48,7 +47,7 @@ def surveyed(path, **options):
     validation=st.none() | st.integers(1, 3),
     split=st.sampled_from(["seeded", "tail"]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_parts_say_what_became_of_each_story(tmp_path_factory, stories, validation, split):
     path = tmp_path_factory.mktemp("corpus") / "stories.txt"
     path.write_text("\n<|endoftext|>\n".join(stories))

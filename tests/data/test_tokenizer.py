@@ -44,7 +44,7 @@ def test_words_of_a_text():
 
 
 @given(st.one_of(PLAIN, MARKS))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @example("0\0")
 @example("”a“b’c‘")
 @example("—'a'—\"b\"——")
@@ -61,7 +61,7 @@ def test_word_level_gives_back_the_normalised_text(text):
 
 
 @given(st.lists(st.integers(len(SPECIALS), 200), max_size=20))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_word_ids_survive_decoding_when_their_text_is_canonical(ids):
     tokenizer = WORD
     text = tokenizer.decode(ids)
@@ -69,13 +69,11 @@ def test_word_ids_survive_decoding_when_their_text_is_canonical(ids):
 
 
 @given(PLAIN)
-@settings(deadline=None)
 def test_bytes_give_back_any_text(text):
     assert BPE.decode(BPE.encode(text)) == text
 
 
 @given(st.text(alphabet=sorted(set("".join(TEXTS))), max_size=60))
-@settings(deadline=None)
 def test_characters_give_back_seen_characters(text):
     ids = CHAR.encode(text)
     assert len(ids) == len(text) and UNKNOWN not in ids
@@ -228,7 +226,7 @@ def trained():
 
 
 @given(st.sampled_from(KINDS), MARKS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_long_text_is_encoded_in_parts_as_in_one(trained, kind, text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "_PART", 1)

@@ -35,7 +35,7 @@ def small(monkeypatch):
     st.sampled_from(["packed", "padded"]),
     st.integers(0, 3),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_target_is_in_exactly_one_window(lengths, context, layout, epoch):
     documents = corpus(lengths)
     epochs = Windows(documents, context, layout=layout, seed=3, epoch=epoch)

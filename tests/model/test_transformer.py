@@ -29,7 +29,7 @@ def build(**changes) -> Transformer:
     return Transformer(ModelConfig(**SMALL | changes))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.integers(1, 23), st.sampled_from(POSITIONS), st.sampled_from([None, 0]))
 def test_a_changed_suffix_leaves_the_prefix_logits(seed, cut, positions, separator):
     rng = np.random.default_rng(seed)

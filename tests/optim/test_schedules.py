@@ -128,7 +128,7 @@ def test_join_counts_from_each_boundary():
     np.testing.assert_allclose(schedule(mx.arange(9)), expected, rtol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(SCHEDULES),
     st.integers(1, 200),

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -209,7 +209,6 @@ def test_colours_keep_their_contrast():
         assert grounds == sorted(grounds)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 0xFFFFFF), st.sampled_from(COLOURS["paper"]), st.sampled_from([TEXT, GRAPHIC]))
 def test_any_colour_is_made_legible_and_a_legible_one_stays(number, paper, least):
     colour = f"#{number:06x}"

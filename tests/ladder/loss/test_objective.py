@@ -30,7 +30,7 @@ def loss_of(reduce=True, smoothing=0.0, sign=1.0, softmax=False, shift=0):
     return loss
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     smoothing=st.sampled_from([0.0, 0.02, 0.1, 0.3]),
     sign=st.sampled_from([1.0, -1.0]),
