@@ -9,7 +9,7 @@ import sys
 import click
 
 from mlxstories.cli import completion
-from mlxstories.cli.options import data_options, whole_option
+from mlxstories.cli.options import data_options, given_options, whole_option
 from mlxstories.cli.sections import STORIES, Sectioned
 from mlxstories.cli.types import Listed, Name, Place, Whole
 from mlxstories.cli.words import wrapped
@@ -84,6 +84,10 @@ def command(data, path, ablate, schedules, arch, scale, sizes, seeds, budget, ep
     from mlxstories.storage.files import check_writable
 
     if story:
+        if others := [option for name, option in given_options().items() if name not in ("story", "store")]:
+            raise click.UsageError(
+                f"--story has arms, sizes and stories of its own: leave out {listed(others)}."
+            )
         from mlxstories.comparison.reproduction import reproduce
 
         with _stopping():

@@ -9,11 +9,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from mlxstories.cli import completion, supervision
 from mlxstories.cli.examined import Examined
-from mlxstories.cli.options import RUN_OR_FILE, whole_option
+from mlxstories.cli.options import RUN_OR_FILE, given_options, whole_option
 from mlxstories.cli.screen import Ladder
 from mlxstories.cli.sections import Sectioned
 from mlxstories.cli.types import MOST_SEED, Number, Place
@@ -22,7 +21,7 @@ from mlxstories.cli.written import write_json
 from mlxstories.errors import StoriesError
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
-
+_OF_SCRIPTS = ("steps", "settings", "follow", "setup")  # what only a training script can heed
 
 _SECTIONS = {
     "Used most": ("fault", "every", "deep", "rungs", "stories"),
@@ -160,7 +159,8 @@ def command(
     target, *rest = (module, file) if module else (file,)
     given = tuple(part for part in (*rest, *arguments) if part is not None)
     examined = Examined(target, given, bool(module), steps, settings, fault, cell)
-    examined.refuse_what_makes_no_sense([*_of_scripts()])
+    of_scripts = [option for name, option in given_options().items() if name in _OF_SCRIPTS]
+    examined.refuse_what_makes_no_sense(of_scripts)
     if follow:
         sys.exit(_followed(examined, report, timeout))
     ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
@@ -202,15 +202,6 @@ def command(
     sys.exit(0 if diagnosis.healthy else 1)
 
 
-def _of_scripts() -> Iterator[str]:
-    """The options given that only a training script can heed."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        given = context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
-        if given and option.name in ("steps", "settings", "follow", "setup"):
-            yield option.opts[0]
-
-
 def _words() -> list[str]:
     """The command line, but for the program's name."""
     return shlex.split(click.get_current_context().find_root().obj)[1:]
@@ -245,7 +236,7 @@ def _loading(name: str, timeout: float, report: Path | None) -> Iterator[None]:
 
 def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
     """Follow a script to its end, which is far away as a rule: the time is limited where that is asked for."""
-    if click.get_current_context().get_parameter_source("timeout") is ParameterSource.DEFAULT:
+    if "timeout" not in given_options():
         return examined.follow(report)
     if supervision.wanted():
         outcome = supervision.run(_words(), timeout, patient=True)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 
 import click
+from click.core import ParameterSource
 
 from mlxstories.checks import MOST_WHOLE as MOST
 from mlxstories.cli import completion
@@ -48,6 +49,17 @@ def whole_option(*names: str, default: int | None, least: int = 1, most: int = M
     """An option that is a whole number and has a default, which is shown unless the help says it."""
     shown = "[default" not in help
     return click.option(*names, type=Whole(least, most), default=default, show_default=shown, help=help)
+
+
+def given_options() -> dict[str, str]:
+    """The parameters of the command under way that its user has set, and the option that sets each."""
+    context = click.get_current_context()
+    own = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {
+        option.name: option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(option.name) not in own
+    }
 
 
 runs_option = click.option("--runs", type=Place(), default="runs", show_default=True, help="Folder of runs.")

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from mlxstories.cli.display import Display
-from mlxstories.cli.options import RUN, data_options, runs_option, say_what_suits, whole_option
+from mlxstories.cli.options import RUN, data_options, given_options, runs_option, say_what_suits, whole_option
 from mlxstories.cli.parts import parts, takes_record
 from mlxstories.cli.recipe import model_options, phase_changes, phase_options
 from mlxstories.cli.sections import MODEL, RECIPE, STORIES, Sectioned
@@ -124,11 +123,7 @@ def command(context, patience, **options):
     """
     from mlxstories import distributed
 
-    given = {
-        name
-        for name in context.params
-        if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    }
+    given = set(given_options())
     if {"epochs", "steps"} <= given:
         raise click.UsageError("--epochs and --steps both say how long to train: give one of them.")
     options |= {"given": given, "changes": phase_changes(context.params)}

@@ -234,6 +234,7 @@ def test_the_command_writes_its_results(tmp_path, store):
 @pytest.mark.parametrize(
     "options, message",
     [
+        (["--story"], "--story has arms, sizes and stories of its own: leave out --stories."),
         (["--ablate", "--schedules"], "each choose the arms"),
         (["--sizes", "huge"], "size must be one of"),
         (["--scale", "ten"], "not a valid integer"),
