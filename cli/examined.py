@@ -89,9 +89,8 @@ class Examined:
             )
             return own.subject, None
         taken = len(captured.losses)
-        ladder.say(
-            f"{self.file}: captured after {taken} gradient{'s' * (taken != 1)}; its output is in {captured.log}"
-        )
+        output = f"; its output is in {captured.log}" if captured.printed else ""
+        ladder.say(f"{self.file}: captured after {taken} gradient{'s' * (taken != 1)}{output}")
         for note in captured.notes:
             ladder.say(f"  {note}")
         return captured.subject, captured

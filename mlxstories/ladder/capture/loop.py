@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -120,14 +122,13 @@ class Loop(Watcher):
             self.begin()
 
     def _why(self) -> str:
-        ended, log = self.script.ended, self.log.name
         if self.refused:
             return self.refused
+        ended = self.script.ended
+        output = f" (its output: {self.log.name})" if self.script.world.written else ""
         if ended == "ended":
-            return (
-                f"ended without taking a gradient of a model; defines no subject() either (its output: {log})"
-            )
-        return f"{ended}, before any training (its output: {log})"
+            return f"ended without taking a gradient of a model; defines no subject() either{output}"
+        return f"{ended}, before any training{output}"
 
     def advance(self, gradient: Callable[[GradientCall], Any]) -> Any:
         """Have the script's gradient be ``gradient(call)`` and run on to the next; returns what it got."""
@@ -188,10 +189,14 @@ class Loop(Watcher):
             share(self.optimizer, optimizer)
 
     def close(self) -> None:
-        """End the script and put everything back; what it printed stays in its log. Once closed, it stays as it is."""
+        """End the script and put everything back; its log stays if it printed anything. A second call does nothing."""
         if self.log.closed:
             return
         if self.script is not None:
             self.script.close()
         mx.set_default_device(self._device)
+        self.log.flush()
+        empty = os.fstat(self.log.fileno()).st_size == 0
         self.log.close()
+        if empty:
+            Path(self.log.name).unlink(missing_ok=True)

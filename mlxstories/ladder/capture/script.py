@@ -128,8 +128,13 @@ class CapturedScript:
 
     @property
     def log(self) -> str:
-        """The file that holds what the script printed."""
+        """The file that holds what the script printed; once closed, it is gone where that was nothing."""
         return self.loop.log.name
+
+    @property
+    def printed(self) -> bool:
+        """Whether the script has printed anything so far."""
+        return self.loop.script.world.written > 0
 
     def explained(self, diagnosis: Diagnosis) -> Diagnosis:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""

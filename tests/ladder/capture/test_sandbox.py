@@ -64,6 +64,14 @@ mx.savez("weights.npz", a=mx.ones(2)), model.save_weights("weights.safetensors")
     assert "mx.savez was held back" in script.notes
 
 
+@pytest.mark.parametrize(("text", "kept"), [("", False), ("print('hello')\n", True)])
+def test_a_log_that_stayed_empty_is_not_left_behind(captured, text, kept):
+    script = captured(text + MODEL + LOOP.replace("print", "str"))
+    assert script.printed == kept and os.path.exists(script.log)
+    script.close()
+    assert os.path.exists(script.log) == kept
+
+
 def test_filters_of_warnings_are_the_script_s_own(captured):
     text = "import warnings\nwarnings.simplefilter('error')\nwarnings.showwarning = print\n" + MODEL + LOOP
     before = list(warnings.filters), warnings.showwarning
