@@ -53,6 +53,16 @@ def test_the_share_of_a_loss_that_asks_for_what_was_just_read(share):
     assert [draft.code for draft in drafts] == ["wrong-loss"]
 
 
+def test_a_loss_that_draws_its_cells_ties_none_of_them():
+    def drawn(model, batch):
+        nats = nn.losses.cross_entropy(model(batch[0]), batch[1])
+        cells = mx.random.uniform(shape=nats.shape) < mx.random.uniform(shape=(len(nats), 1))
+        return (nats * cells).sum() / mx.maximum(cells.sum(), 1)
+
+    assert demands(bench(loss=drawn)).tied == 0
+    assert not judged("the loss asks for the target", loss=drawn)
+
+
 def test_uniform_logits_cost_ln_v_whatever_the_mask():
     lengths = np.repeat([3, 6, 9, 12], B)
 

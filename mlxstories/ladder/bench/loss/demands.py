@@ -50,7 +50,7 @@ def demands(bench: Bench) -> Demands | None:
     if bench.minimises_ours:
         return None
     batch = _few(bench)
-    plain = gradient_at(bench, batch)
+    plain = _gradient(bench, batch)
     if plain is None:
         return None
     cells = (batch.mask > 0) & (np.abs(plain).max(-1) > 0)
@@ -105,7 +105,7 @@ def asked(bench: Bench) -> Asked | None:
     rng = np.random.default_rng((bench.seed, 83))
     ids = np.resize(rng.permutation(bench.subject.vocab_size), batch.shape)
     batch = batch.with_(targets=ids.astype(batch.targets.dtype))
-    gradient = gradient_at(bench, batch)
+    gradient = _gradient(bench, batch)
     if gradient is None:
         return None
     cells = (batch.mask > 0) & (np.abs(gradient).max(-1) > 0)
@@ -115,6 +115,12 @@ def asked(bench: Bench) -> Asked | None:
 def _few(bench: Bench) -> HostBatch:
     """A few of the subject's rows, cut short."""
     return sample(bench).rows(slice(0, _ROWS)).cut(_LENGTH)
+
+
+def _gradient(bench: Bench, batch: HostBatch, given: np.ndarray | None = None) -> np.ndarray | None:
+    """That of `gradient_at`; a loss may draw its cells, the same at each call."""
+    bench.seed_all(bench.seed)
+    return gradient_at(bench, batch, given)
 
 
 def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> tuple[float, float]:
@@ -128,7 +134,7 @@ def _where_wrong(bench: Bench, batch: HostBatch, cells: np.ndarray) -> tuple[flo
     for leading, lead in ((wrong, _SURE), (right, math.log(size))):
         logits = rng.standard_normal((*batch.shape, size)).astype(np.float32)
         np.put_along_axis(logits, leading[..., None], np.float32(lead), -1)
-        gradient = gradient_at(bench, batch, logits)
+        gradient = _gradient(bench, batch, logits)
         if gradient is None:
             return math.inf, 0.0
         norms.append(float(np.linalg.norm(gradient[cells])))
@@ -142,7 +148,7 @@ def _tied(bench: Bench, batch: HostBatch, plain: np.ndarray, cells: np.ndarray) 
     others[cells] = np.arange(cells.sum()) % 2 == 0
     rest = cells & ~others
     raised = first_logits(bench, batch) + np.float32(_RAISED) * others[..., None]
-    gradient = gradient_at(bench, batch, raised)
+    gradient = _gradient(bench, batch, raised)
     norm = float(np.linalg.norm(plain[rest]))
     if gradient is None or not norm:
         return 0.0
