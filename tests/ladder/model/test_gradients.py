@@ -29,6 +29,23 @@ def test_a_public_mask_that_is_only_compared_is_no_dead_parameter():
         assert all("triangle" not in draft.message for draft in verdict.drafts)
 
 
+def test_a_table_without_a_gradient_is_no_matrix_that_learns_nothing():
+    class Rotary(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.angles = mx.outer(mx.arange(T), 1.0 / 100 ** (mx.arange(8) / 8))
+            self.unused = nn.Linear(16, 16) if self.dead else None
+
+        def __call__(self, tokens):
+            turned = mx.stop_gradient(mx.cos(self.angles))[: tokens.shape[1]]
+            x = self.mix(self.embed(tokens))
+            return self.head(mx.tanh(x * mx.concatenate([turned, turned], axis=-1)))
+
+    for dead, severity in ((False, "warning"), (True, "error")):
+        Rotary.dead = dead
+        assert judged("gradients alive", model=Rotary) == [("dead-parameters", severity)]
+
+
 class Tapped(Tiny):
     """Mixes each embedding with the two before it, channel by channel."""
 

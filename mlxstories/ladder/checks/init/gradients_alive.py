@@ -12,6 +12,7 @@ from mlxstories.ladder.bench.model.gradients import (
     faint,
     followed,
     silent_units,
+    tables,
     woken,
 )
 from mlxstories.ladder.bench.model.modules import other_names, repeated_modules
@@ -35,7 +36,7 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
     """Looks, over a few steps, for parameters and units whose gradient is exactly 0 every time, and for matrices whose
     gradient is of one size in all entries.
 
-    They take up memory and time and learn nothing. Where a little noise on the weights wakes them, they are wired
+    They take up memory and time and learn nothing; tables that a formula fills are harmless so. Where a little noise on the weights wakes them, they are wired
     soundly and the initial values cancel each other.
     Example: an output that is not used, `mx.stop_gradient`, biases so low that no ReLU fires; or both factors of
     a product at zero.
@@ -53,7 +54,10 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
         asleep = woken(bench)
         if asleep and not limits.woken.below(len(asleep) / len(names)):
             return failed(detail, _cancelled(bench, found, names))
-        return failed(detail, _dead(found, names, limits))
+        weights = [name for name in names if name not in tables(bench)]
+        if not weights:
+            return passed(f"{detail}, without tables", _tables(found, names))
+        return failed(detail, _dead(found, weights, limits))
     if even(bench):
         return failed(detail, _even(even(bench), found))
     rounded = {n: share for n, share in faint(bench).items() if limits.rounding.below(share)}
@@ -99,6 +103,19 @@ def _dead(found: Followed, names: list[str], limits: Gauges) -> Draft:
         dead=len(names),
         parameters=count,
         share_of_weights=share,
+    )
+
+
+def _tables(found: Followed, names: list[str]) -> Draft:
+    return warning(
+        "dead-parameters",
+        f"{len(names)} tables, the same in every fresh model, are trainable parameters without a gradient: "
+        f"{', '.join(names[:3])}" + (" ..." if names[3:] else ""),
+        fix="keep them under a name that begins with an underscore, or freeze them: weight decay shrinks what is "
+        "trainable",
+        where=names[0],
+        dead=len(names),
+        share_of_weights=_share(found, names),
     )
 
 
