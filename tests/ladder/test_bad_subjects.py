@@ -136,6 +136,10 @@ MISBEHAVING = {
         "not-finite",
         "def loss(model, batch):\n    return model(batch.inputs).sum() * mx.nan\nS = make(loss=loss)",
     ),
+    "array-kept-at-a-call": (
+        "subject-error",
+        "class Bad(Model):\n    def __call__(self, tokens):\n        self.last = super().__call__(tokens)\n        return self.last\nS = make(model=Bad)",
+    ),
     "hangs": (
         "subject-error",
         "def slow(seed):\n    time.sleep(60)\n    yield\nS = make(train_batches=slow)",
@@ -148,6 +152,7 @@ PARTS = {
     "forward-raises": "model",
     "model-for-a-factory": "model",
     "model-is-something-else": "model",
+    "array-kept-at-a-call": "model",
     "logits-of-wrong-shape": "model",
     "loss-raises": "loss",
     "loss-not-a-scalar": "loss",
@@ -191,6 +196,15 @@ def test_a_subject_that_misbehaves_is_a_finding(tmp_path, name):
     assert result.exit_code == 1
     assert not report["healthy"]
     assert first["evidence"].get("part") == PARTS.get(name, first["evidence"].get("part"))
+
+
+def test_an_array_that_a_call_keeps_is_named(tmp_path):
+    kept = "class Kept(Model):\n    def __call__(self, tokens):\n        self.NAME = super().__call__(tokens)\n        return self.NAME\n"
+    for name, code in (("last", 1), ("_last", 0)):
+        body = f"{kept.replace('NAME', name)}S = make(model=Kept)\n\ndef subject():\n    return S\n"
+        result = debug(tmp_path, f"{HEADER}\n{body}", "--timeout", "60", "--rung", "init")
+        assert result.exit_code == code, result.output
+        assert (f"puts {name} among its parameters" in " ".join(result.output.split())) == bool(code)
 
 
 def test_an_endless_epoch_is_read_in_part(tmp_path):

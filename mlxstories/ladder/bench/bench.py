@@ -77,6 +77,7 @@ class Bench:
         self.brief = False
         self.taken: dict[Callable, Any] = {}
         self._first: dict[str, tuple[Any, Any]] = {}
+        self._asked = False
 
     @property
     def minimises_ours(self) -> bool:
@@ -112,6 +113,18 @@ class Bench:
         message = f"the climb is {up}{f', and {what} was under way' if what else ''}"
         return self.fault(
             message, "raise the time limit, or make steps and batches smaller", blame(up) or what or None
+        )
+
+    def kept_at_a_call(self, names: list[str]) -> SubjectFault:
+        """The same where a call of the model puts arrays among its parameters, of which an optimiser knows nothing."""
+        return self.fault(
+            f"a call of the model puts {', '.join(names[:3])}{' ...' if names[3:] else ''} among its parameters, as MLX "
+            "does with every array that is an attribute: an optimiser that has begun knows nothing of it, and its "
+            "update raises KeyError",
+            "keep it under a name that begins with an underscore, or make it in __init__",
+            names[0],
+            part="model",
+            kept=len(names),
         )
 
     def seed_all(self, seed: int) -> None:
@@ -190,7 +203,11 @@ class Bench:
         """float32 [B, T, V], evaluated; banned tokens' minus infinity made finite unless ``raw``."""
         inputs = mx.array(np.asarray(inputs).astype(np.int32)) if not isinstance(inputs, mx.array) else inputs
         with self.calling("model(tokens)"):
+            before = None if self._asked else _names(model)
             out = model(inputs)
+            if before is not None and (kept := [n for n in _names(model) if n not in before]):
+                raise self.kept_at_a_call(kept)
+            self._asked = True
             out = first_of(out)
             if not isinstance(out, mx.array) or out.ndim != 3 or out.shape[:2] != inputs.shape:
                 shape = list(out.shape) if isinstance(out, mx.array) else type(out).__name__
@@ -315,6 +332,10 @@ class Bench:
             changed[name] = noised.astype(array.dtype)
         put(model, changed)
         return model
+
+
+def _names(model: nn.Module) -> set[str]:
+    return {name for name, _ in tree_flatten(model.parameters())}
 
 
 def measurement(take: Callable[[Bench], T]) -> Callable[[Bench], T]:
