@@ -5,12 +5,15 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
+import numpy as np
 import pytest
 import tiny
 
-from mlxstories.ladder import diagnose
+from mlxstories.ladder import Subject, diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.gradients import dead
+
+LONG = 40
 
 
 class Identity(tiny.Tiny):
@@ -49,6 +52,20 @@ class Gain(nn.Module):
         return self.gain * x
 
 
+class OneLength(tiny.Tiny):
+    """Its positions are those of whole rows, not cut to what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = mx.random.normal((LONG, 16))
+
+    def __call__(self, tokens):
+        x = self.embed(tokens) + self.places
+        ages = mx.arange(LONG)[:, None] - mx.arange(LONG)[None]
+        weights = mx.where(ages >= 0, mx.exp(-ages.astype(mx.float32)), 0)
+        return self.head(x + mx.tanh(self.mix(weights @ x)))
+
+
 class With(tiny.Tiny):
     """Calls a module on one number, or has it return one."""
 
@@ -85,6 +102,16 @@ def test_is_examined_and_sound(model):
         model=model, loss=with_penalty, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True)
     )
     assert [f for f in diagnose(subject, rungs=["init", "sweep"]).findings if f.severity == "error"] == []
+
+
+def test_a_model_that_takes_whole_rows_only_is_examined_by_these():
+    def long(seed):
+        ids = np.random.default_rng(seed).integers(0, tiny.V, (16, LONG + 1))
+        return ((mx.array(ids[i : i + 4, :-1]), mx.array(ids[i : i + 4, 1:])) for i in range(0, 16, 4))
+
+    subject = Subject(model=OneLength, vocab_size=tiny.V, train_batches=long)
+    diagnosis = diagnose(subject, rungs=["init"])
+    assert [f for f in diagnosis.findings if f.severity == "error"] == []
 
 
 def test_a_table_of_whole_numbers_is_no_dead_weight():

@@ -116,7 +116,7 @@ class Bench:
         )
 
     def kept_at_a_call(self, names: list[str]) -> SubjectFault:
-        """The same where a call of the model puts arrays among its parameters, of which an optimiser knows nothing."""
+        """The same where a call of the model puts arrays among its parameters, which no optimiser knows of."""
         return self.fault(
             f"a call of the model puts {', '.join(names[:3])}{' ...' if names[3:] else ''} among its parameters, as MLX "
             "does with every array that is an attribute: an optimiser that has begun knows nothing of it, and its "

@@ -10,6 +10,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import full_precision, put
+from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.modes import in_mode
@@ -197,6 +198,12 @@ def lengths(bench: Bench) -> Lengths:
             if (here := asked[:length]).any():
                 found[length] = _change(first, answer[here], first.logits[:length][here])
     return Lengths(found, refused, full, first.full_precision)
+
+
+def short(bench: Bench, rows: HostBatch, length: int) -> HostBatch:
+    """The rows cut, or as they are where the model takes rows of one length only."""
+    taken = lengths(bench)
+    return rows.cut(length) if taken.by_length or not taken.refused else rows
 
 
 @measurement

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.bench.model.consistency import ask, noised, plain
+from mlxstories.ladder.bench.model.consistency import ask, noised, short
 from mlxstories.ladder.bench.model.dependence import different
 
 _SIZE, _LARGE, _SIZE_OF_LARGE = 32, 8192, 16  # positions, fewer where the vocabulary is large
@@ -51,9 +51,9 @@ def context(bench: Bench) -> Context | None:
 
 
 def _rows(bench: Bench) -> np.ndarray:
-    """The row of `plain`, cut, and some of the subject's ids in random order."""
+    """The first row, cut, and some of the subject's ids in random order."""
     size = _SIZE_OF_LARGE if bench.subject.vocab_size > _LARGE else _SIZE
-    row = np.maximum(plain(bench).row[:, :size], 0)
+    row = np.maximum(short(bench, sample(bench).rows(slice(0, 1)), size).inputs, 0)
     ids, rng = np.unique(np.maximum(sample(bench).inputs, 0)), np.random.default_rng((bench.seed, 22))
     shuffled = [np.resize(rng.permutation(ids), row.shape) for _ in range(_SHUFFLED)]
     return np.concatenate([row, *shuffled])

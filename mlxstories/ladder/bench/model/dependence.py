@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import full_precision, token_losses
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.bench.model.consistency import rounds_inside
+from mlxstories.ladder.bench.model.consistency import rounds_inside, short
 from mlxstories.ladder.modes import in_mode
 
 AT_FIRST, NOISY, TRAINING = "at initialisation", "with noise on the weights", "in training mode"
@@ -226,15 +226,15 @@ def loud_view(bench: Bench) -> Dependence:
 
 def dependence_matrix(bench: Bench, model: nn.Module, size: int = 16) -> list[list[float]]:
     """Which position sees which: [reader][changed], each row of logits' change relative to the largest."""
-    row = sample(bench).inputs[:1, :size]
+    row = short(bench, sample(bench).rows(slice(0, 1)), size).inputs
     rng = np.random.default_rng((bench.seed, 5))
     columns = []
     with in_mode(model, training=False):
         plain = np.array(bench.logits(model, row))
-        for position in range(row.shape[1]):
+        for position in range(min(size, row.shape[1])):
             changed = row.copy()
             changed[:, position] = different(bench, row[:, position], rng)
-            columns.append(np.abs(np.array(bench.logits(model, changed)) - plain).max(-1)[0])
+            columns.append(np.abs(np.array(bench.logits(model, changed)) - plain).max(-1)[0, :size])
     table = np.stack(columns, axis=1)
     return (table / max(float(table.max()), 1e-30)).tolist()
 

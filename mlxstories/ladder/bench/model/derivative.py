@@ -15,7 +15,7 @@ from mlxstories.ladder.bench.arrays import central_difference, is_pattern, maske
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.bench.model.consistency import noised, plain
+from mlxstories.ladder.bench.model.consistency import noised, plain, short
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.patches import Patches
 
@@ -65,7 +65,7 @@ def derivatives(bench: Bench) -> Derivatives:
         return Derivatives([], 0)
     model.eval()
     rows = sample(bench)
-    batch = rows.rows(slice(0, _ROWS)).cut(_LENGTH)
+    batch = short(bench, rows.rows(slice(0, _ROWS)), _LENGTH)
     groups = _groups(model, bench.gradients(model, batch))
     loss = partial(_loss, bench, model, batch)
     chosen = list(groups.items())[:: max(1, -(-len(groups) // _MODULES))]
@@ -81,7 +81,7 @@ def derivative_in_training(bench: Bench) -> Derivative | None:
     model.train()
     if not plain(bench).full_precision or not is_random(bench, model):
         return None
-    batch = sample(bench).rows(slice(0, _ROWS)).cut(_LENGTH)
+    batch = short(bench, sample(bench).rows(slice(0, _ROWS)), _LENGTH)
     loss = partial(_loss, bench, model, batch)
     if loss() != loss() or _stops(bench, model, batch):
         return None

@@ -14,6 +14,7 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import HALF
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.model.consistency import short
 from mlxstories.ladder.bench.model.distance import HIDDEN, Rise, rises
 from mlxstories.ladder.patches import Patches, rerouted
 
@@ -62,7 +63,7 @@ class Inside:
 def inside(bench: Bench) -> Inside:
     """Show the fresh model a few rows in evaluation mode."""
     rows = sample(bench)
-    tokens = rows.rows(np.arange(ROWS) % rows.shape[0]).cut(_LENGTH).inputs
+    tokens = short(bench, rows.rows(np.arange(ROWS) % rows.shape[0]), _LENGTH).inputs
     model, found = bench.model(), Inside()
     model.eval()
     with ExitStack() as watching:
