@@ -118,8 +118,8 @@ class Bench:
     def kept_at_a_call(self, names: list[str]) -> SubjectFault:
         """The same where a call of the model puts arrays among its parameters, which no optimiser knows of."""
         return self.fault(
-            f"a call of the model puts {', '.join(names[:3])}{' ...' if names[3:] else ''} among its parameters, as MLX "
-            "does with every array that is an attribute: an optimiser that has begun knows nothing of it, and its "
+            f"a call of the model puts {', '.join(names[:3])}{' ...' if names[3:] else ''} among its parameters, as "
+            "MLX does with every array that is an attribute: an optimiser that has begun knows nothing of it, and its "
             "update raises KeyError",
             "keep it under a name that begins with an underscore, or make it in __init__",
             names[0],

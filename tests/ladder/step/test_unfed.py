@@ -6,7 +6,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import pytest
-from tiny import V, first, line_with, subject
+from mlx.utils import tree_map
+from tiny import V, first, line_with, nats, subject
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.unfed import unfed
@@ -33,6 +34,37 @@ def test_a_moment_that_no_gradient_enters():
     found = first(optimizer=lambda: Unfed(1e-2))
     assert (found.code, found.severity, found.evidence["entry"]) == ("state-not-kept", "error", "v")
     assert found.where["line"] == line_with(Unfed, "# unfed")
+
+
+class Curved(optim.Optimizer):
+    """Goes by a curvature that the step hands it."""
+
+    def __init__(self):
+        super().__init__()
+        self.learning_rate = 1e-3
+
+    def init_single(self, parameter, state):
+        state["m"], state["h"] = mx.zeros_like(parameter), mx.zeros_like(parameter)
+
+    def apply_single(self, gradient, parameter, state):
+        state["m"] = 0.9 * state["m"] + 0.1 * gradient
+        return parameter - self.learning_rate * state["m"] / mx.maximum(state["h"], 1e-3)
+
+    def curve(self, gradients):
+        tree_map(lambda g, s: s.update(h=s["h"] + g.square()), gradients, self.state)
+
+
+@pytest.mark.parametrize("every", [10, 10**6])
+def test_a_state_that_the_step_feeds_now_and_then(every):
+    def step(model, optimizer, batch):
+        loss, gradients = nn.value_and_grad(model, nats)(model, batch)
+        optimizer.update(model, gradients)
+        if optimizer.step.item() % every == 0:
+            optimizer.curve(gradients)
+        return loss
+
+    found = unfed(Bench(subject(optimizer=Curved, train_step=step)))
+    assert [key for _, key in found] == ([] if every == 10 else ["h"])
 
 
 @pytest.mark.parametrize(

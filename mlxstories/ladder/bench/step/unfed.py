@@ -14,13 +14,14 @@ from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.optimizers import applied, parts, put_states_back, states
 
 _UPDATES = 3
+_STEPS = 12  # a curvature is taken every tenth, as a rule
 
 
 @measurement
 def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
     """Entries of the optimiser's state that are still 0 at every weight after three updates with gradients that are
     not, and that its updates go by all the same: others, such as the size of the gradient, give another update. Each
-    with the optimiser that keeps it; none where it takes no plain gradients."""
+    with the optimiser that keeps it; none where it takes no plain gradients, or the subject's own step feeds it."""
     model, optimizer = bench.model(), bench.optimizer()
     gradient = bench.gradients(model, probe_batch(bench, 0))
     weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if n in gradient}
@@ -39,9 +40,19 @@ def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
                 put_states_back(optimizer, kept)
                 if any(bool(mx.any(plain[n] != a)) for n, a in other.items()):
                     found.append((part, key))
-        return found
+        fed = _fed_apart(bench, gradient) if found and bench.subject.train_step else set()
+        return [(part, key) for part, key in found if key not in fed]
     except Exception:  # an optimiser that wants more than gradients
         return []
+
+
+def _fed_apart(bench: Bench, gradient: Arrays) -> set[str]:
+    """Names of entries that the subject's own step fills, as with a curvature that is looked at now and then."""
+    model, optimizer = bench.model(), bench.optimizer()
+    for index in range(_STEPS):
+        bench.step(model, optimizer, probe_batch(bench, index))
+    names = {key for part in parts(optimizer) for n in gradient for key in _at(part.state, n) or ()}
+    return names - {key for part in parts(optimizer) for key in _still(part, gradient)}
 
 
 def _still(part: Optimizer, gradient: Arrays) -> dict[str, list[tuple[dict[str, Any], mx.array]]]:
