@@ -36,6 +36,23 @@ def test_a_moment_that_no_gradient_enters():
     assert found.where["line"] == line_with(Unfed, "# unfed")
 
 
+class Differences(optim.Optimizer):
+    """Adds how the gradient, or the weight, has changed since the last update, as Adan does."""
+
+    def __init__(self, of: str):
+        super().__init__()
+        self.of = of
+
+    def init_single(self, parameter, state):
+        state["last"], state["d"] = mx.zeros_like(parameter), mx.zeros_like(parameter)
+
+    def apply_single(self, gradient, parameter, state):
+        here = gradient if self.of == "gradients" else parameter
+        state["d"] = 0.9 * state["d"] + 0.1 * mx.where(self.step > 1, here - state["last"], 0)
+        state["last"] = here
+        return parameter - 1e-3 * (gradient + state["d"])
+
+
 class Curved(optim.Optimizer):
     """Goes by a curvature that the step hands it."""
 
@@ -71,6 +88,8 @@ def test_a_state_that_the_step_feeds_now_and_then(every):
     "make",
     [
         lambda: Signs(1e-3),
+        lambda: Differences("gradients"),
+        lambda: Differences("weights"),
         lambda: optim.SGD(1e-2),
         lambda: optim.SGD(1e-2, momentum=0.9),
         lambda: optim.RMSprop(1e-3),

@@ -26,8 +26,9 @@ def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
     gradient = bench.gradients(model, probe_batch(bench, 0))
     weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if n in gradient}
     try:
-        for _ in range(_UPDATES):
-            applied(optimizer, gradient, weights)
+        moved = weights
+        for index in range(_UPDATES):  # some go by how gradients, or weights, differ from the last
+            moved = applied(optimizer, {n: (1 + index) * g for n, g in gradient.items()}, moved)
         found = []
         kept = states(optimizer)
         for part in parts(optimizer):
