@@ -152,7 +152,7 @@ def stats(data, as_json):
         click.echo(json.dumps(dataset.report, indent=2, ensure_ascii=False))
         return
     if isinstance(data.source, tuple) and not is_prepared(data):
-        for remark in remarks(data.source):
+        for remark in remarks(data.source, separator=data.separator):
             click.echo(wrapped(f"{remark}."))
     report = dataset.report
     source = report["source"] if isinstance(report["source"], str) else ", ".join(report["source"])

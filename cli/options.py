@@ -79,7 +79,7 @@ field_option = click.option(
 )
 separator_option = click.option(
     "--separator",
-    type=click.Choice(["auto", "endoftext", "blank-line", "file"]),
+    type=click.Choice(["auto", "endoftext", "blank-line", "line", "file"]),
     default="auto",
     show_default=True,
     help="What separates stories in text files.",

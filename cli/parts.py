@@ -102,7 +102,7 @@ def _chosen(say: Callable[[str], None], given: set[str], data):
         return None, _record(say, given)
     if isinstance(data.source, str) or is_prepared(data):
         return None, {}
-    for remark in remarks(data.source):
+    for remark in remarks(data.source, separator=data.separator):
         say(f"{remark}.")
     texts = read_texts(data)
     found = suited(texts.train)

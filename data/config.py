@@ -26,7 +26,7 @@ class DataConfig:
             all of the files.
         validation: stories held out; None means 500 (built in, TinyStories), or a tenth of the files'.
         field: the text field of JSON lines and parquet.
-        separator: what separates stories in text files: auto, endoftext, blank-line or file.
+        separator: what separates stories in text files: auto, endoftext, blank-line, line or file.
         tokenizer: word, char or bpe.
         vocab_size: most tokens in the vocabulary.
         split: ``seeded`` at random by story, or ``tail``, the last ones in order.

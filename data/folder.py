@@ -19,6 +19,7 @@ LINES = {".jsonl", ".ndjson", ".json"}
 TABLE = {".parquet"}
 # texts, in formats that no library here reads
 _CONVERTIBLE = {".azw3", ".doc", ".mobi", ".odt", ".pages", ".rtf"}
+_PACKED = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
 _LOOKED_AT = 2000  # files
 _LONG_ENOUGH = 20  # characters of a line that is no accident where it stands in many files
 _OFTEN = 0.5  # share of the files in which boilerplate stands
@@ -76,6 +77,8 @@ def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
                 raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files{hint}")
             found += inside.read
         elif os.path.isfile(path):
+            if path.suffix.lower() in _PACKED:
+                raise StoriesError(f"{path} is packed; unpack it and give what is in it")
             found.append(path)
         else:
             wrong = "is no regular file" if os.path.exists(path) else "does not exist"
@@ -85,7 +88,7 @@ def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return found
 
 
-def remarks(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+def remarks(paths: Iterable[str | os.PathLike[str]], *, separator: str = "auto") -> Iterator[str]:
     """Sentences on what a user would want to know of these sources before they are trained on."""
     paths = [Path(path) for path in paths]
     for path in paths:
@@ -105,7 +108,8 @@ def remarks(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     for encoding, files in converted.items():
         yield f"{_counted(files)} in {encoding} and not UTF-8: converted"
     texts = [path for path in plain if path.suffix.lower() in TEXT]
-    if widths := [width for path in texts if (width := broken_at(path))]:
+    joined = texts if separator != "line" else []
+    if widths := [width for path in joined if (width := broken_at(path))]:
         yield (
             f"{len(widths):,} file{'s have' if len(widths) > 1 else ' has'} lines broken at about {max(widths)} "
             "characters: joined to paragraphs"
@@ -130,6 +134,8 @@ def _unread(inside: Contents) -> Iterator[str]:
             yield f"not read: {_counted(files)}: {missing(suffix)}"
         elif suffix in _CONVERTIBLE:
             yield f"not read: {_counted(files)}: save as .txt"
+        elif suffix in _PACKED:
+            yield f"not read: {_counted(files)}: unpack first"
         else:
             others.append(_counted(files))
     if inside.empty:

@@ -14,7 +14,7 @@ from mlxstories.data.paragraphs import joined
 from mlxstories.errors import StoriesError, listed
 from mlxstories.storage.serialize import parse_json
 
-SEPARATORS = ("auto", "endoftext", "blank-line", "file")
+SEPARATORS = ("auto", "endoftext", "blank-line", "line", "file")
 MARK = "<|endoftext|>"
 
 
@@ -24,9 +24,9 @@ def read_documents(
     """The stories of files and of all supported files in directories, in sorted order.
 
     ``field`` names the text in JSON lines and parquet. In text files stories are separated by
-    ``<|endoftext|>``, by blank lines, or each file is one; ``auto`` takes the mark if it occurs, else one
+    ``<|endoftext|>``, by blank lines, or each line or file is one; ``auto`` takes the mark if it occurs, else one
     story a file if there are several files, else blank lines. Files of any other suffix are read as text, and lines
-    that were broken at a width are joined to paragraphs.
+    that were broken at a width are joined to paragraphs, but not where each line is a story.
 
     Raises StoriesError for what is missing, unreadable, empty, binary or in an unknown encoding.
     """
@@ -49,6 +49,8 @@ def named_documents(
             documents = _parquet(path, field)
         elif path.suffix.lower() in READERS:
             documents = read_document(path)
+        elif separator == "line":
+            documents = (line.strip("\n") for line in lines(path))
         else:
             documents = _plain(path, without_mark, marked=separator in ("auto", "endoftext"))
             if width := broken_at(path):
@@ -101,13 +103,23 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
         except ValueError as error:
             raise StoriesError(f"{path}, line {number}: not JSON ({error}); one object a line") from None
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
-            raise StoriesError(f"{path}, line {number}: no text in the field {field!r}; name it with --field")
+            raise StoriesError(f"{path}, line {number}: no text in the field {field!r}; {_instead(record)}")
         try:
             record[field].encode("utf-8")
         except UnicodeEncodeError as error:
             half = ascii(record[field][error.start])
             raise StoriesError(f"{path}, line {number}: {half} is half a character; take it out") from None
         yield record[field]
+
+
+def _instead(record: object) -> str:
+    """What to do where a line of JSON has no text in the field that was asked for."""
+    texts = (
+        [name for name, value in record.items() if isinstance(value, str)] if isinstance(record, dict) else []
+    )
+    if texts:
+        return f"name one of {listed(texts)} by --field"
+    return 'write each line as {"text": "..."}, for no field of it is text'
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:

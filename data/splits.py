@@ -21,6 +21,10 @@ SPLITS = ("seeded", "tail")
 
 MOST_VALIDATION = 500  # stories held out when their number is left open
 MOST_COMPARED = 5000  # training stories searched for near-duplicates
+ONE_STORY = (
+    "all of it is one story, and none is left to hold out: give more, say what separates stories "
+    "(--separator line, if each line is one)"
+)
 _SIMILAR = 0.8  # Jaccard similarity of word triples from which stories count as near-duplicates
 _PERMUTATIONS = 64
 _HASHED = 10_000  # word triples at a time, for each takes 64 numbers
@@ -88,10 +92,7 @@ def split(
 
 def _cut_in_two(text: str, method: str, validation: int | None) -> tuple[list[str], list[str]]:
     if method != "tail":
-        raise StoriesError(
-            "one story cannot be split by story: give more, name what separates them (--separator), or "
-            "hold out its last tenth (--split tail)"
-        )
+        raise StoriesError(f"{ONE_STORY}, or hold out its last tenth (--split tail)")
     if validation is not None:
         raise StoriesError("one story is cut at nine tenths; leave out --validation")
     cut = len(text) * 9 // 10

@@ -16,7 +16,7 @@ from mlxstories.data import source as built_in
 from mlxstories.data.config import DEFAULT_STORIES, DataConfig
 from mlxstories.data.folder import source_files
 from mlxstories.data.readers import read_documents
-from mlxstories.data.splits import MOST_VALIDATION, distinct, fingerprint
+from mlxstories.data.splits import MOST_VALIDATION, ONE_STORY, distinct, fingerprint
 from mlxstories.data.texts import validation_seed
 from mlxstories.data.tinystories import download
 from mlxstories.data.tokenizer import chunks
@@ -164,7 +164,7 @@ class Survey:
                 f"validation must leave a story to train on: 1 to {count - 1} of {count} distinct stories; "
                 f"got {self._wanted}"
                 if count > 1
-                else "one story cannot be split by story: give more, or name what separates them (--separator)"
+                else ONE_STORY
             )
         self.held_out = [text for _, _, text in sorted(self._held, key=lambda held: held[1])]
 

@@ -76,4 +76,7 @@ def test_files_are_read_in_paragraphs_and_it_is_said(tmp_path, paragraphs):
     prose, verse = read_documents([tmp_path])
     assert " ".join(prose.split("\n")) == " ".join(paragraphs) and verse == VERSE.strip("\n")
     (said,) = [line for line in remarks([tmp_path]) if "broken" in line]
+    assert not [line for line in remarks([tmp_path], separator="line") if "broken" in line]
+    each = [line for line in (broken(paragraphs, 67) + "\n" + VERSE).split("\n") if line.strip()]
+    assert list(read_documents([tmp_path], separator="line")) == each
     assert said.startswith("1 file has lines broken at about 6") and said.endswith("joined to paragraphs")

@@ -130,7 +130,7 @@ def test_identity_is_that_of_content_and_settings(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("One story.", {}, "one story cannot be split"),
+        ("One story.", {}, "all of it is one story"),
         ("One.\n\nTwo.", {"validation": 2}, "1 to 1 of 2 distinct stories; got 2"),
         ("One.\n\nTwo.", {"split": "tail"}, "--validation N"),
     ],
