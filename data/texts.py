@@ -11,6 +11,7 @@ from mlxstories.data.config import DEFAULT_STORIES, DataConfig
 from mlxstories.data.readers import read_documents
 from mlxstories.data.splits import MOST_VALIDATION, distinct, fingerprint, split
 from mlxstories.data.tinystories import download
+from mlxstories.errors import StoriesError, listed
 
 
 class Texts(NamedTuple):
@@ -74,6 +75,10 @@ def _tinystories(config: DataConfig) -> Texts:
 def _from_files(config: DataConfig) -> Texts:
     read = _Counted(read_documents(config.source, field=config.field, separator=config.separator))
     texts = list(distinct(read, set()))
+    if len(texts) == 1 < read.count:
+        raise StoriesError(
+            f"all {read.count:,} stories of {listed(config.source, 3)} are the same; give different ones"
+        )
     train, val = split(texts, method=config.split, validation=config.validation, seed=config.seed)
     return Texts(train[: config.stories], val, None, read.count - len(texts))
 

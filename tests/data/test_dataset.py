@@ -119,6 +119,13 @@ def corpus(tmp_path):
     return path
 
 
+def test_stories_that_are_all_the_same_are_no_one_story(tmp_path):
+    path = tmp_path / "stories.txt"
+    path.write_text("Tom ran.\n\n" * 7)
+    with pytest.raises(StoriesError, match=r"all 7 stories of .*stories\.txt are the same"):
+        load_dataset(DataConfig(source=str(path)))
+
+
 def test_files_are_split_by_story_without_duplicates(corpus):
     data = load_dataset(DataConfig(str(corpus)))
     assert len(data.train) == 36 and len(data.val) == 4 and data.floor is None
