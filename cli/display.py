@@ -98,7 +98,7 @@ class Display:
         best, updates = record["weights_of"], record["updates"]
         self.say(
             f"Validation has stopped improving: back to the weights of step {best}, the best, and cooling down from "
-            f"there over {updates:,} updates (--stop-after)."
+            f"there over {updates:,} update{'s' if updates > 1 else ''} (--stop-after)."
         )
         self.total, self.at_most = record["step"] + updates, ""
         if self.live is not None:

@@ -50,7 +50,8 @@ def advice(
             "and faster"
         )
     if held_out < _LEAST_HELD_OUT:
-        yield f"warning: only {held_out:,} held-out tokens make rough figures; --validation N holds out more stories"
+        more = "--validation N holds out more stories" if len(dataset.train.lengths) > 1 else "give more text"
+        yield f"warning: only {held_out:,} held-out tokens make rough figures; {more}"
     long = float((dataset.train.lengths >= shape.context).mean())
     if long > _MANY:
         yield (
