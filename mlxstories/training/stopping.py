@@ -30,6 +30,9 @@ def stop_signal() -> Iterator[threading.Event]:
 
     A second SIGINT or SIGTERM acts as usual. SIGHUP stays ignored where it was, as under nohup. Outside the main
     thread, where Python allows no handlers, the event stays unset.
+
+    Raises:
+        KeyboardInterrupt: after a signal, MLX could not finish the step.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -47,6 +50,11 @@ def stop_signal() -> Iterator[threading.Event]:
         signal.signal(number, stop)
     try:
         yield event
+    except RuntimeError as error:
+        # Ctrl-C and timeout send their signal to all of a command's processes, a compiler that MLX has started too
+        if event.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

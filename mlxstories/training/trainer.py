@@ -167,6 +167,8 @@ class Trainer:
             NotFinite: the loss or a gradient is not finite; checkpoints written before stay.
             Lost: in ``group.supervised``: another process ended; checkpoints written before stay.
             StoriesError: the run directory cannot be written.
+            KeyboardInterrupt: the signal also ended a compiler that MLX had started, so that the step cannot be
+                finished; checkpoints written before stay.
         """
         with self.run.locked(), stop_signal() as stopping:
             while True:

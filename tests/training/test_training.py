@@ -21,7 +21,7 @@ from mlxstories.training import experiment
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.phases import PHASES, override
 from mlxstories.training.progress import NotFinite, Progress, Window
-from mlxstories.training.step import StepResult
+from mlxstories.training.step import StepResult, TrainStep
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,17 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(dataset, tmp_path, n
     for name, value in weights(whole).items():
         assert bool((weights(second)[name] == value).all()), name
     assert untimed(second.run.metrics()) == untimed(whole.run.metrics())
+
+
+def test_a_stop_that_ends_the_compiler_of_a_step_is_an_interrupt(dataset, tmp_path, monkeypatch):
+    class Uncompiled(TrainStep):
+        def __call__(self, *args, **options):
+            os.kill(os.getpid(), signal.SIGINT)
+            raise RuntimeError("Could not load C++ shared library")
+
+    monkeypatch.setattr("mlxstories.training.trainer.TrainStep", Uncompiled)
+    with pytest.raises(KeyboardInterrupt):
+        trainer_for(dataset, tmp_path / "run").train()
 
 
 def test_a_stop_at_an_evaluation_is_no_end(dataset, tmp_path):
