@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.buffers import buffers
-from mlxstories.ladder.bench.model.consistency import transplanted
+from mlxstories.ladder.bench.model.consistency import transplanted, unlisted
 from mlxstories.ladder.checks.init import leaks
 from mlxstories.ladder.checks.init.consistency import LIMITS, tolerance
 from mlxstories.ladder.limits import Gauges, Limit
@@ -20,7 +20,8 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, w
     **LIMITS,
 )
 def all_parameters(bench: Bench, limits: Gauges) -> Verdict:
-    """Loads all parameters of one fresh model into another and compares what they say of a row.
+    """Loads all parameters of one fresh model into another and compares what they say of a row. Where there is one
+    model alone, as in a script, looks for layers that it computes with and does not count among its parameters.
 
     What random weights the model keeps outside of `parameters()` is neither trained nor saved: a checkpoint brings
     another model back.
@@ -29,7 +30,7 @@ def all_parameters(bench: Bench, limits: Gauges) -> Verdict:
     """
     found = transplanted(bench)
     if found is None:
-        return skipped("the subject makes no two models of one shape")
+        return _listed(bench, limits)
     change, full_precision = found
     moved = change.judged(full_precision)
     detail = f"{moved:.1e} of the logits' spread"
@@ -41,12 +42,39 @@ def all_parameters(bench: Bench, limits: Gauges) -> Verdict:
             "hidden-parameters",
             f"a second model loaded with all parameters of the first gives logits that differ by {moved:.1e} of their "
             "spread: random weights lie outside of parameters(), where they are neither trained nor saved",
-            fix="keep layers as attributes, lists or dicts of an nn.Module, not in plain objects, tuples of other "
-            "classes, closures or attributes that begin with an underscore",
+            fix=_KEEP,
             where="model",
             change=moved,
         ),
     )
+
+
+_KEEP = (
+    "keep layers as attributes, lists or dicts of an nn.Module, not in plain objects, tuples, closures or attributes "
+    "that begin with an underscore"
+)
+
+
+def _listed(bench: Bench, limits: Gauges) -> Verdict:
+    """Of the one model that there is, the layers that it computes with and that are none of its parameters; those
+    that were loaded or trained elsewhere may be meant to stay as they are."""
+    found = unlisted(bench)
+    if found is None:
+        return skipped("the subject makes no two models of one shape")
+    moved = found.change.judged(found.full_precision)
+    detail = f"{len(found.names)} arrays outside, {moved:.1e} of the logits' spread"
+    if not tolerance(limits, found.full_precision).above(moved):
+        return passed(detail)
+    first, *more = sorted(found.names)
+    draft = (error if found.drawn else warning)(
+        "hidden-parameters",
+        f"{first}{f' and {len(more)} more' if more else ''} are weights that the logits depend on, and lie outside of "
+        "parameters(), where they are neither trained nor saved",
+        fix=_KEEP,
+        where=first,
+        change=moved,
+    )
+    return failed(detail, draft) if found.drawn else passed(detail, draft)
 
 
 @check(
