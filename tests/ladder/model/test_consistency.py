@@ -14,6 +14,7 @@ from mlxstories.faults.recipe import built_in
 from mlxstories.findings import ERROR, WARNING
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.consistency import Change, Repeats, repeats, rounds_inside
+from mlxstories.ladder.capture.copies import clone
 
 ASKED = {
     "not-repeatable": "says the same each time",
@@ -167,6 +168,23 @@ def test_of_one_model_a_layer_that_is_no_parameter_is_named(keep):
     weight = mx.array(one._used().weight)
     assert asked(lambda: one, "hidden-parameters") == [("hidden-parameters", ERROR)]
     assert bool((one._used().weight == weight).all())
+
+
+class Body(Placed):
+    """Keeps layers where MLX looks for none, as `self._blocks`."""
+
+    def __init__(self):
+        super().__init__()
+        self._blocks = [nn.Linear(V, V)]
+
+    def __call__(self, tokens):
+        logits = super().__call__(tokens)
+        return logits + self._blocks[0](logits)
+
+
+def test_of_copies_of_one_model_too():
+    one = Body()
+    assert asked(lambda: clone(one), "hidden-parameters") == [("hidden-parameters", ERROR)]
 
 
 def test_layers_outside_that_were_trained_elsewhere_are_a_warning():

@@ -211,14 +211,23 @@ def short(bench: Bench, rows: HostBatch, length: int) -> HostBatch:
 @measurement
 def transplanted(bench: Bench) -> tuple[Change, bool] | None:
     """All parameters of one fresh model loaded into another, drawn after another seed: how its logits differ, and
-    whether all is of full precision. None where the subject hands out one model, or models of different shapes."""
+    whether all is of full precision. None where the subject hands out one model, copies of one, or models of different
+    shapes."""
     if bench.hands_out_one_model:
         return None
     first, other = plain(bench), bench.model(bench.seed + 1)
+    if _equal(other, bench.model()):
+        return None
     if _shapes(other.parameters()) != _shapes(first.parameters):
         return None
     answer = ask(bench, _filled(other, first), first.row)[0]
     return _change(first, answer, first.logits), first.full_precision
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether all of their parameters are the same."""
+    ours, theirs = dict(tree_flatten(one.parameters())), dict(tree_flatten(other.parameters()))
+    return ours.keys() == theirs.keys() and all(bool(mx.array_equal(ours[n], theirs[n])) for n in ours)
 
 
 def _shapes(parameters: dict) -> dict[str, tuple[int, ...]]:
@@ -246,18 +255,10 @@ class Unlisted:
 def unlisted(bench: Bench) -> Unlisted | None:
     """Weights of modules that `parameters()` leaves out, with noise on them, where there are any: layers in attributes
     that begin with an underscore, in tuples and in plain objects."""
-    model = bench.model()
-    listed = {id(array) for _, array in tree_flatten(model.parameters())}
-    found = {
-        f"{path}.{name}": (module, name, array)
-        for path, module in _modules_in(model)
-        for name, array in module.items()
-        if isinstance(array, mx.array) and not name.startswith("_") and id(array) not in listed
-        if mx.issubdtype(array.dtype, mx.floating) and array.size
-    }
-    if not found:
+    if not _outside(bench.model()):
         return None
     first, model = plain(bench), noised(bench)
+    found = _outside(model)
     rng = np.random.default_rng(bench.seed)
     try:
         for module, name, array in found.values():
@@ -269,6 +270,18 @@ def unlisted(bench: Bench) -> Unlisted | None:
             module[name] = array
     drawn = any(_as_drawn(array) for _, _, array in found.values())
     return Unlisted(list(found), moved, drawn, first.full_precision)
+
+
+def _outside(model: nn.Module) -> dict[str, tuple[nn.Module, str, mx.array]]:
+    """By where it lies, each array of weights that is no parameter: its module, and its name there."""
+    listed = {id(array) for _, array in tree_flatten(model.parameters())}
+    return {
+        f"{path}.{name}": (module, name, array)
+        for path, module in _modules_in(model)
+        for name, array in module.items()
+        if isinstance(array, mx.array) and not name.startswith("_") and id(array) not in listed
+        if mx.issubdtype(array.dtype, mx.floating) and array.size
+    }
 
 
 def _as_drawn(array: mx.array) -> bool:

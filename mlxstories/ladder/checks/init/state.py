@@ -9,7 +9,7 @@ from mlxstories.ladder.checks.init import leaks
 from mlxstories.ladder.checks.init.consistency import LIMITS, tolerance
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, warning
 
 
 @check(
@@ -21,7 +21,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, w
 )
 def all_parameters(bench: Bench, limits: Gauges) -> Verdict:
     """Loads all parameters of one fresh model into another and compares what they say of a row. Where there is one
-    model alone, as in a script, looks for layers that it computes with and does not count among its parameters.
+    model alone, as in a script, looks for layers that it computes with and that are none of its parameters.
 
     What random weights the model keeps outside of `parameters()` is neither trained nor saved: a checkpoint brings
     another model back.
@@ -60,7 +60,7 @@ def _listed(bench: Bench, limits: Gauges) -> Verdict:
     that were loaded or trained elsewhere may be meant to stay as they are."""
     found = unlisted(bench)
     if found is None:
-        return skipped("the subject makes no two models of one shape")
+        return passed("of the one model, no layer is outside of parameters()")
     moved = found.change.judged(found.full_precision)
     detail = f"{len(found.names)} arrays outside, {moved:.1e} of the logits' spread"
     if not tolerance(limits, found.full_precision).above(moved):
