@@ -53,6 +53,11 @@ class Roles:
                 f"its model returns {first.vocab} numbers a token, of which its loss makes {first.classes} logits: "
                 "have the model return these"
             )
+        if full is None and (highest := int(first.inputs.max())) >= first.vocab:
+            raise StoriesError(
+                f"its model is handed token id {highest} and returns {first.vocab} numbers a token, for the ids 0 to "
+                f"{first.vocab - 1}: set its vocabulary size to at least {highest + 1}, or encode with fewer tokens"
+            )
         if full is None and self._altered(call):
             raise StoriesError(
                 "its loss changes token ids before its model reads them, as for a masked language model; the ladder "
