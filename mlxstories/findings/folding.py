@@ -14,8 +14,8 @@ def fold(findings: list[Finding]) -> tuple[list[Finding], list[Finding]]:
     """Order findings by severity and cause, and take out those that an error before them explains.
 
     Returns:
-        The findings that remain, and the consequences; a remaining finding's evidence names the codes folded under
-        it as ``consequences``.
+        The findings that remain, and the consequences; a remaining finding's evidence names the other codes folded
+        under it as ``consequences``.
     """
     unique = {(f.code, f.severity, f.where): f for f in reversed(findings)}
     ordered = sorted(
@@ -36,7 +36,8 @@ def fold(findings: list[Finding]) -> tuple[list[Finding], list[Finding]]:
             under[id(finding)] = under.pop(id(cause), set())
             cause, finding = finding, cause
         folded.append(finding)
-        under.setdefault(id(cause), set()).add(finding.code)
+        if finding.code != cause.code:
+            under.setdefault(id(cause), set()).add(finding.code)
     return [_with_consequences(f, under.get(id(f))) for f in kept], folded
 
 

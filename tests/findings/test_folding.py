@@ -38,3 +38,9 @@ def test_what_was_found_before_the_subject_failed_does_not_come_of_it():
     kept, folded = fold([before, failure, after])
     assert kept[1:] == [before] and kept[0].code == "subject-error"
     assert kept[0].evidence["consequences"] == ["not-finite"] and folded == [after]
+
+
+def test_what_is_found_twice_is_no_consequence_of_itself():
+    twice = [Finding("no-update", "error", "minimal", "m", where=where) for where in ("step", "train_step")]
+    kept, folded = fold(twice)
+    assert len(kept) == len(folded) == 1 and "consequences" not in kept[0].evidence
