@@ -74,7 +74,7 @@ def assert_healthy(subject: Subject, *, seed: int = 0, rungs: Iterable[str] | No
     diagnosis = diagnose(subject, seed=seed, rungs=rungs)
     errors = [f for f in diagnosis.findings if f.severity == ERROR]
     if errors:
-        lines = [f"{f.code}: {f.message}; {f.fix}" for f in errors]
+        lines = [f"{f.code}{f' at {f.where}' if f.where else ''}: {f.message}; {f.fix}" for f in errors]
         raise AssertionError(f"{subject.name} is not healthy:\n" + "\n".join(lines))
     return diagnosis
 

@@ -31,7 +31,7 @@ def writing(place: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoriesError(f"cannot write to {place}: {error.strerror or error}.") from error
+        raise StoriesError(f"cannot write to {place}: {str(error.strerror or error).rstrip('.')}.") from error
 
 
 def check_writable(path: Path) -> None:

@@ -38,6 +38,17 @@ def findings(tmp_path, monkeypatch):
     ]
 
 
+def test_annotations_count_files_from_the_root_of_the_repository(tmp_path, monkeypatch):
+    (tmp_path / "part").mkdir()
+    monkeypatch.chdir(tmp_path / "part")
+    where = Place(file=f"{tmp_path}/part/../train.py", line=3)
+    found = [Finding("no-update", ERROR, "minimal", "nothing moves", where=where)]
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    assert github_lines(found) == ["::error file=train.py,line=3,title=no-update::nothing moves"]
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path / "elsewhere"))
+    assert "../train.py,line=3" in github_lines(found)[0]
+
+
 def test_annotations_escape_what_would_end_them(findings):
     assert github_lines(findings) == [
         "::error file=a b%2Cc.py,line=2,title=future-leak::blocks.0: 50%25 leak:%0Anow%0AFix: mask it",
