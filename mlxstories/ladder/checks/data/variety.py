@@ -43,7 +43,10 @@ def differ(bench: Bench, limits: Gauges) -> Verdict:
     }
     detail = f"{seen.distinct} of {seen.batches} distinct"
     problem, drafts = _repeated(seen, limits), []
-    fix = "make train_batches a function that starts a new, reshuffled pass over all stories on every call"
+    fix = (
+        "draw other rows for each batch: set a seed once, before the loop, let an index move on, and start a new, "
+        "reshuffled pass over all stories whenever train_batches is called"
+    )
     if problem is None and epoch_steps(bench) is not None:
         problem, drafts = _second(bench, seen, limits, evidence)
     if problem is None and limits.one.above(seen.share):

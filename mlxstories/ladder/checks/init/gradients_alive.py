@@ -81,7 +81,7 @@ def _cancelled(bench: Bench, found: Followed, names: list[str]) -> Draft:
         f"{len(names)} of {count} parameters ({names[0]}, ...) have a gradient of exactly 0 for {STEPS} "
         "steps, yet a little noise on the weights wakes them: initial values cancel each other"
         + (f" ({len(zero)} matrices start at 0)" if zero else ""),
-        fix="start at most one of two factors at zero, the other at random",
+        fix="let matrices start at random, as nn.Linear does by itself; at most one of two that follow each other at 0",
         where=names[0],
         dead=len(names),
         parameters=count,

@@ -99,8 +99,9 @@ def future_verdict(views: Views, limits: Gauges) -> Verdict:
             "future-leak",
             f"the logits at position {reader} move by {_share(worst.future)} when only tokens from position "
             f"{changed} on change ({name}): the model sees what it has to predict",
-            fix="mask attention with nn.MultiHeadAttention.create_additive_causal_mask(T) or mask='causal', pad "
-            "convolutions on the left only, and pool or normalise over no later position",
+            fix="add nn.MultiHeadAttention.create_additive_causal_mask(T) to the scores before a softmax over their "
+            "last axis, or give mask='causal'; swap axes by transpose, never by reshape; pad convolutions on the left "
+            "only, and pool or normalise over no later position",
             where="model",
             relative_change=worst.future,
             reader=reader,

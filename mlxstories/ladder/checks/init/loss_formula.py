@@ -105,7 +105,7 @@ def _sign(found: Objective, where: str) -> Draft | None:
     return error(
         "loss-sign",
         f"the {where} is minus the cross-entropy: minimising it makes the right tokens ever less likely",
-        fix="return the mean of -log p, without the extra minus",
+        fix="turn its sign: return the mean of -log p of the right tokens",
         where=where,
         factor=-1,
     )
