@@ -45,7 +45,7 @@ class Place(dict):
             relative = os.path.relpath(self["file"])
         except (ValueError, FileNotFoundError):  # another drive, or the working directory is gone
             return self["file"]
-        return self["file"] if relative.startswith("..") else relative
+        return os.path.normpath(self["file"]) if relative.startswith("..") else relative
 
     def around(self, lines: int = 3) -> list[tuple[int, str]]:
         """The numbered lines of code around it, of its cell in a notebook; none if the file is not there any more, or
