@@ -114,10 +114,9 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
 
 def _instead(record: object) -> str:
     """What to do where a line of JSON has no text in the field that was asked for."""
-    texts = (
-        [name for name, value in record.items() if isinstance(value, str)] if isinstance(record, dict) else []
-    )
-    if texts:
+    if not isinstance(record, dict):
+        return 'write one object a line, such as {"text": "..."}'
+    if texts := [name for name, value in record.items() if isinstance(value, str)]:
         return f"name one of {listed(texts)} by --field"
     return 'write each line as {"text": "..."}, for no field of it is text'
 

@@ -93,7 +93,7 @@ def test_parquet(tmp_path):
         ("a.jsonl", b'{"id": "7", "n": 1, "story": "One."}\n', "'text'; name one of id, story by --field"),
         ("a.jsonl", b'{"text": 1}\n', "line 1: no text in the field 'text'; write each line as"),
         ("a.txt.gz", b"\x1f\x8b\x08", "unpack it"),
-        ("a.jsonl", b'["One."]\n', "line 1: no text in the field 'text'"),
+        ("a.jsonl", b'["One."]\n', "line 1: no text in the field 'text'; write one object a line"),
         ("a.jsonl", b'{"text": "One."}\n{"text": ', "line 2: not JSON"),
         ("a.jsonl", b'{"text": "Tom \\ud800."}\n', r"line 1: '\\ud800' is half a character"),
         ("a.parquet", b"PAR1 but not really", "not a parquet file or is damaged"),
