@@ -80,12 +80,12 @@ class CapturedScript:
         self.target = target
         values, key = Settings(settings), random_key()
         self.loop = Loop(target, argv, module=module, settings=values, cell=cell)
-        self._tell_of_cells()
         try:
             if values.unused:
                 raise StoriesError(f"assigns no {values.unused[0]}, so --set cannot replace it")
             self._read()
             self.batches = self._record(steps, batches)
+            self._tell_of_cells()
             self.told = Told(self)
             self.validation, self.decoding = validation_of(self), decoding_of(self)
             for what, found in (("validation", self.validation), ("decoding", self.decoding)):
@@ -207,12 +207,29 @@ class CapturedScript:
                 loop.skipping, ends = True, time.monotonic() + _SECONDS
             loop.advance(own)
             gradients += 1
+        if not loop.updated:
+            self._run_to_an_update(got)
         loop.skipping = loop.seen.evaluations.open = False
         loop.deadline = None
+        if not loop.spare and (spare := loop.came_to_nothing or loop.unused):
+            loop.on_note(f"gradients that no update is made of are passed over: the first {spare}")
+            loop.begin_anew(spare)
+            loop.begin()
+            self._read()
+            return self._record(steps, most)
         if loop.waiting is None and loop.script.ended == STOPPED:
             loop.begin_again()  # a validation was cut off
         self._note_what_was_seen()
         return one_epoch(batches)
+
+    def _run_to_an_update(self, gradient: Any) -> None:
+        """Go on, at the speed of the data, to what the script learns from, if it only looked at the loss so far."""
+        loop, ends = self.loop, time.process_time() + _LATE
+        loop.skipping = True
+        for _ in range(_FAR):
+            if loop.waiting is None or loop.updated > 1 or time.process_time() > ends:
+                break
+            loop.advance(lambda _: gradient)
 
     def _note_what_was_seen(self) -> None:
         loop = self.loop

@@ -50,6 +50,10 @@ class Watcher(Forwards):
         left: the weights as the last gradient left them.
         taken: gradients since the last update, while they are recorded.
         others: optimisers beside the first, each with a copy from before its first update.
+        spare: gradients at the beginning from which no update is made, as of a validation or to warm up: not watched.
+        came_to_nothing: gradients before that of another model of the same class, with none of which the first one was
+            updated.
+        stacks: of the gradients before the second update: their number, the updates made by then, and their lines.
     """
 
     script: Script | None = None
@@ -58,6 +62,7 @@ class Watcher(Forwards):
     made: Line | None = None
     refused: str | None = None
     trainer: Trainer | None = None
+    spare = came_to_nothing = 0
 
     def __init__(self):
         self.seen = Seen()
@@ -71,7 +76,8 @@ class Watcher(Forwards):
         """Forget the objects of a run of the script that is over."""
         self.model = self.optimizer = self.own = self.handed = self.left = None
         self.skipping = False
-        self._since = self.updated = 0
+        self._since = self.updated = self._gradients = 0
+        self.stacks: list[tuple[int, int, tuple[Line, ...]]] = []
         self.taken: list[Taken] = []
         self.others: dict[int, tuple[Optimizer, Optimizer]] = {}
         self.forget()
@@ -86,13 +92,16 @@ class Watcher(Forwards):
                 self.refused = f"trains in a thread of its own{_here()}, which cannot be watched"
                 _thread.interrupt_main(signal.SIGALRM)  # it may wait for this thread, which ends here
             raise SystemExit
-        if self.script.before_the_wanted_cell():
+        if self.script.before_the_wanted_cell() or self._is_spare():
             return self._unwatched(call.run)
         if call.model is None:
             return self._of_arrays(call)
         if self.model is None:
             self._met(call)
         if call.model is not self.model:
+            if not (self.updated or self.spare) and type(call.model) is type(self.model):
+                self.came_to_nothing = self._gradients - 1
+                raise Stop
             self.on_note(
                 f"a second model is trained{_here()}, a {type(call.model).__name__}: only the first, "
                 f"a {type(self.model).__name__}, is examined"
@@ -102,7 +111,26 @@ class Watcher(Forwards):
         self.seen.evaluations.gradient(self.script.world.written)
         if not self.seen.gradient or (self.seen.rounds is None and not self.updated):
             self._look(call, sys._getframe())
+        if self.updated < 2 and self.handed is None:
+            self.stacks.append((self._gradients, self.updated, tuple(stack(sys._getframe()))))
         return self.script.ask(call)(call)
+
+    def _is_spare(self) -> bool:
+        self._gradients += 1
+        return self._gradients <= self.spare
+
+    @property
+    def unused(self) -> int:
+        """Gradients at the beginning whose lines are not met again between the first update and the second."""
+        again = {lines for _, updates, lines in self.stacks if updates == 1}
+        used = [number for number, updates, lines in self.stacks if updates == 0 and lines in again]
+        return used[0] - 1 if used else 0
+
+    def begin_anew(self, spare: int) -> None:
+        """Forget all that was seen, for the first ``spare`` gradients are none of the training."""
+        self.spare, self.came_to_nothing = spare, 0
+        self.seen = Seen(notes=self.seen.notes)
+        self.snapshot = self.first_optimizer = self.made = None
 
     def _look(self, call: GradientCall, frame: FrameType) -> None:
         """What the frames at a gradient tell; the first one may be taken before the loop begins."""

@@ -1,0 +1,51 @@
+"""Gradients before the training from which no update is made: passed over, and only those."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlxstories.ladder.capture import seen
+from tests.ladder.scripts import LOOP, MODEL, line_of
+
+LOOKED_AT = """
+looked_at = nn.value_and_grad(model, loss_fn)
+for i in range({}):
+    data = rows()
+    loss, _ = looked_at(model, data[:, :-1], data[:, 1:])  # looks
+    print(f"before training: {{loss.item():.3f}}")
+"""
+ACCUMULATING = """
+optimizer, step = optim.SGD(0.1), nn.value_and_grad(model, loss_fn)
+for i in range(100):
+    data = rows()
+    loss, total = step(model, data[:, :-1], data[:, 1:])
+    for part in range(3):
+        data = rows()
+        loss, grads = step(model, data[:, :-1], data[:, 1:])  # more
+        total = tree_map(mx.add, total, grads)
+    optimizer.update(model, tree_map(lambda g: g / 4, total))
+"""
+
+
+@pytest.mark.parametrize("looks", [1, 20, 200])
+@pytest.mark.parametrize("between", ["", "\nmodel = Model()\n"], ids=["the same model", "a new model"])
+def test_a_loss_that_is_looked_at_before_training_is_none_of_it(captured, looks, between):
+    text = MODEL + LOOKED_AT.format(looks) + between + LOOP
+    script = captured(text)
+    assert script.loop.seen.gradient[-1].line == line_of(text, "loss, grads = step(")
+    assert not seen.findings(script)
+    assert script.subject.updates == 500 and script.collects == 1
+    assert f"gradients that no update is made of are passed over: the first {looks}" in script.notes
+    model, optimizer = script.subject.model(), script.subject.optimizer()
+    script.subject.train_step(model, optimizer, script.batches[0])
+    assert int(optimizer.step) == 1
+
+
+@pytest.mark.parametrize("loop", [LOOP, ACCUMULATING], ids=["plain", "accumulating in two places"])
+def test_a_gradient_that_an_update_is_made_of_stays(captured, loop):
+    assert captured(MODEL + loop).loop.spare == 0
+
+
+def test_a_loop_without_an_update_is_told_still(captured):
+    text = MODEL + LOOP.replace("optimizer.update(model, grads)", "pass")
+    assert [finding.code for finding in seen.findings(captured(text))] == ["no-update"]
