@@ -20,6 +20,9 @@ from mlxstories.training.trainer import Trainer
 
 _SAVING = ("save", "savez", "savez_compressed", "save_safetensors", "save_gguf", "export_function")
 
+# In bytes, of a GPU; scripts ask for them to set their limits.
+_SIZES = ("memory_size", "max_recommended_working_set_size", "max_buffer_length")
+
 
 @dataclass
 class GradientCall:
@@ -241,10 +244,7 @@ def _devices(patches: Patches, listener: Listener) -> None:
     def with_memory(device_info):
         def info(*args, **kwargs):
             size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            # What scripts ask a GPU for, to set their limits.
-            return {"memory_size": size, "max_recommended_working_set_size": size} | device_info(
-                *args, **kwargs
-            )
+            return dict.fromkeys(_SIZES, size) | device_info(*args, **kwargs)
 
         return info
 

@@ -155,6 +155,7 @@ def test_a_step_is_the_script_s_update_on_the_ladder_s_batch(captured):
 
 def test_a_gpu_that_is_not_there_is_not_asked_for(captured):
     limits = 'mx.set_wired_limit(mx.device_info()["max_recommended_working_set_size"])\n'
+    limits += 'mx.set_cache_limit(mx.device_info()["max_buffer_length"] // 2)\n'
     script = captured(MODEL + limits + "mx.set_default_device(mx.gpu)\n" + LOOP)
     assert len(script.batches) == 16
     assert "max_recommended_working_set_size" not in mx.device_info(mx.cpu)
