@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from mlxstories.storage.files import scratch
 
 # Downloads may fill their caches.
 _FREE = ("/dev", "/proc", Path.home() / ".cache", os.environ.get("HF_HOME") or "/dev")
-_CHANGING = ("remove", "unlink", "rmdir", "truncate", "chmod", "chown", "utime")
+_CHANGING = ("remove", "unlink", "rmdir", "truncate", "chmod", "chown", "utime", "setxattr", "removexattr")
 _MOVING = ("rename", "replace")
 _LINKING = ("link", "symlink")
 _MAKING = ("mkdir", "mkfifo", "mknod")
-_LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir", "chdir")
+_LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir", "chdir", "listxattr", "getxattr")
 # In Python 3.10 Path calls copies of these functions, which this object holds.
 _PATHS = getattr(pathlib, "_normal_accessor", None)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -56,7 +57,8 @@ class Overlay:
         instead = {name: self._moving(getattr(os, name)) for name in _MOVING}
         instead |= {name: self._linking(getattr(os, name)) for name in _LINKING}
         for done, names in ((self._make, _MAKING), (self._change, _CHANGING), (self._look, _LOOKING)):
-            instead |= {name: self._free_or(getattr(os, name), done) for name in names}
+            there = filter(partial(hasattr, os), names)  # a Mac has none of the last
+            instead |= {name: self._free_or(getattr(os, name), done) for name in there}
         for name, function in instead.items():
             patches.replace(os, name, function)
             if hasattr(_PATHS, name):

@@ -158,6 +158,8 @@ os.write(descriptor, b" "), os.close(descriptor)
 assert Path("config.json").read_text() == "{} "
 os.makedirs("steps/1")
 shutil.copy("config.json", "steps/1")
+shutil.copy2("low.txt", "steps/dated.txt"), shutil.copytree("steps", "best"), shutil.rmtree("best")
+os.remove("steps/dated.txt")
 os.symlink("1", "steps/last"), os.link("old/kept.txt", "hard.txt")
 assert os.listdir("steps/last") == ["config.json"] and Path("hard.txt").read_text() == "kept"
 with open("hard.txt", "a") as file: file.write(", or not")
