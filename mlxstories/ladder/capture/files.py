@@ -10,9 +10,12 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import mlx.core as mx
 
 from mlxstories.ladder.patches import Patches
 from mlxstories.storage.files import scratch
@@ -27,6 +30,15 @@ _LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir", "chdir"
 # In Python 3.10 Path calls copies of these functions, which this object holds.
 _PATHS = getattr(pathlib, "_normal_accessor", None)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def _loading() -> list[tuple[Any, str]]:
+    """Functions past ``open`` that read files, as (owner, name)."""
+    with suppress(ImportError):
+        import safetensors
+
+        return [(mx, "load"), (safetensors, "safe_open")]
+    return [(mx, "load")]
 
 
 class Overlay:
@@ -52,6 +64,8 @@ class Overlay:
             return real(self._placed(file, bool(set(mode) & set("wax+")), "w" in mode), mode, *args, **kwargs)
 
         patches.replace(os, "open", self._opening(os.open))
+        for owner, name in _loading():
+            patches.replace(owner, name, self._finding(getattr(owner, name)))
         for owner in filter(None, (builtins, io, _PATHS)):
             patches.replace(owner, "open", opened)
         instead = {name: self._moving(getattr(os, name)) for name in _MOVING}
@@ -88,6 +102,15 @@ class Overlay:
         if not anew and not held.exists() and os.path.isfile(origin):
             shutil.copyfile(origin, held)
         return held
+
+    def _finding(self, real: Callable) -> Callable:
+        """A function in C that reads a file finds what the script wrote."""
+
+        def load(file, *args, **kwargs):
+            named = isinstance(file, (str, os.PathLike))
+            return real(str(self._placed(file, False, False)) if named else file, *args, **kwargs)
+
+        return load
 
     def _opening(self, real: Callable) -> Callable:
         def opened(path, flags, mode=0o777, *, dir_fd=None):

@@ -11,6 +11,7 @@ import runpy
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ from mlxstories.ladder.where.places import Line, defined, own_file
 
 STOPPED = "was stopped"
 MISUSED = 2  # the exit code of argparse and of click
+_PAUSE = 0.01  # seconds, at most, that a script waits for nothing, as to cool down
 _BEGUN = 8  # gradients of a cell that is not examined
 
 
@@ -73,6 +75,7 @@ class World:
         self.patches.replace(
             atexit, "register", _for_libraries(atexit.register, lambda function, *_, **__: function)
         )
+        self.patches.replace(time, "sleep", _for_libraries(time.sleep, _brief(time.sleep)))
         self.log = log
         self._others = {
             "argv": list(argv),
@@ -169,6 +172,10 @@ def _for_libraries(real: Callable, instead: Callable) -> Callable:
 
 def _signal_as_it_is(signalnum: int, handler: Any) -> Any:
     return signal.getsignal(signalnum)
+
+
+def _brief(real: Callable[[float], None]) -> Callable[[float], None]:
+    return lambda seconds: real(min(seconds, _PAUSE))
 
 
 def _library(module: ModuleType) -> bool:

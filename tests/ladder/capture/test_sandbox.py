@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -189,6 +190,24 @@ assert not os.path.exists(folder)
     assert (tmp_path / "old" / "kept.txt").read_text() == "kept"
 
 
+def test_what_a_script_wrote_is_found_by_functions_in_c(captured):
+    deed = """
+np.save("ids.npy", np.arange(3)), np.savez("more.npz", a=np.arange(2))
+assert mx.load("ids.npy").tolist() == [0, 1, 2] and mx.load("more.npz")["a"].tolist() == [0, 1]
+from safetensors import numpy, safe_open
+with open("weights.safetensors", "wb") as file: file.write(numpy.save({"a": np.ones(2)}))
+with safe_open("weights.safetensors", framework="np") as file: assert list(file.keys()) == ["a"]
+"""
+    assert captured(MODEL + deed + LOOP).batches
+
+
+def test_pauses_of_a_script_are_cut_short(captured, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    captured("import time\ntime.sleep(600), time.sleep(0.001)\n" + MODEL + LOOP)
+    assert slept[0] < 0.1 and slept[1] == 0.001
+
+
 def test_a_folder_is_not_free_because_its_name_begins_as_that_of_a_cache(captured, tmp_path, monkeypatch):
     monkeypatch.setattr("mlxstories.ladder.capture.files._FREE", (f"{tmp_path}/cache",))
     (tmp_path / "cache").mkdir(), (tmp_path / "cache-of-runs").mkdir()
@@ -347,13 +366,14 @@ def test_of_two_models_the_first_is_examined_and_the_other_named_with_its_line(c
 
 def test_of_a_slow_script_the_batches_are_read_without_its_updates(captured, monkeypatch):
     monkeypatch.setattr("mlxstories.ladder.capture.script._SECONDS", 1.0)
-    slow = LOOP.replace("    loss, grads =", "    time.sleep(1.2 * (i == 1))\n    loss, grads =")
+    wait = "    began = time.monotonic()\n    while i == 1 and time.monotonic() < began + 1.2: pass\n"
+    slow = LOOP.replace("    loss, grads =", f"{wait}    loss, grads =")
     script = captured(f"import time\n{MODEL}{slow}", steps=100)
     assert len(script.losses) < 16 == len(script.batches)
 
 
 def test_a_script_that_hangs_ends_in_time(tmp_path):
-    (tmp_path / "train.py").write_text("import time\ntime.sleep(30)\n")
+    (tmp_path / "train.py").write_text("import time\nwhile True: pass\n")
     result = CliRunner().invoke(main, ["debug", str(tmp_path / "train.py"), "--timeout", "4"])
     assert result.exit_code == 2 and "not finished after 4 s at" in result.output
     assert "train.py:2, and no gradient was asked of MLX by then; raise --timeout" in result.output
