@@ -250,6 +250,8 @@ def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
 def _fallen(name: str, how: str):
     """The diagnosis of what ended, hung or broke the process that examined it."""
     fix = "run its parts by hand and mend what ends or holds up the process; if it is only slow, raise --timeout"
+    if "SIGSEGV" in how or "SIGBUS" in how:
+        fix = "look for ids that are no row of their embedding, of tokens or positions: MLX reads past the table"
     return _broken(name, f"{name} {how}", fix)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import fcntl
 import os
+import re
 import select
 import shutil
 import signal
@@ -15,13 +17,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from mlxstories.storage.files import scratch
 
 GRACE = 5.0  # seconds after the limit in which Python code, which the limit reaches, ends by itself
 LAST_WORDS = 2.0  # seconds for a process to end after it has said its exit code, or after Ctrl-C
 _PDEATHSIG, _CHILD_SUBREAPER = 1, 36  # prctl(2)
-_MAIN = "import sys; sys.path[:] = {path!r}; from mlxstories.cli.supervision import child; child({pipe})"
+_MAIN = (
+    "import sys; sys.path[:] = {path!r}; from mlxstories.cli.supervision import child; child({pipe}, {lines})"
+)
+_FRAME = re.compile(r'File "(.+)", line (\d+) in ')  # as faulthandler writes it, the innermost first
+
+_BY_SIGNAL = {number.value: f"ended the process by {number.name}" for number in signal.Signals}
 
 _told: tuple[int, int] | None = None  # in the child: the pipe to the parent, and its own process id
 
@@ -31,14 +39,18 @@ def wanted() -> bool:
     return _told is None and sys.stdout is sys.__stdout__
 
 
-def child(pipe: int) -> None:
-    """Run the command line ``sys.argv[1:]``; the parent is told the exit code, or what our code could not stand."""
+def child(pipe: int, lines: int) -> None:
+    """Run the command line ``sys.argv[1:]``; the parent is told the exit code, or what our code could not stand.
+
+    Where a signal ends this process, the file ``lines`` tells at which lines.
+    """
     global _told
     from mlxstories.cli import main
     from mlxstories.ladder.subject import describe_error
 
     _told = pipe, os.getpid()
     _prctl(_PDEATHSIG, signal.SIGKILL)
+    faulthandler.enable(lines)
     try:
         main(sys.argv[1:], prog_name="mlxstories")
     except SystemExit as end:
@@ -85,12 +97,16 @@ def run(words: list[str], timeout: float, *, patient: bool = False) -> int | str
     reading, low = os.pipe()
     pipe = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 10)  # not one of 0 to 2, where they are closed
     os.close(low)
-    code = _MAIN.format(path=[str(Path(place).absolute()) for place in sys.path], pipe=pipe)
-    process = subprocess.Popen([sys.executable, "-c", code, *words], pass_fds=[pipe])
+    lines = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
+    path = [str(Path(place).absolute()) for place in sys.path]
+    code = _MAIN.format(path=path, pipe=pipe, lines=lines.fileno())
+    process = subprocess.Popen([sys.executable, "-c", code, *words], pass_fds=[pipe, lines.fileno()])
     os.close(pipe)
     try:
-        return _Parent(process, reading, timeout, patient).outcome()
+        outcome = _Parent(process, reading, timeout, patient).outcome()
+        return f"{outcome}{_line_in(lines)}" if outcome in _BY_SIGNAL.values() else outcome
     finally:
+        lines.close()
         process.kill()
         process.wait()
         _end_orphans()
@@ -153,8 +169,20 @@ class _Parent:
         if code is None:
             return "closed the pipe to the ladder and did not end"
         if code < 0:
-            return f"ended the process by {signal.Signals(-code).name}"
+            return _BY_SIGNAL[-code]
         return f"ended the process with exit code {code}, past Python (os._exit or exec)"
+
+
+def _line_in(lines: IO[bytes]) -> str:
+    """The innermost of the user's lines among those that a process was at when it was ended."""
+    from mlxstories.findings.place import spot
+    from mlxstories.ladder.where.places import own_file
+
+    lines.seek(0)
+    for file, line in _FRAME.findall(lines.read().decode(errors="replace")):
+        if own_file(file):
+            return f" at {spot(file, int(line))}"
+    return ""
 
 
 def _prctl(option: int, value: int) -> None:

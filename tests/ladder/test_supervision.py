@@ -41,13 +41,18 @@ def made():
 
 def subject():
 """
+LINE = SUBJECT.count("\n") + 1  # of the deed
 
 # What subject() does: the words of the finding, a part of them each.
 DEEDS = {
     "exits-as-if-healthy": ("os._exit(0)", "exit code 0"),
     "becomes-another-program": ("os.execv('/bin/true', ['true'])", "exit code 0"),
     "is-killed": ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
-    "crashes-elsewhere": ("os.chdir('/'); os.abort()", "SIGABRT"),
+    "crashes-elsewhere": ("os.chdir('/'); os.abort()", f"SIGABRT at setup.py:{LINE}"),
+    "reads-past-a-table": (
+        "mx.eval(nn.Embedding(4, 4096)(mx.array([2**30])))",
+        f"SIGSEGV at setup.py:{LINE}",
+    ),
     "swallows-the-limit": (
         "\n    while True:\n        try:\n            time.sleep(1)\n        except BaseException:\n            pass",
         "not finished after 0.5 s",
