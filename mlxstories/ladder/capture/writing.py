@@ -28,6 +28,8 @@ _HEAD = '''"""{title}
 Written by `mlxstories debug --write-subject`. Mend what is marked TODO, then: mlxstories debug {name}
 """
 
+from __future__ import annotations
+
 from functools import partial
 from importlib import import_module
 from pathlib import Path

@@ -46,6 +46,26 @@ def test_what_is_written_is_what_was_captured(captured, style, tmp_path):
         assert float(mine.learning_rate) == pytest.approx(float(theirs.learning_rate), rel=1e-5)
 
 
+def test_a_loss_may_name_types_that_the_setup_does_not(captured, tmp_path):
+    inside = """
+def train():
+    def loss(m: Model, x: mx.array, y: mx.array) -> mx.array:
+        return nn.losses.cross_entropy(m(x), y, reduction="mean")
+
+    optimizer, step = optim.SGD(0.1), nn.value_and_grad(model, loss)
+    for i in range(100):
+        data = rows()
+        optimizer.update(model, step(model, data[:, :-1], data[:, 1:])[1])
+
+train()
+"""
+    script, path = captured(MODEL + inside), tmp_path / "mine.py"
+    assert not write_subject(script, path, [], module=False) and "m: Model" in path.read_text()
+    written = load_subject(str(path))
+    value = float(written.loss(written.model(), next(iter(written.train_batches(0)))))
+    assert value == pytest.approx(script.losses[0], rel=1e-5)
+
+
 def test_a_loss_that_cannot_be_written_is_a_gap_that_the_ladder_can_climb_over(captured, tmp_path):
     text = MODEL + LOOP.replace(
         "step = nn.value_and_grad(model, loss_fn)",
