@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
+import pytest
 from plain import V, bench
 
 from mlxstories.ladder.bench.model.rotations import rotations
@@ -38,3 +39,14 @@ def test_rotations_by_place_have_an_effect_and_those_by_head_have_none():
     assert rotations(bench(model=Turned)) > 1e-2
     assert rotations(bench(model=lambda: Turned(axis=2))) < 1e-5
     assert rotations(bench(model=lambda: Turned(axis=None))) is None
+
+
+@pytest.mark.parametrize("part", ["embed", "query", "head", ""])
+def test_weights_of_16_bits_hide_neither(part):
+    def halved(axis):
+        model = Turned(axis)
+        (model[part] if part else model).set_dtype(mx.bfloat16)
+        return model
+
+    assert rotations(bench(model=lambda: halved(1))) > 1e-2
+    assert rotations(bench(model=lambda: halved(2))) < 1e-5

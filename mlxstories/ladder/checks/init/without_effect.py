@@ -68,7 +68,7 @@ def turns(bench: Bench, limits: Gauges) -> Verdict:
     """
     moved = rotations(bench)
     if moved is None:
-        return skipped("no rotation of MLX's is called, or weights are of 16 bits")
+        return skipped("no rotation of MLX's is called, or the model rounds inside")
     detail = f"{moved:.1e} of the logits' spread"
     if not limits.turned.below(moved):
         return passed(detail)
