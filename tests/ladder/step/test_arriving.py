@@ -87,6 +87,16 @@ def test_where_no_gradient_arrives_what_decay_leaves_at_0_is_not_called_frozen()
     assert told(ask("a step moves every parameter", **part)) == ("failed", [("frozen-parameters", "error")])
 
 
+def test_what_decay_alone_moves_is_frozen():
+    zeroed = stepping(lambda g: tree_map(lambda a: mx.zeros_like(a) if a.ndim == 2 else a, g))
+    assert told(ask("a step moves every parameter", train_step=zeroed)) == (
+        "failed",
+        [("frozen-parameters", "error")],
+    )
+    thinned = stepping(lambda g: tree_map(lambda a: mx.where(mx.abs(a) < mx.abs(a).max(), 0, a), g))
+    assert told(ask("a step moves every parameter", train_step=thinned)) == ("passed", [])
+
+
 @pytest.mark.parametrize(
     ("ratios", "told"), [((2.97, 3.03), True), ((2.0, 4.0), False), ((1.2, 1.2), False), ((1.4, 1.4), True)]
 )

@@ -39,6 +39,7 @@ class Arrival:
         norm: of what arrives.
         calls: until the first update.
         again: norm of what arrives at the next update, weights put back, over the first.
+        silent: parameters whose gradient is 0 throughout where it arrives, and not where the loss is.
     """
 
     own: float
@@ -49,6 +50,7 @@ class Arrival:
     norm: float
     calls: int
     again: float
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Arriving:
 
     steps: tuple[Arrival, ...]
     heeds_size: bool
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """Parameters whose gradient arrives as 0 in every step, and had a size."""
+        return frozenset.intersection(*(step.silent for step in self.steps))
 
 
 @measurement
@@ -168,7 +175,9 @@ def _arrival(bench: Bench, batch: HostBatch, *, again: bool) -> Arrival | str:
         return "the gradient is 0 or not finite"
     direction, signs = _direction(run.gradient, received, run.weights)
     growth = _norm(run.received[-1]) / max(norm, 1e-30)
-    return Arrival(run.own, run.returned[0], direction, signs, norm / size, norm, run.calls, growth)
+    silent = frozenset(n for n, g in received.items() if n in run.gradient and not _flat(g).any())
+    silent = frozenset(n for n in silent if _flat(run.gradient[n]).any())
+    return Arrival(run.own, run.returned[0], direction, signs, norm / size, norm, run.calls, growth, silent)
 
 
 def _direction(own: Arrays, received: Arrays, weights: Arrays) -> tuple[float, float]:

@@ -86,7 +86,8 @@ def _told(watched: WatchedSteps, peak: float, *, tiny: bool, waits: bool) -> tup
     promise=Limit(1e-6, "of the weight's largest entry"),
 )
 def moves_all(bench: Bench, limits: Gauges) -> Verdict:
-    """Names trainable parameters that have a gradient and that no step ever moves.
+    """Names trainable parameters that have a gradient and that no step ever moves, or that weight decay alone moves,
+    since their gradients are 0 where they reach the optimiser.
 
     They keep their random initial values: the model trains around them, and worse than it could.
 
@@ -98,28 +99,41 @@ def moves_all(bench: Bench, limits: Gauges) -> Verdict:
     watched = watched_steps(bench)
     if not watched.movers:
         return skipped("no parameter moved")
-    still = _still(watched, limits)
-    detail = f"{len(watched.movers)} of {len(watched.weights)}"
-    if not still:
+    still, decayed = _still(watched, limits), _decayed(bench, watched, limits)
+    detail = f"{len(watched.movers) - len(decayed)} of {len(watched.weights)}"
+    if not still + decayed:
         return passed(detail)
     if _decay_alone(bench):
         return skipped("no gradient reaches the optimiser: weight decay moves what moves")
+    frozen = still + decayed
     total = sum(weight.size for weight in watched.weights.values())
-    share = sum(watched.weights[name].size for name in still) / max(1, total)
-    first = still[:3]
-    names = ", ".join(first) + (" ..." if len(still) > len(first) else "")
+    share = sum(watched.weights[name].size for name in frozen) / max(1, total)
+    names = ", ".join(frozen[:3]) + (" ..." if len(frozen) > 3 else "")
+    how = (
+        "the step never moves them"
+        if still
+        else "the optimiser is handed zeros for it, and weight decay alone moves them"
+    )
     return failed(
         detail,
         error(
             "frozen-parameters",
-            f"{len(still)} trainable parameters, {share:.1%} of the weights, have a gradient but the step never moves "
-            f"them: {names}",
+            f"{len(frozen)} trainable parameters, {share:.1%} of the weights, have a gradient but {how}: {names}",
             fix="hand their gradients to the optimiser and its result to model.update",
-            where=still[0],
-            frozen=len(still),
+            where=frozen[0],
+            frozen=len(frozen),
             share_of_weights=share,
         ),
     )
+
+
+def _decayed(bench: Bench, watched: WatchedSteps, limits: Gauges) -> list[str]:
+    """Parameters that move although the optimiser is handed zeros for them."""
+    found = arriving(bench) if bench.subject.train_step else ""
+    if isinstance(found, str):
+        return []
+    moving = [name for name in watched.movers if name in found.silent]
+    return [name for name in moving if limits.gradient.above(watched.gradient.get(name, 0.0))]
 
 
 def _decay_alone(bench: Bench) -> bool:
