@@ -165,7 +165,9 @@ class Loop(Watcher):
             return result
 
         before = self.updated
-        while self.updated == before and len(losses) < _MICROBATCHES and self.waiting is not None:
+        never = not self.seen.updates and self._since >= _MICROBATCHES  # then none is waited for
+        most = 1 if never else _MICROBATCHES
+        while self.updated == before and len(losses) < most and self.waiting is not None:
             self.advance(lambda call: learn(change(call)))
         model.update(self.model.parameters())
         self._take_back(optimizer)
