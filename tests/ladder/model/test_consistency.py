@@ -7,14 +7,13 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from plain import given
-from tiny import Placed, T, V, judged, subject
+from tiny import Placed, T, judged, subject
 
 from mlxstories.faults import FAULTS
 from mlxstories.faults.recipe import built_in
-from mlxstories.findings import ERROR, WARNING
+from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.consistency import Change, Repeats, repeats, rounds_inside
-from mlxstories.ladder.capture.copies import clone
 
 ASKED = {
     "not-repeatable": "says the same each time",
@@ -133,77 +132,6 @@ def test_one_model_for_all_is_no_second_model():
     one = Placed()
     assert asked(lambda: one, "hidden-parameters") == []
     assert asked(lambda: one, "not-repeatable") == []
-
-
-class Outside(Placed):
-    """Adds a layer that stands where MLX looks for none."""
-
-    def __init__(self, keep):
-        super().__init__()
-        layer = nn.Linear(V, V)
-        keep(self, layer)
-        self._used = lambda: layer
-
-    def __call__(self, tokens):
-        logits = super().__call__(tokens)
-        return logits + self._used()(logits)
-
-
-class Plainly:
-    def __init__(self, layer):
-        self.layer = layer
-
-
-@pytest.mark.parametrize(
-    "keep",
-    [
-        lambda model, layer: setattr(model, "_layer", layer),
-        lambda model, layer: setattr(model, "_layers", [{"a": layer}]),
-        lambda model, layer: setattr(model, "pair", (layer, layer)),
-        lambda model, layer: setattr(model, "plain", Plainly(layer)),
-    ],
-)
-def test_of_one_model_a_layer_that_is_no_parameter_is_named(keep):
-    one = Outside(keep)
-    weight = mx.array(one._used().weight)
-    assert asked(lambda: one, "hidden-parameters") == [("hidden-parameters", ERROR)]
-    assert bool((one._used().weight == weight).all())
-
-
-class Body(Placed):
-    """Keeps layers where MLX looks for none, as `self._blocks`."""
-
-    def __init__(self):
-        super().__init__()
-        self._blocks = [nn.Linear(V, V)]
-
-    def __call__(self, tokens):
-        logits = super().__call__(tokens)
-        return logits + self._blocks[0](logits)
-
-
-def test_of_copies_of_one_model_too():
-    one = Body()
-    assert asked(lambda: clone(one), "hidden-parameters") == [("hidden-parameters", ERROR)]
-
-
-def test_layers_outside_that_were_trained_elsewhere_are_a_warning():
-    def trained(model, layer):
-        layer.weight = mx.random.normal(layer.weight.shape)
-        model._layer = layer
-
-    one = Outside(trained)
-    assert asked(lambda: one, "hidden-parameters") == [("hidden-parameters", WARNING)]
-
-
-def test_what_is_kept_outside_and_changes_nothing_is_left_alone():
-    def alias(model, layer):
-        model.layer = layer
-        model._again = (layer,)
-
-    one = Outside(alias)
-    one._average, one._mask = nn.Linear(V, V), mx.ones((T, T))
-    assert asked(lambda: one, "hidden-parameters") == []
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -158,7 +156,8 @@ def _filled(model: nn.Module, source: Plain) -> nn.Module:
     return model
 
 
-def _change(plain: Plain, logits: np.ndarray, reference: np.ndarray) -> Change:
+def change_of(plain: Plain, logits: np.ndarray, reference: np.ndarray) -> Change:
+    """How far logits [T, V] are from those that they are held against."""
     moved = np.abs(logits - reference).max(-1) / plain.spread
     return Change(float(moved.max()), float(np.median(moved)))
 
@@ -169,7 +168,7 @@ def repeats(bench: Bench) -> Repeats:
     first, model = plain(bench), noised(bench)
     same, other = (ask(bench, model, first.row, seed)[0] for seed in (1, 2))
     return Repeats(
-        _change(first, same, first.logits), _change(first, other, first.logits), first.full_precision
+        change_of(first, same, first.logits), change_of(first, other, first.logits), first.full_precision
     )
 
 
@@ -178,7 +177,7 @@ def places(bench: Bench) -> Places:
     """Show the row alone, as number 1 of four rows and as the last of them."""
     first, mate = plain(bench), sample(bench).inputs[-1:]
     answers = ask(bench, noised(bench), np.concatenate([mate, first.row, mate, first.row]))
-    alone, last = _change(first, answers[1], first.logits), _change(first, answers[3], answers[1])
+    alone, last = change_of(first, answers[1], first.logits), change_of(first, answers[3], answers[1])
     return Places(alone, last, first.full_precision)
 
 
@@ -198,7 +197,7 @@ def lengths(bench: Bench) -> Lengths:
             refused.append(length)
         else:
             if (here := asked[:length]).any():
-                found[length] = _change(first, answer[here], first.logits[:length][here])
+                found[length] = change_of(first, answer[here], first.logits[:length][here])
     return Lengths(found, refused, full, first.full_precision)
 
 
@@ -221,7 +220,7 @@ def transplanted(bench: Bench) -> tuple[Change, bool] | None:
     if _shapes(other.parameters()) != _shapes(first.parameters):
         return None
     answer = ask(bench, _filled(other, first), first.row)[0]
-    return _change(first, answer, first.logits), first.full_precision
+    return change_of(first, answer, first.logits), first.full_precision
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
@@ -232,79 +231,3 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
 
 def _shapes(parameters: dict) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in tree_flatten(parameters)}
-
-
-@dataclass(frozen=True)
-class Unlisted:
-    """Weights that a model computes with and that are no parameters of it.
-
-    Attributes:
-        names: of the arrays, as attributes lead to them.
-        change: of the logits where these weights change.
-        drawn: whether a matrix among them is as `nn.Linear` draws it, and so was never trained or loaded.
-        full_precision: see `Plain`.
-    """
-
-    names: list[str]
-    change: Change
-    drawn: bool
-    full_precision: bool
-
-
-@measurement
-def unlisted(bench: Bench) -> Unlisted | None:
-    """Weights of modules that `parameters()` leaves out, with noise on them, where there are any: layers in attributes
-    that begin with an underscore, in tuples and in plain objects."""
-    if not _outside(bench.model()):
-        return None
-    first, model = plain(bench), noised(bench)
-    found = _outside(model)
-    rng = np.random.default_rng(bench.seed)
-    try:
-        for module, name, array in found.values():
-            noise = mx.array(rng.standard_normal(array.shape, np.float32)) * (mx.std(array) + 0.1)
-            module[name] = array + noise.astype(array.dtype)
-        moved = _change(first, ask(bench, model, first.row)[0], first.logits)
-    finally:
-        for module, name, array in found.values():
-            module[name] = array
-    drawn = any(_as_drawn(array) for _, _, array in found.values())
-    return Unlisted(list(found), moved, drawn, first.full_precision)
-
-
-def _outside(model: nn.Module) -> dict[str, tuple[nn.Module, str, mx.array]]:
-    """By where it lies, each array of weights that is no parameter: its module, and its name there."""
-    listed = {id(array) for _, array in tree_flatten(model.parameters())}
-    return {
-        f"{path}.{name}": (module, name, array)
-        for path, module in _modules_in(model)
-        for name, array in module.items()
-        if isinstance(array, mx.array) and not name.startswith("_") and id(array) not in listed
-        if mx.issubdtype(array.dtype, mx.floating) and array.size
-    }
-
-
-def _as_drawn(array: mx.array) -> bool:
-    """Uniform up to 1 / sqrt(inputs)."""
-    return array.ndim == 2 and 0.97 < float(mx.abs(array).max()) * array.shape[-1] ** 0.5 < 1 + 1e-4
-
-
-def _modules_in(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All modules that attributes lead to, whether MLX counts them or not, each once."""
-    seen, left = set(), [("", model)]
-    while left:
-        path, thing = left.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        inside: Iterable[tuple[object, object]] = ()
-        if isinstance(thing, nn.Module):
-            yield path, thing
-            inside = [*thing.items(), *vars(thing).items()]
-        elif isinstance(thing, dict):
-            inside = thing.items()
-        elif isinstance(thing, list | tuple):
-            inside = enumerate(thing)
-        elif not isinstance(thing, type | ModuleType | FunctionType) and hasattr(thing, "__dict__"):
-            inside = vars(thing).items()
-        left += [(f"{path}.{name}".lstrip("."), value) for name, value in inside]

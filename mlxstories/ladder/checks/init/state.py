@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.buffers import buffers
-from mlxstories.ladder.bench.model.consistency import transplanted, unlisted
+from mlxstories.ladder.bench.model.consistency import transplanted
+from mlxstories.ladder.bench.model.unlisted import unlisted
 from mlxstories.ladder.checks.init import leaks
 from mlxstories.ladder.checks.init.consistency import LIMITS, tolerance
 from mlxstories.ladder.limits import Gauges, Limit

@@ -108,7 +108,8 @@ def moves_all(bench: Bench, limits: Gauges) -> Verdict:
     frozen = still + decayed
     total = sum(weight.size for weight in watched.weights.values())
     share = sum(watched.weights[name].size for name in frozen) / max(1, total)
-    names = ", ".join(frozen[:3]) + (" ..." if len(frozen) > 3 else "")
+    first = frozen[:3]
+    names = ", ".join(first) + (" ..." if len(frozen) > len(first) else "")
     how = (
         "the step never moves them"
         if still
