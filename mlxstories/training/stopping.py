@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 # SIGHUP says that the terminal was closed, or the ssh connection: what Ctrl-C on mlx.launch does to other computers
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_UNCOMPILED = "[Compile::eval_cpu]"  # how MLX begins to say that its compiler failed
+
 
 @contextlib.contextmanager
 def handled(number: int, handler: Callable | signal.Handlers) -> Iterator[None]:
@@ -52,9 +54,9 @@ def stop_signal() -> Iterator[threading.Event]:
         yield event
     except RuntimeError as error:
         # Ctrl-C and timeout send their signal to all of a command's processes, a compiler that MLX has started too
-        if event.is_set():
-            raise KeyboardInterrupt from error
-        raise
+        if not event.is_set() or not str(error).startswith(_UNCOMPILED):
+            raise
+        raise KeyboardInterrupt from error
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -51,7 +51,7 @@ FILES = [
     ("", "a.txt", "data show --data a.txt", "a.txt"),
     (b"\0" * 1000, "a.txt", "data show --data a.txt", "a.txt"),
     (b"\x80\x04caf\xe9\n\nb", "a.txt", f"{FILE} a.txt", "a.txt"),
-    ("Tom.\n\n" * 1000, "a.txt", f"{FILE} a.txt", "one story"),
+    ("Tom.\n\n" * 1000, "a.txt", f"{FILE} a.txt", "all 1,000 stories of a.txt are the same"),
     ("<|endoftext|>" * 1000, "a.txt", f"{FILE} a.txt", "a.txt"),
     ("".join(f"\x1b[3{i}m red\x07\n\n" for i in range(9)), "a.txt", "data show --data a.txt", None),
     ('{"text":' + DEEP, "a.jsonl", "data show --data a.jsonl", "a.jsonl"),

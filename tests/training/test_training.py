@@ -103,7 +103,7 @@ def test_a_stop_that_ends_the_compiler_of_a_step_is_an_interrupt(dataset, tmp_pa
     class Uncompiled(TrainStep):
         def __call__(self, *args, **options):
             os.kill(os.getpid(), signal.SIGINT)
-            raise RuntimeError("Could not load C++ shared library")
+            raise RuntimeError("[Compile::eval_cpu] Failed to compile function f: error code 2")
 
     monkeypatch.setattr("mlxstories.training.trainer.TrainStep", Uncompiled)
     with pytest.raises(KeyboardInterrupt):
