@@ -6,6 +6,7 @@ import numpy as np
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.arriving import arriving
+from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.bench.step.steps import WatchedSteps, watched_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -129,8 +130,9 @@ def moves_all(bench: Bench, limits: Gauges) -> Verdict:
 
 
 def _decayed(bench: Bench, watched: WatchedSteps, limits: Gauges) -> list[str]:
-    """Parameters that move although the optimiser is handed zeros for them."""
-    found = arriving(bench) if bench.subject.train_step else ""
+    """Parameters that move although the optimiser, which decays weights, is handed zeros for them."""
+    decays = any(getattr(part, "weight_decay", 0) for part in parts(bench.optimizer()))
+    found = arriving(bench) if decays and bench.subject.train_step else ""
     if isinstance(found, str):
         return []
     moving = [name for name in watched.movers if name in found.silent]
