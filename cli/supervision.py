@@ -29,8 +29,6 @@ _MAIN = (
 )
 _FRAME = re.compile(r'File "(.+)", line (\d+) in ')  # as faulthandler writes it, the innermost first
 
-_BY_SIGNAL = {number.value: f"ended the process by {number.name}" for number in signal.Signals}
-
 _told: tuple[int, int] | None = None  # in the child: the pipe to the parent, and its own process id
 
 
@@ -103,8 +101,7 @@ def run(words: list[str], timeout: float, *, patient: bool = False) -> int | str
     process = subprocess.Popen([sys.executable, "-c", code, *words], pass_fds=[pipe, lines.fileno()])
     os.close(pipe)
     try:
-        outcome = _Parent(process, reading, timeout, patient).outcome()
-        return f"{outcome}{_line_in(lines)}" if outcome in _BY_SIGNAL.values() else outcome
+        return _Parent(process, reading, lines, timeout, patient).outcome()
     finally:
         lines.close()
         process.kill()
@@ -118,8 +115,9 @@ def run(words: list[str], timeout: float, *, patient: bool = False) -> int | str
 class _Parent:
     """Listens to a child until it has ended or its time is up."""
 
-    def __init__(self, process: subprocess.Popen, pipe: int, timeout: float, patient: bool):
-        self.process, self.pipe, self.timeout, self.patient = process, pipe, timeout, patient
+    def __init__(self, process: subprocess.Popen, pipe: int, lines: IO[bytes], timeout: float, patient: bool):
+        self.process, self.pipe, self.lines = process, pipe, lines
+        self.timeout, self.patient = timeout, patient
         self.heard = ""
         self.deadline = float("inf")
         self.interrupted = 0
@@ -169,7 +167,7 @@ class _Parent:
         if code is None:
             return "closed the pipe to the ladder and did not end"
         if code < 0:
-            return _BY_SIGNAL[-code]
+            return f"ended the process by {signal.Signals(-code).name}{_line_in(self.lines)}"
         return f"ended the process with exit code {code}, past Python (os._exit or exec)"
 
 

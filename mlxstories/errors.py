@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LONGEST = 1000  # characters of a message
 _BEGINNING = LONGEST * 2 // 3  # what is wrong stands there, what to do at the end
@@ -41,3 +41,8 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     names = [str(name) for name in names]
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """The first names separated by commas; of more than ``most``, dots for the rest."""
+    return ", ".join(names[:most]) + (" ..." if names[most:] else "")

@@ -15,6 +15,7 @@ from mlx.optimizers import AdamW, Optimizer
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.backend import kernels
+from mlxstories.errors import shortened
 from mlxstories.ladder import directory
 from mlxstories.ladder.bench.arrays import first_of, is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
@@ -118,7 +119,7 @@ class Bench:
     def kept_at_a_call(self, names: list[str]) -> SubjectFault:
         """The same where a call of the model puts arrays among its parameters, which no optimiser knows of."""
         return self.fault(
-            f"a call of the model puts {', '.join(names[:3])}{' ...' if names[3:] else ''} among its parameters, as "
+            f"a call of the model puts {shortened(names)} among its parameters, as "
             "MLX does with every array that is an attribute: an optimiser that has begun knows nothing of it, and its "
             "update raises KeyError",
             "keep it under a name that begins with an underscore, or make it in __init__",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -197,8 +196,7 @@ class Loop(Watcher):
         if self.script is not None:
             self.script.close()
         mx.set_default_device(self._device)
-        self.log.flush()
-        empty = os.fstat(self.log.fileno()).st_size == 0
+        printed = self.script is not None and self.script.world.written
         self.log.close()
-        if empty:
+        if not printed:
             Path(self.log.name).unlink(missing_ok=True)

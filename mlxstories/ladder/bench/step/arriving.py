@@ -173,26 +173,29 @@ def _arrival(bench: Bench, batch: HostBatch, *, again: bool) -> Arrival | str:
     norm, size = _norm(received), _norm({n: g for n, g in run.gradient.items() if n in received})
     if not np.isfinite([run.own, run.returned[0], norm, size]).all() or not size:
         return "the gradient is 0 or not finite"
-    direction, signs = _direction(run.gradient, received, run.weights)
+    direction, signs, silent = _direction(run.gradient, received, run.weights)
     growth = _norm(run.received[-1]) / max(norm, 1e-30)
-    silent = frozenset(n for n, g in received.items() if n in run.gradient and not _flat(g).any())
-    silent = frozenset(n for n in silent if _flat(run.gradient[n]).any())
     return Arrival(run.own, run.returned[0], direction, signs, norm / size, norm, run.calls, growth, silent)
 
 
-def _direction(own: Arrays, received: Arrays, weights: Arrays) -> tuple[float, float]:
+def _direction(own: Arrays, received: Arrays, weights: Arrays) -> tuple[float, float, frozenset[str]]:
     aligned = agreeing = total = 0.0
+    silent = set()
     for name, array in own.items():
         if name not in received:
             continue
         wanted, got = (_flat(a) for a in (array, received[name]))
         size = float(wanted @ wanted)
-        if not got.any() or not size:
-            continue  # left out by the step, which is another question
+        if not size:
+            continue
+        if not got.any():
+            silent.add(name)  # left out by the step, which is another question
+            continue
         total += size
         aligned += size * _cosine(wanted, got, _flat(weights[name]))
         agreeing += float(wanted @ np.where(np.sign(wanted) == np.sign(got), wanted, 0))
-    return (aligned / total, agreeing / total) if total else (0.0, 0.0)
+    total = total or 1.0
+    return aligned / total, agreeing / total, frozenset(silent)
 
 
 def _cosine(wanted: np.ndarray, got: np.ndarray, weight: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlxstories.errors import shortened
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.gradients import followed
 from mlxstories.ladder.bench.step.frozen import Frozen, frozen
@@ -60,7 +61,7 @@ def _at_random(found: Frozen, drawn: list[str]):
     return error(
         "frozen-parameters",
         f"{len(drawn)} parameters, {share:.1%} of the weights, are frozen at their random initial values: "
-        f"{', '.join(drawn[:3])}" + (" ..." if drawn[3:] else ""),
+        f"{shortened(drawn)}",
         fix="rename the attribute so that it does not begin with an underscore: MLX leaves those out of the "
         "parameters"
         if set(drawn) & set(found.hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlxstories.errors import shortened
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.gradients import (
     STEPS,
@@ -96,7 +97,7 @@ def _dead(found: Followed, names: list[str], limits: Gauges) -> Draft:
     return (error if heavy else warning)(
         "dead-parameters",
         f"{len(names)} of {count} trainable parameters, {share:.1%} of the weights, never receive a "
-        f"gradient: {', '.join(names[:3])}" + (" ..." if names[3:] else ""),
+        f"gradient: {shortened(names)}",
         fix="look for stop_gradient, an output that is not used, argmax or rounding on the way, or units that "
         "never fire",
         where=names[0],
@@ -110,7 +111,7 @@ def _tables(found: Followed, names: list[str]) -> Draft:
     return warning(
         "dead-parameters",
         f"{len(names)} tables, the same in every fresh model, are trainable parameters without a gradient: "
-        f"{', '.join(names[:3])}" + (" ..." if names[3:] else ""),
+        f"{shortened(names)}",
         fix="keep them under a name that begins with an underscore, or freeze them: weight decay shrinks what is "
         "trainable",
         where=names[0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlxstories.errors import shortened
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.arriving import arriving
 from mlxstories.ladder.bench.step.optimizers import parts
@@ -109,8 +110,6 @@ def moves_all(bench: Bench, limits: Gauges) -> Verdict:
     frozen = still + decayed
     total = sum(weight.size for weight in watched.weights.values())
     share = sum(watched.weights[name].size for name in frozen) / max(1, total)
-    first = frozen[:3]
-    names = ", ".join(first) + (" ..." if len(frozen) > len(first) else "")
     how = (
         "the step never moves them"
         if still
@@ -120,7 +119,8 @@ def moves_all(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "frozen-parameters",
-            f"{len(frozen)} trainable parameters, {share:.1%} of the weights, have a gradient but {how}: {names}",
+            f"{len(frozen)} trainable parameters, {share:.1%} of the weights, have a gradient but {how}: "
+            f"{shortened(frozen)}",
             fix="hand their gradients to the optimiser and its result to model.update",
             where=frozen[0],
             frozen=len(frozen),
