@@ -9,6 +9,7 @@ from mlxstories.ladder.checks.minimal import (
     downhill,
     rows_matter,
     gradient_arrives,
+    order_of_rows,
     replicas,
     fresh_randomness,
     constants,

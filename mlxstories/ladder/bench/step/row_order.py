@@ -1,0 +1,55 @@
+"""Whether what reaches the optimiser depends on the order of a batch's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mlxstories.ladder.bench.arrays import Arrays
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.step.arriving import arriving, first_run
+from mlxstories.ladder.bench.step.optimizers import intercepted
+from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """How far gradients of one batch are apart with its rows in order and turned round, over their length.
+
+    Attributes:
+        received: what reaches the optimiser.
+        own: the gradient of the loss.
+    """
+
+    received: float
+    own: float
+
+
+@measurement
+def row_order(bench: Bench) -> RowOrder | None:
+    """None where gradients cannot be read, are random, or are not those of one update for each call."""
+    batch, run = probe_batch(bench, 0), first_run(bench)
+    if isinstance(arriving(bench), str) or run is None or run.calls > 1 or batch.shape[0] < 2:
+        return None
+    model, optimizer, updates = bench.model(), bench.optimizer(), []
+    model.eval()
+    turned = batch.rows(np.arange(batch.shape[0])[::-1])
+    bench.seed_all(1)
+    _, own = loss_gradient(bench, model, turned)
+    bench.seed_all(1)
+    with intercepted(optimizer, lambda gradients: updates.append(gradients) or gradients):
+        _, received = watched_step(bench, model, optimizer, turned)
+    if len(updates) != 1 or received.keys() != run.received[0].keys():
+        return None
+    return RowOrder(_apart(run.received[0], received), _apart(run.gradient, own))
+
+
+def _apart(one: Arrays, other: Arrays) -> float:
+    ours, theirs = (
+        np.concatenate([np.array(arrays[n].astype(mx.float32)).ravel() for n in sorted(one)])
+        for arrays in (one, other)
+    )
+    return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(ours), 1e-30))
