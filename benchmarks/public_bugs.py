@@ -215,17 +215,18 @@ _EIGHTH = (
     "## The eighth set",
     "Made after the mends of all seven, by how people complain: with a scheduler nothing is learnt, clipping does not "
     "work, the model says one word again and again. 12 reports from sources that no set had used, four of them from "
-    "blogs, a forum and a tracker outside of GitHub, four from repositories of a few people; their mends where the plain "
-    "setup is none, and 10 sound setups of kinds that are in no other. Each fault was trained beside its mend "
-    "(`benchmarks/harm.py`, 150 updates, 115,200 tokens, seed 0) before the ladder saw any, and the cases, their losses "
-    "and what counts as right were committed then: losses, held out, in nats per token, stand beside, and the two that "
-    "did not hurt by 2 % count as sound, by that rule, known beforehand: of all 12 reports 5 were named. One was given "
-    "other numbers first, as it cost 1.4 %: the limit of gradients, with SGD at 0.1 and momentum instead of 0.5 "
-    "without. Of the texts that are shuffled by kind 150 updates reach one kind alone, and so do the 400 batches that "
-    "the ladder reads. The gradients that are clipped too early are near a kind of the first set, which was missed, "
-    "too. "
-    "*Now* was climbed anew for the case that the mend could reach; of the others it is what was said at first. CPU "
-    "seconds are of a busy machine.",
+    "blogs, a forum and a tracker outside of GitHub, four from repositories of a few people; their mends where the "
+    "plain setup is none, and 10 sound setups of kinds that are in no other. Each fault was trained beside its mend "
+    "(`benchmarks/harm.py`, 150 updates, 115,200 tokens, seed 0) before the ladder saw any, and the cases, their "
+    "losses and what counts as right were committed then: losses, held out, in nats per token, stand beside, and the "
+    "two that did not hurt by 2 % count as sound, by that rule, known beforehand: of all 12 reports 5 were named. One "
+    "was given other numbers first, as it cost 1.4 %: the limit of gradients, with SGD at 0.1 and momentum instead of "
+    "0.5 without. Of the texts that are shuffled by kind 150 updates reach one kind alone, and so do the 400 batches "
+    "that the ladder reads. The gradients that are clipped too early are near a kind of the first set, which was "
+    "missed, too; the mend names both. Then what a user would do: `--deep` where the list finds no error, on four of "
+    "five: by either 7 of the 10 were named at first ([what it said](deep.md#the-eighth-set)). *Now* was climbed anew "
+    "for the case that the mend could reach, and its own mend; of the others it is what was said at first. CPU seconds "
+    "are of a busy machine.",
 )
 _BLIND = {
     "reported": _FIRST,
