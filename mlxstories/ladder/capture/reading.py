@@ -79,13 +79,19 @@ def read(call: GradientCall) -> Reading:
     """
     key = random_key()
 
-    def value(shift=None, inside=False):
+    def value(change=lambda out: out, inside=False):
         put_random_key(key)
-        with outputs(call.model, lambda out: _shifted(out, shift), inside=inside) as calls:
+        with outputs(call.model, change, inside=inside) as calls:
             return scalar(call.function(*call.args, **call.kwargs)).astype(mx.float32), calls
 
-    def pushed(shape, inside):
-        gradient = mx.grad(lambda shift: value(shift, inside)[0])(mx.zeros(shape))
+    def pushed(logits, inside):
+        taken = []
+        if inside:
+            value(lambda out: taken.append(out) or out, inside)
+        places = _places(taken[0], logits) if taken else slice(None)
+        gradient = mx.grad(lambda shift: value(lambda out: _shifted(out, shift[:, places]), inside)[0])(
+            mx.zeros(logits.shape)
+        )
         return gradient, np.array(mx.abs(gradient).max(-1))
 
     try:
@@ -106,9 +112,9 @@ def read(call: GradientCall) -> Reading:
             raise StoriesError(
                 f"its model returns {list(logits.shape)} for ids of shape {list(ids.shape)}, not logits [B, T, V]"
             )
-        gradient, size = pushed(logits.shape, inside)
+        gradient, size = pushed(logits, inside)
         if not size.max() > 0:  # the model returns its loss beside the logits
-            gradient, size = pushed(logits.shape, True)
+            gradient, size = pushed(logits, True)
     finally:
         put_random_key(key)
     if not size.max() > 0:
@@ -127,8 +133,19 @@ def read(call: GradientCall) -> Reading:
     )
 
 
-def _shifted(logits: mx.array, shift: mx.array | None) -> mx.array:
-    if shift is None or logits.size != shift.size:
+def _places(taken: mx.array, logits: mx.array) -> slice:
+    """Of which places of a row a cross-entropy takes the logits: of all, or, where a model shifts its labels itself,
+    without the last or the first."""
+    cuts = [cut for cut in (slice(None), slice(-1), slice(1, None)) if taken.size == logits[:, cut].size]
+    return min(
+        cuts,
+        key=lambda cut: mx.abs(taken.reshape(logits[:, cut].shape) - logits[:, cut]).max().item(),
+        default=slice(None),
+    )
+
+
+def _shifted(logits: mx.array, shift: mx.array) -> mx.array:
+    if logits.size != shift.size:
         return logits
     return logits + shift.reshape(logits.shape).astype(logits.dtype)
 

@@ -8,6 +8,7 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 
+from mlxstories.errors import StoriesError
 from mlxstories.ladder import load_subject
 from mlxstories.ladder.bench.arrays import Answers, first_of
 from mlxstories.ladder.bench.step.optimizers import read_schedule
@@ -114,6 +115,32 @@ def test_a_model_may_take_its_loss_itself(captured, returned):
     ours = nn.losses.cross_entropy(logits, y, reduction="mean").item()
     assert float(script.subject.loss(model, script.batches[5])) == pytest.approx(ours, rel=1e-5)
     assert script.roles.first.line.line == line_of(text, "nn.losses.cross_entropy(logits.reshape")
+
+
+def shifting(cut: str) -> str:
+    """A script whose model shifts its labels itself, as those of transformers do."""
+    text = MODEL.replace("def __call__(self, ids)", "def __call__(self, ids, y=None)").replace(
+        "return self.out(self.drop(x + mx.tanh(before)))",
+        "logits = self.out(self.drop(x + mx.tanh(before)))\n"
+        "        return logits if y is None else (self.nats(logits, y), logits)\n\n"
+        "    def nats(self, logits, y):\n"
+        f"        logits, y = {cut}\n"
+        "        return nn.losses.cross_entropy(logits.reshape(-1, V), y.reshape(-1)).mean()",
+    )
+    text = text.replace('nn.losses.cross_entropy(model(x), y, reduction="mean")', "model(x, y)[0]")
+    return text + LOOP.replace("data[:, :-1], data[:, 1:]", "data, data")
+
+
+def test_a_model_may_shift_its_labels_itself(captured):
+    script, rng = captured(shifting("logits[:, :-1], y[:, 1:]")), np.random.default_rng(0)
+    for inputs, targets, mask in script.batches:
+        rows = rng.integers(1, 12, (4, 9))
+        assert (inputs == rows[:, :-1]).all() and (targets == rows[:, 1:]).all() and mask.all()
+
+
+def test_logits_that_a_model_drops_at_the_front_are_not_taken_for_those_at_the_end(captured):
+    with pytest.raises(StoriesError, match="neither inputs and targets nor tokens"):
+        captured(shifting("logits[:, 1:], y[:, 1:]"))
 
 
 @pytest.mark.parametrize("style", STYLES)
