@@ -31,6 +31,12 @@ def test_what_can_be_read_from_a_fresh_model():
             self.linear = nn.Linear(32, 32)
             self.lora_a, self.lora_b = mx.random.normal((32, 2)), mx.zeros((2, 32))
 
+    class Gains(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(32, 32)
+            self.plus, self.times = mx.zeros((4, 8)), mx.ones((4, 8))
+
     def frozen():
         model = Net(Adapted())
         model.middle.linear.freeze()
@@ -39,6 +45,7 @@ def test_what_can_be_read_from_a_fresh_model():
     assert adapters(bench(model=lambda: Net(Adapted()))).where == "middle.linear.weight"
     assert adapters(bench(model=frozen)).where == ""
     assert adapters(bench()) is None
+    assert adapters(bench(model=lambda: Net(Gains()))) is None
 
 
 class Blocks(nn.Module):

@@ -91,6 +91,8 @@ def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | 
             and a.ndim == 2
             and n.startswith(f"{holder}.")
             and min(a.shape) == rank < max(a.shape)
+            and rank in (a.shape[0], array.shape[0])
+            and rank in (a.shape[1], array.shape[1])  # a product has its rank inside; gains by head have none
         ),
         None,
     )
