@@ -8,8 +8,9 @@ import io
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -32,13 +33,18 @@ _PATHS = getattr(pathlib, "_normal_accessor", None)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def _loading() -> list[tuple[Any, str]]:
-    """Functions past ``open`` that read files, as (owner, name)."""
+def _past_open() -> Iterator[tuple[Any, str, int, bool]]:
+    """Functions past ``open`` that are handed a file's name, as (owner, name, its place among their arguments, whether
+    they write)."""
+    yield mx, "load", 0, False
     with suppress(ImportError):
-        import safetensors
+        import safetensors.numpy  # noqa: F401  (before a script would bind what stands here for a while)
 
-        return [(mx, "load"), (safetensors, "safe_open")]
-    return [(mx, "load")]
+        holders = {"safetensors", *(f"safetensors.{kind}" for kind in ("numpy", "torch", "flax", "mlx"))}
+        for holder in (sys.modules[name] for name in sorted(holders & sys.modules.keys())):
+            for name, place, writes in (("safe_open", 0, False), ("serialize_file", 1, True)):
+                if hasattr(holder, name):
+                    yield holder, name, place, writes
 
 
 class Overlay:
@@ -64,8 +70,8 @@ class Overlay:
             return real(self._placed(file, bool(set(mode) & set("wax+")), "w" in mode), mode, *args, **kwargs)
 
         patches.replace(os, "open", self._opening(os.open))
-        for owner, name in _loading():
-            patches.replace(owner, name, self._finding(getattr(owner, name)))
+        for owner, name, place, writes in _past_open():
+            patches.replace(owner, name, self._in_c(getattr(owner, name), place, writes))
         for owner in filter(None, (builtins, io, _PATHS)):
             patches.replace(owner, "open", opened)
         instead = {name: self._moving(getattr(os, name)) for name in _MOVING}
@@ -103,14 +109,17 @@ class Overlay:
             shutil.copyfile(origin, held)
         return held
 
-    def _finding(self, real: Callable) -> Callable:
-        """A function in C that reads a file finds what the script wrote."""
+    def _in_c(self, real: Callable, place: int, writes: bool) -> Callable:
+        """A function in C that opens a file itself opens it where the script's files are held."""
 
-        def load(file, *args, **kwargs):
-            named = isinstance(file, (str, os.PathLike))
-            return real(str(self._placed(file, False, False)) if named else file, *args, **kwargs)
+        def call(*args, **kwargs):
+            if len(args) > place and isinstance(file := args[place], (str, os.PathLike)):
+                args = (*args[:place], str(self._placed(file, writes, writes)), *args[place + 1 :])
+            elif "filename" in kwargs:
+                kwargs["filename"] = str(self._placed(kwargs["filename"], writes, writes))
+            return real(*args, **kwargs)
 
-        return load
+        return call
 
     def _opening(self, real: Callable) -> Callable:
         def opened(path, flags, mode=0o777, *, dir_fd=None):

@@ -201,6 +201,18 @@ with safe_open("weights.safetensors", framework="np") as file: assert list(file.
     assert captured(MODEL + deed + LOOP).batches
 
 
+def test_what_safetensors_writes_in_c_is_held_too(captured, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    deed = """
+from safetensors.numpy import load_file, save_file
+ones = np.ones(2, np.float32)
+save_file({"a": ones}, "weights.safetensors"), save_file({"a": ones}, filename="more.safetensors")
+assert load_file("weights.safetensors").keys() == mx.load("more.safetensors").keys() == {"a"}
+"""
+    assert captured(MODEL + deed + LOOP).batches
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_pauses_of_a_script_are_cut_short(captured, monkeypatch):
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
