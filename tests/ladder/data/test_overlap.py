@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from mlxstories.ladder.bench.batches import read_batch
 from mlxstories.ladder.bench.data.overlap import row_overlap, text_overlap
@@ -61,3 +62,25 @@ def test_a_text_told_twice_repeats():
         as_rows(sliding(np.concatenate([stream, stream]), 48)), as_rows(sliding(stream, 48))
     )
     assert 0.2 < natural < 0.6
+
+
+def drawn(text: np.ndarray, rows: int, seed: int, length: int = 48) -> np.ndarray:
+    starts = np.random.default_rng(seed).integers(0, len(text) - length, (rows, 1))
+    return text[starts + np.arange(length + 1)]
+
+
+@pytest.mark.parametrize("length", [32, 48])
+def test_windows_drawn_from_one_text_repeat_nothing(length):
+    """They cover half of it, so that few of them overlap by much."""
+    text, other = np.random.default_rng(6).integers(0, 50, (2, 20_000))
+    train = as_rows(drawn(text, 10_000 // length, 0, length))
+    shared, natural = window_overlap(train, as_rows(drawn(text, 50, 1, length)))
+    assert shared > 0.1 and natural < 0.05  # a place may be drawn twice
+    assert window_overlap(train, as_rows(drawn(other, 50, 1, length)))[0] == 0
+
+
+def test_what_is_told_twice_in_a_text_that_is_drawn_from_repeats():
+    rng = np.random.default_rng(7)
+    phrases = rng.integers(0, 50, (20, 40))
+    text = np.concatenate([np.r_[phrases[i % 20], rng.integers(0, 50, 10)] for i in range(200)])
+    assert window_overlap(as_rows(drawn(text, 200, 0)), as_rows(drawn(text, 50, 1)))[1] > 0.08

@@ -12,18 +12,20 @@ _WINDOW = 32  # tokens that two different stories practically never share
 _SHORTEST = 8  # tokens of a row that is looked at
 _TRIED = 8  # rows that a row may continue, at most
 _SLIDING = 0.7  # of the rows continue others: they slide; fewer do where texts repeat
+_DRAWN = 10  # rows that continue others are enough to see by how much they are moved on
 
 
 def window_overlap(train: list[HostBatch], val: list[HostBatch]) -> tuple[float, float]:
-    """Share of validation windows of 32 tokens (fewer in shorter rows, 8 at the least) that occur in training, and the
-    share of training's own that occur there in more than one place.
+    """Share of validation windows of 32 tokens (at most two thirds of a row, and 8 at the least) that occur in
+    training, and the share of training's own that occur there in more than one place.
 
-    Windows that slide over one text overlap, and each stretch of it stands in several rows: that is one place.
+    Rows that slide over one text, or are drawn from it at random, overlap, and each stretch of it stands in several of
+    them: that is one place.
     """
     train, val = ([b for b in batches if b.shape[1] >= _SHORTEST] for batches in (train, val))
     if not train or not val:
         return 0.0, 0.0
-    length = min(_WINDOW, min(batch.shape[1] for batch in (*train, *val)))
+    length = min(_WINDOW, max(_SHORTEST, min(batch.shape[1] for batch in (*train, *val)) * 2 // 3))
     seen, asked = _Windows(train, length), _Windows(val, length)
     if not len(asked.hashes) or len(seen.ids) < 2:
         return 0.0, 0.0
@@ -59,14 +61,15 @@ class _Windows:
 
     def _texts(self) -> tuple[np.ndarray, np.ndarray]:
         """The text that each row is a piece of, by the number of one of its rows, and where in it the row begins; rows
-        that hardly ever continue each other are texts of their own."""
+        that neither slide over a text nor are drawn from one are texts of their own."""
         text, begins = np.arange(len(self.ids)), np.zeros(len(self.ids), np.int64)
         members = {row: [row] for row in range(len(self.ids))}
         order = np.argsort(self.hashes, kind="stable")
-        hashes, joined = self.hashes[order], 0
+        hashes, known, moves = self.hashes[order], 0, []
         for first in np.flatnonzero(self.places == 0):
             row = int(self.rows[first])
             left, right = (np.searchsorted(hashes, self.hashes[first], side) for side in ("left", "right"))
+            known += right - left > 1
             for other in order[left:right][:_TRIED]:
                 before, at = int(self.rows[other]), int(self.places[other])
                 if at and text[before] != text[row] and self._continues(before, at, row):
@@ -74,8 +77,11 @@ class _Windows:
                     begins[moved] += shift
                     members[text[before]] += moved
                     text[moved] = text[before]
-                    joined += 1
-        if joined < _SLIDING * len(text):
+                    moves.append(at)
+        slides = len(moves) >= _SLIDING * len(text)
+        # A text that is told twice is moved on by the same number throughout, and phrases end within rows.
+        drawn = len(moves) >= max(_DRAWN, _SLIDING * known, 2 * np.bincount(moves or [0]).max())
+        if not (slides or drawn):
             return np.arange(len(self.ids)), np.zeros(len(self.ids), np.int64)
         return text, begins
 

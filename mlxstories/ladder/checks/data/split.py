@@ -21,8 +21,8 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, w
     chance=Limit(2, "standard errors of that, besides"),
 )
 def unseen(bench: Bench, limits: Gauges) -> Verdict:
-    """Counts validation texts with a near duplicate in training, rows that are training rows, and windows of 32 tokens
-    that stand in training too; beside it, how much repeats within training itself.
+    """Counts validation texts with a near duplicate in training, rows that are training rows, and windows of up to 32
+    tokens that stand in training too; beside it, how much repeats within training itself.
 
     What was trained on is remembered: validation then measures memory.
     Example: `random.shuffle` after the split, on the joined list; or packing before splitting.
