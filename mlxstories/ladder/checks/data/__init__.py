@@ -4,6 +4,7 @@
 from mlxstories.ladder.checks.data import (
     batches,
     ids,
+    next_token,
     id_width,
     variety,
     neighbours,
