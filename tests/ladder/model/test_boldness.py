@@ -13,7 +13,7 @@ from tiny import judged
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.boldness import boldest, cut_off
+from mlxstories.ladder.bench.model.boldness import boldest, cut_off, flattest_scores
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import CHECKS
 
@@ -106,3 +106,48 @@ def test_logits_that_are_cut_off_are_an_error(end):
 )
 def test_logits_that_are_bent_or_forbidden_are_not(end):
     assert judged("logits run into no bound", Bench(tiny.subject(model=lambda: EndedTiny(end)))) == []
+
+
+class Attends(nn.Module):
+    """One head, whose queries and keys have the length 1 if asked, and whose products are multiplied."""
+
+    def __init__(self, times, unit, fused=False):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(V, D), nn.Linear(D, V)
+        self.q, self.k = nn.Linear(D, D), nn.Linear(D, D)
+        self.times, self.unit, self.fused = times, unit, fused
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        q, k = (
+            a / mx.linalg.norm(a, axis=-1, keepdims=True) if self.unit else a for a in (self.q(x), self.k(x))
+        )
+        if self.fused:
+            q, k, v = (a[:, None] for a in (q, k, x))
+            return self.head(
+                x + mx.fast.scaled_dot_product_attention(q, k, v, scale=self.times, mask="causal")[:, 0]
+            )
+        shown = mx.tri(x.shape[1], dtype=mx.bool_)
+        return self.head(
+            x + mx.softmax(mx.where(shown, q @ k.swapaxes(1, 2) * self.times, -mx.inf), axis=-1) @ x
+        )
+
+
+def of_scores(*how):
+    bench = Bench(Subject(model=lambda: Attends(*how), vocab_size=V, train_batches=batches))
+    return flattest_scores(bench), judged("attention can be sure of a token", bench)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_cosines_that_are_divided_besides_are_never_far_apart(fused):
+    apart, found = of_scores(D**-0.5, True, fused)
+    assert 0.1 < apart < 2 * D**-0.5 and found == [("extreme-scale", "error")]
+
+
+@pytest.mark.parametrize(("times", "unit"), [(D**-0.5, False), (D**0.5, True), (10.0, True), (1e-3, False)])
+def test_scores_that_grow_or_have_a_temperature_have_room(times, unit):
+    assert of_scores(times, unit)[1] == []
+
+
+def test_a_plain_mean_of_the_past_is_no_attention():
+    assert of_scores(0.0, False) == (None, [])

@@ -1,4 +1,4 @@
-"""How sure of a token a model could be, whatever its weights."""
+"""How sure of a token a model could be, and how far apart its attention scores, whatever its weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.consistency import ask, noised, plain
+from mlxstories.ladder.bench.model.distance import HIDDEN
+from mlxstories.ladder.bench.model.inside import watched_scores
 
 _TIMES = (1, 8, 64, 512)
 
@@ -63,18 +65,55 @@ def _at(logits: np.ndarray, bound: float) -> CutOff:
     return CutOff(float(bound), share, float(some.mean()), gap)
 
 
+@dataclass(frozen=True)
+class _Grown:
+    """A row shown to a model whose weights grow: how far logits, and the scores of each softmax over keys, lie apart at
+    a place, for each size of the weights."""
+
+    logits: list[float]
+    scores: list[list[float]]
+
+
 @measurement
-def boldest(bench: Bench) -> Boldest | None:
-    """Show one row to a model whose weights grow up to 512-fold; None where they overflow."""
-    model, row = noised(bench), plain(bench).row
+def _grown(bench: Bench) -> _Grown:
+    model, row, found = noised(bench), plain(bench).row, _Grown([], [])
     weights = {
         n: a for n, a in tree_flatten(model.parameters()) if a.size and mx.issubdtype(a.dtype, mx.floating)
     }
-    apart = []
     for times in _TIMES:
         put(model, {name: times * array for name, array in weights.items()})
-        apart.append(float(np.ptp(ask(bench, model, row)[0], axis=-1).max()))
+        found.scores.append([])
+        with watched_scores(lambda scores, added: found.scores[-1].append(_apart(scores + added))):
+            found.logits.append(float(np.ptp(ask(bench, model, row)[0], axis=-1).max()))
+    return found
+
+
+def _apart(scores: mx.array) -> float:
+    """Largest distance between two scores that one query can see."""
+    values = np.array(scores.astype(mx.float32))
+    seen = (values > HIDDEN) & np.tri(values.shape[-1], dtype=bool)
+    highest, lowest = (
+        end(np.where(seen, values, rest), axis=-1) for end, rest in ((np.max, -np.inf), (np.min, np.inf))
+    )
+    return float(np.max(highest - lowest, initial=0.0, where=seen.any(-1)))
+
+
+@measurement
+def boldest(bench: Bench) -> Boldest | None:
+    """Show one row to a model whose weights grow up to 512-fold; None where they overflow."""
+    apart = _grown(bench).logits
     if not np.isfinite(apart).all():
         return None
     others = plain(bench).logits.shape[-1] - 1
     return Boldest(max(apart), float(1 / (1 + others * np.exp(-max(apart)))))
+
+
+@measurement
+def flattest_scores(bench: Bench) -> float | None:
+    """Of the softmaxes over keys the one whose scores come to lie least far apart: how far, at most. None where none is
+    seen, or all scores are the same on purpose."""
+    found = _grown(bench).scores
+    if len({len(one) for one in found}) > 1:
+        return None
+    apart = [max(sizes) for sizes in zip(*found, strict=True)]
+    return min((far for far in apart if far > 0), default=None)

@@ -53,8 +53,10 @@ class Inside:
     halves: int = 0
     at_work: list[str] = field(default_factory=list)
 
-    def attend(self, spread: float) -> None:
-        """Scores of this spread were seen, in the module that is at work."""
+    def attend(self, scores: mx.array, added: Any) -> None:
+        """Scores were seen, in the module that is at work."""
+        self.rises += rises(scores + added)
+        spread = _spread(scores)
         if spread > self.scores:
             self.scores, self.attention = spread, self.at_work[-1] if self.at_work else ""
 
@@ -68,7 +70,7 @@ def inside(bench: Bench) -> Inside:
     model.eval()
     with ExitStack() as watching:
         watching.enter_context(_watched_modules(model, found))
-        watching.enter_context(_watched_attention(found))
+        watching.enter_context(watched_scores(found.attend))
         bench.logits(model, np.maximum(tokens, 0))
     return found
 
@@ -107,14 +109,14 @@ def _note_precision(module: nn.Module, path: str, given: mx.array, found: Inside
 
 
 @contextmanager
-def _watched_attention(found: Inside) -> Iterator[None]:
-    """Scores on their way into a softmax over keys, or into MLX's own attention."""
+def watched_scores(see: Callable[[mx.array, Any], None]) -> Iterator[None]:
+    """Show ``see`` scores [B, (H,) T, T] on their way into a softmax over keys, or into MLX's own attention, and what
+    that adds to them."""
     softmax, attend = mx.softmax, mx.fast.scaled_dot_product_attention
 
     def watched_softmax(scores, *args, **kwargs):
         if isinstance(scores, mx.array) and scores.ndim >= 3 and scores.shape[-1] == scores.shape[-2] > 2:
-            found.attend(_spread(scores))
-            found.rises += rises(scores)
+            see(scores, 0)
         return softmax(scores, *args, **kwargs)
 
     def watched_attend(q, k, v, *args, **kwargs):
@@ -124,10 +126,8 @@ def _watched_attention(found: Inside) -> Iterator[None]:
             scores = (
                 q.astype(mx.float32) @ keys.astype(mx.float32).swapaxes(-1, -2) * kwargs.get("scale", 1.0)
             )
-            found.attend(_spread(scores))
             mask = kwargs.get("mask")
-            added = mask if isinstance(mask, mx.array) and mx.issubdtype(mask.dtype, mx.floating) else 0
-            found.rises += rises(scores + added)
+            see(scores, mask if isinstance(mask, mx.array) and mx.issubdtype(mask.dtype, mx.floating) else 0)
         return attend(q, k, v, *args, **kwargs)
 
     with Patches() as patches:

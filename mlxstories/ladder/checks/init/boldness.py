@@ -1,9 +1,12 @@
-"""Whether the model's logits can go where they should: far enough apart, and to both sides."""
+"""Whether the model's logits can go where they should, far enough apart and to both sides, and attention scores too."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.boldness import boldest, cut_off
+from mlxstories.ladder.bench.model.boldness import boldest, cut_off, flattest_scores
+from mlxstories.ladder.bench.model.inside import inside
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -87,5 +90,42 @@ def free(bench: Bench, limits: Gauges) -> Verdict:
             where="model",
             bound=found.bound,
             share=found.share,
+        ),
+    )
+
+
+@check(
+    "attention can be sure of a token",
+    rung="init",
+    causes=("extreme-scale",),
+    unless=("token-out-of-range", "not-finite", "not-repeatable", "input-blind"),
+    apart=Limit(1.0, "nats between two attention scores of one query"),
+)
+def attends(bench: Bench, limits: Gauges) -> Verdict:
+    """Multiplies all weights by up to 512, in evaluation mode, and looks how far apart the attention scores of one
+    query come to lie.
+
+    Where they are bounded closely, each token gets nearly the same share, whatever is learnt: attention stays close to
+    a mean. Normalised queries and keys have room enough where their products are multiplied by the root of the head's
+    width, or by a learned temperature.
+    Example: cosines of queries and keys that are divided by `sqrt(d)` besides.
+    Fix: multiply cosines by a temperature of about 10, or a learned one.
+    """
+    apart = flattest_scores(bench)
+    if apart is None:
+        return skipped("no attention seen, or all its scores are the same")
+    detail = f"scores up to {apart:.3g} apart"
+    if not limits.apart.below(apart):
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "extreme-scale",
+            f"however large the model's weights, attention scores of one query are at most {apart:.2g} apart, so that "
+            f"no token gets more than {np.exp(apart):.2g} times the share of another: attention stays close to a mean",
+            fix="multiply normalised queries and keys by a temperature of about 10, or a learned one, instead of "
+            "dividing them by the root of the head's width",
+            where=inside(bench).attention or "model",
+            apart=apart,
         ),
     )
