@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import mlx.nn as nn
 import mlx.optimizers as optim
 import pytest
 from plain import bench
-from tiny import subject
+from tiny import B, T, adamw, judged, nats, subject
 
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench.training.memorising import memorising
@@ -60,3 +61,20 @@ def test_the_best_rate_is_told_by_the_loss_that_it_was_chosen_by():
     on.taken |= {rate_sweep: RateSweep(losses, 30, 4.0), memorising: SimpleNamespace(learned=True)}
     best = "best after 30 steps at 3 times 0.001: 3.40 nats, 61.0% of the tokens; at 1: 3.50 nats, 75.0%"
     assert CHECKS["learning rates"].ask(on, None).detail == best
+
+
+def summed_nats(model, batch):
+    return nn.losses.cross_entropy(model(batch.inputs), batch.targets, reduction="sum")
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer", "found"),
+    [
+        (summed_nats, lambda: optim.SGD(1.0, momentum=0.9), [("wrong-normalisation", "error")]),
+        (summed_nats, lambda: optim.SGD(1.0 / (B * T), momentum=0.9), []),
+        (summed_nats, adamw(3.0), []),  # the mean is as much too bold
+        (nats, lambda: optim.SGD(60.0, momentum=0.9), []),
+    ],
+)
+def test_a_sum_is_the_cause_where_its_mean_learns_at_the_same_rate(loss, optimizer, found):
+    assert judged("learns once a sum is divided", loss=loss, optimizer=optimizer) == found

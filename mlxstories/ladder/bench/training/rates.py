@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mlx.utils import tree_map
+
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.loss.summed import summed
 from mlxstories.ladder.bench.material import minimal_batch
 from mlxstories.ladder.bench.step.adam import uncorrected_betas
 from mlxstories.ladder.bench.training.memorising import memorising, start_loss
@@ -115,6 +118,18 @@ def corrected_run(bench: Bench) -> Trial | None:
     if uncorrected_betas(bench) is None:
         return None
     return retry(bench, len(memorising(bench).trial.losses), corrected=True)
+
+
+@measurement
+def divided_run(bench: Bench) -> tuple[float, float] | None:
+    """Loss and accuracy after a run of the sweep whose gradients reach the optimiser divided by the tokens that the
+    loss sums up; None where it is no sum."""
+    if summed(bench) is None:
+        return None
+    tokens = float((minimal_batch(bench).mask > 0).sum())
+    return attempt(
+        bench, rate_sweep(bench).steps, receive=lambda gradients: tree_map(lambda g: g / tokens, gradients)
+    )
 
 
 @measurement

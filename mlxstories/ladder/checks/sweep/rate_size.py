@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.loss.summed import summed
 from mlxstories.ladder.bench.step.adam import uncorrected_betas, uncorrected_warmup
 from mlxstories.ladder.bench.training.memorising import memorised, memorising, start_loss
-from mlxstories.ladder.bench.training.rates import corrected_run, plain_run
+from mlxstories.ladder.bench.training.rates import corrected_run, divided_run, plain_run
 from mlxstories.ladder.checks.sweep.explaining import (
     RATE_LIMITS,
     Rates,
@@ -108,6 +111,46 @@ def uncorrected_adam(bench: Bench, limits: Gauges) -> Verdict:
             where="optimizer",
             betas=list(uncorrected_betas(bench)),
             **without_steps(rates.evidence),
+        ),
+    )
+
+
+@check(
+    "learns once a sum is divided",
+    rung="sweep",
+    causes=("wrong-normalisation",),
+    unless=ANY,
+    mended=Limit(0.5, "of what the best rate gains"),
+    **RATE_LIMITS,
+)
+def undivided_sum(bench: Bench, limits: Gauges) -> Verdict:
+    """Where a smaller rate would let stories be memorised, and the loss is a sum over tokens: is the gradient of their
+    mean, at the same rate, all that it takes?
+
+    Example: `optim.SGD(0.1)` and `cross_entropy(..., reduction="sum")`.
+
+    Fix: divide the sum by the number of tokens.
+    """
+    if memorising(bench).learned:
+        return passed()
+    rates = judge_rates(bench, limits)
+    trial = divided_run(bench) if rates.lower_helps else None
+    if trial is None or not math.isfinite(trial[0]):
+        return passed()
+    tokens, start = summed(bench).tokens, start_loss(bench)
+    if not limits.mended.above((start - trial[0]) / (start - rates.by_scale[rates.best][0])):
+        return passed("divided it does not either")
+    have = rates.evidence["accuracy_by_scale"]["1"]
+    return failed(
+        f"{trial[1]:.0%} with the mean",
+        error(
+            "wrong-normalisation",
+            f"the loss is the sum over the tokens of a batch, {tokens} here, which makes each update as many times too "
+            f"large: divided by them, the same {rates.steps} steps reach {trial[1]:.0%} instead of {have:.0%}",
+            fix="divide the sum of the real tokens' losses by their number, mask.sum()",
+            where="loss",
+            tokens=tokens,
+            **rates.evidence,
         ),
     )
 
