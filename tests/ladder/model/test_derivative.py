@@ -163,3 +163,25 @@ def test_dropout_drawn_once_is_left_alone(again, inside):
 
 def test_a_model_without_randomness_has_no_derivative_in_training():
     assert derivative_in_training(Bench(subject())) is None
+
+
+class Drowned(Tiny):
+    """One head of attention, in which a token does not see itself, so that the first one sees none."""
+
+    def __init__(self, hidden: float):
+        super().__init__()
+        self.q, self.k = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.hidden = hidden
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        scores = self.q(x) @ self.k(x).swapaxes(1, 2)
+        shown = mx.tri(x.shape[1], k=-1)
+        return self.head(x + mx.softmax(scores + mx.where(shown > 0, 0.0, self.hidden), axis=-1) @ x)
+
+
+def test_a_query_whose_scores_drown_in_its_mask_is_what_the_advice_is_about():
+    (draft,), _ = asked(lambda: Drowned(-1e9))
+    assert draft.severity == "error" and "each query see one key" in draft.fix
+    (draft,), _ = asked(lambda: WithSquares(0.5))
+    assert "custom_function" in draft.fix

@@ -19,6 +19,7 @@ from mlxstories.ladder.bench.model.distance import HIDDEN, Rise, rises
 from mlxstories.ladder.patches import Patches, rerouted
 
 ROWS, _LENGTH = 8, 48
+_DROWNED = -1e6  # from which on float32 rounds scores by a tenth
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Inside:
             largest over the softmaxes; what positions alone add is the same in every row.
         attention: path of the innermost module at work there, empty for the model itself.
         rises: of the scores with the distance, for each head of each softmax.
+        drowned: path of the innermost module at work where all scores of some query were masked by a finite number, and
+            lost in rounding; None where there is none.
         promoted: paths of modules with weights of 16 bits that were handed float32.
         halves: modules with weights of 16 bits that were called.
         at_work: paths of the modules that are being called, the innermost last.
@@ -49,16 +52,21 @@ class Inside:
     scores: float = 0.0
     attention: str = ""
     rises: list[Rise] = field(default_factory=list)
+    drowned: str | None = None
     promoted: list[str] = field(default_factory=list)
     halves: int = 0
     at_work: list[str] = field(default_factory=list)
 
     def attend(self, scores: mx.array, added: Any) -> None:
         """Scores were seen, in the module that is at work."""
+        at_work = self.at_work[-1] if self.at_work else ""
         self.rises += rises(scores + added)
+        highest = (scores + added).max(axis=-1)
+        if bool(mx.any((highest < _DROWNED) & (highest > -mx.inf))):
+            self.drowned = at_work
         spread = _spread(scores)
         if spread > self.scores:
-            self.scores, self.attention = spread, self.at_work[-1] if self.at_work else ""
+            self.scores, self.attention = spread, at_work
 
 
 @measurement

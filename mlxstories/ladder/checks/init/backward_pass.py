@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.derivative import Derivative, derivative_in_training, derivatives
+from mlxstories.ladder.bench.model.inside import inside
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
@@ -23,7 +24,8 @@ def backward_pass(bench: Bench, limits: Gauges) -> Verdict:
 
     Such a model trains, and stops early at a loss that a right one passes: the optimiser is sent beside the way.
     Example: the backward pass of a norm written by hand, as an `mx.custom_function`, that takes the mean square for a
-    constant. `mx.stop_gradient` may be meant, and is a warning.
+    constant; a row of scores that all get -1e9, and are lost in rounding. `mx.stop_gradient` may be meant, and is a
+    warning.
     Fix: let MLX derive it, or hold each hand-written backward pass against differences.
     """
     found = derivatives(bench)
@@ -48,6 +50,17 @@ def backward_pass(bench: Bench, limits: Gauges) -> Verdict:
             **evidence,
         )
         return passed(f"{worst.missing:.0%} apart", draft)
+    if (drowned := inside(bench).drowned) is not None:
+        draft = error(
+            "backward-mismatch",
+            f"{apart}; a query has all its keys masked, by a number in which float32 loses the scores, so that it "
+            "attends to all of them alike, and its scores get a gradient that moves nothing",
+            fix="let each query see one key at least, its own; where each does, look for a backward pass written by "
+            "hand",
+            where=drowned or "model",
+            **evidence,
+        )
+        return failed(f"{worst.missing:.0%} apart", draft)
     return failed(
         f"{worst.missing:.0%} apart",
         error(
