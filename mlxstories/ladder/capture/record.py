@@ -28,6 +28,7 @@ class Update:
     fresh: bool | None = None
     collected: Collected | None = None
     meant: float | None = None
+    training: bool = True
 
 
 @dataclass

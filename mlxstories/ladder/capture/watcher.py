@@ -234,7 +234,10 @@ class Watcher(Forwards):
         if isinstance(optimizer, Optimizer):
             rate = read_rate(optimizer)
             fresh = None if self.skipping else all(int(part.step) == 0 for part in parts(optimizer))
-        self.seen.updates.append(Update(gradients, rate, line, fresh, meant=meant(sys._getframe(2))))
+        told = meant(sys._getframe(2))
+        self.seen.updates.append(
+            Update(gradients, rate, line, fresh, meant=told, training=self.model.training)
+        )
 
     def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None:
         if self.handed is None and self.updated == 0:

@@ -57,3 +57,15 @@ def test_a_loop_without_an_update_is_told_still(captured):
         subject.train_step(subject.model(), optim.SGD(0.1), script.batches[0])
     more = Path(script.log).read_text().count("taken") - taken
     assert more <= 64 + 2  # none waits for what never comes, once that is known
+
+
+@pytest.mark.parametrize(("before", "told"), [("", False), ("model.eval()\n", True)])
+def test_gradients_of_a_validation_between_updates_are_not_training_in_evaluation_mode(
+    captured, before, told
+):
+    """Its loop is recorded up to one of them."""
+    validated = LOOP + "    model.eval()\n    for _ in range(2): step(model, data[:, :-1], data[:, 1:])\n"
+    if not told:
+        validated = validated.replace("    loss, grads", "    model.train()\n    loss, grads")
+    script = captured(MODEL.replace("model = Model()", "model = Model(0.1)") + before + validated)
+    assert any("evaluation mode" in note for note in script.notes) == told
