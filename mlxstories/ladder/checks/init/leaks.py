@@ -75,7 +75,7 @@ def rows_verdict(views: Views, limits: Gauges) -> Verdict:
         error(
             "batch-leak",
             f"a row's logits move by {_share(worst.rows)} when only other rows of the batch change ({name})",
-            fix="normalise and attend within a row: no BatchNorm, no reshape or mean that mixes B and T",
+            fix="normalise and attend within a row: no BatchNorm, and no softmax, reshape or mean that mixes B and T",
             where="model",
             relative_change=worst.rows,
             tolerance=tolerance.value,
