@@ -201,10 +201,10 @@ def lengths(bench: Bench) -> Lengths:
     return Lengths(found, refused, full, first.full_precision)
 
 
-def short(bench: Bench, rows: HostBatch, length: int) -> HostBatch:
-    """The rows cut, or as they are where the model takes rows of one length only."""
-    taken = lengths(bench)
-    return rows.cut(length) if taken.by_length or not taken.refused else rows
+def short(bench: Bench, rows: slice | np.ndarray, length: int) -> HostBatch:
+    """These rows of the sample cut to a length, or as they are where the model takes rows of one length only."""
+    taken, whole = lengths(bench), sample(bench).rows(rows)
+    return whole.cut(length) if taken.by_length or not taken.refused else whole
 
 
 @measurement

@@ -14,7 +14,6 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import central_difference, is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.consistency import noised, plain, short
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.patches import Patches
@@ -64,8 +63,7 @@ def derivatives(bench: Bench) -> Derivatives:
     if not plain(bench).full_precision or not tree_flatten(model.trainable_parameters()):
         return Derivatives([], 0)
     model.eval()
-    rows = sample(bench)
-    batch = short(bench, rows.rows(slice(0, _ROWS)), _LENGTH)
+    batch = short(bench, slice(_ROWS), _LENGTH)
     groups = _groups(model, bench.gradients(model, batch))
     loss = partial(_loss, bench, model, batch)
     chosen = list(groups.items())[:: max(1, -(-len(groups) // _MODULES))]
@@ -81,7 +79,7 @@ def derivative_in_training(bench: Bench) -> Derivative | None:
     model.train()
     if not plain(bench).full_precision or not is_random(bench, model):
         return None
-    batch = short(bench, sample(bench).rows(slice(0, _ROWS)), _LENGTH)
+    batch = short(bench, slice(_ROWS), _LENGTH)
     loss = partial(_loss, bench, model, batch)
     if loss() != loss() or _stops(bench, model, batch):
         return None

@@ -10,7 +10,6 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.consistency import ask, noised, plain, short
 
 _MATRICES, _LENGTH = 48, 32
@@ -37,7 +36,7 @@ def effects(bench: Bench) -> list[Effect]:
     first, model = plain(bench), noised(bench)
     if not first.full_precision or not tree_flatten(model.trainable_parameters()):
         return []
-    batch = short(bench, sample(bench).rows(slice(0, 2)), _LENGTH)
+    batch = short(bench, slice(2), _LENGTH)
     model.eval()
     norms = {n: float(mx.linalg.norm(g)) for n, g in bench.gradients(model, batch).items()}
     whole = float(np.linalg.norm(list(norms.values()))) or 1.0

@@ -72,8 +72,7 @@ class Inside:
 @measurement
 def inside(bench: Bench) -> Inside:
     """Show the fresh model a few rows in evaluation mode."""
-    rows = sample(bench)
-    tokens = short(bench, rows.rows(np.arange(ROWS) % rows.shape[0]), _LENGTH).inputs
+    tokens = short(bench, np.arange(ROWS) % sample(bench).shape[0], _LENGTH).inputs
     model, found = bench.model(), Inside()
     model.eval()
     with ExitStack() as watching:
