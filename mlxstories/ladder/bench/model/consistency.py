@@ -13,6 +13,7 @@ from mlxstories.ladder.bench.arrays import full_precision, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.model.drawn import drawn
 from mlxstories.ladder.modes import in_mode
 
 _ODD = (2, 3, 5, 7, 11, 13)  # a single token is what a decoding step looks like: that is asked there
@@ -212,21 +213,14 @@ def transplanted(bench: Bench) -> tuple[Change, bool] | None:
     """All parameters of one fresh model loaded into another, drawn after another seed: how its logits differ, and
     whether all is of full precision. None where the subject hands out one model, copies of one, or models of different
     shapes."""
-    if bench.hands_out_one_model:
+    first, fresh = plain(bench), drawn(bench)
+    if fresh is None or fresh.others.isdisjoint(_shapes(first.parameters)):
         return None
-    first, other = plain(bench), bench.model(bench.seed + 1)
-    if _equal(other, bench.model()):
-        return None
+    other = bench.model(bench.seed + 1)
     if _shapes(other.parameters()) != _shapes(first.parameters):
         return None
     answer = ask(bench, _filled(other, first), first.row)[0]
     return change_of(first, answer, first.logits), first.full_precision
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    """Whether all of their parameters are the same."""
-    ours, theirs = dict(tree_flatten(one.parameters())), dict(tree_flatten(other.parameters()))
-    return ours.keys() == theirs.keys() and all(bool(mx.array_equal(ours[n], theirs[n])) for n in ours)
 
 
 def _shapes(parameters: dict) -> dict[str, tuple[int, ...]]:

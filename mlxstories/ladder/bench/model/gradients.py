@@ -16,11 +16,11 @@ from mlxstories.ladder.bench.arrays import is_pattern
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.model.drawn import drawn
 from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
 
 STEPS = 6
 _ROWS = 8
-_ANOTHER = 103  # added to the seed for another fresh model
 _FEW_UNITS = 8  # a layer of fewer has no share of them worth a word
 _MANY, _EVEN = 64, 1e-2  # entries of a matrix, and how far apart the sizes of their gradients may be
 
@@ -172,15 +172,10 @@ def tables(bench: Bench) -> list[str]:
     """The dead ones that a formula fills: of several numbers, and the same in another fresh model, whose matrices are
     others. MLX counts a table of positions among the weights."""
     names = dead(bench)
-    if not names or bench.hands_out_one_model:
+    if not names or (fresh := drawn(bench)) is None or fresh.same.issuperset(followed(bench).matrices):
         return []
-    one, other = (
-        dict(tree_flatten(bench.model(bench.seed + seed).trainable_parameters())) for seed in (0, _ANOTHER)
-    )
-    same = {n for n, array in one.items() if n in other and bool(mx.array_equal(array, other[n]))}
-    if not set(followed(bench).matrices) - same:
-        return []
-    return [n for n in names if n in same and one[n].size > 1 and len(set(_range(one[n]))) > 1]
+    arrays = dict(tree_flatten(bench.model().trainable_parameters()))
+    return [n for n in names if n in fresh.same and arrays[n].size > 1 and len(set(_range(arrays[n]))) > 1]
 
 
 @measurement

@@ -12,9 +12,9 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.model.drawn import drawn, hidden_arrays
 from mlxstories.ladder.bench.training.trial import score
 
-_ANOTHER = 101  # added to the seed for another fresh model
 _SIDE = 512  # of the part of a matrix that is looked at
 _ROWS = 8
 _SMALL = 8  # rows or columns of a matrix too small to tell noise from a pattern
@@ -45,19 +45,19 @@ class Frozen:
 @measurement
 def frozen(bench: Bench) -> Frozen:
     """Look for arrays that start at random values and stay there."""
-    one, model = bench.hands_out_one_model, bench.model()
-    everything, hidden = dict(tree_flatten(model.parameters())), _hidden(model)
+    fresh, model = drawn(bench), bench.model()
+    everything, hidden = dict(tree_flatten(model.parameters())), hidden_arrays(model)
     trainable = dict(tree_flatten(model.trainable_parameters()))
     names = [name for name, array in everything.items() if name not in trainable and _floating(array)]
     asked = {**{name: everything[name] for name in names}, **hidden}
     sizes = {name: array.size for name, array in (everything | hidden).items()}
-    if one:
+    if fresh is None:
         edges = {name: edge(array) for name, array in asked.items() if _is_large(array)}
         return Frozen(names, list(hidden), [], edges, _gain(bench, model) if edges else 0.0, sizes)
-    drawn = _others(asked, bench.model(bench.seed + _ANOTHER))
+    others = [name for name in asked if name in fresh.others]
     # Hidden tables that every model shares weigh nothing.
-    sizes = {name: size for name, size in sizes.items() if name in everything or name in drawn}
-    return Frozen(names, list(hidden), drawn, {}, 0.0, sizes)
+    sizes = {name: size for name, size in sizes.items() if name in everything or name in others}
+    return Frozen(names, list(hidden), others, {}, 0.0, sizes)
 
 
 def _floating(array: mx.array) -> bool:
@@ -67,12 +67,6 @@ def _floating(array: mx.array) -> bool:
 def _is_large(array: mx.array) -> bool:
     """Whether it is a matrix, or several, in which noise can be told from a pattern."""
     return array.ndim >= 2 and min(array.shape[-2:]) >= _SMALL
-
-
-def _others(arrays: dict[str, mx.array], again: nn.Module) -> list[str]:
-    """Those of which another model has other values."""
-    other = {**dict(tree_flatten(again.parameters())), **_hidden(again)}
-    return [n for n, array in arrays.items() if n in other and not bool(mx.array_equal(array, other[n]))]
 
 
 def _gain(bench: Bench, model: nn.Module) -> float:
@@ -92,34 +86,13 @@ def edge(array: mx.array) -> float:
     return float(np.linalg.norm(matrix, 2)) / noise
 
 
-def _hidden(value, path: str = "", private: bool = False) -> dict[str, mx.array]:
-    """Floating arrays below attributes that begin with an underscore, by path."""
-    if isinstance(value, mx.array):
-        return {path: value} if private and value.size > 1 and mx.issubdtype(value.dtype, mx.floating) else {}
-    if isinstance(value, dict):
-        items = list(value.items())
-        if isinstance(value, nn.Module):
-            # Plain attributes too: an optimiser never sees what is not in the dictionary.
-            items += [(k, v) for k, v in vars(value).items() if isinstance(v, (nn.Module, list, tuple))]
-    elif isinstance(value, (list, tuple)):
-        items = list(enumerate(value))
-    else:
-        return {}
-    found: dict[str, mx.array] = {}
-    for key, item in items:
-        name = f"{path}.{key}" if path else str(key)
-        found |= _hidden(item, name, private or str(key).startswith("_"))
-    return found
-
-
 @measurement
 def structure(bench: Bench) -> float | None:
     """How far the trainable matrices are from random numbers: `edge` without their mean, median over them. None where
     another fresh model has others, or there are none: such weights are drawn."""
-    one, other = (
-        {n: a for n, a in tree_flatten(bench.model(seed).trainable_parameters()) if a.ndim == 2}
-        for seed in (bench.seed, bench.seed + _ANOTHER)
-    )
-    edges = [edge(a - a.mean()) for a in one.values() if _is_large(a)]
-    alike = one.keys() == other.keys() and all(bool(mx.array_equal(a, other[n])) for n, a in one.items())
-    return float(np.median(edges)) if edges and alike else None
+    fresh = drawn(bench)
+    matrices = {n: a for n, a in tree_flatten(bench.model().trainable_parameters()) if a.ndim == 2}
+    if fresh is not None and not matrices.keys() <= fresh.same:
+        return None
+    edges = [edge(a - a.mean()) for a in matrices.values() if _is_large(a)]
+    return float(np.median(edges)) if edges else None
