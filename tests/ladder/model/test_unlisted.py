@@ -44,6 +44,7 @@ class Plainly:
     ],
 )
 def test_of_one_model_a_layer_that_is_no_parameter_is_named(keep):
+    mx.random.seed(0)  # a matrix this small may be drawn without a value near its bound
     one = Outside(keep)
     weight = mx.array(one._used().weight)
     assert asked(lambda: one) == [("hidden-parameters", ERROR)]

@@ -1,0 +1,112 @@
+"""The script's own loop run on its own batches for a while: what it learns from, its losses, rates and validation."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlxstories.ladder.capture.accumulation import taken
+from mlxstories.ladder.capture.batches import one_epoch
+from mlxstories.ladder.capture.rates import by_hand, falling, warming
+from mlxstories.ladder.capture.running import STOPPED
+from mlxstories.ladder.capture.seen import DROPOUT
+
+if TYPE_CHECKING:
+    from mlxstories.ladder.capture.script import CapturedScript
+
+_SECONDS = 10.0  # after which no more updates are made, and as long again for batches alone
+_FAR, _LATE = 1200, 6.0  # gradients, and seconds of work, up to which a validation is waited for
+
+
+def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarray, ...]]:
+    """Run the loop, first as it is and then at the speed of its data; returns its batches (inputs, targets, mask),
+    [B, T] each, of one epoch at most.
+
+    Args:
+        script: waits at its first gradient, and has been read; its ``losses`` are filled.
+        steps: updates that it makes on its own.
+        most: batches that are recorded.
+    """
+    loop, batches, gradients, ends = script.loop, [], 0, time.monotonic() + _SECONDS
+    got = batch = None
+    script.losses = []
+
+    def own(call):
+        nonlocal got
+        empty = batch is not None and not batch[2].any()
+        if loop.skipping and not empty:
+            return got
+        moved, got = loop.moved(), call.run()
+        loss = float(call.loss_of(got))
+        if empty:
+            loop.seen.empty.append(loss)
+        if not loop.skipping:
+            script.losses.append(loss)
+            if batch is not None:
+                loop.taken.append(taken(batch, call.gradient_of(got), loss, moved))
+        return got
+
+    while loop.waiting is not None and (not loop.skipping or time.monotonic() < ends):
+        batch = None
+        if len(batches) < most:
+            with script.inside():
+                batch = script.roles.take(loop.waiting)
+            batches.append(batch)
+        elif not (warming(script) or _goes_on(script, gradients)):
+            break
+        done = loop.updated >= steps or len(batches) > 8 * steps or time.monotonic() > ends
+        if done and not loop.skipping:
+            loop.skipping, ends = True, time.monotonic() + _SECONDS
+        loop.advance(own)
+        gradients += 1
+    if not loop.updated:
+        _run_to_an_update(script, got)
+    loop.skipping = loop.seen.evaluations.open = False
+    loop.deadline = None
+    if not loop.spare and (spare := loop.came_to_nothing or loop.unused):
+        loop.on_note(f"gradients that no update is made of are passed over: the first {spare}")
+        loop.begin_anew(spare)
+        loop.begin()
+        script.read()
+        return record(script, steps, most)
+    if loop.waiting is None and loop.script.ended == STOPPED:
+        loop.begin_again()  # a validation was cut off
+    _note_what_was_seen(script)
+    return one_epoch(batches)
+
+
+def _run_to_an_update(script: CapturedScript, gradient: Any) -> None:
+    """Go on, at the speed of the data, to what the script learns from, if it only looked at the loss so far."""
+    loop, ends = script.loop, time.process_time() + _LATE
+    loop.skipping = True
+    for _ in range(_FAR):
+        if loop.waiting is None or loop.updated > 1 or time.process_time() > ends:
+            break
+        loop.advance(lambda _: gradient)
+
+
+def _goes_on(script: CapturedScript, gradients: int) -> bool:
+    """Whether there is more to see: a validation that comes every so many updates, or a rate that falls. Not at the
+    price of the loop's end, and cut off where it takes too long."""
+    loop, seen = script.loop, script.loop.seen
+    if not (seen.seldom and not seen.evaluations.all) and not falling(script, _FAR):
+        return False
+    loop.deadline = loop.deadline or time.process_time() + _LATE
+    near = gradients < min(_FAR, (seen.rounds or _FAR) - 2)
+    return near and time.process_time() < loop.deadline
+
+
+def _note_what_was_seen(script: CapturedScript) -> None:
+    loop = script.loop
+    if loop.waiting is None and loop.script.ended.startswith("exited"):
+        loop.on_note(f"its loop ended after {len(script.losses)} gradients: it {loop.script.ended}")
+    for line in loop.script.threads():
+        loop.on_note(f"a thread that it has started goes on, and is not ended: {line.function} at {line}")
+    if by_hand(script):
+        updates = loop.seen.updates
+        peak = max(range(len(updates)), key=lambda n: updates[n].rate or 0.0)
+        loop.lead = sum(update.gradients for update in updates[:peak])
+    if any(isinstance(m, DROPOUT) for m in loop.model.modules()) and not loop.model.training:
+        loop.on_note("gradients are taken in evaluation mode: dropout is off while the script trains")
