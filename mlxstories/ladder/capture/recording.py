@@ -108,5 +108,7 @@ def _note_what_was_seen(script: CapturedScript) -> None:
         updates = loop.seen.updates
         peak = max(range(len(updates)), key=lambda n: updates[n].rate or 0.0)
         loop.lead = sum(update.gradients for update in updates[:peak])
-    if any(isinstance(m, DROPOUT) for m in loop.model.modules()) and not loop.model.training:
+    # The gradient at which it waits may be of a validation.
+    drops = any(isinstance(m, DROPOUT) for m in loop.model.modules())
+    if drops and not any([update.training for update in loop.seen.updates] or [loop.model.training]):
         loop.on_note("gradients are taken in evaluation mode: dropout is off while the script trains")
