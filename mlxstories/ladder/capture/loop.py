@@ -148,6 +148,14 @@ class Loop(Watcher):
             raise self.script.error or StoriesError(f"{self.target}: {self.script.ended}")
         return got[0]
 
+    def to_an_update(self, gradient: Any) -> None:
+        """Run on, with this for each gradient, to the end of the update that is under way: the first step of the ladder
+        would add its gradients to those of other weights."""
+        for _ in range(_MICROBATCHES):
+            if self.waiting is None or not self._since:
+                break
+            self.advance(lambda _: gradient)
+
     def step(
         self, model: nn.Module, optimizer: Optimizer, change: Callable[[GradientCall], GradientCall]
     ) -> mx.array:

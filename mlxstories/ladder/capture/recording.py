@@ -62,7 +62,9 @@ def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarr
         loop.advance(own)
         gradients += 1
     if not loop.updated:
-        _run_to_an_update(script, got)
+        _run_to_the_first_update(script, got)
+    elif loop.skipping:
+        loop.to_an_update(got)
     loop.skipping = loop.seen.evaluations.open = False
     loop.deadline = None
     if not loop.spare and (spare := loop.came_to_nothing or loop.unused):
@@ -77,7 +79,7 @@ def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarr
     return one_epoch(batches)
 
 
-def _run_to_an_update(script: CapturedScript, gradient: Any) -> None:
+def _run_to_the_first_update(script: CapturedScript, gradient: Any) -> None:
     """Go on, at the speed of the data, to what the script learns from, if it only looked at the loss so far."""
     loop, ends = script.loop, time.process_time() + _LATE
     loop.skipping = True

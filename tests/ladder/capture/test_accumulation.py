@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -48,6 +49,16 @@ SOUND = {
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_accumulation_shows_nothing(captured, name):
     assert not list(findings(captured(SOUND[name])))
+
+
+@pytest.mark.parametrize("batches", [3, 4, 5])
+def test_the_first_step_collects_no_gradient_of_the_recording(captured, batches):
+    script = captured(SOUND["a mean"], batches=batches)
+    batch = script.batches[0]
+    (first, second) = (script.subject.model() for _ in range(2))
+    for model in (first, second):
+        script.subject.train_step(model, script.subject.optimizer(), batch)
+    assert mx.array_equal(first.out.bias, second.out.bias)
 
 
 @pytest.mark.parametrize("kept, lost", [("grads", 2), ("tree_map(lambda g: g / 3, grads)", 2)])

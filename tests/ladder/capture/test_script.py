@@ -253,14 +253,14 @@ class Descent:
 optimizer = Descent()
 for i in range(500):
     total = None
-    for part in range(2):
+    for part in range(3):
         data = rows()
         loss, grads = nn.value_and_grad(model, loss_fn)(model, data[:, :-1], data[:, 1:])
-        total = grads if total is None else tree_map(lambda a, b: (a + b) / 2, total, grads)
-    optimizer.update(model, total)
+        total = grads if total is None else tree_map(lambda a, b: a + b, total, grads)
+    optimizer.update(model, tree_map(lambda g: g / 3, total))
 """
     )
-    assert [update.gradients for update in script.loop.seen.updates[:3]] == [2, 2, 2]
+    assert [update.gradients for update in script.loop.seen.updates[:3]] == [3, 3, 3]
     assert not seen.findings(script)
     model, optimizer, batch = script.subject.model(), script.subject.optimizer(), script.batches[0][:2]
     before = model.out.bias
