@@ -24,7 +24,7 @@ def in_order_of_length(bench: Bench, limits: Gauges) -> Verdict:
     A model that is shown short texts first and long ones last, again and again, forgets the short ones by the end of
     each epoch. One epoch in order, as a start, is a curriculum and no fault.
     Example: `sorted(rows, key=len)` so that batches need little padding, without shuffling the batches.
-    Fix: put rows of like length into a batch, and shuffle the batches.
+    Fix: put rows of similar length into a batch, and shuffle the batches.
     """
     found = length_order(bench)
     if found is None:
@@ -41,7 +41,7 @@ def in_order_of_length(bench: Bench, limits: Gauges) -> Verdict:
         f"every epoch brings its rows in order of length, from {shortest:.0f} tokens to {longest:.0f} (rank "
         f"correlation {found.first:.2f} and {found.second:.2f} in two epochs); what it costs is measured by "
         "debug --deep",
-        fix="put rows of like length into a batch, and shuffle the batches with the seed that train_batches receives",
+        fix="put rows of similar length into a batch, and shuffle the batches by the seed that train_batches gets",
         where="train_batches",
         correlation=found.first,
         correlation_of_second_epoch=found.second,

@@ -44,7 +44,7 @@ def kept(bench: Bench, limits: Gauges) -> Verdict:
             f"{found.lost:.0%} of the training rows' stretches of 32 characters stand in train_texts only when all "
             f"white space is taken away, where {found.own:.0%} of the tokenizer's own do: on the way into the rows "
             "words or lines have run together",
-            fix="put back what parts the lines, or texts, where they are joined",
+            fix="put back the separator between lines, or texts, where they are joined",
             where="train_batches",
             lost=found.lost,
             stretches=found.count,

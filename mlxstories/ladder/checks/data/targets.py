@@ -84,7 +84,7 @@ def _cut_off(found: Alignment, source: str) -> Draft:
         "targets-mismatched",
         f"no target of {source} is above id {highest}: where the next input is one of the {len(set(above.tolist()))} "
         f"ids above it, {len(above)} times, the target is {highest} itself",
-        fix="hand the ids on as they are: no clip, minimum or narrow type on the way to the targets",
+        fix="pass the ids on unchanged: no clip, minimum or narrow type on the way to the targets",
         where=source,
         highest=highest,
         **_evidence(found),

@@ -71,7 +71,7 @@ def beyond_the_head(bench: Bench, limits: Gauges) -> Verdict:
 
     A text cut to the length of a row loses all the rest, in every epoch.
     Example: `tokenizer.encode(text)[:context]`, or `truncation=True`.
-    Fix: cut a long text into several rows, or pack texts one behind the other.
+    Fix: split a long text over several rows, or pack texts one after the other.
     """
     found = heads(bench)
     if found is None or limits.texts.below(found.texts):
@@ -89,7 +89,7 @@ def beyond_the_head(bench: Bench, limits: Gauges) -> Verdict:
             f"of {found.texts} texts longer than two rows the batches of two epochs hold {found.head:.0%} of what lies "
             f"within the first row's length and {found.rest:.0%} of what follows, which is {found.behind:.0%} of their "
             "tokens: each text is cut to one row, and the rest thrown away",
-            fix="cut a long text into several rows, or pack texts one behind the other",
+            fix="split a long text over several rows, or pack texts one after the other",
             where="train_batches",
             texts=found.texts,
             head=found.head,

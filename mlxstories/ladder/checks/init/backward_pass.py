@@ -45,7 +45,7 @@ def backward_pass(bench: Bench, limits: Gauges) -> Verdict:
         draft = warning(
             "backward-mismatch",
             f"{apart}; a forward pass calls mx.stop_gradient {found.stops} times",
-            fix="take the stop away, unless it is meant",
+            fix="remove the stop_gradient, unless it is intended",
             where=last.parameter,
             **evidence,
         )

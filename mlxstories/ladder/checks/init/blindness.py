@@ -67,7 +67,7 @@ def _bigram(seen: Reach) -> Draft:
         "input-blind",
         "the model predicts from the token just read alone, as counts of pairs do: it is made of tables and at most "
         "one layer, so nothing in it could look further back",
-        fix="where it is meant as a first step, go on; attention, a recurrence or a convolution lets it look back",
+        fix="if it is meant as a first step, go on; attention, a recurrence or a convolution lets it look back",
         where="model",
         change_by_earlier_tokens=seen.past,
     )

@@ -40,7 +40,7 @@ def can_be_sure(bench: Bench, limits: Gauges) -> Verdict:
             "bounded-logits",
             f"however large its weights, the model's logits are at most {found.apart:.2g} apart, so that it can give "
             f"no token a probability above {found.surest:.1%}",
-            fix="take the activation behind the last linear layer away, or multiply what is bounded by a temperature",
+            fix="remove the activation after the last linear layer, or multiply the bounded values by a temperature",
             where="model",
             apart=found.apart,
             surest=found.surest,
@@ -86,7 +86,7 @@ def free(bench: Bench, limits: Gauges) -> Verdict:
             "bounded-logits",
             f"{found.share:.0%} of the logits are exactly {found.bound:.3g}, and none lies beyond: an activation "
             "behind the output layer cuts them off, and what is cut off gets no gradient",
-            fix="take the activation behind the last linear layer away",
+            fix="remove the activation after the last linear layer",
             where="model",
             bound=found.bound,
             share=found.share,

@@ -77,7 +77,7 @@ def knows_every_id(bench: Bench, limits: Gauges) -> Verdict:
     A loss that clips its targets, or holds them in 8 or 16 bits, never trains the ids beyond, and trains another one
     in their place.
     Example: `cross_entropy(logits, mx.minimum(targets, 255))`; `targets.astype(mx.uint8)`.
-    Fix: hand the targets to the cross-entropy as int32.
+    Fix: pass the targets to the cross-entropy as int32.
     """
     found = asked(bench)
     if found is None:
@@ -105,7 +105,7 @@ def _narrowed(bench: Bench, kind: str, lost: set[int]) -> Draft:
     return error(
         "wrong-loss",
         f"the loss asks for {kind}: {len(lost)} of the ids that are to be predicted are never trained",
-        fix="hand the targets to the cross-entropy as int32, without a clip or minimum",
+        fix="pass the targets to the cross-entropy as int32, without a clip or minimum",
         where=_where(bench),
         ids=len(lost),
     )
@@ -120,7 +120,7 @@ def _beside(bench: Bench, found: Demands, away: int, share: float) -> Draft:
         "wrong-loss",
         f"at {share:.0%} of the places that count the loss asks for the id {abs(away)} "
         f"{'above' if away > 0 else 'below'} the target's: the model learns another text than the one it is shown",
-        fix="hand the targets to the cross-entropy as they are",
+        fix="pass the targets to the cross-entropy unchanged",
         where=_where(bench),
         away=away,
         share=share,

@@ -131,7 +131,7 @@ def _one_object(again: dict[str, list[str]]) -> Draft:
         "dead-parameters",
         f"{', '.join(most[:-1])} and {most[-1]} are one and the same module: what looks like {len(most)} sets of "
         "weights is one",
-        fix="where each was to have its own: [Block() for _ in range(n)], for [Block()] * n repeats one object",
+        fix="if each was to have its own: [Block() for _ in range(n)], because [Block()] * n repeats one object",
         where=most[0],
         paths=most,
     )
@@ -155,7 +155,7 @@ def _rounded(rounded: dict[str, float]) -> Draft:
         "dead-parameters",
         f"what {', '.join(names[:3])}{' ...' if names[3:] else ''} receive{'s' * (len(names) == 1)} is no more than "
         f"rounding: {min(rounded.values()):.0e} of the usual gradient",
-        fix="look for a value that does not depend on them, as a weight divided by itself is always 1",
+        fix="look for a value that does not depend on them: a weight divided by itself, for example, is always 1",
         where=names[0],
         share_of_the_usual=rounded,
     )

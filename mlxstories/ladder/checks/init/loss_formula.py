@@ -105,7 +105,7 @@ def _sign(found: Objective, where: str) -> Draft | None:
     return error(
         "loss-sign",
         f"the {where} is minus the cross-entropy: minimising it makes the right tokens ever less likely",
-        fix="turn its sign: return the mean of -log p of the right tokens",
+        fix="flip its sign: return the mean of -log p of the right tokens",
         where=where,
         factor=-1,
     )
@@ -119,7 +119,7 @@ def _softmaxes(found: Objective, where: str, size: int) -> Draft | None:
         "double-softmax",
         f"the {where} applies softmax to the logits before a cross-entropy that applies it again: "
         f"it can never fall below {lowest:.2f} nats (ln V = {math.log(size):.2f}) and its gradients are tiny",
-        fix="hand the raw logits to the cross-entropy",
+        fix="pass the raw logits to the cross-entropy",
         where=where,
         lowest_reachable=lowest,
     )
@@ -182,7 +182,7 @@ def _added(found: Objective, where: str, size: int, added: Gauge | Limit) -> Dra
         "wrong-loss",
         f"the {where} is {found.factor:.3g} times the cross-entropy, and {found.added:+.3g} whatever the logits are: "
         f"{told}",
-        fix="look for a term that no logit enters: a constant, or what the gradient is stopped in",
+        fix="look for a term that no logit enters: a constant, or something behind a stop_gradient",
         where=where,
         factor=found.factor,
         added=found.added,

@@ -62,7 +62,7 @@ def _judge(seen: float | None, where: str, limits: Gauges) -> Verdict:
             "future-leak",
             f"the {name} over a prefix changes by {seen:.1%} when only later inputs change: it calls the model "
             "without its causal mask, which model(tokens) has",
-            fix="join the causal mask to every other mask that the model is handed, a padding mask for instance",
+            fix="combine the causal mask with every other mask that the model is given, such as a padding mask",
             where=where,
             relative_change=seen,
         ),

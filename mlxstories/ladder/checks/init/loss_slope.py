@@ -43,7 +43,7 @@ def loss_has_gradient(bench: Bench, limits: Gauges) -> Verdict:
             f"the gradient of the loss is 0 by every parameter, although the loss is {found.value:.3f} and its "
             f"cross-entropy has a gradient of length {found.ours:.2g}: between logits and loss the graph is cut, and "
             "nothing is learned",
-            fix="take mx.stop_gradient, .item() and argmax out of the way from the logits to the loss",
+            fix="remove mx.stop_gradient, .item() and argmax between the logits and the loss",
             where="loss, cut off",
             length=found.loss,
             length_of_cross_entropy=found.ours,

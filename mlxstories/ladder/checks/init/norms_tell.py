@@ -43,7 +43,7 @@ def tell(bench: Bench, limits: Gauges) -> Verdict:
             "bad-initialization",
             f"{silent[0]}{more} makes {norm.constant:.2g} of any input, and the input moves that by {norm.varies:.1g}: "
             "the gain begins near 0 and the shift does not",
-            fix="begin the gains of norms at 1 and their shifts at 0",
+            fix="initialise the gains of norms to 1 and their shifts to 0",
             where=silent[0],
             varies=norm.varies,
             constant=norm.constant,

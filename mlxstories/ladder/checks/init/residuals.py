@@ -70,7 +70,7 @@ def not_dropped(bench: Bench, limits: Gauges) -> Verdict:
             "dropout-too-high",
             f"dropout comes after the addition, and reads the stream itself, {len(shares)} times: of what the "
             f"embedding tells, {gone:.0%} is taken away on its way through the layers",
-            fix="drop what the branch returns: x = x + dropout(branch(norm(x)))",
+            fix="apply dropout to what the branch returns: x = x + dropout(branch(norm(x)))",
             where=place(next(iter(found))),
             times=len(shares),
             gone=gone,

@@ -45,7 +45,7 @@ def place(bench: Bench, limits: Gauges) -> Verdict:
         error(
             "batch-leak",
             what,
-            fix="take positions, masks and means from the axis of tokens, axis 1 of [B, T], never from that of rows",
+            fix="compute positions, masks and means along the token axis, axis 1 of [B, T], never along the rows",
             where="model",
             change_by_number=last,
             change_against_alone=alone,

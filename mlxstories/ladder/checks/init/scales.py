@@ -84,8 +84,7 @@ def _loud(start):
         f"in the untrained model {start.loudest} adds values with a root mean square of "
         f"{start.added * start.stream:.3g} to a stream of {start.stream:.2g}: beside them nothing else is heard, and "
         "the blocks before it learn next to nothing",
-        fix="look for a product where a quotient was meant, a sum where a mean was, and a scale that is the inverse of "
-        "the one meant",
+        fix="look for a multiplication where a division was meant, a sum where a mean was meant, or an inverted scale",
         where=start.loudest,
         added=start.added * start.stream,
         stream=start.stream,

@@ -93,7 +93,7 @@ def buffers_stay(bench: Bench, limits: Gauges) -> Verdict:
     MLX takes every array in an attribute for a parameter. The first update turns a boolean mask into numbers, which
     attention adds to its scores: the future opens, the loss falls, and what the model writes is worthless.
     Example: `self.mask = mx.tril(mx.ones((T, T), dtype=mx.bool_))`.
-    Fix: `self._mask = ...`: attributes that begin with an underscore are no parameters; or `freeze(keys=["mask"])`.
+    Fix: `self._mask = ...`: attributes that begin with an underscore are not parameters; or `freeze(keys=["mask"])`.
     """
     found = buffers(bench)
     if found is None or not found.moved:
@@ -112,7 +112,7 @@ def buffers_stay(bench: Bench, limits: Gauges) -> Verdict:
         "buffer-trained",
         f"{name}{more} is a mask or table, no weight, but MLX counts it among the trainable parameters, and three "
         f"training steps change it {how}{what}",
-        fix=f"name it _{last}, for attributes that begin with an underscore are no parameters, or "
+        fix=f"name it _{last}, for attributes that begin with an underscore are not parameters, or "
         f'freeze(keys=["{last}"], recurse=False) its module',
         where=name,
         moved=found.moved,

@@ -80,7 +80,7 @@ def _another_direction(bench: Bench, found: Arriving, cosine: float, limits: Gau
         "gradient-mismatch",
         f"what reaches the optimiser has nothing to do with the gradient of the loss on the same batch: their "
         f"cosine is {cosine:.2f}{told}",
-        fix="make the function of nn.value_and_grad from the very model that is updated, after its last rebuilding",
+        fix="give nn.value_and_grad the very model that is updated, and call it anew after the model is rebuilt",
         where="train_step",
         returned=steps[0].returned,
         **evidence,
@@ -97,7 +97,7 @@ def _another_length(bench: Bench, found: Arriving, limits: Gauges) -> Draft | No
             "gradient-mismatch",
             f"the second update on the same batch and weights receives {steps[0].again:.1f} times the gradient of the "
             "first: gradients are summed up and never reset",
-            fix="start each update's sum of gradients from nothing",
+            fix="start each update's sum of gradients at 0",
             where="train_step",
             again=steps[0].again,
         )
@@ -119,7 +119,7 @@ def _too_long(bench: Bench, first: Arrival, ratio: float, severity, limits: Gaug
         "gradient-mismatch",
         f"what reaches the optimiser is {ratio:.3g} times the gradient of the loss on the same batch{reported}: as "
         f"when the gradients of {pieces} are added and not averaged",
-        fix="divide the sum of gradients, and of losses, by how many there are",
+        fix="divide the sum of gradients, and of losses, by their number",
         where="train_step",
         ratio=ratio,
         calls=first.calls,
@@ -136,7 +136,7 @@ def _next_to_nothing(found: Arriving, limits: Gauges) -> Draft | None:
         "clipping-too-tight",
         f"every gradient reaches the optimiser with a norm of {norms[0]:.2g}, {ratio:.1e} of its length, and this "
         "optimiser heeds the length: they are clipped at next to nothing, or while they are still scaled up",
-        fix="clip at a norm of about 1; where the loss is scaled, take the scale out of the gradients first",
+        fix="clip at a norm of about 1; if the loss is scaled, divide the gradients by the scale first",
         where="train_step",
         norm=norms[0],
         share_left=ratio,

@@ -86,7 +86,7 @@ def _behaviour(name: str, one: Traces, limits: Gauges) -> Draft:
         "evaluation-changes-state",
         f"after {name} the same weights under the same seed give other logits in training mode (by {one.change:.1g} "
         f"of their spread): something besides the weights was changed, {what}",
-        fix="set no attribute in the forward pass, or set it back; hand counts and states over with the cache"
+        fix="set no attribute in the forward pass, or set it back; pass counts and states along with the cache"
         if bad
         else "ask self.training in the forward pass, and set no attribute there",
         where=name.partition("(")[0],

@@ -40,7 +40,7 @@ def counts_updates(bench: Bench, limits: Gauges) -> Verdict:
             "schedule-out-of-step",
             f"the optimiser's count of steps rises by {each:.2g} at each update: the learning rate's schedule runs "
             f"{each:.2g} times as fast as the training",
-            fix="advance the schedule once an update, after the micro-batches that it collects",
+            fix="advance the schedule once per update, after all of its micro-batches",
             where="train_step",
             counted=each,
         ),

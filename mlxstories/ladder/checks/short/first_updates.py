@@ -33,7 +33,7 @@ def survives(bench: Bench, limits: Gauges) -> Verdict:
 
     Example: `SGD(2.0, momentum=0.9)`, or `AdamW(3e-2)` without a warmup.
 
-    Fix: warm up for some dozens of updates, or lower the rate.
+    Fix: warm up for a few dozen updates, or lower the rate.
     """
     found = beginnings(bench)
     grown = [_grown(begun, limits) for begun in found]
@@ -63,9 +63,9 @@ def _draft(severity, bench: Bench, worst: Beginning, whole: float) -> Draft:
         "no-bias-correction" if bias else "learning-rate-too-large",
         f"the first {UPDATES} updates take the held-out loss from {worst.start:.2f} to {worst.end:.2f} nats; "
         f"{short.steps} of them reach {whole:.2f}, and {short.loss:.2f} where the first 10 grow to their full size",
-        fix="pass bias_correction=True, and warm up for some dozens of updates"
+        fix="pass bias_correction=True, and warm up for a few dozen updates"
         if bias
-        else "warm up for some dozens of updates, or lower the learning rate",
+        else "warm up for a few dozen updates, or lower the learning rate",
         where="optimizer",
         updates=UPDATES,
         before=worst.start,

@@ -38,7 +38,7 @@ def edge(bench: Bench, limits: Gauges) -> Verdict:
             f"a table of {size}: MLX reads past its end without a word",
             fix="cut the tokens to the context before each call, model(tokens[-context:])"
             if found.whole
-            else "stop at the end of the context, which this cache does not reach beyond",
+            else "stop at the end of the context: this cache holds no more",
             where="generate",
             row=place,
             rows=size,
