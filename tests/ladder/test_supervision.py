@@ -167,8 +167,11 @@ FOLLOWED = {
 def test_the_limit_holds_for_follow_where_it_is_given(tmp_path, script):
     (tmp_path / "train.py").write_text(f"import itertools, os, sys, time\n{script}\n")
     code, words = FOLLOWED[script]
-    command = [*COMMAND, "--follow", "--timeout", "0.5", "train.py"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    limit = (
+        "0.5" if words.endswith(("heed", "0.5 s")) else "60"
+    )  # others end by themselves, on a busy machine late
+    command = [*COMMAND, "--follow", "--timeout", limit, "train.py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == code and words in result.stderr and "Traceback" not in result.stderr
 
 
@@ -178,7 +181,7 @@ def test_a_script_that_falls_leaves_nothing_but_its_output(tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     command = [*COMMAND, "train.py"]
     result = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment
     )
     assert result.returncode == 1 and "exit code 3" in result.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"train.py", "temporary"}
@@ -188,7 +191,7 @@ def test_a_script_that_falls_leaves_nothing_but_its_output(tmp_path):
 def test_a_script_that_does_not_end_when_it_is_stopped_has_its_diagnosis(tmp_path):
     (tmp_path / "train.py").write_text(ENDLESS)
     command = [*COMMAND, "train.py", "--rung", "data", "--json", "found.json"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     assert json.loads((tmp_path / "found.json").read_text())["healthy"]
 

@@ -29,11 +29,33 @@ def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarr
         steps: updates that it makes on its own.
         most: batches that are recorded.
     """
+    loop = script.loop
+    batches, got = _run(script, steps, most)
+    if not loop.updated:
+        _run_to_the_first_update(script, got)
+    elif loop.skipping:
+        loop.to_an_update(got)
+    loop.skipping = loop.seen.evaluations.open = False
+    loop.deadline = None
+    if not loop.spare and (spare := loop.came_to_nothing or loop.unused):
+        loop.on_note(f"gradients that no update is made of are passed over: the first {spare}")
+        loop.begin_anew(spare)
+        loop.begin()
+        script.read()
+        return record(script, steps, most)
+    if loop.waiting is None and loop.script.ended == STOPPED:
+        loop.begin_again()  # a validation was cut off
+    _note_what_was_seen(script)
+    return one_epoch(batches)
+
+
+def _run(script: CapturedScript, steps: int, most: int) -> tuple[list[tuple[np.ndarray, ...]], Any]:
+    """Run it as `record` says, to where enough was seen; returns the batches, and the last gradient that was taken."""
     loop, batches, gradients, ends = script.loop, [], 0, time.monotonic() + _SECONDS
     got = batch = None
     script.losses = []
 
-    def own(call):
+    def answer(call):
         nonlocal got
         empty = batch is not None and not batch[2].any()
         if loop.skipping and not empty:
@@ -59,24 +81,9 @@ def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarr
         done = loop.updated >= steps or len(batches) > 8 * steps or time.monotonic() > ends
         if done and not loop.skipping:
             loop.skipping, ends = True, time.monotonic() + _SECONDS
-        loop.advance(own)
+        loop.advance(answer)
         gradients += 1
-    if not loop.updated:
-        _run_to_the_first_update(script, got)
-    elif loop.skipping:
-        loop.to_an_update(got)
-    loop.skipping = loop.seen.evaluations.open = False
-    loop.deadline = None
-    if not loop.spare and (spare := loop.came_to_nothing or loop.unused):
-        loop.on_note(f"gradients that no update is made of are passed over: the first {spare}")
-        loop.begin_anew(spare)
-        loop.begin()
-        script.read()
-        return record(script, steps, most)
-    if loop.waiting is None and loop.script.ended == STOPPED:
-        loop.begin_again()  # a validation was cut off
-    _note_what_was_seen(script)
-    return one_epoch(batches)
+    return batches, got
 
 
 def _run_to_the_first_update(script: CapturedScript, gradient: Any) -> None:
