@@ -17,7 +17,7 @@ import time
 
 import click
 
-from mlxstories.errors import StoriesError, meant, one_line
+from mlxstories.errors import StoriesError, meant, one_line, own_arguments
 
 # By name what each is for: help must not import the commands, which import MLX.
 COMMANDS = {
@@ -190,7 +190,7 @@ def _in_one_line():
         if isinstance(error, click.NoSuchOption):
             error.possibilities = _like(error)
             if not error.possibilities and error.ctx is not None and error.ctx.command.name == "debug":
-                error.message = f"{error.message.rstrip('.')}; {_OF_A_SCRIPT}"
+                error.message = f"{error.message.rstrip('.')}; {own_arguments()}."
         else:
             error.message += _source(error)
         raise
@@ -232,9 +232,6 @@ _ELSEWHERE = {
     "--vocabulary": "--vocab-size",
     "--wd": "--weight-decay",
 }
-
-
-_OF_A_SCRIPT = "the arguments of a script follow --: mlxstories debug train.py -- ARGUMENTS."
 
 
 def _like(error: click.NoSuchOption) -> list[str]:

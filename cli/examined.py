@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlxstories.cli.screen import Ladder
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, own_arguments
 
 if TYPE_CHECKING:
     from mlxstories.ladder import Subject
@@ -128,7 +128,6 @@ class Examined:
             TimeLimitError: the time that the caller gave it is up.
         """
         from mlxstories.findings import ERROR
-        from mlxstories.ladder.capture.loop import own_arguments
         from mlxstories.ladder.capture.running import MISUSED
         from mlxstories.ladder.capture.settings import Settings
         from mlxstories.ladder.subject import describe_error

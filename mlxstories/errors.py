@@ -36,6 +36,11 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def own_arguments(named: str = "train.py") -> str:
+    """Where the arguments of a script belong; ``named`` is how it is named, with ``-m`` before a module."""
+    return f"the script's own arguments follow --: mlxstories debug {named} -- ARGUMENTS"
+
+
 def listed(names: Iterable[object], most: int = 20) -> str:
     """Names separated by commas; of more than ``most``, how many more there are."""
     names = [str(name) for name in names]

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
-from mlxstories.errors import StoriesError
+from mlxstories.errors import StoriesError, own_arguments
 from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.capture import hooks
 from mlxstories.ladder.capture.copies import clone
@@ -27,11 +27,6 @@ from mlxstories.ladder.time_limit import TimeLimitError
 
 INSTEAD = "; `--write-subject my_setup.py` writes a setup to fill in instead"
 _MICROBATCHES = 64  # gradients without an update after which a step is over
-
-
-def own_arguments(named: str) -> str:
-    """Where the arguments of a script belong; ``named`` is how it is named, with ``-m`` before a module."""
-    return f"its own arguments follow --: mlxstories debug {named} -- ARGUMENTS"
 
 
 class OwnTraining(StoriesError):
