@@ -10,11 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 from mlxstories.data.documents import READERS, missing, readable
-from mlxstories.data.encodings import encoding_of, lines
+from mlxstories.data.encodings import encoding_of
+from mlxstories.data.front_matter import MARKDOWN, text_of
 from mlxstories.data.paragraphs import LOOKED_AT, width_of
 from mlxstories.errors import StoriesError, listed
 
-TEXT = {".txt", ".text", ".md"}
+TEXT = {".txt", ".text", *MARKDOWN}
 LINES = {".jsonl", ".ndjson", ".json"}
 TABLE = {".parquet"}
 # texts, in formats that no library here reads
@@ -24,6 +25,7 @@ _LOOKED_AT = 2000  # files
 _LONG_ENOUGH = 20  # characters of a line that is no accident where it stands in many files
 _OFTEN = 0.5  # share of the files in which boilerplate stands
 _NAMED = 3  # files of a kind
+_SHORT = 1 << 14  # bytes
 _FEWEST = 4  # files among which lines are compared
 
 
@@ -33,7 +35,7 @@ class Contents:
 
     Attributes:
         read: those that stories are read from.
-        empty: those of no bytes.
+        empty: those of no bytes, or short texts of spaces and front matter alone.
         hidden: how many begin with a dot, or lie in a folder that does.
         unread: by suffix those that are not read.
     """
@@ -53,13 +55,23 @@ def contents(folder: Path) -> Contents:
             continue
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
             found.hidden += 1
-        elif file.stat().st_size == 0:
+        elif _without_text(file):
             found.empty.append(file)
         elif suffix in TEXT | LINES | TABLE or readable(suffix):
             found.read.append(file)
         else:
             found.unread.setdefault(suffix, []).append(file)
     return found
+
+
+def _without_text(file: Path) -> bool:
+    size = file.stat().st_size
+    if size > _SHORT or file.suffix.lower() not in TEXT:
+        return size == 0
+    try:
+        return not any(line.strip() for line in text_of(file)[0])
+    except StoriesError:  # which the reader meets where it is
+        return False
 
 
 def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -108,6 +120,11 @@ def remarks(paths: Iterable[str | os.PathLike[str]], *, separator: str = "auto")
     for encoding, files in converted.items():
         yield f"{_counted(files)} in {encoding} and not UTF-8: converted"
     texts = [path for path in plain if path.suffix.lower() in TEXT]
+    if count := sum(text_of(path)[1] for path in texts):
+        yield (
+            f"{count:,} file{'s begin' if count > 1 else ' begins'} with front matter, such as titles and tags between "
+            "lines of ---: left out"
+        )
     joined = texts if separator != "line" else []
     if widths := [width for path in joined if (width := broken_at(path))]:
         yield (
@@ -122,7 +139,7 @@ def broken_at(path: Path) -> int | None:
     if not path.is_file():
         return None
     try:
-        return width_of(islice(lines(path), LOOKED_AT))
+        return width_of(islice(text_of(path)[0], LOOKED_AT))
     except StoriesError:  # which the reader meets where it is
         return None
 
@@ -162,7 +179,7 @@ def _boilerplate(files: list[Path]) -> Iterator[str]:
         return
     places: Counter[str] = Counter()
     for path in files:
-        long = (line.strip() for line in islice(lines(path), 10_000))
+        long = (line.strip() for line in islice(text_of(path)[0], 10_000))
         places.update(list(dict.fromkeys(line for line in long if len(line) >= _LONG_ENOUGH)))
     repeated = [(line, count) for line, count in places.most_common() if count > _OFTEN * len(files)]
     if repeated:

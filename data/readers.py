@@ -10,6 +10,7 @@ from mlxstories.checks import check_choice
 from mlxstories.data.documents import READERS, read_document
 from mlxstories.data.encodings import lines
 from mlxstories.data.folder import LINES, TABLE, broken_at, source_files
+from mlxstories.data.front_matter import text_of
 from mlxstories.data.paragraphs import joined
 from mlxstories.errors import StoriesError, listed
 from mlxstories.storage.serialize import parse_json
@@ -25,8 +26,9 @@ def read_documents(
 
     ``field`` names the text in JSON lines and parquet. In text files stories are separated by
     ``<|endoftext|>``, by blank lines, or each line or file is one; ``auto`` takes the mark if it occurs, else one
-    story a file if there are several files, else blank lines. Files of any other suffix are read as text, and lines
-    that were broken at a width are joined to paragraphs, but not where each line is a story.
+    story a file if there are several files, else blank lines. Files of any other suffix are read as text; the front
+    matter of Markdown is left out, and lines that were broken at a width are joined to paragraphs, but not where each
+    line is a story.
 
     Raises StoriesError for what is missing, unreadable, empty, binary or in an unknown encoding.
     """
@@ -50,7 +52,7 @@ def named_documents(
         elif path.suffix.lower() in READERS:
             documents = read_document(path)
         elif separator == "line":
-            documents = (line.strip("\n") for line in lines(path))
+            documents = (line.strip("\n") for line in text_of(path)[0])
         else:
             documents = _plain(path, without_mark, marked=separator in ("auto", "endoftext"))
             if width := broken_at(path):
@@ -69,12 +71,12 @@ def _plain(path: Path, without_mark: str, *, marked: bool) -> Iterator[str]:
     once = None
     if without_mark == "blank-line":
         # A file is read twice, to see first whether the mark occurs at all; a pipe is kept instead.
-        once = None if path.is_file() else list(lines(path))
+        once = None if path.is_file() else list(text_of(path)[0])
         if not (marked and any(MARK in line for line in (lines(path) if once is None else once))):
-            yield from _paragraphs(lines(path) if once is None else once)
+            yield from _paragraphs(text_of(path)[0] if once is None else once)
             return
     story: list[str] = []
-    for line in lines(path) if once is None else once:
+    for line in text_of(path)[0] if once is None else once:
         *complete, rest = line.split(MARK) if marked else [line]
         for end in complete:
             yield "".join([*story, end]).strip("\n")

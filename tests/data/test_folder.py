@@ -135,3 +135,38 @@ def test_a_damaged_document_is_one_line(tmp_path, suffix):
         pytest.skip("its library is not installed")
     with pytest.raises(StoriesError, match=rf"cannot be read as {suffix}"):
         list(read_documents([path]))
+
+
+@pytest.mark.parametrize(
+    ("before", "left_out"),
+    [
+        ("---\ntitle: The fox\ntags:\n  - old\n- new\n---\n", True),
+        ("---\r\n# of the site\ndate: 2024-01-01\r\n...\r\n", True),
+        ('+++\ntitle = "The fox"\n[extra]\n+++\n', True),
+        ("---\nTom sat down. He said nothing.\n---\n", False),
+        ("---\n\n- a fox\n- a bird\n---\n", False),
+        ("---\ntitle: never ended\n", False),
+        ("---\n" + "key: value\n" * 600 + "---\n", False),
+        ("Tom.\n---\ntitle: The fox\n---\n", False),
+    ],
+)
+@pytest.mark.parametrize("separator", ["auto", "file", "line", "blank-line"])
+def test_front_matter_of_markdown_is_no_story(tmp_path, before, left_out, separator):
+    text = before + "\nTom saw a fox."
+    for name in ("a.md", "b.markdown", "c.txt"):
+        (tmp_path / name).write_bytes(text.encode())
+
+    def read(name):
+        return list(read_documents([tmp_path / name], separator=separator))
+
+    assert read("a.md") == read("b.markdown")
+    assert read("a.md") == (["Tom saw a fox."] if left_out else read("c.txt"))
+    assert any("2 files begin with front matter" in line for line in remarks([tmp_path])) == left_out
+
+
+def test_a_page_of_front_matter_alone_is_an_empty_file(tmp_path):
+    (tmp_path / "a.md").write_text("---\ntitle: All stories\n---\n")
+    (tmp_path / "b.md").write_text("---\ntitle: One\n---\nTom saw a fox.\n")
+    (tmp_path / "c.txt").write_text(" \n")
+    assert list(read_documents([tmp_path])) == ["Tom saw a fox."]
+    assert "not read: 2 empty files (a.md, c.txt)" in list(remarks([tmp_path]))
