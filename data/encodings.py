@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -85,15 +86,19 @@ def lines(path: Path) -> Iterator[str]:
         yield from _decoded(path, encoding)
         return
     offset = 0
+    number = 0
     try:
         with open(path, "rb") as file:
             while line := b"".join(_pieces(file, path)):
+                number += 1
                 try:
                     text = line.decode("utf-8")
                 except UnicodeDecodeError as error:
                     at = offset + error.start
+                    without = shlex.join(["iconv", "-c", "-f", "UTF-8", "-t", "UTF-8", str(path)])
                     raise StoriesError(
-                        f"{path} is not UTF-8 (at byte {at}) and in no encoding that is recognised; convert it first"
+                        f"{path}, line {number} is not UTF-8 (at byte {at}) and in no encoding that is recognised: "
+                        f"mend it there, save it as UTF-8, or leave such bytes out: {without} > NEW"
                     ) from None
                 if offset == 0:
                     text = text.removeprefix("\ufeff")

@@ -38,9 +38,10 @@ def test_an_encoding_is_recognised_and_the_text_comes_out_as_it_was(tmp_path, te
 
 
 def test_a_damaged_byte_in_utf_8_is_no_other_encoding(tmp_path):
-    path = tmp_path / "a.txt"
+    path = tmp_path / "a b.txt"
     path.write_bytes(FRENCH.encode() + b"caf\xe9\n")
-    with pytest.raises(StoriesError, match=rf"not UTF-8 \(at byte {len(FRENCH.encode()) + 3}\)"):
+    where = rf"line 2 is not UTF-8 \(at byte {len(FRENCH.encode()) + 3}\)"
+    with pytest.raises(StoriesError, match=rf"{where}.*leave such bytes out: iconv -c .* '{path}' > NEW"):
         list(read_documents([path]))
 
 
