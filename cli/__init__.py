@@ -249,8 +249,14 @@ def _source(error: click.UsageError) -> str:
     """ " Did you mean --data tales?" where a command that takes its texts by an option was given them without it."""
     extra = re.fullmatch(r"Got unexpected extra arguments? \((.+)\)", error.message)
     options = [name for p in error.ctx.command.params for name in p.opts] if extra and error.ctx else []
-    known = "--data" in options and os.path.exists(extra[1])
-    return f". Did you mean --data {shlex.quote(extra[1])}?" if known else ""
+    if "--data" not in options:
+        return ""
+    if os.path.exists(extra[1]):
+        return f". Did you mean --data {shlex.quote(extra[1])}?"
+    several = all(
+        map(os.path.exists, extra[1].split())
+    )  # names of a pattern, which the shell put in its place
+    return ". Did you mean a pattern in quotes, such as --data 'folder/*.txt'?" if several else ""
 
 
 def _show(error: click.UsageError, file=None) -> None:

@@ -97,7 +97,7 @@ def sources_option(*names: str) -> Callable:
         show_default=True,
         metavar="SOURCE",
         shell_complete=completion.sources,
-        help="Source: stories (built in), tinystories, files or directories; repeatable.",
+        help="Source: stories (built in), tinystories, files, directories or 'code/*.py'; repeatable.",
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import glob
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -75,29 +78,39 @@ def _without_text(file: Path) -> bool:
 
 
 def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files that stories are read from, those of a folder in sorted order.
+    """The files that stories are read from, those of a folder or a pattern in sorted order.
 
     Raises:
-        StoriesError: one does not exist, or a folder holds none.
+        StoriesError: one does not exist, or a folder or pattern holds none.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if os.path.isdir(path):  # which, unlike Path, take a name too long for one that is not there
             inside = contents(path)
             if not inside.read:
-                hint = "".join(f"; {sentence}" for sentence in _unread(inside))
+                hint = "".join(f"; {sentence}" for sentence in _unread(inside, path))
                 raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files{hint}")
             found += inside.read
         elif os.path.isfile(path):
             if path.suffix.lower() in _PACKED:
                 raise StoriesError(f"{path} is packed; unpack it and give what is in it")
             found.append(path)
+        elif matched := matching(path):
+            found += matched
         else:
             wrong = "is no regular file" if os.path.exists(path) else "does not exist"
             raise StoriesError(f"{path} {wrong}; give a file or a directory of stories")
     if not found:
         raise StoriesError("no files were named; give at least one file or directory of stories")
     return found
+
+
+def matching(pattern: Path) -> list[Path]:
+    """The files, but for empty ones, whose names match a pattern such as ``code/**/*.py``, in sorted order."""
+    if not glob.has_magic(str(pattern)) or os.path.lexists(pattern):
+        return []
+    files = map(Path, glob.glob(str(pattern), recursive=True))
+    return sorted(file for file in files if file.is_file() and file.stat().st_size)
 
 
 def remarks(paths: Iterable[str | os.PathLike[str]], *, separator: str = "auto") -> Iterator[str]:
@@ -108,7 +121,9 @@ def remarks(paths: Iterable[str | os.PathLike[str]], *, separator: str = "auto")
             inside = contents(path)
             count = len(inside.read)
             yield f"{path}: {count:,} file{'s' if count != 1 else ''} read"
-            yield from _unread(inside)
+            yield from _unread(inside, path)
+        elif matched := matching(path):
+            yield f"{path}: {len(matched):,} file{'s' if len(matched) != 1 else ''} read"
     plain = [
         path for path in source_files(paths) if os.path.isfile(path) and path.suffix.lower() not in READERS
     ]
@@ -144,7 +159,7 @@ def broken_at(path: Path) -> int | None:
         return None
 
 
-def _unread(inside: Contents) -> Iterator[str]:
+def _unread(inside: Contents, folder: Path) -> Iterator[str]:
     others = []
     for suffix, files in sorted(inside.unread.items()):
         if suffix in READERS:
@@ -162,7 +177,27 @@ def _unread(inside: Contents) -> Iterator[str]:
     if inside.hidden:
         others.append(f"{inside.hidden} hidden file{'s' if inside.hidden > 1 else ''} (such as .DS_Store)")
     if others:
-        yield f"not read: {listed(others)}"
+        hint = _by_name(inside, folder)
+        yield f"not read: {listed(others)}{hint}"
+
+
+def _by_name(inside: Contents, folder: Path) -> str:
+    """What reads the commonest files that are text too, such as programs, or nothing."""
+    for suffix, files in sorted(inside.unread.items(), key=lambda kind: -len(kind[1])):
+        if suffix and _is_text(files[0]):
+            flat = all(file.parent == folder for file in files)
+            pattern = folder / ("" if flat else "**") / f"*{files[0].suffix}"
+            return f"; --data {shlex.quote(str(pattern))} reads the {suffix} files as text"
+    return ""
+
+
+def _is_text(file: Path) -> bool:
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(_SHORT)
+            return b"\0" not in start and bool(codecs.getincrementaldecoder("utf-8")().decode(start))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _counted(files: list[Path]) -> str:

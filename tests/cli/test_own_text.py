@@ -165,6 +165,14 @@ def test_a_folder_without_its_option_is_guessed(tmp_path, command):
     assert "Did you mean" not in CliRunner().invoke(main, [*command.split(), "nowhere"]).stderr
 
 
+def test_a_pattern_that_the_shell_replaced_is_guessed(tmp_path):
+    for name in ("a.py", "b.py", "c.py"):
+        (tmp_path / name).touch()
+    files = [str(tmp_path / name) for name in ("a.py", "b.py", "c.py")]
+    result = CliRunner().invoke(main, ["train", "--data", *files])
+    assert result.exit_code == 2 and "a pattern in quotes" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "completed"),
     [

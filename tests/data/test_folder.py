@@ -171,3 +171,28 @@ def test_a_page_of_front_matter_alone_is_an_empty_file(tmp_path):
     (tmp_path / "c.txt").write_text(" \n")
     assert list(read_documents([tmp_path])) == ["Tom saw a fox."]
     assert "not read: 2 empty files (a.md, c.txt)" in list(remarks([tmp_path]))
+
+
+def test_files_are_named_by_a_pattern_as_a_folder_without_texts_says(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.py").write_text("one = 1\n")
+    (tmp_path / "in" / "b.py").write_text("two = 2\n")
+    (tmp_path / "in" / "__init__.py").touch()
+    (tmp_path / "c.jpg").write_bytes(b"\0")
+    pattern = f"{tmp_path}/**/*.py"
+    with pytest.raises(StoriesError, match=r"reads the \.py files as text") as refused:
+        list(read_documents([tmp_path]))
+    assert f"--data '{pattern}'" in str(refused.value)
+    assert list(read_documents([pattern])) == ["one = 1", "two = 2"]
+    assert list(remarks([pattern])) == [f"{pattern}: 2 files read"]
+    (tmp_path / "in" / "b.py").unlink()
+    with pytest.raises(StoriesError, match=rf"--data '{tmp_path}/\*\.py' reads"):
+        list(read_documents([tmp_path]))
+    with pytest.raises(StoriesError, match="does not exist"):
+        list(read_documents([f"{tmp_path}/*.rs"]))
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
+    (tmp_path / "a[1].txt").write_text("One.")
+    (tmp_path / "a1.txt").write_text("Two.")
+    assert list(read_documents([tmp_path / "a[1].txt"])) == ["One."]
