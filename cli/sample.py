@@ -88,7 +88,10 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     beginnings = [prompt for prompt in prompts or ("",) for _ in range(num or 3)]
     starts = _encoded(model, tokenizer, beginnings)
     if streaming:
-        told = [_show(model, tokenizer, start, row, options) for row, start in enumerate(starts)]
+        told = [
+            _show(model, tokenizer, beginning, start, row, options)
+            for row, (beginning, start) in enumerate(zip(beginnings, starts, strict=True))
+        ]
     else:
         stories = generate(model, starts, **options)
         told = [[*start, *story.tokens] for start, story in zip(starts, stories, strict=True)]
@@ -146,14 +149,14 @@ def _in_words(tokenizer, beginnings, starts, stories) -> Iterator[str]:
         yield told(tokenizer, beginning, start, story.tokens, finished=story.finished)
 
 
-def _show(model, tokenizer, start, row, options) -> list[int]:
-    """Print a story as it grows; returns its tokens."""
+def _show(model, tokenizer, beginning, start, row, options) -> list[int]:
+    """Print a story as it grows, its beginning as it was given; returns its tokens."""
     from mlxstories.generation.decoding import stream
 
     tokens = list(start)
     before = tokenizer.decode(tokens)
     screen = Growing()
-    screen.add(before)
+    screen.add(beginning)
     for token in stream(model, start, row=row, **options):
         tokens.append(token)
         text = tokenizer.decode(tokens)

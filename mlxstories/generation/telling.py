@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Collection
 
 from mlxstories.data.tokenizer import UNKNOWN, Tokenizer, words
+from mlxstories.errors import listed
 
 _ENDS = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)")
+_NAMED = 5  # words or characters never seen
 _LEAST = 0.3  # of a story stays when it is cut at a sentence; else it is left as it is
 _LIKE = 0.8  # similarity from which another spelling stands for a word (Ratcliff and Metzener 1988)
 
 
 def encode(tokenizer: Tokenizer, prompt: str, context: int) -> tuple[list[int], list[str]]:
-    """The tokens of a prompt, and a note on each word or character that the model never saw.
+    """The tokens of a prompt, and notes on the words or characters that the model never saw.
 
     A word never seen is told as the known one of nearest spelling; without any, and characters, as the unknown token.
     Of a prompt that fills a context of so many tokens the end is kept, half of a context.
@@ -36,6 +39,7 @@ def _spelled(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[str]]:
     pieces = words(prompt) if tokenizer.kind == "word" else list(prompt)
     known = tokenizer.backend.get_vocab() if tokenizer.kind == "word" else {}
     notes: dict[str, str] = {}
+    unknown: dict[str, None] = {}  # in their order
     for place, (piece, token) in enumerate(zip(pieces, tokens, strict=True)):
         if token != UNKNOWN:
             continue
@@ -44,8 +48,18 @@ def _spelled(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[str]]:
             tokens[place] = known[near[0]]
             notes[piece] = f"the model never saw {piece!r}: {near[0]!r} stands for it"
         else:
-            notes[piece] = f"the model never saw {piece!r}: it is told as an unknown word"
-    return tokens, list(notes.values())
+            unknown[piece] = None
+    return tokens, [
+        *notes.values(),
+        *_never_seen(unknown, "word" if tokenizer.kind == "word" else "character"),
+    ]
+
+
+def _never_seen(pieces: Collection[str], what: str) -> list[str]:
+    if not pieces:
+        return []
+    told = f"it is told as an unknown {what}" if len(pieces) == 1 else f"they are told as unknown {what}s"
+    return [f"the model never saw {listed(map(repr, pieces), _NAMED)}: {told}"]
 
 
 def ended(text: str) -> str:

@@ -67,8 +67,9 @@ def test_streamed_stories_are_the_same(sample):
     assert plain.stdout == sample(*options).stdout != sample(*options, "--seed", "6").stdout
 
 
-def test_words_never_seen_are_told_on_with_a_note(sample):
-    result = sample("--prompt", "Tom losst a zebra", "--num", "1", "--seed", "1")
+@pytest.mark.parametrize("how", [(), ("--stream",)])
+def test_words_never_seen_are_told_on_with_a_note(sample, how):
+    result = sample("--prompt", "Tom losst a zebra", "--num", "1", "--seed", "1", *how)
     assert result.exit_code == 0 and result.stdout.startswith("Tom losst a zebra")
     assert "note: the model never saw 'losst': 'lost' stands for it" in result.stderr
     assert "note: the model never saw 'zebra': it is told as an unknown word" in result.stderr

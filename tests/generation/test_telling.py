@@ -55,3 +55,20 @@ def test_of_a_prompt_as_long_as_the_context_the_end_is_told_on():
     tokens, (note,) = encode(tokenizer, prompt, len(prompt))
     assert tokens == tokenizer.encode(" red ball.") and "the last 10 of them" in note
     assert told(tokenizer, prompt, tokens, tokenizer.encode(" Mia"), finished=True) == prompt + " Mia"
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt", "note"),
+    [
+        ("char", "Qx", "the model never saw 'Q', 'x': they are told as unknown characters"),
+        ("char", "zebra z", "the model never saw 'z': it is told as an unknown character"),
+        (
+            "word",
+            "A B C D E F G",
+            "the model never saw 'A', 'B', 'C', 'D', 'E' and 2 more: they are told as unknown words",
+        ),
+    ],
+)
+def test_what_was_never_seen_is_told_in_one_note(kind, prompt, note):
+    tokenizer = Tokenizer.train(kind, [TEXT + " zebra"[2:]], 100)
+    assert encode(tokenizer, prompt, 100)[1] == [note]
