@@ -32,6 +32,7 @@ def command(run, to, dtype, bits, which, runs):
     RUN is a run's name or directory; without it, the newest run. DIR also holds a model card, README.md.
     """
     from mlxstories.export import export
+    from mlxstories.export.card import in_shell
     from mlxstories.runs.directory import find_run
 
     found = find_run(run, runs)
@@ -40,6 +41,7 @@ def command(run, to, dtype, bits, which, runs):
     trust = " --trust-remote-code" if done["code"] else ""
     what = f"{done['model_type']}, step {done['step']:,} of {found.path}, {done['bytes'] / 1e6:.1f} MB"
     click.echo(wrapped(f"{to}: {what}. Next:"))
-    click.echo(continued(f'  python -m mlx_lm generate --model {to}{trust} --prompt "Once upon a time"'))
+    prompt = in_shell(done["prompt"])
+    click.echo(continued(f"  python -m mlx_lm generate --model {to}{trust} --prompt {prompt}"))
     if done["code"]:
         click.echo(wrapped(f"mlx-lm has no such model of its own and builds it from {to / done['code']}."))

@@ -94,6 +94,6 @@ def continued(command: str) -> str:
         return command
     options = {"break_long_words": False, "break_on_hyphens": False}
     # what is quoted is one word to a shell
-    whole = re.sub(r'"[^"]*"', lambda quoted: quoted[0].replace(" ", "\0"), command)
+    whole = re.sub(r'''\'[^\']*\'|"[^"]*"''', lambda quoted: quoted[0].replace(" ", "\0"), command)
     lines = textwrap.wrap(whole, _width() - 2, subsequent_indent="    ", **options)
     return " \\\n".join(lines).replace("\0", " ")

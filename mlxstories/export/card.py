@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from importlib.resources import files
 from typing import Any
 
@@ -19,12 +21,41 @@ _SOURCES = {
     "tinystories": "[TinyStories](https://huggingface.co/datasets/roneneldan/TinyStories)",
 }
 
+_WORDS, _CHARACTERS = 4, 24  # of a prompt
+
 
 def scores(run: Run, step: int) -> dict[str, Any]:
     """Loss and accuracy on held-out stories after ``step``, and the tokens trained on; empty if unknown."""
     measured = [m for m in run.metrics() if m["step"] == step and m["split"] == "val"]
     kept = ("loss", "bits_per_character", "accuracy", "tokens")
     return {name: measured[-1].get(name) for name in kept} if measured else {}
+
+
+def beginning(run: Run) -> str:
+    """A prompt to try: of texts of one's own how the first story begins that the run told when it ended."""
+    told = _result(run).get("samples")
+    data = run.config.get("data")
+    own = isinstance(data, dict) and not isinstance(data.get("source"), str)
+    if own and isinstance(told, list) and told and isinstance(told[0], str):
+        line = told[0].strip().partition("\n")[0]
+        words = " ".join(line.split()[:_WORDS])[:_CHARACTERS].strip()
+        if words and words.isprintable() and "\N{REPLACEMENT CHARACTER}" not in words:
+            return words
+    return "Once upon a time"
+
+
+def in_shell(prompt: str) -> str:
+    """A prompt as a word of a command."""
+    return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
+
+
+def _result(run: Run) -> dict[str, Any]:
+    """What the run ended with; empty if it has not ended."""
+    finished = run.path / "result.json"
+    result = read_json(finished) if finished.is_file() else {}
+    if not isinstance(result, dict):
+        raise StoriesError(f"{finished} is not the result of a run: the file is damaged.")
+    return result
 
 
 def card(run: Run, name: str, described: dict[str, Any], tokenizer: Tokenizer) -> str:
@@ -40,10 +71,7 @@ def card(run: Run, name: str, described: dict[str, Any], tokenizer: Tokenizer) -
         own.get(name) and from_dict(cls, own[name], f"{run.path}/config.json, {name}")
         for name, cls in (("data", DataConfig), ("phase", Phase))
     )
-    finished = run.path / "result.json"
-    result = read_json(finished) if finished.is_file() else {}
-    if not isinstance(result, dict):
-        raise StoriesError(f"{finished} is not the result of a run: the file is damaged.")
+    result, prompt = _result(run), beginning(run)
     if result.get("best_step", result.get("steps")) != checkpoint["step"]:
         result = {**result, "by_kind": {}}  # measured on other weights
     environment = jinja2.Environment(
@@ -62,6 +90,8 @@ def card(run: Run, name: str, described: dict[str, Any], tokenizer: Tokenizer) -
             floor=own.get("floor") or {},
             checkpoint=checkpoint,
             by_kind=result.get("by_kind", {}),
+            prompt=in_shell(prompt),
+            prompt_in_python=json.dumps(prompt, ensure_ascii=False),
             samples=result.get("samples", [])[:1],
             context=own["model"]["context"],
         )

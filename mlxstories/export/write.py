@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
-from mlxstories.export.card import card, scores
+from mlxstories.export.card import beginning, card, scores
 from mlxstories.export.model_types import model_type_of
 from mlxstories.export.quantization import quantize
 from mlxstories.export.tokenizer import PADDING, tokenizer_config, tokenizer_json
@@ -34,8 +34,8 @@ def export(
         bits: 4 or 8 quantises the matrices, in a form that of the two mlx-lm alone reads.
 
     Returns:
-        what was written: ``model_type``, ``step``, ``bytes`` of the weights, and ``code``, the file that mlx-lm is
-        to trust, if any.
+        what was written: ``model_type``, ``step``, ``bytes`` of the weights, ``code``, the file that mlx-lm is
+        to trust, if any, and ``prompt``, a beginning to try.
 
     Raises:
         StoriesError: no model type of mlx-lm fits the model, ``to`` holds something, or the run is damaged.
@@ -72,6 +72,7 @@ def export(
         "step": step,
         "bytes": sum(array.nbytes for array in arrays.values()),
         "code": kind.code,
+        "prompt": beginning(run),
     }
 
 

@@ -1,6 +1,8 @@
 """Exported directories as mlx-lm and transformers see them."""
 
+import json
 import re
+import shlex
 
 import mlx.core as mx
 import numpy as np
@@ -10,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.errors import StoriesError
 from mlxstories.export import export, model_type_of
+from mlxstories.export.card import in_shell
 from mlxstories.generation.decoding import generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import MlxLmConfig, ModelConfig
@@ -192,3 +195,23 @@ def test_the_card_of_an_unfinished_run_says_what_is_known(make_run, tmp_path):
     export(make_run("gpt2", "char"), tmp_path / "tale")
     card = ModelCard.load(tmp_path / "tale" / "README.md")
     assert "## Training" not in card.content and "gpt2 shape" in card.content
+
+
+@pytest.mark.parametrize(
+    ("samples", "source", "prompt"),
+    [
+        (["从前，小猫会写字。\n后来它走了。"], ["zh"], '"从前，小猫会写字。"'),
+        (['"No!" said Tom, and he went home.'], ["own"], "'\"No!\" said Tom, and'"),
+        (["cut \ufffd in two"], ["own"], '"Once upon a time"'),
+        ([], ["own"], '"Once upon a time"'),
+        (["Long ago, there lived"], "stories", '"Once upon a time"'),
+    ],
+)
+def test_a_prompt_to_try_begins_as_the_stories_do(make_run, tmp_path, samples, source, prompt):
+    run = make_run(extra={"data": {"source": source}, "fingerprint": "abc"})
+    (run.path / "result.json").write_text(json.dumps({"samples": samples}))
+    assert in_shell(export(run, tmp_path / "tale")["prompt"]) == prompt
+    card = (tmp_path / "tale" / "README.md").read_text("utf-8")
+    (word,) = shlex.split(prompt)
+    assert f"--prompt {prompt}" in card
+    assert f"tokenizer({json.dumps(word, ensure_ascii=False)}," in card
