@@ -69,7 +69,10 @@ def _read(run: Run, label: str) -> Curves:
         for split in ("train", "val", "repair", "cooldown")
     )
     if not train:
-        raise StoriesError(f"run {run.path} has no measurements yet: it ended before its first ones.")
+        raise StoriesError(
+            f"run {run.path} has no measurements yet: wait for its first ones, or where it was stopped before them, "
+            f"continue with: mlxstories train --resume {run.path}"
+        )
     try:
         columns = {name: _column(train, name) for name in _TRAIN}
         floor = config.get("floor") or {}

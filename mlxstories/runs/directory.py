@@ -207,7 +207,10 @@ class Run:
             return checkpoint
         if damages:
             raise StoriesError(f"run {self.path} has no whole checkpoint: {damages[-1][1]}")
-        raise StoriesError(f"run {self.path} has no checkpoint: it ended before its first one.")
+        raise StoriesError(
+            f"run {self.path} has no checkpoint yet: wait for its first one, or where it was stopped before that, "
+            f"continue with: mlxstories train --resume {self.path}"
+        )
 
     def drop_checkpoints(self, step: int) -> None:
         """Remove the checkpoints after ``step``."""

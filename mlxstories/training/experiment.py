@@ -195,10 +195,18 @@ def recipe_of(run: Run) -> tuple[ModelConfig | MlxLmConfig, Phase, Dataset, Trai
             "training": TrainingConfig,
         }.items()
     }
-    dataset = load_dataset(parts["data"], run.tokenizer())
+    tokenizer = run.tokenizer()
+    try:
+        dataset = load_dataset(parts["data"], tokenizer)
+    except StoriesError as error:
+        raise StoriesError(
+            f"{run.path} needs the stories that it was started with: {error}. Put them back where they were, and call "
+            "this from the folder where it was started."
+        ) from error
     if dataset.fingerprint != config.get("fingerprint"):
         raise StoriesError(
-            f"the data found here is not what {run.path} was started with: put that back, or train a new run."
+            f"the data found here is not what {run.path} was started with: put that back, or begin a new run with its "
+            f"weights: mlxstories train --from {run.path}, and --data."
         )
     shape = read_config(config.get("model"), f"{run.path}/config.json, model")
     return shape, parts["phase"], dataset, parts["training"]

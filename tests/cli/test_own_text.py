@@ -188,3 +188,20 @@ def test_the_shell_completes_names(words, completed):
 
     complete = BashComplete(main, {}, "mlxstories", "_MLXSTORIES_COMPLETE")
     assert completed in [item.value for item in complete.get_completions(words[:-1], words[-1])]
+
+
+def test_a_run_whose_texts_are_gone_or_changed_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "tales").mkdir()
+    for number, text in enumerate(source.texts(12, 3)):
+        (tmp_path / "tales" / f"{number}.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    where = ["--data", "tales", "--name", "run", "--no-check", "--steps", "2"]
+    assert CliRunner().invoke(main, ["train", *where]).exit_code == 0
+    (tmp_path / "tales").rename(tmp_path / "moved")
+    gone = CliRunner().invoke(main, ["train", "--resume", "run"])
+    assert gone.exit_code == 2 and "tales does not exist" in gone.stderr
+    assert "from the folder where it was started" in gone.stderr
+    (tmp_path / "moved").rename(tmp_path / "tales")
+    (tmp_path / "tales" / "new.txt").write_text("One more.")
+    changed = CliRunner().invoke(main, ["train", "--resume", "run"])
+    assert changed.exit_code == 2 and "train --from runs/run" in changed.stderr
