@@ -94,9 +94,13 @@ def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         elif os.path.isfile(path):
             if path.suffix.lower() in _PACKED:
                 raise StoriesError(f"{path} is packed; unpack it and give what is in it")
+            if path.suffix.lower() in _CONVERTIBLE:
+                raise StoriesError(f"{path} is no plain text; save it as .txt and give that")
             found.append(path)
         elif matched := matching(path):
             found += matched
+        elif path.parts[:1] in (("http:",), ("https:",)):
+            raise StoriesError(f"{path.name} lies on the web; download it and give the file")
         else:
             wrong = "is no regular file" if os.path.exists(path) else "does not exist"
             raise StoriesError(f"{path} {wrong}; give a file or a directory of stories")

@@ -17,6 +17,7 @@ from mlxstories.storage.serialize import parse_json
 
 SEPARATORS = ("auto", "endoftext", "blank-line", "line", "file")
 MARK = "<|endoftext|>"
+_A_LINE_EACH = "write one a line, as jq -c '.[]' FILE > NEW.jsonl does of a list"
 
 
 def read_documents(
@@ -103,7 +104,11 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
         try:
             record = parse_json(line, halves=True)  # other fields may hold what they will
         except ValueError as error:
+            if number == 1 and line.strip() in ("[", "{"):  # of a file that is JSON as a whole
+                raise StoriesError(f"{path} has records of several lines; {_A_LINE_EACH}") from None
             raise StoriesError(f"{path}, line {number}: not JSON ({error}); one object a line") from None
+        if isinstance(record, list) and record and isinstance(record[0], dict):
+            raise StoriesError(f"{path}, line {number}: a list of records; {_A_LINE_EACH}")
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
             raise StoriesError(f"{path}, line {number}: no text in the field {field!r}; {_instead(record)}")
         try:

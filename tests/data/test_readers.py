@@ -96,6 +96,14 @@ def test_parquet(tmp_path):
         ("a.jsonl", b'["One."]\n', "line 1: no text in the field 'text'; write one object a line"),
         ("a.jsonl", b'{"text": "One."}\n{"text": ', "line 2: not JSON"),
         ("a.jsonl", b'{"text": "Tom \\ud800."}\n', r"line 1: '\\ud800' is half a character"),
+        (
+            "a.json",
+            b'[\n {"text": "One."}\n]\n',
+            r"records of several lines; write one a line, as jq -c '\.\[\]'",
+        ),
+        ("a.json", b'{\n "text": "One."\n}\n', "records of several lines"),
+        ("a.json", b'[{"text": "One."}, {"text": "Two."}]', "line 1: a list of records; write one a line"),
+        ("a.rtf", b"{\\rtf1 One.}", "no plain text; save it as .txt"),
         ("a.parquet", b"PAR1 but not really", "not a parquet file or is damaged"),
     ],
 )
@@ -109,6 +117,8 @@ def test_bad_files(file, name, content, message):
 def test_missing_things(tmp_path):
     with pytest.raises(StoriesError, match="does not exist"):
         read(tmp_path / "missing.txt")
+    with pytest.raises(StoriesError, match=r"^a\.txt lies on the web; download it"):
+        read("https://example.com/a.txt")
     with pytest.raises(StoriesError, match=r"holds no \.txt"):
         read(tmp_path)
     with pytest.raises(StoriesError, match="no files were named"):
