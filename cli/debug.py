@@ -22,6 +22,17 @@ from mlxstories.errors import StoriesError
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 _OF_SCRIPTS = ("steps", "settings", "follow", "setup")  # what only a training script can heed
+# What is heeded beside an option that does not climb, and what that option does.
+_WITHOUT_CLIMB = {
+    "follow": (
+        {"file", "arguments", "module", "settings", "report", "timeout"},
+        "runs the script to its end",
+    ),
+    "setup": (
+        {"file", "arguments", "module", "settings", "steps", "cell", "timeout"},
+        "stops when it is written",
+    ),
+}
 
 _SECTIONS = {
     "Used most": ("fault", "every", "deep", "rungs", "stories"),
@@ -66,13 +77,14 @@ _SECTIONS = {
 @click.option(
     "--json",
     "report",
-    type=Place(allow_dash=True, resolve_path=True),  # before what is examined can change the directory
+    # resolved before what is examined can change the directory
+    type=Place(allow_dash=True, dir_okay=False, resolve_path=True),
     metavar="PATH",
     help="Write the report as JSON; `-` is standard output.",
 )
 @click.option(
     "--export",
-    type=Place(resolve_path=True),
+    type=Place(file_okay=False, resolve_path=True),
     metavar="DIR",
     help="Write a figure for each rung that has one.",
 )
@@ -106,14 +118,14 @@ _SECTIONS = {
 @click.option(
     "--sarif",
     "log",
-    type=Place(allow_dash=True, resolve_path=True),
+    type=Place(allow_dash=True, dir_okay=False, resolve_path=True),
     metavar="PATH",
     help="Write the findings as SARIF 2.1.0; `-` is standard output.",
 )
 @click.option(
     "--write-subject",
     "setup",
-    type=Place(resolve_path=True),
+    type=Place(dir_okay=False, resolve_path=True),
     metavar="PATH",
     help="Write a file with subject() from what was captured of a script, gaps marked, and stop.",
 )
@@ -161,6 +173,9 @@ def command(
     examined = Examined(target, given, bool(module), steps, settings, fault, cell)
     of_scripts = [option for name, option in given_options().items() if name in _OF_SCRIPTS]
     examined.refuse_what_makes_no_sense(of_scripts)
+    _refuse_what_is_not_heeded(given_options())
+    if report is not None and report == log:
+        raise click.UsageError("--json and --sarif name the same place: give each its own")
     if follow:
         sys.exit(_followed(examined, report, timeout))
     ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
@@ -200,6 +215,13 @@ def command(
         ladder.say(offer)
     _write(diagnosis, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
+
+
+def _refuse_what_is_not_heeded(options: dict[str, str]) -> None:
+    """Refuse options of a climb beside one that does not climb; ``options`` by name, as they were written."""
+    for name, (heeded, what) in _WITHOUT_CLIMB.items():
+        if name in options and (others := [options[key] for key in options if key not in {name, *heeded}]):
+            raise click.UsageError(f"{options[name]} {what}, without a climb: leave out {others[0]}")
 
 
 def _words() -> list[str]:

@@ -14,7 +14,7 @@ from mlxstories.cli.types import Place
 @click.argument("names", metavar="[RUN]...", type=RUN, nargs=-1)
 @click.option(
     "--export",
-    type=Place(),
+    type=Place(file_okay=False),
     help="Write the figures into this folder.  [default: figures in the run; of several runs, here]",
 )
 @click.option(

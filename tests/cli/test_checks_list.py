@@ -51,6 +51,29 @@ def test_what_only_a_script_can_heed_is_refused_elsewhere(tmp_path, monkeypatch,
     assert result.exit_code == 2 and told in result.output, result.output
 
 
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (
+            ["--follow", "train.py", "--deep"],
+            "--follow runs the script to its end, without a climb: leave out --deep",
+        ),
+        (["--follow", "train.py", "--sarif", "-"], "leave out --sarif"),
+        (["--write-subject", "a.py", "--json", "-", "train.py"], "--write-subject stops when it is written"),
+        (["--write-subject", "a.py", "--follow", "train.py"], "leave out --write-subject"),
+        (["--json", "-", "--sarif", "-"], "--json and --sarif name the same place"),
+        (["--json", "."], "'.' is a directory"),
+        (["--export", "train.py"], "'train.py' is a file"),
+    ],
+)
+def test_what_would_not_be_heeded_or_written_is_refused_first(tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("raise SystemExit(9)")
+    result = CliRunner().invoke(main, ["debug", *words])
+    assert result.exit_code == 2 and told in " ".join(result.output.split()), result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+
+
 def test_ctrl_c_does_not_end_as_an_error_that_was_found(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
