@@ -210,6 +210,7 @@ def test_a_process_of_its_own_answers_or_says_how_it_ended():
     assert forked(lambda: os.kill(os.getpid(), signal.SIGTERM))[0] == "ended by SIGTERM"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_second_looks(tmp_path):
     """One mutant hurts and is seen by nothing, one is accused and hurts later, one is accused and harmless, one of two
@@ -277,6 +278,7 @@ def test_what_the_exchange_finds_in_the_original_is_no_news():
     assert [o.get("findings") for o in found_deep(outcomes)] == [None, [new], [], None]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_run_is_gone_on_with_where_it_ended(tmp_path):
     (tmp_path / "own").mkdir()
