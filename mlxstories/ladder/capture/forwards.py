@@ -53,13 +53,15 @@ class Forwards:
 
         @wraps(real)
         def call(module, *args, **kwargs):
-            before = self.seen.evaluations.taken
+            before, state = self.seen.evaluations.taken, mx.random.state[0]
             asked = type(module) is cls and self._asked(module)
             if asked and args and whole(args[0]):  # no module within it, which is given what it made of them
                 self._given = args[0]
             out = real(module, *args, **kwargs)
             if asked:
-                self._forward(module, args, out, self.seen.evaluations.taken > before)
+                # A model can have dropout heed an argument of its own, in whatever mode its layers are.
+                drops = module.training and mx.random.state[0] is not state
+                self._forward(module, args, out, self.seen.evaluations.taken > before, drops)
             return out
 
         self.script.world.patches.replace(cls, "__call__", call)
@@ -69,8 +71,8 @@ class Forwards:
         mine = self.model is None or module is self.model
         return mine and self.listening and self.handed is None
 
-    def _forward(self, module: nn.Module, args: tuple, out: Any, lost: bool) -> None:
-        """A call outside of gradients; ``lost`` where its loss was taken inside of it."""
+    def _forward(self, module: nn.Module, args: tuple, out: Any, lost: bool, drops: bool) -> None:
+        """A call outside of gradients; ``lost`` where its loss was taken within it, ``drops`` where dropout was on."""
         if self.deadline is not None and time.process_time() > self.deadline:
             raise Stop  # a validation that is too long to be waited for
         logits = first_of(out)
@@ -86,7 +88,7 @@ class Forwards:
             self.seen.evaluations.forward(logits, args[0], sys._getframe(2), self.script.world.written)
         best = mx.argmax(logits, axis=-1) if len(args[0]) == 1 else None
         mx.eval(best)
-        self.seen.forwards.append(Forward(args[0], best, module.training, lines))
+        self.seen.forwards.append(Forward(args[0], best, drops, lines))
 
     def on_loss(self, logits: Any, targets: Any, weights: Any, frame: FrameType) -> None:
         if not self.seen.evaluations.open:

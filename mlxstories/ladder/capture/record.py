@@ -33,11 +33,12 @@ class Update:
 
 @dataclass
 class Forward:
-    """A call of the model outside of gradients: [B, T] ids, the argmax at each cell, the mode and the lines."""
+    """A call of the model outside of gradients: [B, T] ids, the argmax at each cell, whether it was in training
+    mode and drew random numbers, as dropout does, and the lines."""
 
     ids: Any
     best: Any
-    training: bool
+    drops: bool
     lines: list[Line]
 
 

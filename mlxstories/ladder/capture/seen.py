@@ -136,7 +136,7 @@ def _dropout(script: CapturedScript) -> Iterator[Finding]:
     wrong = [
         forward
         for forward in script.loop.seen.forwards
-        if forward.training and len(forward.ids) > 1 and _ids(forward).tobytes() not in trained
+        if forward.drops and len(forward.ids) > 1 and _ids(forward).tobytes() not in trained
     ]
     if wrong:
         yield Finding(

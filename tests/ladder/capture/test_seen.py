@@ -140,6 +140,16 @@ def test_dropout_in_validation_is_seen_with_its_line(captured):
     assert not findings(captured(mended))
 
 
+def test_dropout_that_heeds_an_argument_of_its_own_is_off_in_validation(captured):
+    guarded = MODEL.replace("model = Model()", "model = Model(0.5)").replace(
+        "def __call__(self, ids):", "def __call__(self, ids, training=True):"
+    )
+    guarded = guarded.replace("self.drop(x + mx.tanh(before))", "(self.drop if training else mx.array)(x)")
+    text = guarded + "held = rows()\n" + LOOP + "    mx.eval(model(held[:, :-1], training=False))\n"
+    assert not findings(captured(text))
+    assert "dropout-in-evaluation" in findings(captured(text.replace(", training=False", "")))
+
+
 def test_decoding_from_the_wrong_position_is_seen(captured):
     told = """
 def tell(ids, n):
