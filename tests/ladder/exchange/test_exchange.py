@@ -377,6 +377,18 @@ def test_a_rate_that_is_only_slow_is_a_warning():
     assert "updates multiplied by" in diagnosis.findings[0].message
 
 
+def test_a_rate_that_is_only_slow_is_no_error_where_time_ends_before_more_of_it_was_tried():
+    given = subject(optimizer=lambda: optim.AdamW(3e-5, bias_correction=True))
+
+    def tell(name):
+        if "multiplied" in name:
+            raise KeyboardInterrupt
+
+    diagnosis = deepened(diagnose(given, rungs=["data"]), given, tell=tell)
+    assert diagnosis.rungs[-1].checks[0].detail.endswith("interrupted")
+    assert [(f.code, f.severity) for f in diagnosis.findings] == [("behind-reference", "warning")]
+
+
 def test_a_rate_that_ends_inside_the_epoch_is_the_steps_fault_and_holding_it_is_the_proof():
     spent = lambda: optim.AdamW(optim.linear_schedule(3e-3, 0.0, 12), bias_correction=True)  # noqa: E731
     (found,) = errors(deep(optimizer=spent, train_batches=lambda seed: batches(seed, 40)))
