@@ -118,7 +118,7 @@ _SHAPE = {
     "dim": (Whole(), "Width."),
     "heads": (Whole(), "Attention heads."),
     "hidden": (Whole(), "Width of the feed-forward part."),
-    "context": (Whole(), "Longest row, in tokens."),
+    "context": (Whole(2), "Longest row, in tokens."),  # a story's beginning and what follows
     "dropout": (float, "Share of activations dropped."),
     "tied/--untied": (None, "Output matrix tied to the embedding."),
     "qk-norm/--no-qk-norm": (None, "Normalise queries and keys.  [default: the phase's]"),

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxstories.ladder.capture import script as scripts
+from mlxstories.ladder.capture import recording
 from mlxstories.ladder.capture.figures import following, numbers
 from tests.ladder.scripts import LOOP, MODEL, line_of
 
@@ -182,7 +182,7 @@ def test_validation_once_an_epoch_is_waited_for(captured):
 
 
 def test_a_validation_without_end_is_cut_off_and_the_loop_goes_on(captured, monkeypatch):
-    monkeypatch.setattr(scripts, "_LATE", 1.0)
+    monkeypatch.setattr(recording, "_LATE", 1.0)
     endless = PLAIN.replace(
         "[loss_fn(", "[sum(loss_fn(model, data[:, :-1], data[:, 1:]).item() for _ in count()) + loss_fn("
     )

@@ -17,13 +17,13 @@ LAST = LOOP.strip() + "\n\n%time 1 + 1"
 
 @pytest.fixture
 def debug(tmp_path, monkeypatch):
-    """Runs `mlxstories debug lesson.ipynb` on cells, and returns the result and the JSON."""
+    """Runs `mlxstories debug lesson.ipynb` on cells, and returns the result and the JSON, where it is ``told``."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*cells, options=()):
+    def run(*cells, options=(), told=("--json", "found.json")):
         made = [{"cell_type": "code", "source": cell.splitlines(keepends=True)} for cell in cells]
         (tmp_path / "lesson.ipynb").write_text(json.dumps({"cells": made, "nbformat": 4}))
-        result = CliRunner().invoke(main, ["debug", "lesson.ipynb", "--json", "found.json", *options])
+        result = CliRunner().invoke(main, ["debug", "lesson.ipynb", *told, *options])
         report = tmp_path / "found.json"  # that of --follow is written where something is found
         return result, json.loads(report.read_text()) if report.exists() else None
 
@@ -107,6 +107,6 @@ def test_a_cell_that_there_is_not_is_one_line(debug, cell, said):
 
 def test_the_setup_that_is_written_has_what_all_cells_define(debug):
     last = "def later():\n    return 7"
-    result, _ = debug(MODEL.strip(), LAST, last, options=["--write-subject", "setup.py"])
+    result, _ = debug(MODEL.strip(), LAST, last, options=["--write-subject", "setup.py"], told=())
     assert result.exit_code == 0, result.output
     assert definitions("lesson.ipynb").later() == 7
