@@ -253,9 +253,7 @@ def _source(error: click.UsageError) -> str:
         return ""
     if os.path.exists(extra[1]):
         return f". Did you mean --data {shlex.quote(extra[1])}?"
-    several = all(
-        map(os.path.exists, extra[1].split())
-    )  # names of a pattern, which the shell put in its place
+    several = all(map(os.path.exists, extra[1].split()))  # what the shell made of a pattern
     return ". Did you mean a pattern in quotes, such as --data 'folder/*.txt'?" if several else ""
 
 

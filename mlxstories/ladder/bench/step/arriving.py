@@ -217,8 +217,13 @@ def _norm(arrays: Arrays) -> float:
 
 def _differ(one: Arrays, other: Arrays) -> bool:
     """Whether two gradients differ by more than rounding."""
-    apart = _norm({n: one[n].astype(mx.float32) - other[n].astype(mx.float32) for n in one if n in other})
-    return one.keys() != other.keys() or apart > _SAME * max(_norm(one), 1e-30)
+    return one.keys() != other.keys() or distance(one, other) > _SAME
+
+
+def distance(one: Arrays, other: Arrays) -> float:
+    """How far two gradients of the same parameters are apart, over the length of the first."""
+    apart = _norm({n: one[n].astype(mx.float32) - other[n].astype(mx.float32) for n in one})
+    return apart / max(_norm(one), 1e-30)
 
 
 @measurement

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 
-from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.step.arriving import arriving, first_run
+from mlxstories.ladder.bench.step.arriving import arriving, distance, first_run
 from mlxstories.ladder.bench.step.optimizers import intercepted
 from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
 
@@ -44,12 +42,4 @@ def row_order(bench: Bench) -> RowOrder | None:
         _, received = watched_step(bench, model, optimizer, turned)
     if len(updates) != 1 or received.keys() != run.received[0].keys():
         return None
-    return RowOrder(_apart(run.received[0], received), _apart(run.gradient, own))
-
-
-def _apart(one: Arrays, other: Arrays) -> float:
-    ours, theirs = (
-        np.concatenate([np.array(arrays[n].astype(mx.float32)).ravel() for n in sorted(one)])
-        for arrays in (one, other)
-    )
-    return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(ours), 1e-30))
+    return RowOrder(distance(run.received[0], received), distance(run.gradient, own))
