@@ -192,7 +192,9 @@ def _trials(mutation: Mutation) -> list[list[str]]:
         return [own, room] if own and own != room else [room]
     tests = [own or room]
     if names := _judged(mutation.path):
-        tests.append([*FAULTS.split(), "-k", " or ".join(sorted(names))])
+        tests.append(
+            [*FAULTS.split(), "-m", "", "-k", f"({' or '.join(sorted(names))}) and not the_rung_names"]
+        )
     return tests
 
 

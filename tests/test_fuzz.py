@@ -3,7 +3,7 @@
 import fuzz
 import pytest
 
-INPUTS = 12
+INPUTS = 8
 
 
 @pytest.fixture(scope="module")

@@ -256,7 +256,14 @@ def test_a_store_that_cannot_be_written_is_refused_at_once():
     assert done.exit_code == 2 and "cannot write to" in done.output and "trainings:" not in done.output
 
 
-@pytest.mark.parametrize("jobs, delay", [("1", 0), ("2", 0), ("2", 0.3)])
+@pytest.mark.parametrize(
+    "jobs, delay",
+    [
+        ("1", 0),
+        pytest.param("2", 0, marks=pytest.mark.long),
+        pytest.param("2", 0.3, marks=pytest.mark.long),
+    ],
+)
 def test_a_comparison_that_is_stopped_continues(tmp_path, jobs, delay):
     given = "compare --stories 24 --validation 8 --sizes debug --epochs 2 --context 64 --seeds 2"
     command = [

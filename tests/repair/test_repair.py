@@ -68,7 +68,13 @@ def test_a_healthy_run_is_the_same_to_the_bit(dataset, tmp_path, healthy):
     assert all(bool((value == healthy[1][name]).all()) for name, value in weights(trainer).items())
 
 
-@pytest.mark.parametrize("rate, code", [(1e-6, "learning-rate-too-small"), (3.0, "learning-rate-too-large")])
+@pytest.mark.parametrize(
+    "rate, code",
+    [
+        pytest.param(1e-6, "learning-rate-too-small", marks=pytest.mark.long),
+        (3.0, "learning-rate-too-large"),
+    ],
+)
 def test_a_hopeless_rate_is_replaced_by_one_that_was_measured(dataset, tmp_path, healthy, rate, code):
     trainer = trainer_for(dataset, tmp_path / "run", {"optimizer.learning_rate": rate})
     told = []
@@ -153,6 +159,7 @@ def begun(dataset, path, weights, rate):
     return experiment.start(path, dataset, shape, phase, training, lambda record: None, **origin)
 
 
+@pytest.mark.long
 def test_weights_that_were_given_are_gone_back_to_and_not_drawn_anew(dataset, tmp_path, learnt):
     trainer = begun(dataset, tmp_path / "run", learnt, 3.0)
     train_and_repair(trainer, 3)
@@ -175,6 +182,7 @@ def test_a_resumed_run_that_has_lost_the_weights_it_began_with_draws_none(datase
     assert again.repairs == []
 
 
+@pytest.mark.long
 def test_an_architecture_of_mlx_lm_is_repaired(dataset, tmp_path):
     shape = MlxLmConfig.of_size("llama", "debug", dataset.tokenizer.vocab_size, context=64, layers=1, dim=32)
     phase = override(PHASES[1], {"optimizer.learning_rate": 1e-7})
@@ -240,6 +248,7 @@ OPTIONS = ["train", "--stories", "40", "--validation", "5", "--size", "debug", "
            "--name", "run"]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_run_killed_after_its_repair_resumes_with_the_repaired_recipe(tmp_path):
     whole = CliRunner().invoke(main, [*OPTIONS, "--runs", str(tmp_path / "whole")])
     assert whole.exit_code == 0, whole.output

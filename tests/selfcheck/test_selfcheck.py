@@ -104,6 +104,7 @@ def test_the_command_ends_with_one_where_a_line_fails(monkeypatch, as_json):
             assert ("FAILED Oops: why" in result.output) == bool(code)
 
 
+@pytest.mark.long
 def test_a_killed_training_is_resumed_to_the_same_weights_and_others_are_counted(monkeypatch):
     assert numbers_that_differ() == 0
     monkeypatch.setattr(resuming, "_RECIPE", (*resuming._RECIPE, "--set", "no_such_field=1"))

@@ -157,7 +157,7 @@ def test_the_terminal_tells_of_it(finished, capsys):
     )
 
 
-@pytest.mark.parametrize("place", ["at its beginning", "in the middle"])
+@pytest.mark.parametrize("place", ["at its beginning", pytest.param("in the middle", marks=pytest.mark.long)])
 def test_interrupted_it_resumes_to_the_same_weights(finished, dataset, tmp_path, place):
     whole, line, _ = finished
     where = line["step"] + (0 if place == "at its beginning" else 3)

@@ -348,7 +348,9 @@ def after_a_long_warmup():
     return optim.AdamW(optim.join_schedules([warmup, lambda _: mx.array(1e-2)], [400]), bias_correction=True)
 
 
-@pytest.mark.parametrize("model", [Tiny, in_16_bits])  # which round away the updates of a warmup
+@pytest.mark.parametrize(
+    "model", [Tiny, pytest.param(in_16_bits, marks=pytest.mark.long)]
+)  # rounds away the updates of a warmup
 def test_a_warmup_that_would_outlast_the_exchange_is_cut_short(model):
     diagnosis = deep(model=model, optimizer=after_a_long_warmup)
     assert errors(diagnosis) == []
