@@ -26,7 +26,7 @@ class Check:
     Attributes:
         name: the line on the screen.
         rung: one of ``RUNGS``.
-        ask: (bench, gauges) -> verdict; its docstring says what it does, why it matters, and how to mend it.
+        ask: (bench, gauges) -> verdict; its docstring says what it does, why it matters, and how to fix it.
         causes: codes that its findings may have.
         needs: fields of the Subject without which it is skipped.
         unless: codes that, found as errors before, make its answer meaningless; or ``ANY``.
@@ -45,7 +45,7 @@ class Check:
 
     @property
     def description(self) -> str:
-        """What it does, why it matters, and how to mend what it finds; Markdown."""
+        """What it does, why it matters, and how to fix what it finds; Markdown."""
         return inspect.cleandoc(self.ask.__doc__ or "")
 
     def gauges(self) -> Gauges:

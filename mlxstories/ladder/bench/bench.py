@@ -99,7 +99,7 @@ class Bench:
             on = "" if what.endswith("()") else " on one batch"
             raise self.fault(
                 f"{what} raised {describe_error(raised)}",
-                f"call {what}{on} by hand and mend what it raises",
+                f"call {what}{on} by hand and fix what it raises",
                 where,
                 exception=type(raised).__name__,
                 part=_PART_OF.get(what.partition("(")[0], "data"),

@@ -38,7 +38,7 @@ def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarr
     loop.skipping = loop.seen.evaluations.open = False
     loop.deadline = None
     if not loop.spare and (spare := loop.came_to_nothing or loop.unused):
-        loop.on_note(f"gradients that no update is made of are passed over: the first {spare}")
+        loop.on_note(f"the first {spare} gradient{'s' * (spare > 1)} led to no update: passed over")
         loop.begin_anew(spare)
         loop.begin()
         script.read()

@@ -106,7 +106,7 @@ class CapturedScript:
         lines = [line for cell in found for line in cell.left_out]
         if lines:
             more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
-            self.loop.on_note(f"not run, for only IPython knows it: {lines[0]}{more}")
+            self.loop.on_note(f"not run, since only IPython understands it: {lines[0]}{more}")
         here = next((in_cell(*line[:2]) for line in self.loop.seen.gradient[:1]), None)
         later = [
             cell.number for cell in found if here and cell.number > here[0] and _TRAINS.search(cell.text)

@@ -165,7 +165,7 @@ def _decoding(script: CapturedScript) -> Iterator[Finding]:
                 "generation-mismatch",
                 ERROR,
                 _RUNG,
-                f"{len(told)} tokens were told, each the likeliest one at {where} position, not at the last",
+                f"{len(told)} tokens were generated, each the likeliest one at {where} position, not at the last",
                 {"tokens": len(told), "likeliest_at_last": float(last.mean())},
                 "take the logits of the last position, logits[:, -1]",
                 place(line),

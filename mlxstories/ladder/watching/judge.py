@@ -153,7 +153,7 @@ class Judge:
             yield _finding(
                 "no-update",
                 ERROR,
-                f"up to update {figures.step} the weights have stopped to change{rate}",
+                f"up to update {figures.step} the weights have stopped changing{rate}",
                 "look at the schedule, at what is frozen, and whether the gradients reach optimizer.update",
                 step=figures.step,
                 looks=self.still,

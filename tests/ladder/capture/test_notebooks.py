@@ -38,7 +38,7 @@ def test_a_leak_in_a_cell_is_named_there(debug):
     where = report["findings"][0]["where"]
     assert (where["cell"], where["line"]) == (2, line)
     assert f"error: future-leak at lesson.ipynb, cell 2, line {line}" in result.output
-    assert "not run, for only IPython knows it: !pip install mlx" in result.output
+    assert "not run, since only IPython understands it: !pip install mlx" in result.output
 
 
 def test_a_sound_notebook_is_healthy_and_its_constants_can_be_set(debug):

@@ -38,7 +38,7 @@ def test_a_loss_that_is_looked_at_before_training_is_none_of_it(captured, looks,
     assert script.loop.seen.gradient[-1].line == line_of(text, "loss, grads = step(")
     assert not seen.findings(script)
     assert script.subject.updates == 500 and script.collects == 1
-    assert f"gradients that no update is made of are passed over: the first {looks}" in script.notes
+    assert f"the first {looks} gradient{'s' * (looks > 1)} led to no update: passed over" in script.notes
     model, optimizer = script.subject.model(), script.subject.optimizer()
     script.subject.train_step(model, optimizer, script.batches[0])
     assert int(optimizer.step) == 1

@@ -104,8 +104,8 @@ def ends_with_the_end(bench: Bench, limits: Gauges) -> Verdict:
             "padding-in-loss",
             f"in {found.beyond:.0%} of the rows the mask counts one cell of padding (id {found.fill}) behind the end "
             f"token (id {found.eos}): it is one place late, or one too long",
-            fix="shift the mask with the targets, so that it ends with the end token; of an answer it must begin with "
-            "the first token",
+            fix="shift the mask along with the targets: it must end at the end token and, where only an answer counts, "
+            "begin at its first token",
             where="train_batches",
             padding_id=found.fill,
             rows=found.rows,

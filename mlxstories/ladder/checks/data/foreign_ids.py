@@ -36,8 +36,8 @@ def of_texts(bench: Bench, limits: Gauges) -> Verdict:
         error(
             "tokenizer-mismatch",
             f"{found.share:.0%} of the targets that count are id {found.token}, which the tokenizer gives for none of "
-            "the texts: the rows are not what it made of them",
-            fix="read ids as the type that they were written in, and hand over the tokenizer that made them",
+            "the texts: the rows are not what it encoded",
+            fix="read ids with the type that they were written in, and pass the tokenizer that made them",
             where="train_batches",
             token=found.token,
             share=found.share,

@@ -44,8 +44,8 @@ def told_apart(bench: Bench, limits: Gauges) -> Verdict:
         error(
             "end-never-trained",
             f"texts are joined with nothing between them ({found.count} places in the rows that were read), and the "
-            f"tokenizer's end token, id {found.end}, stands in none: the model is taught to go on into another text, "
-            "and never to end one",
+            f"tokenizer's end token, id {found.end}, stands at none of them: the model learns to run on into another "
+            "text and never to end one",
             fix="append the end token to each text before they are joined",
             where="train_batches",
             end=found.end,
@@ -84,8 +84,8 @@ def prompt_there(bench: Bench, limits: Gauges) -> Verdict:
         error(
             "tokenizer-mismatch",
             f"before the first target that counts {found.filled:.0%} of the inputs are id {found.token}, where the "
-            f"texts have other tokens in {found.known:.0%} of the rows: what the loss was to leave out was erased from "
-            "the inputs, too, and the model never reads it",
+            f"texts have other tokens in {found.known:.0%} of the rows: what the loss should leave out was erased from "
+            "the inputs as well, and the model never reads it",
             fix="copy the targets before masking them: the inputs are a view of the same array",
             where="train_batches",
             token=found.token,

@@ -39,8 +39,7 @@ def in_order_of_length(bench: Bench, limits: Gauges) -> Verdict:
     draft = warning(
         "constant-batches",
         f"every epoch brings its rows in order of length, from {shortest:.0f} tokens to {longest:.0f} (rank "
-        f"correlation {found.first:.2f} and {found.second:.2f} in two epochs); what it costs is measured by "
-        "debug --deep",
+        f"correlation {found.first:.2f} and {found.second:.2f} in two epochs); debug --deep measures what that costs",
         fix="put rows of similar length into a batch, and shuffle the batches by the seed that train_batches gets",
         where="train_batches",
         correlation=found.first,

@@ -54,8 +54,8 @@ def neighbours_differ(bench: Bench, limits: Gauges) -> Verdict:
 def _carried_over(found: Neighbours) -> Draft:
     return error(
         "constant-batches",
-        f"{found.carried_over:.0%} of the rows of a batch come again in the next one: an epoch goes over each row many "
-        "times, and on within it slowly",
+        f"{found.carried_over:.0%} of the rows of a batch come again in the next one: an epoch repeats each row many "
+        "times and moves on slowly",
         fix="let each batch begin where the one before ended: range(0, len(rows) - size + 1, size)",
         where="train_batches",
         carried_over=found.carried_over,
@@ -65,8 +65,8 @@ def _carried_over(found: Neighbours) -> Draft:
 def _batch_moved_on(found: Neighbours) -> Draft:
     return error(
         "constant-batches",
-        f"{found.batch_moved_on:.0%} of the rows are the row at their place in the batch before, {found.batch_by} "
-        f"token{'s' * (found.batch_by > 1)} on: one batch after the other tells the same text again",
+        f"{found.batch_moved_on:.0%} of the rows are those at the same place of the batch before, moved on by "
+        f"{found.batch_by} token{'s' * (found.batch_by > 1)}: batch after batch repeats the same text",
         fix="shuffle the windows, or let the next batch begin a whole row on",
         where="train_batches",
         moved_on=found.batch_moved_on,
@@ -77,8 +77,8 @@ def _batch_moved_on(found: Neighbours) -> Draft:
 def _moved_on(found: Neighbours) -> Draft:
     return error(
         "constant-batches",
-        f"{found.moved_on:.0%} of the rows are the row before, {found.by} token{'s' * (found.by > 1)} on: each batch "
-        "is one stretch of text many times over",
+        f"{found.moved_on:.0%} of the rows are the row before moved on by {found.by} token{'s' * (found.by > 1)}: each "
+        "batch is one stretch of text many times over",
         fix="shuffle the windows, or let them begin a whole row apart",
         where="train_batches",
         moved_on=found.moved_on,

@@ -26,10 +26,10 @@ def predicts_the_next(bench: Bench, limits: Gauges) -> Verdict:
     the tokens that count, while the others are their own targets, and a loss that changes the ids that its model reads
     and asks for what stood there.
 
-    Such a model may see all of its row, and its targets are not the next tokens: what the ladder asks of the data, the
-    model and the loss has no meaning for it, so that it asks nothing more.
-    Example: a masked language model as BERT; a diffusion model of text.
-    Fix: none is needed for the ladder's sake.
+    Such a model may see its whole row, and its targets are not the next tokens: what the ladder asks of the data, the
+    model and the loss has no meaning for it, so the climb ends here.
+    Example: a masked language model such as BERT; a diffusion model of text.
+    Fix: nothing needs fixing for the ladder's sake.
     """
     found = replaced_in_rows(bench)
     if (
@@ -50,5 +50,5 @@ def _words(how: str) -> tuple[str, str]:
     return (
         f"{how} that the model is to put back where they were: it is a masked language model or a diffusion model, to "
         "which the ladder's questions about the next token do not apply",
-        "none is needed: no mistake was found, and nothing more is asked",
+        "nothing to fix: no mistake was found, and the other checks do not apply",
     )

@@ -41,8 +41,8 @@ def kept(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "tokenizer-mismatch",
-            f"{found.lost:.0%} of the training rows' stretches of 32 characters stand in train_texts only when all "
-            f"white space is taken away, where {found.own:.0%} of the tokenizer's own do: on the way into the rows "
+            f"{found.lost:.0%} of the training rows' stretches of 32 characters are found in train_texts only once "
+            f"all white space is removed, where {found.own:.0%} of the tokenizer's own are: on the way into the rows "
             "words or lines have run together",
             fix="put back the separator between lines, or texts, where they are joined",
             where="train_batches",

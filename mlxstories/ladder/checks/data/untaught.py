@@ -43,9 +43,9 @@ def sources(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "texts-never-seen",
-            f"of {found.of_a_kind:.0%} of validation's rows half the stretches of six tokens or more stand in the "
-            f"training texts and in no batch of two epochs; of the median row {found.median:.1%}: these rows are of a "
-            "kind, or a source, that is among the texts and never read",
+            f"in {found.of_a_kind:.0%} of validation's rows half or more of the six-token stretches occur in the "
+            f"training texts but in no batch of two epochs (median row: {found.median:.1%}): these rows are of a kind, "
+            "or from a source, that is among the texts and never read",
             fix="compare the tokens of an epoch, source by source, with those of the texts",
             where="train_batches",
             share=found.of_a_kind,
@@ -86,9 +86,9 @@ def beyond_the_head(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "texts-never-seen",
-            f"of {found.texts} texts longer than two rows the batches of two epochs hold {found.head:.0%} of what lies "
-            f"within the first row's length and {found.rest:.0%} of what follows, which is {found.behind:.0%} of their "
-            "tokens: each text is cut to one row, and the rest thrown away",
+            f"of {found.texts} texts longer than two rows, the batches of two epochs hold {found.head:.0%} of what "
+            f"lies within the first row's length and {found.rest:.0%} of what follows, which is {found.behind:.0%} of their "
+            "tokens: each text is cut to one row and the rest is thrown away",
             fix="split a long text over several rows, or pack texts one after the other",
             where="train_batches",
             texts=found.texts,

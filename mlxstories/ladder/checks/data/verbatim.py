@@ -51,10 +51,10 @@ def prepared_alike(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "tokenizer-mismatch",
-            f"{train.rows.share:.0%} of the training rows' stretches of 32 characters stand in train_texts letter by "
-            f"letter, of the validation rows' {val.rows.share:.0%} in val_texts, where {val.own.share:.0%} would: its "
-            "texts are changed on the way",
-            fix="prepare the texts of training and of validation by one function: letters, punctuation, newlines",
+            f"{train.rows.share:.0%} of the training rows' stretches of 32 characters are in train_texts letter by "
+            f"letter, but only {val.rows.share:.0%} of the validation rows' are in val_texts, where "
+            f"{val.own.share:.0%} should be: the texts of validation are changed on the way",
+            fix="prepare the texts of training and validation with one function: letters, punctuation, newlines",
             where="val_batches",
             train=train.kept,
             val=val.kept,

@@ -37,8 +37,8 @@ def backward_pass(bench: Bench, limits: Gauges) -> Verdict:
     worst, last = max(wrong, key=lambda d: d.missing), wrong[-1]
     count = f"{len(wrong)} of {len(found.modules)} modules, the last of them {last.name}"
     apart = (
-        f"the gradient of {worst.name} is not the derivative of the loss: along random directions they are "
-        f"{worst.missing:.0%} of its length apart; so it is for {count}"
+        f"the gradient of {worst.name} is not the derivative of the loss: along random directions they differ "
+        f"by {worst.missing:.0%} of its length; the same holds for {count}"
     )
     evidence = {"apart": {d.name: d.missing for d in wrong}, "stops": found.stops}
     if found.stops:
@@ -110,9 +110,9 @@ def draws_alike(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "backward-mismatch",
-            f"in training mode the gradient is not the derivative of the loss, {found.missing:.0%} of its length apart "
-            "along random directions, while in evaluation mode it is: what is computed again on the way back draws "
-            "other random numbers than on the way there",
+            f"in training mode the gradient is not the derivative of the loss (they differ by {found.missing:.0%} of "
+            "its length along random directions), while in evaluation mode it is: what the backward pass computes "
+            "again draws other random numbers than the forward pass did",
             fix="draw dropout's masks, or mx.random keys for them, outside of the function given to mx.checkpoint or "
             "nn.utils.checkpoint, neither of which keeps the random state",
             where="model",

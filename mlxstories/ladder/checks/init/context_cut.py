@@ -45,9 +45,7 @@ def sees_its_past(bench: Bench, limits: Gauges) -> Verdict:
         return passed(detail, *([_fainter(seen.near)] if limits.fainter.below(seen.near) else []))
     if blind:
         places = ", ".join(map(str, blind[:_SHOWN])) + (", ..." if blind[_SHOWN:] else "")
-        message = (
-            f"of {seen.size} positions, those at {places} see no token before them, whichever of it changes"
-        )
+        message = f"of {seen.size} positions, those at {places} see none of the tokens before them"
         fix = "let each position attend to all before it, or pass something on from one block to the next"
     else:
         message = (

@@ -152,8 +152,8 @@ def _deeper(bench: Bench, found: Demands) -> Draft:
 def _tied(bench: Bench, found: Demands) -> Draft:
     return error(
         "wrong-loss",
-        f"where all logits of some places are raised by one number, which changes no probability, the loss's gradient "
-        f"at the others changes by {found.tied:.0%}: a softmax of it runs over other axes than the vocabulary",
+        f"raising all logits of some places by one number, which changes no probability, changes the loss's gradient "
+        f"at the other places by {found.tied:.0%}: one of its softmaxes runs over other axes than the vocabulary",
         fix="take logsumexp, softmax and log_softmax over the last axis of logits [B, T, V]: axis=-1",
         where=_where(bench),
         tied=found.tied,
@@ -164,7 +164,7 @@ def _late(bench: Bench, found: Demands) -> Draft:
     return error(
         "wrong-loss",
         f"{found.read:.0%} of what the loss asks for is the token that was just read, at places where the next one is "
-        "another: part of it is held against what belongs to the place before",
+        "another: part of the loss compares with what belongs to the place before",
         fix="look for a term of the loss, such as a teacher's or an average's, whose logits or targets are shifted "
         "once too often",
         where=_where(bench),

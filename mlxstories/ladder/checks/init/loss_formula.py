@@ -180,7 +180,7 @@ def _added(found: Objective, where: str, size: int, added: Gauge | Limit) -> Dra
     told = "a term of it asks for nothing" if weighed else "the figure is off by that"
     return (error if weighed else warning)(
         "wrong-loss",
-        f"the {where} is {found.factor:.3g} times the cross-entropy, and {found.added:+.3g} whatever the logits are: "
+        f"the {where} is {found.factor:.3g} times the cross-entropy {found.added:+.3g}, whatever the logits are: "
         f"{told}",
         fix="look for a term that no logit enters: a constant, or something behind a stop_gradient",
         where=where,

@@ -40,8 +40,8 @@ def loss_has_gradient(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "wrong-loss",
-            f"the gradient of the loss is 0 by every parameter, although the loss is {found.value:.3f} and its "
-            f"cross-entropy has a gradient of length {found.ours:.2g}: between logits and loss the graph is cut, and "
+            f"the gradient of the loss is 0 for every parameter, although the loss is {found.value:.3f} and its "
+            f"cross-entropy has a gradient of length {found.ours:.2g}: the graph is cut between logits and loss, and "
             "nothing is learned",
             fix="remove mx.stop_gradient, .item() and argmax between the logits and the loss",
             where="loss, cut off",

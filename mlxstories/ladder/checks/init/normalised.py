@@ -63,8 +63,8 @@ def normalised(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "wrong-normalisation",
-            f"logits that are all 0 cost ln V a token, and the loss says {losses.min():.0%} to "
-            f"{losses.max():.0%} of it, the share of real cells in the batch: it is divided by all cells, padding too",
+            f"logits that are all 0 cost ln V a token, and the loss says {losses.min():.0%} to {losses.max():.0%} of "
+            "it, which is the share of real cells in the batch: it is divided by all cells, padding included",
             fix="divide the sum of the real tokens' losses by mask.sum(); MLX's cross_entropy with weights and "
             'reduction="mean" divides by the number of cells',
             where="loss",
@@ -78,8 +78,8 @@ def _first_places(losses: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> D
     return warning(
         "wrong-normalisation",
         f"logits that are all 0 cost ln V a token, and the loss says {losses.min():.1%} to {losses.max():.1%} of it: "
-        "the sum is divided by the targets that count and one more for each row, which is how many tokens the rows "
-        "have, their first ones too, which nothing predicts",
+        "the sum is divided by the targets that count plus one for each row, that is, by all tokens of the rows, "
+        "although nothing predicts the first one",
         fix="count the targets, after the shift: mask[:, 1:].sum() where tokens, not targets, are masked",
         where="loss",
         cells=int(counts[0]),

@@ -66,8 +66,8 @@ def _mixed(found: Pairing, where: str) -> Draft:
 def _unheard(where: str) -> Draft:
     return error(
         "wrong-loss",
-        f"the {where} does not depend on the targets that count, and does on those of masked cells: its mask is "
-        "turned round",
+        f"the {where} does not depend on the targets that count, but does on those of masked cells: its mask is "
+        "inverted",
         fix="weigh the losses with the mask itself: 1 where a target counts",
         where=where,
     )

@@ -57,7 +57,7 @@ def _saturated(spread: float, where: str):
     return error(
         "extreme-scale",
         f"attention scores of the untrained model spread by {spread:.1f} from row to row, where about 0.3 to 1 is "
-        "usual: the softmax attends to single tokens, chosen at random, and hands on next to no gradient",
+        "usual: the softmax attends to single tokens, chosen at random, and passes on next to no gradient",
         fix="divide the scores by the root of the head's width, once, and look for a scale that is the inverse of the "
         "one meant",
         where=where,
@@ -130,8 +130,8 @@ def tokens_heard(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         warning(
             "extreme-scale",
-            f"of the variance of what enters {told.entered} only {told.tokens:.1%} comes from the tokens: what says "
-            "where a token stands is far larger than what says which it is",
+            f"only {told.tokens:.1%} of the variance of what enters {told.entered} comes from the tokens: what says "
+            "where a token stands is far larger than what says which token it is",
             fix="start the embeddings of tokens and positions at one size, or multiply the tokens' by sqrt(width)",
             where=told.table or told.entered,
             tokens=told.tokens,

@@ -76,9 +76,9 @@ def turns(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "without-effect",
-            "without its rotary positions the model gives the same logits: queries and keys are turned alike at "
-            "every place",
-            fix="call nn.RoPE on [B, heads, T, d]: it turns by the last axis but one, which must be the places",
+            "without its rotary positions the model gives the same logits: queries and keys are rotated alike at every "
+            "position",
+            fix="call nn.RoPE on [B, heads, T, d]: it counts positions along the last axis but one",
             where="model",
             change=moved,
         ),

@@ -51,10 +51,13 @@ def _judge(part: Constants, entry: float | None, limits: Gauges) -> Draft | None
         return _draft(part, told, "betas of 0.9 and 0.95 to 0.999")
     for name, kept in (("momentum", part.momentum), ("beta1", part.beta1)):
         if kept is not None and limits.momentum.above(kept):
-            told = f"{name} is {kept:g}: every update is the sum of hundreds"
+            told = f"{name} is {kept:g}: every update is the sum of hundreds of gradients"
             return _draft(part, told, f"a {name} of 0.9 to 0.99")
     if part.eps is not None and entry and limits.eps.above(part.eps / entry):
-        told = f"epsilon, {part.eps:g}, is {part.eps / entry:.0f} times the gradient's entries and all it divides by"
+        told = (
+            f"epsilon, {part.eps:g}, is {part.eps / entry:.0f} times the gradient's entries: it is practically all "
+            "that they are divided by"
+        )
         return _draft(part, told, "an epsilon of 1e-8")
     return None
 

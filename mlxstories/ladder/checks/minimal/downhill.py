@@ -88,8 +88,8 @@ def keeps_descending(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "loss-sign",
-            f"given one and the same gradient {len(cosines)} times, the optimiser comes to move against its descent: "
-            f"the cosine with it is {cosines[0]:.2f} at the first update and {last:.2f} at the last",
+            f"given the same gradient {len(cosines)} times, the optimiser ends up moving uphill: the cosine of its "
+            f"updates with the descent direction is {cosines[0]:.2f} at the first and {last:.2f} at the last",
             fix="look at the sign with which the optimiser's momentum enters its step: w - rate * (g + momentum * v)",
             where="optimizer",
             part="step",

@@ -135,7 +135,7 @@ def _next_to_nothing(found: Arriving, limits: Gauges) -> Draft | None:
     return error(
         "clipping-too-tight",
         f"every gradient reaches the optimiser with a norm of {norms[0]:.2g}, {ratio:.1e} of its length, and this "
-        "optimiser heeds the length: they are clipped at next to nothing, or while they are still scaled up",
+        "optimiser's step depends on the length: gradients are clipped at next to nothing, or while still scaled up",
         fix="clip at a norm of about 1; if the loss is scaled, divide the gradients by the scale first",
         where="train_step",
         norm=norms[0],

@@ -60,7 +60,7 @@ def _weights(name: str, one: Traces) -> Draft:
         "evaluation-changes-state",
         f"{name} changes {len(one.weights)} parameters ({', '.join(one.weights[:3])}"
         f"{' ...' if one.weights[3:] else ''}): training goes on from other weights",
-        fix="keep model.parameters() before it and give them back with model.update after it",
+        fix="save model.parameters() before it and restore them with model.update after it",
         where=name.partition("(")[0],
         parameters=len(one.weights),
         change=one.change,

@@ -19,8 +19,8 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
     own=Limit(0.01, "of its length"),
 )
 def rows_in_order(bench: Bench, limits: Gauges) -> Verdict:
-    """Turns the rows of a batch round and compares what reaches the optimiser, dropout off, beside the same of the
-    loss's own gradient: a loss that weighs rows by their place is meant, a step that does so alone is not.
+    """Reverses the rows of a batch and compares what reaches the optimiser, dropout off, and the loss's own gradient:
+    a loss that weighs rows by their place does so on purpose; a step that alone does so does not.
 
     Gradients of a batch's parts are a sum, and a sum has no order.
     Example: `clip_grad_norm` of the sum so far, before or after each part is added: the last part outweighs all others.
@@ -36,9 +36,9 @@ def rows_in_order(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "gradient-mismatch",
-            f"with the rows of a batch turned round, what reaches the optimiser changes by {found.received:.0%} of its "
-            "length, and the gradient of the loss does not: rows count by their place in the batch, as where the sum "
-            "of gradients is clipped before or after each part is added",
+            f"with the rows of a batch in reverse order, what reaches the optimiser changes by {found.received:.0%} of "
+            "its length, and the gradient of the loss does not: rows count by their place in the batch, as when the "
+            "sum of gradients is clipped each time a part is added",
             fix="add up the gradients of all parts of the batch, and clip the sum once, right before the update",
             where="train_step",
             received=found.received,

@@ -112,7 +112,7 @@ def _goes_on(bench: Bench, part: PartRate, limits: Gauges) -> Verdict:
         warning(
             "schedule-out-of-step",
             f"in the first {EPOCHS} epochs the learning rate{part.of} falls by half and rises again {found} times: its "
-            "schedule counts the updates of an epoch, or is as long in updates as it was meant in epochs",
+            "schedule counts the updates of each epoch, or was given in epochs a length that it counts in updates",
             fix="count updates from the start of the run, and give the length of warmup and decay in updates",
             where="optimizer",
             times=found,

@@ -24,12 +24,12 @@ def holds(bench: Bench, limits: Gauges) -> Verdict:
     """Reads the rate of an optimiser without a schedule at each update of the short training, and the held-out loss
     on the way.
 
-    A rate that is lowered by what the loss does is meant to wait until it falls no more. Lowered while it falls, it is
-    next to nothing when most of the run lies ahead.
+    A rate that depends on the loss should be lowered only once the loss has stopped falling. Lowered before that, it
+    is next to nothing while most of the run lies ahead.
 
-    Example: `ReduceLROnPlateau(optimizer, mode="max")` that is told a loss.
+    Example: `ReduceLROnPlateau(optimizer, mode="max")` that is given a loss.
 
-    Fix: wait for a minimum of the loss, and be patient for as many updates as its noise takes.
+    Fix: `mode="min"` for a loss, and a patience of as many updates as its noise takes.
     """
     short, planned = short_training(bench), plan(bench).updates
     rates = [rate for rate in short.trial.rates if rate is not None]
@@ -47,7 +47,7 @@ def holds(bench: Bench, limits: Gauges) -> Verdict:
             f"the step lowers the learning rate from {rates[0]:.3g} to {rates[-1]:.3g} within {short.steps} updates, "
             f"while the held-out loss falls from {losses[0]:.2f} to {losses[-1]:.2f}: of a run of {planned} updates "
             "most will change next to nothing",
-            fix="lower the rate when the loss falls no more: a plateau of losses is waited for with a minimum",
+            fix="lower the rate only once the loss has stopped falling: of a loss, a plateau is one of its minimum",
             where="train_step",
             first=rates[0],
             last=rates[-1],

@@ -46,7 +46,7 @@ def penalised(bench: Bench, limits: Gauges) -> Verdict:
         error(
             "weight-decay-too-large",
             f"the loss holds a penalty of {found.size:.3g} on the squared weights (a coefficient of {coefficient:.2g}) "
-            f"beside a cross-entropy of {first_score(bench)[0]:.2f} nats: it rules the gradient",
+            f"beside a cross-entropy of {first_score(bench)[0]:.2f} nats: it dominates the gradient",
             fix="drop the penalty and use AdamW with weight_decay 0.1 or less",
             where="loss",
             penalty=found.size,
