@@ -1,6 +1,6 @@
 """The workbench: it calls the user's code, leaves everything as it was found, and measures; it judges nothing.
 
-One folder for each part of a setup, and `training` for what is trained on it; here is what all of them stand on.
+There is a folder for each part of a setup, and `training` for trainings of it; the files here serve all of them.
 """
 
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement

@@ -19,7 +19,7 @@ Arrays = dict[str, mx.array]
 
 
 class Answers(nn.Module):
-    """A model whose logits [B, T, V] are its parameter, whatever it is asked; the first places of them for fewer."""
+    """A model whose only parameter is its logits [B, T, V]; of shorter rows it returns the first places."""
 
     def __init__(self, logits: mx.array):
         super().__init__()
@@ -30,7 +30,7 @@ class Answers(nn.Module):
 
 
 def first_of(returned: Any) -> Any:
-    """The logits, or the loss, where a model or a loss returns more beside it: the first, or what is named so."""
+    """The logits or the loss in what a model or a loss function returns: the first of several, or ``logits``."""
     if isinstance(returned, (tuple, list)) and returned:
         return returned[0]
     if isinstance(returned, dict):
@@ -39,7 +39,7 @@ def first_of(returned: Any) -> Any:
 
 
 def changed(returned: Any, change: Callable[[mx.array], mx.array]) -> Any:
-    """What a module or a model returns with a change of it, or of the first of several, or of what is named logits."""
+    """What a model returned, its logits changed: all that it returned, the first of several, or its ``logits``."""
     if isinstance(returned, tuple) and hasattr(returned, "_fields"):
         return type(returned)(change(returned[0]), *returned[1:])
     if isinstance(returned, (tuple, list)):
@@ -69,12 +69,12 @@ def masked_mean(model: nn.Module, batch) -> mx.array:
 
 
 def full_precision(parameters: dict) -> bool:
-    """Whether no array of a tree is of 16 bits, which round a thousand times as coarsely."""
+    """Whether no array of a tree has 16 bits, with which rounding is a thousand times as coarse."""
     return all(a.dtype not in HALF for _, a in tree_flatten(parameters))
 
 
 def norm(arrays: dict[str, mx.array]) -> float:
-    """Length of the vector that all arrays make together, in float32."""
+    """Euclidean length of all arrays as one vector, in float32."""
     squares = [a.astype(mx.float32).square().sum() for a in arrays.values()]
     return float(sum(squares, mx.array(0.0)).sqrt())
 
@@ -98,8 +98,8 @@ def put(model: nn.Module, arrays: dict[str, mx.array]) -> None:
 
 
 def _filled(tree, arrays: dict[str, mx.array], path: tuple[str, ...]):
-    """The tree with arrays taken out by path. In its own form, for `tree_unflatten` makes a list of a dictionary whose
-    keys are digits."""
+    """A copy of the tree with ``arrays`` put in by path, each removed from the dictionary. It keeps the tree's form:
+    `tree_unflatten` would turn a dictionary whose keys are digits into a list."""
     if isinstance(tree, dict):
         return {key: _filled(item, arrays, (*path, key)) for key, item in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -108,8 +108,8 @@ def _filled(tree, arrays: dict[str, mx.array], path: tuple[str, ...]):
 
 
 def between(before: mx.array, after: mx.array, factor: float) -> mx.array:
-    """``before`` moved by ``factor`` times its way to ``after``, in float32; what is no number, or did not move, as
-    the infinities of a mask, is ``after``."""
+    """``before`` moved by ``factor`` times the way to ``after``, in float32. Integers, and entries that did not move
+    (a mask's infinities), are those of ``after``."""
     if not mx.issubdtype(before.dtype, mx.floating):
         return after
     old, new = before.astype(mx.float32), after.astype(mx.float32)
@@ -117,9 +117,9 @@ def between(before: mx.array, after: mx.array, factor: float) -> mx.array:
 
 
 def is_pattern(array: mx.array) -> bool:
-    """Whether a matrix is a mask or the like, not weights: of two values, or one value on one side of the diagonal.
+    """Whether a matrix is a mask or the like, not weights: it has two values, or one value on one side of the diagonal.
 
-    MLX counts every array among the parameters, also one that nobody means to train.
+    MLX counts every array among the parameters, even one that nobody means to train.
     """
     if array.ndim < 2 or array.size < 9:
         return False

@@ -14,16 +14,17 @@ from mlxstories.ladder.bench.further import KEYS, Further, further_fields, joine
 
 
 class UnusableBatch(Exception):
-    """A batch that is not inputs, targets and mask of one shape; the message says in what respect."""
+    """A batch that is not inputs, targets and mask of one shape; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Convention:
-    """What a subject's loss makes of its targets, where that is not "the mask counts, each stands at its place".
+    """How a subject's loss reads its targets, where it does more than follow the mask.
 
     Attributes:
-        ignored: an id at which the loss looks away, as if the mask were 0; a negative one stands for all such.
-        shifted: whether targets stand at the place of their own token, and the loss moves them by one.
+        ignored: the target id that the loss leaves out, as if the mask were 0; a negative one stands for all negative
+            ids.
+        shifted: whether the loss shifts the targets itself, so that each stands beside its own token.
     """
 
     ignored: int | None = None
@@ -36,10 +37,10 @@ class HostBatch:
 
     Attributes:
         inputs, targets: int64 [B, T].
-        mask: float32 [B, T]; all ones where the user gives none; 0 where by the convention nothing counts.
+        mask: float32 [B, T]; all ones where the user gives none; 0 where the convention leaves a cell out.
         form: the object it was read from.
         convention: how the user's form says what counts.
-        further: other fields that go by rows or columns, by name.
+        further: other fields with an axis of rows or columns, by name.
     """
 
     inputs: np.ndarray
@@ -61,7 +62,7 @@ class HostBatch:
         object.__setattr__(self, "mask", mask)
 
     def by(self, convention: Convention) -> HostBatch:
-        """This batch, as it was read, understood by a convention."""
+        """This batch, as it was read, with its targets and mask read by a convention."""
         targets, mask = self.targets, self.mask
         if convention.shifted:
             targets, mask = (np.concatenate([a[:, 1:], a[:, -1:]], axis=1) for a in (targets, mask))
@@ -94,7 +95,7 @@ class HostBatch:
         return self.with_(**arrays, further={name: f.cut(length) for name, f in self.further.items()})
 
     def with_(self, **changes) -> HostBatch:
-        """With other arrays; where these have other rows or fewer columns, further fields are brought to their size."""
+        """The batch with other arrays; its further fields are fitted to other rows or fewer columns."""
         if self.further and "further" not in changes:
             rows, columns = changes.get("inputs", self.inputs).shape
             index = slice(None) if rows == self.shape[0] else np.arange(rows) % self.shape[0]
@@ -102,7 +103,7 @@ class HostBatch:
         return replace(self, **changes)
 
     def device(self) -> Batch:
-        """As MLX arrays, ids that nobody may look up (padding of -100, say) made 0."""
+        """As MLX arrays; ids that must not be looked up, such as padding of -100, become 0."""
         real = self.mask > 0
         return Batch(
             mx.array(np.maximum(self.inputs, 0).astype(np.int32)),
@@ -132,7 +133,7 @@ class HostBatch:
         return type(self.form)(parts)
 
     def _as_told(self) -> tuple[np.ndarray, np.ndarray]:
-        """Targets and mask as the user's convention has them."""
+        """Targets and mask in the user's own convention."""
         targets, mask = self.targets, self.mask
         if self.convention.ignored is not None:
             targets = np.where(mask > 0, targets, self.convention.ignored)
@@ -173,7 +174,7 @@ def read_batch(item: Any) -> HostBatch:
 
 
 def joined(batches: Sequence[HostBatch]) -> HostBatch:
-    """The rows of batches of one width, behind each other."""
+    """The rows of several batches of one width in one batch."""
     first = batches[0]
     arrays = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in KEYS}
     further = {}
@@ -185,7 +186,7 @@ def joined(batches: Sequence[HostBatch]) -> HostBatch:
 
 
 def _mask_of(form: Any) -> Any:
-    """The user's mask; None where there is none, or None stands in its place."""
+    """The user's mask; None where there is none or it is None."""
     if isinstance(form, Mapping):
         return form.get("mask")
     return form[2] if len(form) > 2 else None

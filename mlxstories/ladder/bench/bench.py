@@ -42,7 +42,7 @@ _PART_OF = {
     "train_step": "step",
     "evaluate": "evaluation",
     "generate": "generation",
-}  # in which a call's exception lies; of the data otherwise
+}  # the part of the setup that a call's exception belongs to; any other belongs to the data
 
 T = TypeVar("T")
 
@@ -110,14 +110,14 @@ class Bench:
         return SubjectFault(error("subject-error", message, fix=fix, where=where, **evidence))
 
     def out_of_time(self, up: TimeLimitError, what: str = "") -> SubjectFault:
-        """The same where the time limit is up: who is called may never end, or only be slow."""
+        """The same for a call during which the time limit ran out: it may hang, or only be slow."""
         message = f"the climb is {up}{f', and {what} was under way' if what else ''}"
         return self.fault(
             message, "raise the time limit, or make steps and batches smaller", blame(up) or what or None
         )
 
     def kept_at_a_call(self, names: list[str]) -> SubjectFault:
-        """The same where a call of the model puts arrays among its parameters, which no optimiser knows of."""
+        """The same for a model that, when called, adds arrays to its parameters: no optimiser knows of them."""
         return self.fault(
             f"a call of the model puts {shortened(names)} among its parameters, as "
             "MLX does with every array that is an attribute: an optimiser that has begun knows nothing of it, and its "
@@ -134,7 +134,7 @@ class Bench:
         random.seed(seed)
 
     def model(self, seed: int | None = None) -> nn.Module:
-        """A fresh model of the subject's; where it hands out the same object twice, that one put back."""
+        """A fresh model of the subject's; an object that it returns again is restored to its first state."""
         self.seed_all(self.seed if seed is None else seed)
         with self.calling("model()"):
             model = self.subject.model()
@@ -158,7 +158,7 @@ class Bench:
         return self.model() is self.model()
 
     def optimizer(self) -> Optimizer:
-        """A fresh optimiser of the subject's; where it hands out the same object twice, that one put back."""
+        """A fresh optimiser of the subject's; an object that it returns again is restored to its first state."""
         with self.calling("optimizer()"):
             make = self.subject.optimizer or (lambda: AdamW(1e-3, bias_correction=True))
             optimizer = make()
@@ -190,7 +190,7 @@ class Bench:
 
     @contextmanager
     def protected(self) -> Iterator[None]:
-        """Leave random states, the working directory, and a model or optimiser that was handed out, as they were."""
+        """Leave random states, the working directory, and the subject's first model and optimiser as they were."""
         with undisturbed(), directory.kept():
             try:
                 yield
@@ -201,7 +201,7 @@ class Bench:
                     self._restore_optimizer()
 
     def logits(self, model: nn.Module, inputs, *, raw: bool = False) -> mx.array:
-        """float32 [B, T, V], evaluated; banned tokens' minus infinity made finite unless ``raw``."""
+        """Logits, float32 [B, T, V], evaluated; a banned token's minus infinity is made finite unless ``raw``."""
         inputs = mx.array(np.asarray(inputs).astype(np.int32)) if not isinstance(inputs, mx.array) else inputs
         with self.calling("model(tokens)"):
             before = None if self._asked else _names(model)
@@ -221,13 +221,13 @@ class Bench:
             mx.eval(out)
         if not raw and bool(mx.any(out == -mx.inf)):
             banned = out == -mx.inf
-            # by the place's own logits, or a ban would tie rows and places together
+            # relative to the same place's other logits, or a ban would couple rows and places
             lowest = mx.where(banned, mx.inf, out).min(axis=-1, keepdims=True)
             out = mx.where(banned, lowest - 20, out)
         return out
 
     def loss(self, model: nn.Module, batch: HostBatch) -> mx.array:
-        """The subject's training loss, a scalar, not yet evaluated; the first of several, as MLX differentiates."""
+        """The subject's training loss, a scalar, not yet evaluated; of several values the first, as in MLX."""
         if self.subject.loss is None:
             return masked_mean(model, batch.device())
         return first_of(self.subject.loss(model, batch.user()))
@@ -271,7 +271,7 @@ class Bench:
 
     @property
     def schedule(self) -> RateCurve:
-        """The learning rate over the updates, as far as it can be read, of the optimiser's first part."""
+        """The learning rate of the optimiser's first part over the updates, as far as it can be read."""
         return schedule(self)
 
     def gradients(self, model: nn.Module, batch: HostBatch) -> dict[str, mx.array]:
@@ -284,14 +284,14 @@ class Bench:
         return flat
 
     def slope(self, model: nn.Module, batch: HostBatch) -> dict[str, Any]:
-        """The same as the tree that MLX makes, not yet evaluated."""
+        """Those gradients as the tree that MLX returns, not yet evaluated."""
         device, kept = batch.device(), model.trainable_parameters()
 
         def gradient():
             return nn.value_and_grad(model, lambda m: masked_mean(m, device))(model)[1]
 
         def again():
-            model.update(kept)  # an exception leaves the arrays of the pass that it ended
+            model.update(kept)  # the exception left the arrays of the broken-off pass in it
             return gradient()
 
         with self.calling("the gradient of model(tokens)"):
@@ -313,9 +313,9 @@ class Bench:
                 ) from raised
 
     def noisy(self, seed: int = 0, amount: float = 1.0, *, frozen: bool = False) -> nn.Module:
-        """A fresh model with noise on its weights, so that zero-initialised ones hide nothing: on all that training
-        moves, and on what is ``frozen`` if asked; never on masks. What has one sign throughout keeps it: a decay below
-        0 would be a growth above."""
+        """A fresh model with noise on its weights, so that those that start at 0 hide nothing: on all that training
+        moves, with ``frozen`` also on the rest, never on masks. An array of one sign keeps it, since a decay that
+        changed its sign would become growth."""
         model = self.model()
         rng = np.random.default_rng((self.seed, seed))
         changed = {}
@@ -340,7 +340,7 @@ def _names(model: nn.Module) -> set[str]:
 
 
 def measurement(take: Callable[[Bench], T]) -> Callable[[Bench], T]:
-    """A function of the bench whose result is kept, so that nothing is measured twice. It never judges."""
+    """Decorator: keep what a function of the bench returns, so that nothing is measured twice. It never judges."""
 
     @wraps(take)
     def taken(bench: Bench) -> T:

@@ -1,4 +1,4 @@
-"""What a batch that is a dictionary holds beside inputs, targets and mask, cut and joined as its rows are."""
+"""Fields of a dictionary batch beside inputs, targets and mask, which are cut and joined along with the rows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Further:
 
     Attributes:
         array: its numbers.
-        rows: whether its first axis are the batch's rows.
-        columns: its axes that are the batch's columns.
-        mask: whether it is the mask once more.
-        beyond: by how much its numbers are above the real cells of each row; None where they are something else.
+        rows: whether its first axis is the batch's rows.
+        columns: which of its axes are the batch's columns.
+        mask: whether it is a copy of the mask.
+        beyond: where it counts the real cells of each row, what it adds to them; else None.
     """
 
     array: np.ndarray
@@ -42,14 +42,14 @@ class Further:
         )
 
     def told(self, mask: np.ndarray) -> np.ndarray:
-        """It, or what it is for another mask."""
+        """Its numbers; those that follow from the mask are computed for this one."""
         if self.mask:
             return mask
         return self.array if self.beyond is None else mask.sum(1) + self.beyond
 
 
 def further_fields(form: Any, mask: np.ndarray) -> dict[str, Further]:
-    """The fields of a dictionary, beside those that every batch has, one of whose axes is the rows or the columns."""
+    """The fields of a dictionary batch, beside those of every batch, that have an axis of rows or columns."""
     rows, columns = mask.shape
     found = {}
     for name, value in form.items() if isinstance(form, Mapping) else ():
@@ -57,7 +57,7 @@ def further_fields(form: Any, mask: np.ndarray) -> dict[str, Further]:
             continue
         try:
             array = on_host(value)
-        except Exception:  # a list of what makes no array
+        except Exception:  # a list that cannot be an array
             continue
         by_rows = array.shape[:1] == (rows,)
         axes = range(1 if by_rows else 0, array.ndim)
@@ -76,7 +76,7 @@ def _beyond(array: np.ndarray, mask: np.ndarray) -> int | None:
 
 
 def joined_fields(parts: list[Further]) -> Further:
-    """One field of several batches, their rows behind each other."""
+    """One field of several batches, as of all their rows."""
     first = parts[0]
     if not first.rows:
         return first
@@ -90,6 +90,6 @@ def joined_fields(parts: list[Further]) -> Further:
 
 def on_host(value: Any) -> np.ndarray:
     """An array of any kind as numpy's."""
-    if isinstance(value, mx.array) and value.dtype == mx.bfloat16:  # which numpy has not
+    if isinstance(value, mx.array) and value.dtype == mx.bfloat16:  # which numpy does not have
         value = value.astype(mx.float32)
     return np.array(value)

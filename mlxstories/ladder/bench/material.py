@@ -75,8 +75,8 @@ def epochs(bench: Bench) -> list[tuple[str, Epoch]]:
 
 @measurement
 def whole_sample(bench: Bench) -> HostBatch:
-    """Up to 64 distinct training rows of one shape, the fullest first among equals in order of appearance, and last
-    those that hold one token alone, in which nothing is to be seen."""
+    """Up to 64 distinct training rows of one shape: the fullest first, equally full ones in order of appearance, and
+    last those that repeat a single token, which show nothing."""
     rows = pool(train_epoch(bench), _ROWS)
     full = np.where((rows.inputs != rows.inputs[:, :1]).any(1), (rows.mask > 0).sum(1), 0)
     return rows.rows(np.argsort(-full, kind="stable"))
@@ -104,8 +104,8 @@ def pool(epoch: Epoch, count: int) -> HostBatch:
 
 @measurement
 def minimal_batch(bench: Bench) -> HostBatch:
-    """The four stories (fewer where there are fewer) that the minimal rung memorises; of the subject's full size
-    where its step insists on that."""
+    """The four stories (or as many as there are) that the minimal rung memorises, repeated to the subject's own batch
+    size where its step insists on that."""
     rows = sample(bench)
     batch = _small(bench, rows)
     try:

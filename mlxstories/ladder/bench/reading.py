@@ -13,7 +13,7 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 
 _MAX_BATCHES = 400  # of an epoch that are read
 _MAX_CELLS = 400_000  # tokens of an epoch that are read
-_COMPUTED = 10  # seconds of work on an epoch, which the load of the machine does not stretch
+_COMPUTED = 10  # CPU seconds on an epoch, whatever the load of the machine
 _WAITED = 60  # seconds on an epoch, for generators that hardly ever yield
 
 
@@ -29,12 +29,12 @@ class Epoch:
         return sum(int((batch.mask > 0).sum()) for batch in self.batches)
 
     def by(self, convention: Convention) -> Epoch:
-        """The epoch, its batches understood by a convention."""
+        """The epoch with its batches read by a convention."""
         return Epoch([batch.by(convention) for batch in self.batches], self.complete)
 
     @property
     def padded(self) -> bool:
-        """Whether any cell is masked, but for the last of a row whose targets the loss shifts."""
+        """Whether any cell is masked, apart from the last of each row where the loss shifts the targets."""
         return any(
             (batch.mask[:, : -1 if batch.convention.shifted else None] == 0).any() for batch in self.batches
         )
@@ -65,7 +65,7 @@ def read(bench: Bench, what: str, batches: Callable[[], Any]) -> Epoch:
 
 @measurement
 def raw_epoch(bench: Bench) -> Epoch:
-    """The first epoch of training as it is written.
+    """The first epoch of training, before it is known what the loss leaves out.
 
     Raises:
         SubjectFault: there is nothing in it to train on.

@@ -1,4 +1,4 @@
-"""A model on rows of our choice, as it is in evaluation mode, a few rows at a time."""
+"""How a model in evaluation mode does on given rows, a few of them at a time."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ def uncorrected(optimizer: Optimizer) -> Optimizer | None:
 
 @contextmanager
 def watched(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> Iterator[set[str]]:
-    """As `intercepted`; inside, the parameters whose gradients reach the first Adam without bias correction are
-    collected, for others may be updated by a part of another kind, or past this optimiser."""
+    """As `intercepted`; yields the set in which the names of parameters are collected whose gradients reach the first
+    Adam without bias correction. Others may be updated by another part, or not by this optimiser."""
     plain, names = uncorrected(optimizer), set[str]()
 
     def noted(gradients: Any) -> Any:
@@ -82,14 +82,14 @@ def uncorrected_warmup(bench: Bench) -> int:
 
 
 def overstep(b1: float, b2: float, update: float | np.ndarray) -> float | np.ndarray:
-    """How many times the learning rate update number ``update``, from 1 on, of an uncorrected Adam is."""
+    """The size of an uncorrected Adam's update in learning rates; ``update`` is its number, from 1 on."""
     return (1 - b1**update) / np.sqrt(1 - b2**update)
 
 
 @measurement
 def oversteps(bench: Bench) -> np.ndarray | None:
-    """The updates of an uncorrected Adam over the schedule's peak, over the subject's own run; None where none is
-    uncorrected."""
+    """The sizes of an uncorrected Adam's updates over the subject's own run, in peaks of its schedule; None where no
+    Adam is uncorrected."""
     betas = uncorrected_betas(bench)
     if betas is None:
         return None

@@ -20,9 +20,10 @@ from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
 
 _BATCHES = 2
 _SAME = 1e-4  # relative difference by rounding
-_ENTRIES, _PARALLEL = 8, 1e-6  # of a gradient that could be another's copy; of their cosine from 1
-_PART = 4.0  # entries that must have a say in it
-_CALLS = 16  # of a step that updates only every so many
+_ENTRIES = 8  # fewest, of gradients that may be copies of one
+_PARALLEL = 1e-6  # how far the cosine of such is from 1, at most
+_PART = 4.0  # entries that must contribute to its length
+_CALLS = 16  # of a step that updates only every so many calls
 _INDIFFERENT = ("adam", "lion", "muon", "adafactor", "rmsprop", "adagrad")
 
 
@@ -32,9 +33,9 @@ class Arrival:
 
     Attributes:
         own, returned: the subject's loss by our call, and the one that the step returned.
-        direction: cosine of both gradients, tensor by tensor, weighed with the loss's; weight decay that was added
-            to the gradient is taken out.
-        signs: share of the loss's gradient, by squares, whose sign arrives.
+        direction: cosine of the two gradients, a mean over tensors weighted by the loss's squared gradient; weight
+            decay that was added to the gradient is removed.
+        signs: share of the loss's gradient, by squares, that arrives with its sign.
         ratio: norm of what arrives over that of the loss's gradient.
         norm: of what arrives.
         calls: until the first update.
@@ -55,15 +56,15 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Arriving:
-    """Steps on several batches, and whether the optimiser's update heeds the size of gradients: Adam's does where
-    they are below its epsilon."""
+    """Steps on several batches, and whether the optimiser's update depends on the size of gradients, as Adam's does
+    where they are below its epsilon."""
 
     steps: tuple[Arrival, ...]
     heeds_size: bool
 
     @property
     def silent(self) -> frozenset[str]:
-        """Parameters whose gradient arrives as 0 in every step, and had a size."""
+        """Parameters whose gradient is not 0 and arrives as 0 in every step."""
         return frozenset.intersection(*(step.silent for step in self.steps))
 
 
@@ -130,7 +131,7 @@ def first_run(bench: Bench) -> _Run | None:
 @measurement
 def replicas(bench: Bench) -> dict[tuple[str, str], float]:
     """Pairs of parameters whose paths differ in one number and whose gradients, as they arrive, point exactly the same
-    way: the ratio of their lengths. Copies of one weight on several ranks are such, and nothing else."""
+    way: the ratio of their lengths. Only copies of one weight on several ranks do."""
     run = first_run(bench)
     if run is None:
         return {}
@@ -151,7 +152,7 @@ def replicas(bench: Bench) -> dict[tuple[str, str], float]:
 
 
 def _taking_part(array: np.ndarray) -> float:
-    """How many entries make up an array's length: two in which one alone does point the same way by chance.
+    """How many entries make up an array's length: where it is one alone, two arrays point the same way by chance.
 
     The participation ratio, (sum a^2)^2 / sum a^4.
     """
@@ -199,7 +200,7 @@ def _direction(own: Arrays, received: Arrays, weights: Arrays) -> tuple[float, f
 
 
 def _cosine(wanted: np.ndarray, got: np.ndarray, weight: np.ndarray) -> float:
-    """Cosine of both, the part of ``got`` that is decay of the weights taken out; infinities of a mask do not decay."""
+    """Cosine of both, without the part of ``got`` that is decay of the weights; a mask's infinities do not decay."""
     weight = np.where(np.isfinite(weight), weight, 0.0)
     if weight @ weight > 0 and got.size > 2:
         parts, *_ = np.linalg.lstsq(np.stack([wanted, weight], axis=1), got, rcond=None)

@@ -14,9 +14,9 @@ from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.received import own_and_received
 from mlxstories.ladder.bench.training.rates import attempt, rate_sweep
 
-_ALIKE = 0.2  # mean square of the singular values over the largest
-_TIMES = 4.0  # that of the loss's gradient
-_LARGEST, _MATRICES = 1_000_000, 8  # entries of a matrix, and how many of them are taken apart
+_ALIKE = 0.2  # mean square of the singular values over the largest square
+_TIMES = 4.0  # as large as in the loss's gradient
+_LARGEST, _MATRICES = 1_000_000, 8  # entries of a matrix, and number of matrices that are decomposed
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def _of_unit_norm(gradients):
 
 @measurement
 def orthogonal_size(bench: Bench) -> float | None:
-    """Root mean square of the singular values of matrices that arrive orthogonalised, as Muon's do, about 1 as they are
-    made: median over the matrices whose singular values are alike where those of the loss's gradient are not; None
-    without such."""
+    """Root mean square of the singular values of matrices that arrive orthogonalised, as Muon's do: about 1 unless
+    they were scaled since. The median over matrices whose singular values are alike while those of the loss's gradient
+    are not; None without any."""
     own, received = own_and_received(bench, probe_batch(bench, 0))
     matrices = [n for n, a in received.items() if a.ndim == 2 and a.size <= _LARGEST and n in own]
     matrices = [n for n in matrices if min(own[n].shape) > 1]
@@ -95,7 +95,7 @@ def _singular_squares(matrix: mx.array) -> np.ndarray:
 
 @measurement
 def full_size_run(bench: Bench) -> tuple[float, float]:
-    """Loss and accuracy on the minimal batch with gradients enlarged until what was orthogonal is so again."""
+    """Loss and accuracy on the minimal batch with orthogonalised gradients scaled back to singular values of 1."""
     scale = 1 / orthogonal_size(bench)
     return attempt(
         bench,

@@ -36,8 +36,8 @@ class Extreme:
 
 @measurement
 def extremes(bench: Bench) -> list[Extreme]:
-    """Take a step on the batches of fewest and of most real cells, and on the narrowest and the widest, unmodified;
-    none where all are alike, and none so large that a step is dear."""
+    """Take a step on the batches of fewest and of most real cells, and on the narrowest and the widest, unmodified.
+    Empty where all are alike; batches on which a step would be slow are left out."""
     batches = train_epoch(bench).batches
     real = np.array([(batch.mask > 0).sum() for batch in batches])
     width = np.array([batch.shape[1] for batch in batches])

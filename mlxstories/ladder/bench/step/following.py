@@ -47,10 +47,10 @@ class Following:
 
 
 def _noisy_weights(bench: Bench, model: nn.Module) -> dict[str, mx.array]:
-    """Weights for the same object, as a model with noise has them; the object's own are left."""
+    """Noisy weights for ``model``, whose own stay as they are."""
     kept = dict(tree_flatten(model.parameters()))
     other = dict(tree_flatten(bench.noisy(13).parameters()))
-    put(model, kept)  # where one object is handed out again and again
+    put(model, kept)  # the noise went onto this object where it is the only one
     return other
 
 

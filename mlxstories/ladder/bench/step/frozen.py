@@ -75,8 +75,11 @@ def _gain(bench: Bench, model: nn.Module) -> float:
 
 
 def edge(array: mx.array) -> float:
-    """Independent random numbers of spread s in m rows and n columns have singular values up to about
-    s (sqrt m + sqrt n); what was learned or computed has larger ones. Infinite for constants."""
+    """Largest singular value of a matrix relative to that of random numbers; infinite for constants.
+
+    Independent numbers of spread s in m rows and n columns have singular values up to about s (sqrt m + sqrt n); what
+    was learned or computed has larger ones.
+    """
     matrix = np.array(array.astype(mx.float32)).reshape(-1, *array.shape[-2:])[0]
     matrix = matrix[:: max(1, matrix.shape[0] // _SIDE), :: max(1, matrix.shape[1] // _SIDE)]
     matrix = matrix[:_SIDE, :_SIDE].astype(np.float64)
@@ -88,8 +91,8 @@ def edge(array: mx.array) -> float:
 
 @measurement
 def structure(bench: Bench) -> float | None:
-    """How far the trainable matrices are from random numbers: `edge` without their mean, median over them. None where
-    another fresh model has others, or there are none: such weights are drawn."""
+    """How far the trainable matrices are from random numbers: the median of `edge`, their means removed. None where
+    there are none, or another fresh model has other values, which shows that they are drawn."""
     fresh = drawn(bench)
     matrices = {n: a for n, a in tree_flatten(bench.model().trainable_parameters()) if a.ndim == 2}
     if fresh is not None and not matrices.keys() <= fresh.same:

@@ -51,7 +51,7 @@ class Leap:
     Attributes:
         update: the one before it, counted from 0.
         before, after: the rates.
-        times: the larger over the smaller, over what the update before brought.
+        times: the larger rate over the smaller, divided by the same ratio at the update before.
     """
 
     update: int
@@ -93,7 +93,7 @@ class RateCurve:
 
     @property
     def leap(self) -> Leap | None:
-        """None where the rate does not climb at each of its first updates."""
+        """The largest leap; None where the rate does not climb from its first update on."""
         known = list(zip(self.steps, self.rates, strict=True))
         climbs = next((i for i in range(1, len(known)) if known[i][1] <= known[i - 1][1]), len(known))
         found = []
@@ -119,7 +119,7 @@ class RateCurve:
         return np.interp(updates, self.steps, self.rates)
 
     def goes_like(self, other: RateCurve) -> bool:
-        """Whether both are at the same part of their peaks at every update."""
+        """Whether both rates are at the same fraction of their peaks at every update."""
         if not (self.scheduled or other.scheduled) or not (self.peak and other.peak):
             return self.scheduled == other.scheduled
         steps = sorted({*self.steps, *other.steps})
@@ -128,7 +128,7 @@ class RateCurve:
 
 @dataclass(frozen=True)
 class Unusable:
-    """What a schedule gives an optimiser that is no array, which MLX's own cannot multiply by."""
+    """A schedule's value that is not an array: MLX's optimisers cannot multiply by it."""
 
     name: str
     value: Any
@@ -136,7 +136,7 @@ class Unusable:
 
 
 def unusable_schedule(optimizer: Optimizer) -> Unusable | None:
-    """The first schedule of an optimiser's `parts` that gave something else than an array."""
+    """The first schedule of an optimiser's `parts` that returned something other than an array."""
     given = (
         Unusable(name, part.state.get(name), schedule)
         for part in parts(optimizer)
@@ -146,9 +146,8 @@ def unusable_schedule(optimizer: Optimizer) -> Unusable | None:
 
 
 def scheduled_rate(optimizer: Optimizer) -> Callable[[int], float] | None:
-    """The learning rate that the schedule of an optimiser, of the first of its `parts`, gives an update, counted from
-    0; not a number where it gives none, as a table beyond its end. None without a schedule. `part_rates` has them of
-    all parts."""
+    """The learning-rate schedule of an optimiser's first part: update, counted from 0, to rate. NaN where it fails, as
+    a table does beyond its end; None without a schedule. `part_rates` has the rates of all parts."""
     scheduler = parts(optimizer)[0]._schedulers.get("learning_rate")
     if scheduler is None:
         return None
@@ -186,7 +185,7 @@ def read_schedule(optimizer: Optimizer) -> RateCurve:
 
 @contextmanager
 def held_at(optimizer: Optimizer, rates: Sequence[float]) -> Iterator[None]:
-    """Hold the scheduled rates of an optimiser, of each of its `parts`, at these instead."""
+    """Inside the block, hold the scheduled rate of each of an optimiser's `parts` at one of these."""
     kept = []
     for part, rate in zip(parts(optimizer), rates, strict=False):
         schedule = part._schedulers.pop("learning_rate", None)
@@ -213,7 +212,7 @@ def _beside_the_top(rates: dict[int, float]) -> set[int]:
 
 
 def _before(step: int | None, rates: dict[int, float]) -> int | None:
-    """A step half-way to the one that was asked before, as long as there is any."""
+    """A step half-way to the nearest earlier one that was asked, as long as there is one."""
     earlier = max((s for s in rates if step is not None and s < step), default=None)
     return None if earlier is None or step - earlier < 2 else (earlier + step) // 2
 

@@ -1,4 +1,4 @@
-"""The run that the subject has: its updates, and how long its schedule climbs in them."""
+"""The run that the subject plans: how many updates, and how many of them its schedule spends climbing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PartRate:
     """The learning rate of an optimiser, or of one of its parts.
 
     Attributes:
-        of: which part's, as it stands behind "the learning rate"; empty where those of all parts go alike.
+        of: words for the part, to follow "the learning rate"; empty where the rates of all parts go alike.
         curve: the rate over the updates.
         scheduled: the rate of an update, counted from 0; None without a schedule.
     """
@@ -51,7 +51,7 @@ class PartRate:
 
 @measurement
 def part_rates(bench: Bench) -> list[PartRate]:
-    """The rates of an optimiser's `parts`; of those that go alike the first."""
+    """The rates of an optimiser's `parts`; of several that go alike only the first."""
     found: list[tuple[str, Optimizer, RateCurve]] = []
     for number, part in enumerate(parts(bench.optimizer()), 1):
         curve = bench.schedule if number == 1 else read_schedule(part)
@@ -76,8 +76,8 @@ def planned(bench: Bench, schedule: RateCurve) -> Plan:
 
 
 def below_nought(bench: Bench, part: PartRate) -> int | None:
-    """The first update, counted from 0, whose learning rate is negative, of those of the run where the subject states
-    them, and else of an epoch; None where none is."""
+    """The first update, counted from 0, whose learning rate is negative, within the run if the subject states its
+    length, else within an epoch; None where there is none."""
     schedule, rate = part.curve, part.scheduled
     updates = bench.subject.updates or epoch_steps(bench)
     if rate is None or not updates:

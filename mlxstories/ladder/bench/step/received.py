@@ -50,8 +50,8 @@ def own_and_received(bench: Bench, batch: HostBatch) -> tuple[Arrays, Arrays]:
 
 
 def spoiled_by(bench: Bench, sound: Callable[[Arrays], bool]) -> tuple[str, str]:
-    """The field of the subject that spoils the first step, and the part it belongs to: the optimiser where a sound
-    gradient reaches it, the loss where its own gradient is not sound, else what lies between.
+    """The field of the subject that spoils the first step, and its part: the optimiser where a sound gradient reaches
+    it, the loss where its own gradient is not sound, else what lies between them.
 
     Args:
         sound: judges gradients by parameter.
@@ -74,7 +74,7 @@ def _from_state(
         moment = _moment(part, {name.rpartition(".")[2] for name in flat})
         if moment is None:
             rate = (read_rate(part) or 0.0) if "sgd" in type(part).__name__.lower() else 0.0
-            # Its own weights alone: those of other parts move by rates of theirs.
+            # Its own weights only: those of other parts move by their own rates.
             paths = {name.rpartition(".")[0] for name in flat} if part is not optimizer else before.keys()
             if not rate:
                 return {}

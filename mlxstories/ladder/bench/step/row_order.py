@@ -15,7 +15,7 @@ from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
 
 @dataclass(frozen=True)
 class RowOrder:
-    """How far gradients of one batch are apart with its rows in order and turned round, over their length.
+    """How far apart the gradients of one batch are with its rows in order and in reverse, over their length.
 
     Attributes:
         received: what reaches the optimiser.
@@ -28,7 +28,7 @@ class RowOrder:
 
 @measurement
 def row_order(bench: Bench) -> RowOrder | None:
-    """None where gradients cannot be read, are random, or are not those of one update for each call."""
+    """Compare both orders; None where gradients cannot be read, are random, or a call is not one update."""
     batch, run = probe_batch(bench, 0), first_run(bench)
     if isinstance(arriving(bench), str) or run is None or run.calls > 1 or batch.shape[0] < 2:
         return None

@@ -50,7 +50,7 @@ def step_loss(bench: Bench) -> StepLoss:
 
 
 def is_random(bench: Bench, model: nn.Module) -> bool:
-    """Whether the model, in the mode it is in, says something else after another seed."""
+    """Whether the model, in its present mode, answers differently after another seed."""
     inputs = np.maximum(probe_batch(bench, 0).inputs, 0)
     outs = []
     for seed in (1, 2):

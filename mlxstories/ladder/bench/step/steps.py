@@ -160,7 +160,7 @@ def _take_update(watched: WatchedSteps, before: Arrays, change: Arrays, moved, g
     watched.update_rates.append(watched.rates[-1])
     matrices = [n for n in change if change[n].ndim >= 2 and change[n].size and moved[n] > 0]
     watched.decays.append(_decay_of(before, change, matrices))
-    if watched.updates == 1:  # later ones go the way that weights which began at 0 have gone
+    if watched.updates == 1:  # later updates follow weights that began at 0
         watched.along = _cosine_of(before, change, matrices, -watched.decays[0])
     watched.spreads.append(_spread_of(change, matrices))
     for name, ratio in _ratios(before, change).items():
@@ -182,7 +182,7 @@ def _raise(most: dict[str, float], values: Mapping[str, float]) -> None:
 
 
 def _decay_of(before: Arrays, change: Arrays, names: list[str]) -> float:
-    # Random weights are as good as orthogonal to their gradients, so the shrinking part is the decay.
+    # Random weights are nearly orthogonal to their gradients, so the shrinking part is the decay.
     olds = {n: mx.where(mx.isfinite(before[n]), before[n].astype(mx.float32), 0.0) for n in names}
     shrink = sum((change[n] * old).sum() for n, old in olds.items()) if names else 0.0
     norm = sum(old.square().sum() for old in olds.values()) if names else 1.0
@@ -197,7 +197,7 @@ def _ratios(before: Arrays, change: Arrays) -> dict[str, float]:
 
 
 def _cosine_of(before: Arrays, change: Arrays, names: list[str], share: float) -> float:
-    """Of an update with the weights, of which it adds a share to them."""
+    """Cosine of an update with the weights, given the share of the weights that it adds to them."""
     size, length = (
         sum(float(a[n].astype(mx.float32).square().sum()) for n in names) ** 0.5 for a in (before, change)
     )

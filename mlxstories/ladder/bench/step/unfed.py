@@ -1,4 +1,4 @@
-"""What an optimiser keeps of the gradients that it is given, and goes by."""
+"""Entries of an optimiser's state that its updates depend on and that no gradient ever reaches."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _STEPS = 12  # a curvature is taken every tenth, as a rule
 
 @measurement
 def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
-    """Entries of the optimiser's state that are still 0 at every weight after three updates with gradients that are
-    not, and that its updates go by all the same: others, such as the size of the gradient, give another update. Each
-    with the optimiser that keeps it; none where it takes no plain gradients, or the subject's own step feeds it."""
+    """Entries of the optimiser's state, each with the optimiser that keeps it, that are still 0 for every weight after
+    three updates with gradients that are not, although updates depend on them: with the gradient's size in their place
+    the update is another. Empty where the optimiser takes no plain gradients, or the subject's own step fills them."""
     model, optimizer = bench.model(), bench.optimizer()
     gradient = bench.gradients(model, probe_batch(bench, 0))
     weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if n in gradient}
@@ -35,7 +35,9 @@ def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
             for key in _still(part, gradient):
                 plain = applied(optimizer, gradient, weights)
                 put_states_back(optimizer, kept)
-                for entry, size in _still(part, gradient)[key]:  # anew, for lists were put back as copies
+                for entry, size in _still(part, gradient)[
+                    key
+                ]:  # looked up again, since lists were restored as copies
                     entry[key] = size
                 other = applied(optimizer, gradient, weights)
                 put_states_back(optimizer, kept)
@@ -48,7 +50,7 @@ def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
 
 
 def _fed_apart(bench: Bench, gradient: Arrays) -> set[str]:
-    """Names of entries that the subject's own step fills, as with a curvature that is looked at now and then."""
+    """Names of entries that the subject's own step fills, such as a curvature estimated every few updates."""
     model, optimizer = bench.model(), bench.optimizer()
     for index in range(_STEPS):
         bench.step(model, optimizer, probe_batch(bench, index))

@@ -87,8 +87,8 @@ def beyond_the_head(bench: Bench, limits: Gauges) -> Verdict:
         error(
             "texts-never-seen",
             f"of {found.texts} texts longer than two rows, the batches of two epochs hold {found.head:.0%} of what "
-            f"lies within the first row's length and {found.rest:.0%} of what follows, which is {found.behind:.0%} of their "
-            "tokens: each text is cut to one row and the rest is thrown away",
+            f"lies within the first row's length and {found.rest:.0%} of what follows, which is {found.behind:.0%} of "
+            "their tokens: each text is cut to one row and the rest is thrown away",
             fix="split a long text over several rows, or pack texts one after the other",
             where="train_batches",
             texts=found.texts,
