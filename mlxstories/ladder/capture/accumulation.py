@@ -1,4 +1,5 @@
-"""Gradients that a loop collects for one update: which of them reach it, with what weight, and of which batches."""
+"""Gradients that a loop accumulates for one update: which of them reach it, with what weight, and from which
+batches."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ _MEANS = 1.25  # times: losses that do not grow with their tokens
 
 @dataclass
 class Taken:
-    """One gradient that was taken: entries of its arrays by name, its loss, its inputs, the tokens that count, and
-    whether the weights were moved since the one before."""
+    """One gradient that the script took: entries of its arrays by name, its loss, its inputs, the tokens that count,
+    and whether the weights have moved since the one before."""
 
     entries: dict[str, np.ndarray]
     loss: float
@@ -41,7 +42,7 @@ class Taken:
 
 @dataclass
 class Collected:
-    """The gradients of one update, and the weight of each in what reached the optimiser: None where that is no
+    """The gradients of one update, and the weight of each in what reached the optimiser: None where that is not a
     weighted sum of them."""
 
     taken: list[Taken]
@@ -68,8 +69,8 @@ def taken(batch: tuple[np.ndarray, ...], gradients: Any, loss: float, moved: boo
 
 
 def collect(taken: list[Taken], gradients: Any) -> Collected | None:
-    """What became of the gradients ``taken`` in those that reach the optimiser; None of one alone, or where the weights
-    were moved in between, as with sharpness-aware minimisation."""
+    """What became of the gradients ``taken`` on their way to the optimiser. None for a single one, and where the
+    weights moved in between, as in sharpness-aware minimisation."""
     if len(taken) < 2 or any(t.moved for t in taken[1:]):
         return None
     reached = entries(gradients)
@@ -90,7 +91,7 @@ def _weights(columns: np.ndarray, target: np.ndarray) -> np.ndarray | None:
 
 
 def findings(script: CapturedScript) -> Iterator[Finding]:
-    """Of the updates that were recorded, what all of them show."""
+    """What all of the recorded updates show."""
     updates = [update for update in script.loop.seen.updates if update.collected is not None]
     if len(updates) < _UPDATES:
         return
@@ -118,7 +119,7 @@ def _dropped(collected: list[Collected]) -> tuple | None:
 
 
 def _repeated(collected: list[Collected]) -> tuple | None:
-    """One batch for all gradients of an update, and another one for the next."""
+    """One batch for all gradients of an update, and another batch for the next update."""
     different = {c.taken[0].inputs for c in collected}
     if not all(c.one_batch for c in collected) or len(different) < len(collected):
         return None
@@ -133,7 +134,7 @@ def _repeated(collected: list[Collected]) -> tuple | None:
 
 
 def _uneven(collected: list[Collected]) -> tuple | None:
-    """Means per token that count alike, however many tokens they are of."""
+    """Means per token that get equal weight although they are of very different numbers of tokens."""
     if any(c.weights is None or not np.allclose(c.weights, c.weights[0], rtol=_ALIKE) for c in collected):
         return None
     tokens = np.array([t.tokens for c in collected for t in c.taken])

@@ -1,4 +1,4 @@
-"""The script's own validation and decoding, called again for the ladder on its models, batches and prompts."""
+"""The script's own validation and decoding, called again with the ladder's models, batches and prompts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HELD_OUT = ("val", "valid", "validation", "eval", "test", "dev")
 
 
 class Enough(BaseException):
-    """Raised in the model's call where a decoding has told what was asked for."""
+    """Raised in the model's call once a decoding has shown what was asked for."""
 
 
 @contextmanager
@@ -64,8 +64,8 @@ class Validation:
         self.script, self.use, self.called = script, use, called
 
     def __call__(self, model: nn.Module, batches: Sequence[Any]) -> dict[str, float]:
-        """Its loss of the ladder's batches; each stands once at every place of its loop, whatever its length. Nothing
-        where it fails on them: it was not written for them, and that is no mistake."""
+        """Its loss on the ladder's batches; each stands once at every place of its loop, whatever its length. Nothing
+        where it fails on them: it was not written for them, so that is no mistake."""
         parts = [tuple(host(part) for part in batch)[:2] for batch in batches]
         try:
             told = [self._told(model, parts, turn) for turn in range(len(parts))]
@@ -110,7 +110,7 @@ class Validation:
 
 
 class Decoding:
-    """A function of the script's that extends a prompt; drawing at random becomes the likeliest token."""
+    """A function of the script's that extends a prompt; where it samples, it is made to take the likeliest token."""
 
     def __init__(self, script: CapturedScript, use: Use, called: Called):
         self.script, self.use, self.called = script, use, called
@@ -164,7 +164,7 @@ def _prompted(value: Any, before: Any, prompt: list[int]) -> Any:
 
 
 def _loss_of(value: Any) -> float | None:
-    """The loss in what a validation returns; of several that of held-out data."""
+    """The loss in what a validation returns; of several, that of held-out data."""
     if isinstance(value, dict):
         named = {str(name).lower(): item for name, item in value.items()}
         held = [item for name, item in named.items() if any(word in name for word in _HELD_OUT)]
@@ -177,7 +177,7 @@ def _loss_of(value: Any) -> float | None:
 
 
 def validation_of(script: CapturedScript) -> Validation | None:
-    """The script's validation, if one of its functions can be called again on batches of the ladder's."""
+    """The script's validation, if one of its functions can be called again on the ladder's batches."""
     if script.roles.masked:  # whose mask is its own, and cannot be given another
         return None
     for use, called in _beside(script):
@@ -188,7 +188,7 @@ def validation_of(script: CapturedScript) -> Validation | None:
 
 
 def _tells_a_loss(validation: Validation) -> bool:
-    """Whether it follows the batches that it is given, and what it tells is meant to be their loss."""
+    """Whether it follows the batches that it is given, and what it returns is meant to be their loss."""
     script, line = validation.script, validation.called.line
     rng, model = np.random.default_rng(0), _noisy(script.loop.snapshot)
     rows, length = min(4, len(script.batches[0][0])), script.batches[0][0].shape[1]
@@ -203,7 +203,7 @@ def _tells_a_loss(validation: Validation) -> bool:
 
 
 def decoding_of(script: CapturedScript) -> Decoding | None:
-    """The script's decoding, if one of its functions can be called again on prompts of the ladder's."""
+    """The script's decoding, if one of its functions can be called again on the ladder's prompts."""
     for use, called in _beside(script):
         found = Decoding(script, use, called)
         if _tried(_tells_first_choices, found):
@@ -212,8 +212,8 @@ def decoding_of(script: CapturedScript) -> Decoding | None:
 
 
 def _tells_first_choices(decoding: Decoding) -> bool:
-    """Whether it continues the prompts that it is given, by the likeliest token at one position or another: not where
-    penalties and the like have a say, which are no mistake, nor where it says the same whatever it is given."""
+    """Whether it continues the prompts that it is given by the likeliest token at one position or another. False where
+    penalties and the like have a say, which are no mistake, and where it says the same whatever it is given."""
     script = decoding.script
     rng, model = np.random.default_rng(1), _noisy(script.loop.snapshot)
     ranks, choices = [], set()

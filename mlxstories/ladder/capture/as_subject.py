@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def subject_of(script: CapturedScript) -> Subject:
-    """The subject of a script that was recorded, and whose validation and decoding were looked for."""
+    """The subject of a script that has been recorded, and whose validation and decoding have been looked for."""
     loop = script.loop
     masked = any((mask == 0).any() for _, _, mask in script.batches)
     batches = [batch if masked else batch[:2] for batch in script.batches]

@@ -10,7 +10,7 @@ from mlxstories.ladder.capture.copies import host
 
 
 def one_epoch(batches: list[tuple[np.ndarray, ...]]) -> list[tuple[np.ndarray, ...]]:
-    """The batches up to where the first one comes again, unless it comes so soon that this is a mistake."""
+    """The batches up to where the first one comes again, unless it comes again so soon that this is a mistake."""
     first = batches[0]
     for index in range(8, len(batches)):
         inputs = batches[index][0]
@@ -21,7 +21,7 @@ def one_epoch(batches: list[tuple[np.ndarray, ...]]) -> list[tuple[np.ndarray, .
 
 
 def begun_at(seed: int, batches: list) -> list:
-    """The batches in the script's own order, which is examined too; each seed but 0 begins somewhere else."""
+    """The batches in the script's own order, which is examined too; every seed but 0 begins at another place."""
     begin = int(np.random.default_rng(seed).integers(len(batches))) if seed else 0
     return batches[begin:] + batches[:begin]
 

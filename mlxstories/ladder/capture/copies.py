@@ -83,7 +83,7 @@ def seen_by(function: Callable) -> dict[str, Any]:
 
 
 def refitted(function: Callable, changes: dict[str, Any]) -> Callable:
-    """A copy of a function that sees other values under some names, as `seen_by` lists them."""
+    """A copy of a function that sees other values under the names that `seen_by` lists."""
     plain = getattr(function, "__func__", function)
     if not changes or not isinstance(plain, types.FunctionType):
         return function
@@ -133,7 +133,7 @@ def whole(array: Any) -> bool:
 
 
 def alike(own: nn.Module, model: Any) -> bool:
-    """Whether ``model`` has the parameters of ``own``, by name; a mask's shape may depend on what was asked last."""
+    """Whether ``model`` has the parameters of ``own``, by name; a mask's shape may depend on the last call."""
     if not isinstance(model, nn.Module):
         return False
     names = [{name for name, _ in tree_flatten(m.parameters())} for m in (own, model)]
@@ -141,7 +141,7 @@ def alike(own: nn.Module, model: Any) -> bool:
 
 
 def _to_the_end(logits: Any, args: tuple, kwargs: dict) -> Any:
-    """Known logits with a place more, where a row is read to its last token, and what is said of that left out."""
+    """Known logits with one more place, for a row that is read to its last token, whose logits nobody asks about."""
     missing = tokens_of(args, kwargs).shape[1] - logits.shape[1] if isinstance(logits, mx.array) else 0
     return mx.pad(logits, [(0, 0), (0, 1), (0, 0)]) if missing == 1 else logits
 

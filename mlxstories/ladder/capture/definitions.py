@@ -70,7 +70,7 @@ def _run(target: str, module: bool) -> dict[str, Any]:
 
 
 def _guarded(source: bytes) -> bool:
-    """Whether what runs the script stands under ``if __name__ == "__main__"``."""
+    """Whether the code that runs the script stands under ``if __name__ == "__main__"``."""
     tests = [node.test for node in ast.parse(source).body if isinstance(node, ast.If)]
     return any("__name__" in ast.dump(test) for test in tests)
 
@@ -113,8 +113,8 @@ class _Until:
 
 
 def is_script(path: Path) -> bool:
-    """Whether a file is a training script: a notebook, or Python that assigns no ``subject`` at its top level; found
-    out without running it."""
+    """Whether a file is a training script: a notebook, or Python that assigns no ``subject`` at its top level. It is
+    not run to find out."""
     if path.suffix != ".py":
         return is_notebook(path)
     try:

@@ -1,4 +1,4 @@
-"""What a script holds as Python source that makes it again: constants, configurations, optimisers, schedules."""
+"""What a script holds, as Python source that makes it again: constants, configurations, optimisers, schedules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST = 64  # items of a list that are written out
 
 
 class Gap(Exception):
-    """Something that cannot be written down; says what."""
+    """Something that cannot be written down; the message says what."""
 
 
 @dataclasses.dataclass
@@ -137,7 +137,7 @@ class Expressions:
         return f'import_module("{module}").{path}'
 
     def of_lambda(self, value: types.FunctionType) -> str:
-        """The one lambda on its lines, if it sees nothing but its arguments and what Python has built in."""
+        """The only lambda on its lines, if it uses nothing but its arguments and Python's builtins."""
         code = value.__code__
         if code.co_freevars or any(name in value.__globals__ for name in code.co_names):
             raise Gap("a lambda that sees other names")

@@ -1,4 +1,5 @@
-"""Validation inside a script's loop: the losses that it takes outside of gradients, and the figures that it prints."""
+"""Validation inside a script's loop: the losses that it computes outside of gradients, and the figures that it
+prints."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class Pass:
         values: nats, flat nats and hits of each cell, [3, B, T].
         inputs: the ids that the model was given there, [B, T], or None where they are not known.
         targets: [B, T].
-        mask: what the script weighs the cells by, [B, T], or None where none was at hand.
+        mask: the weights that the script gives to the cells, [B, T], or None where none were at hand.
         lines: the user's, the outermost first.
         precise: whether the logits are not of 16 bits.
     """
@@ -63,8 +64,7 @@ class Pass:
 
 @dataclass
 class Evaluation:
-    """Losses without a gradient between them, and the part of the log that was printed since: up to the second gradient
-    after them."""
+    """Losses with no gradient between them, and what was printed from then until the second gradient after them."""
 
     passes: list[Pass] = field(default_factory=list)
     start: int = 0
@@ -74,8 +74,8 @@ class Evaluation:
 
 @dataclass
 class Printed:
-    """A number in the log, what stands before it on its line, half a unit of its last place, and whether it is the line
-    alone that speaks of held-out data."""
+    """A number in the log, the words before it on its line, half a unit of its last digit, and whether only the line as
+    a whole speaks of held-out data."""
 
     label: str
     value: float
@@ -143,7 +143,7 @@ def passed(logits: Any, targets: Any, weights: Any, given: mx.array | None, fram
 
 
 def _inputs(given: mx.array | None, targets: np.ndarray) -> np.ndarray | None:
-    """Of the ids that the model was given those to which the targets belong: all, or all but the last of each row."""
+    """Of the ids that the model was given, those that the targets belong to: all, or all but the last of each row."""
     if given is None or not whole(given):
         return None
     ids = host(given)
@@ -208,7 +208,7 @@ class Evaluations:
             self._by_hand = logits, targets, ids, frame, position
 
     def settle(self) -> None:
-        """No cross-entropy of MLX's has followed the last call of the model: it is taken for the script."""
+        """No cross-entropy of MLX's has followed the last call of the model: its loss is computed for the script."""
         if self._by_hand is None:
             return
         logits, targets, ids, frame, position = self._by_hand
@@ -244,8 +244,8 @@ class Evaluations:
 
 
 def matches(evaluation: Evaluation, log: str, padding: int | None) -> Iterator[Match | Printed]:
-    """Figures of held-out data that were printed after an evaluation: matched, or as they stand where nothing of what
-    was seen gives them."""
+    """Figures of held-out data that were printed after an evaluation, each matched to the losses, or as it stands where
+    nothing that was seen gives it."""
     groups = [(group, [p.cells(padding) for p in group]) for group in _groups(evaluation)]
     known = [
         (group, averages_of(cells), sum(int(c.real.sum()) for c in cells))
@@ -267,7 +267,8 @@ def matches(evaluation: Evaluation, log: str, padding: int | None) -> Iterator[M
 
 
 def _part(printed: Printed, known: list[tuple]) -> Match | None:
-    """A loss that is a whole part of a mean per token, such as one over the gradients that an update collects."""
+    """A loss that is a whole fraction of a mean per token, such as one over the gradients that an update
+    accumulates."""
     for group, averages, tokens in known:
         honest = averages[MEAN].loss
         number = round(honest / printed.value) if printed.value > 0 else 0

@@ -1,4 +1,4 @@
-"""A script's writing, held in a folder of its own: it reads back what it wrote, and nothing else has changed."""
+"""A script's writing, kept in a folder of its own: the script reads back what it wrote, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Overlay:
         return self.root / full.lstrip(os.sep).replace(":", "")
 
     def _placed(self, file, writing: bool, anew: bool):
-        """Where to open a file: what is written to, and was there before, is copied first."""
+        """Where to open a file: a file that exists and is written to is copied first."""
         held = self.held(file)
         if held is None:
             return file
@@ -110,7 +110,7 @@ class Overlay:
         return held
 
     def _in_c(self, real: Callable, place: int, writes: bool) -> Callable:
-        """A function in C that opens a file itself opens it where the script's files are held."""
+        """A C function that opens files itself is given the place where the script's files are kept."""
 
         def call(*args, **kwargs):
             if len(args) > place and isinstance(file := args[place], (str, os.PathLike)):
@@ -153,7 +153,7 @@ class Overlay:
             real(held, *args, **options)
 
     def _change(self, real, path, held: Path, *args, **options) -> Any:
-        """What was there before stays, and what is nowhere is missed as ever."""
+        """A file that was there before stays, and one that is nowhere is reported missing as usual."""
         if os.path.lexists(held):
             return real(held, *args, **options)
         if not self._was(path):

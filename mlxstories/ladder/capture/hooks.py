@@ -1,4 +1,4 @@
-"""MLX's functions as a watched script finds them: gradients, updates, losses and saving pass by a listener."""
+"""MLX's functions as a watched script finds them: gradients, updates, losses and saves are reported to a listener."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class GradientCall:
     valued: bool = True
 
     def run(self) -> Any:
-        """As if nobody watched."""
+        """The call as if nobody were watching."""
         return self.differentiate(self.function)(*self.args, **self.kwargs)
 
     def loss_of(self, result: Any) -> mx.array:
-        """The loss in what `run` returned; computed once more where it is not in there."""
+        """The loss in what `run` returned; computed again where it is not there."""
         return scalar(result[0] if self.valued else self.function(*self.args, **self.kwargs))
 
     def gradient_of(self, result: Any) -> Any:
@@ -78,7 +78,7 @@ class Listed:
 
 
 class Listener(Protocol):
-    """What the hooks tell; ``listening`` is off while our own code runs."""
+    """What the hooks report to; ``listening`` is off while our own code runs."""
 
     @property
     def listening(self) -> bool: ...
@@ -94,7 +94,7 @@ class Listener(Protocol):
 
 
 def install(patches: Patches, listener: Listener) -> None:
-    """Have MLX tell the listener, for as long as the patches are in place."""
+    """Have MLX report to the listener for as long as the patches are in place."""
     _gradients(patches, listener)
     _updates(patches, listener)
     _losses(patches, listener)

@@ -1,4 +1,4 @@
-"""Models that give the last place's logits alone unless they are handed targets, as nanoGPT's does."""
+"""Models that return logits for the last place only unless they are given targets, as nanoGPT's does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a script's training will be, and whether it does more every so often, read from its loops."""
+"""How long a script's training will be, and whether it does something else every so often, read from its loops."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _CALLED = {"range": range, "len": len, "min": min, "max": max, "int": int}
 
 
 def rounds(frame: FrameType | None) -> int | None:
-    """How often the loops of the user's frames come by here, where each says so before it begins; None where one does
-    not, may be left early, or there is none."""
+    """How often the loops of the user's frames pass this place, if each of them says so before it begins; None where
+    one does not or may be left early, or there is no loop."""
     counts: list[int | None] = []
     while frame is not None:
         if own_file(frame.f_code.co_filename):
@@ -38,8 +38,8 @@ def rounds(frame: FrameType | None) -> int | None:
 
 
 def seldom(frame: FrameType | None) -> bool:
-    """Whether the loops of the user's frames do something every so many rounds alone, such as validation: under an
-    ``if`` with a remainder, or once the loop inside of them has ended."""
+    """Whether the loops of the user's frames do something only every so many rounds, such as validation: under an
+    ``if`` with a remainder, or after an inner loop."""
     while frame is not None:
         if own_file(frame.f_code.co_filename):
             loops = list(_around(frame))

@@ -30,7 +30,7 @@ _MICROBATCHES = 64  # gradients without an update after which a step is over
 
 
 class OwnTraining(StoriesError):
-    """The script starts a training of our own, which needs no capture: ``subject`` is that of its run."""
+    """The script starts a training of this package, which needs no capture: ``subject`` is that of its run."""
 
     def __init__(self, target: str, subject: Subject):
         super().__init__(
@@ -144,8 +144,8 @@ class Loop(Watcher):
         return got[0]
 
     def to_an_update(self, gradient: Any) -> None:
-        """Run on, with this for each gradient, to the end of the update that is under way: the first step of the ladder
-        would add its gradients to those of other weights."""
+        """Run on to the end of the update under way, with this for each gradient: otherwise the first step of the
+        ladder would add its gradients to those of other weights."""
         for _ in range(_MICROBATCHES):
             if self.waiting is None or not self._since:
                 break

@@ -25,7 +25,7 @@ def share(source: Optimizer, target: Optimizer) -> None:
 
 
 def find_own(frame: FrameType | None) -> Any:
-    """An optimiser that is no mlx Optimizer: an object in sight of these frames with ``update`` and a rate or state."""
+    """An optimiser that is not one of MLX's: an object in sight of these frames with ``update`` and a rate or state."""
     not_one = (dict, set, type, ModuleType, nn.Module, Optimizer)
     while frame is not None:
         if own_file(frame.f_code.co_filename):
@@ -42,7 +42,7 @@ def find_own(frame: FrameType | None) -> Any:
 
 
 class Shell(Optimizer):
-    """An optimiser that is none of MLX's, as far as the ladder needs one: its state and learning rate.
+    """An optimiser that is not one of MLX's, as far as the ladder needs one: its state and learning rate.
 
     Its updates are made by the script; ``into`` and ``take`` carry what it holds to the script's own object and back.
     """

@@ -1,4 +1,4 @@
-"""Which part of a batch an array plays, by what the model read and the loss asked for."""
+"""Which part of a batch an array is, judged by what the model read and what the loss asked for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Parts:
         self.apart: np.ndarray | None = None
 
     def of(self, array: np.ndarray) -> str | None:
-        """The part that an array plays, if any."""
+        """The part that an array is, if any."""
         if array.ndim not in (1, 2) or not array.size:
             return None
         m = self.first.mask
@@ -60,7 +60,7 @@ class Parts:
         return None
 
     def _read(self, array: np.ndarray) -> bool:
-        """Whether the model reads these ids, or the loss replaces those that its table does not have before."""
+        """Whether the model reads these ids, or the loss first replaces those that its table does not have."""
         x, missing = self.first.inputs, self.missing(array)
         if not (array == x)[~missing].all() or missing.all():
             return False

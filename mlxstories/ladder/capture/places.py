@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def below(lines: list[Line], seen: Seen) -> Line | None:
-    """The first line of a call that is not on the way to the training loop as well; of training's own loss, which
-    validation takes too, the line that calls it."""
+    """The first line of a call that is not also on the way to the training loop; for training's own loss, when
+    validation uses it, the line that calls it."""
     depth, loop = 0, seen.gradient
     while depth < min(len(lines), len(loop)) and lines[depth][::2] == loop[depth][::2]:
         depth += 1
@@ -24,7 +24,7 @@ def below(lines: list[Line], seen: Seen) -> Line | None:
 
 
 def holder(frame: FrameType | None, values: list) -> Line | None:
-    """The outermost of the user's lines in whose function one of these very objects is at hand."""
+    """The outermost of the user's lines whose function has one of these very objects at hand."""
     found, wanted = None, {id(value) for value in values}
     while frame is not None:
         if own_file(frame.f_code.co_filename):

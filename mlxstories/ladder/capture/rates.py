@@ -1,4 +1,5 @@
-"""The learning rates that a script sets by hand, as they really come, held against its run and what it computes."""
+"""The learning rates that a script sets by hand, as seen, compared with the length of its run and with what it
+computes."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ _RUNG = "script"
 
 
 def meant(frame: FrameType | None) -> float | None:
-    """The number that the innermost of the user's frames knows as its learning rate."""
+    """The number that the innermost of the user's frames holds as its learning rate."""
     while frame is not None:
         if own_file(frame.f_code.co_filename):
             for name in _NAMES:
@@ -51,7 +52,7 @@ def meant(frame: FrameType | None) -> float | None:
 
 
 def by_hand(script: CapturedScript) -> bool:
-    """Whether rates were seen, and no schedule of MLX's gives them."""
+    """Whether rates were seen that no schedule of MLX's gives."""
     first = script.loop.first_optimizer
     return bool(script.rates) and not any(part._schedulers for part in parts(first))
 
@@ -65,7 +66,7 @@ def warming(script: CapturedScript) -> bool:
 
 
 def falling(script: CapturedScript, most: int) -> bool:
-    """Whether a rate set by hand may come to nothing in a run of so few gradients that it can be seen."""
+    """Whether a rate set by hand may run out within a number of gradients that can be watched."""
     rates, rounds = script.rates, script.loop.seen.rounds
     return by_hand(script) and rounds is not None and rounds <= most and min(rates) < 0.999 * max(rates)
 

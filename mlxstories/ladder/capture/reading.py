@@ -1,4 +1,4 @@
-"""What is what in a loss, by measurement: the model's input, and the gradient of the loss at its logits."""
+"""What is what in a loss, found by measurement: the model's input, and the gradient of the loss at its logits."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def read(call: GradientCall) -> Reading:
 
 
 def _places(taken: mx.array, logits: mx.array) -> slice:
-    """Of which places of a row a cross-entropy takes the logits: of all, or, where a model shifts its labels itself,
-    without the last or the first."""
+    """Which places of a row a cross-entropy takes the logits of: all, or, where a model shifts its labels itself, all
+    but the last or the first."""
     cuts = [cut for cut in (slice(None), slice(-1), slice(1, None)) if taken.size == logits[:, cut].size]
     return min(
         cuts,

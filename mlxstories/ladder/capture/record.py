@@ -33,8 +33,8 @@ class Update:
 
 @dataclass
 class Forward:
-    """A call of the model outside of gradients: [B, T] ids, the argmax at each cell, whether it was in training
-    mode and drew random numbers, as dropout does, and the lines."""
+    """A call of the model outside of gradients: [B, T] ids, the argmax at each cell, whether it was in training mode
+    and used random numbers, as dropout does, and the lines."""
 
     ids: Any
     best: Any
@@ -44,7 +44,7 @@ class Forward:
 
 @dataclass
 class Compiled:
-    """A compiled function in which updates are made: whether its inputs list the states of model, optimiser and random
+    """A compiled function that makes updates: whether its inputs list the states of model, optimiser and random
     numbers, whether it has outputs, and its line."""
 
     model: bool
@@ -67,8 +67,8 @@ def compiled(listed: Listed, model: nn.Module, optimizer: Optimizer | None) -> C
 
 @dataclass
 class Saved:
-    """What was saved between two updates: names of the model's own trained parameters, of those that training had moved
-    by then the ones that were left out so far, and the line."""
+    """What was saved between two updates: names of the model's trained parameters, those that training had moved by
+    then but that were left out so far, and the line."""
 
     names: set[str]
     missing: set[str]
@@ -77,7 +77,7 @@ class Saved:
 
 @dataclass
 class Seen:
-    """What only the script itself shows, in the order of its happening."""
+    """What only the script itself shows, in the order in which it happened."""
 
     updates: list[Update] = field(default_factory=list)
     forwards: list[Forward] = field(default_factory=list)

@@ -97,8 +97,8 @@ def _run_to_the_first_update(script: CapturedScript, gradient: Any) -> None:
 
 
 def _goes_on(script: CapturedScript, gradients: int) -> bool:
-    """Whether there is more to see: a validation that comes every so many updates, or a rate that falls. Not at the
-    price of the loop's end, and cut off where it takes too long."""
+    """Whether there is more to see: a validation every so many updates, or a rate that falls. Never at the price of the
+    loop's end, and cut off where it takes too long."""
     loop, seen = script.loop, script.loop.seen
     if not (seen.seldom and not seen.evaluations.all) and not falling(script, _FAR):
         return False

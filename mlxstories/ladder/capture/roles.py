@@ -95,7 +95,7 @@ class Roles:
         self.parts.apart = apart
 
     def _altered(self, call: GradientCall) -> bool:
-        """Whether it is handed ids of which the model reads most, and others in the place of the rest."""
+        """Whether the loss is given ids most of which the model reads, with others in place of the rest."""
         x = self.first.inputs
         handed = [host(array) for _, array in _places(call) if whole(array) and tuple(array.shape) == x.shape]
         return any(0.5 <= (array == x).mean() < 1 for array in handed)
@@ -125,7 +125,8 @@ class Roles:
     # --- from the script's calls to batches, and back ---------------------------------------------
 
     def take(self, call: GradientCall) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Inputs, targets and mask of a later call; it is run only where nothing else tells the mask or the inputs."""
+        """Inputs, targets and mask of a later call; the call is run only if nothing else shows the mask or the
+        inputs."""
         values = self._values(call)
         inputs, targets = values["inputs"], values["targets"]
         missing = self.parts.missing(inputs)

@@ -43,11 +43,11 @@ class Stop(BaseException):
 
 
 class NextCell(BaseException):
-    """Raised inside an earlier cell of a notebook than the one that is examined, to leave its training there."""
+    """Raised inside a cell of a notebook that comes before the examined one, to leave its training."""
 
 
 class NeedsInput(BaseException):
-    """The script wants somebody to type."""
+    """The script waits for somebody to type."""
 
 
 class _NoInput(io.TextIOBase):

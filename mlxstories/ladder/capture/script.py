@@ -101,7 +101,7 @@ class CapturedScript:
             put_random_key(key)
 
     def _tell_of_cells(self) -> None:
-        """Lines of a notebook that only IPython understands, and later cells that seem to train."""
+        """Notes on lines of a notebook that only IPython understands, and on later cells that seem to train."""
         found = cells(self.target) if is_notebook(self.target) else ()
         lines = [line for cell in found for line in cell.left_out]
         if lines:

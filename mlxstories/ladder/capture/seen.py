@@ -41,7 +41,7 @@ def findings(script: CapturedScript) -> list[Finding]:
 
 
 def _nothing(script: CapturedScript) -> Iterator[Finding]:
-    """Batches in which no target counts, and whose loss is no number: one such update spoils all weights."""
+    """Batches in which no target counts, and whose loss is not a number: one such update spoils all weights."""
     empty = script.loop.seen.empty
     broken = sum(not np.isfinite(loss) for loss in empty)
     if broken:
@@ -87,7 +87,7 @@ def _state_not_kept(script: CapturedScript) -> Iterator[Finding]:
 
 
 def _compiled(script: CapturedScript) -> Iterator[Finding]:
-    """Of what a compiled step does not list as its inputs it sees the first value for ever.
+    """A compiled step sees only the first value of anything that it does not list among its inputs.
 
     Source: MLX's documentation, Compilation, "Compiling Training Graphs".
     """
@@ -151,7 +151,7 @@ def _dropout(script: CapturedScript) -> Iterator[Finding]:
 
 
 def _decoding(script: CapturedScript) -> Iterator[Finding]:
-    """Tokens that are always the argmax at one position, and that position is not the last one."""
+    """Tokens that are always the argmax at one position that is not the last one."""
     told = list(_told(script.loop.seen.forwards))
     if len(told) < 8:
         return
@@ -174,7 +174,7 @@ def _decoding(script: CapturedScript) -> Iterator[Finding]:
 
 
 def _saved(script: CapturedScript) -> Iterator[Finding]:
-    """A checkpoint of most of the trained weights that leaves others out, whichever files it is spread over."""
+    """A checkpoint that holds most of the trained weights and leaves others out, over however many files."""
     for saved in script.loop.seen.saved.values():
         if saved.missing and len(saved.missing) < len(saved.names):
             first, *more = sorted(saved.missing)
@@ -193,7 +193,7 @@ def _saved(script: CapturedScript) -> Iterator[Finding]:
 
 
 def _told(forwards: list[Forward]) -> Iterator[tuple[Forward, np.ndarray, int]]:
-    """Calls of one row, with the token by which the next one is longer (or has moved on)."""
+    """Calls on one row, each with the token by which the next row is longer (or has moved on)."""
     for one, two in itertools.pairwise(forwards):
         if one.best is None or two.best is None or one.lines != two.lines:
             continue

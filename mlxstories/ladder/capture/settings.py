@@ -38,7 +38,7 @@ class Settings:
         return sorted(set(self.values) - self.used)
 
     def install(self, patches: Patches) -> None:
-        """Have the user's own modules be compiled with these values."""
+        """Compile the user's own modules with these values."""
         if not self.values:
             return
         to_code, get_data = SourceFileLoader.source_to_code, SourceFileLoader.get_data

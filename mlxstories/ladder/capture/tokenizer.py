@@ -53,7 +53,7 @@ def _plain(text: str) -> str:
 
 
 def at_hand(frame: types.FrameType | None) -> list[Any]:
-    """What can encode and decode in the frames that are at work, or is a part of an object of theirs, nearest first."""
+    """Objects in the frames at work, and parts of these, that can encode and decode; the nearest first."""
     found: dict[int, Any] = {}
     while frame is not None:
         known = list(frame.f_locals.values())

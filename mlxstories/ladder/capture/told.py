@@ -1,4 +1,4 @@
-"""What a script prints of its own validation, held against the losses that were seen before."""
+"""What a script prints of its own validation, compared with the losses that were seen before."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Told:
 
     Attributes:
         matches: printed figures that are averages of losses that were seen.
-        others: those that are none.
+        others: those that are not.
     """
 
     def __init__(self, script: CapturedScript):

@@ -50,7 +50,7 @@ class Use:
     training: bool
 
     def beside(self, loop: list[Line]) -> list[Called]:
-        """Functions that are not on the way to the training loop as well."""
+        """Functions that are not also on the way to the training loop."""
         depth = 0
         while depth < min(len(self.functions), len(loop)) and (
             self.functions[depth].line[::2] == loop[depth][::2]

@@ -1,4 +1,4 @@
-"""What the hooks tell of a script, and what becomes of its gradients and updates while it is watched."""
+"""What the hooks report of a script, and what becomes of its gradients and updates while it is watched."""
 
 from __future__ import annotations
 
@@ -121,13 +121,13 @@ class Watcher(Forwards):
 
     @property
     def unused(self) -> int:
-        """Gradients at the beginning whose lines are not met again between the first update and the second."""
+        """Gradients at the beginning whose lines do not occur again between the first update and the second."""
         again = {lines for _, updates, lines in self.stacks if updates == 1}
         used = [number for number, updates, lines in self.stacks if updates == 0 and lines in again]
         return used[0] - 1 if used else 0
 
     def begin_anew(self, spare: int) -> None:
-        """Forget all that was seen, for the first ``spare`` gradients are none of the training."""
+        """Forget all that was seen, since the first ``spare`` gradients do not belong to the training."""
         self.spare, self.came_to_nothing = spare, 0
         self.seen = Seen(notes=self.seen.notes)
         self.snapshot = self.first_optimizer = self.made = None
@@ -140,12 +140,13 @@ class Watcher(Forwards):
         self.seen.drawn = holder(frame, [array for _, array in leaves([call.args, call.kwargs])])
 
     def _moved_unseen(self) -> None:
-        """Count an update by an optimiser that sets the weights itself: most are others than the last gradient left."""
+        """Count an update by an optimiser that sets the weights itself, if most of them have changed since the last
+        gradient."""
         if self._since and self.optimizer is None and self.moved():
             self._count(self.own)
 
     def moved(self) -> bool:
-        """Whether most weights are others than the last gradient left."""
+        """Whether most weights have changed since the last gradient."""
         left, now = self.left or [], self.weights()
         return 2 * sum(a is not b for a, b in zip(left, now, strict=False)) > len(now)
 
@@ -209,7 +210,7 @@ class Watcher(Forwards):
         return result
 
     def _beside(self, optimizer: Optimizer) -> None:
-        """One more optimiser of the script's, as it is before its first update."""
+        """One more optimiser of the script's, as it was before its first update."""
         if id(optimizer) not in self.others:
             self.others[id(optimizer)] = optimizer, clone(optimizer)
         self.seen.shared = True
@@ -219,7 +220,7 @@ class Watcher(Forwards):
         )
 
     def on_assignment(self, model: nn.Module, assign: Callable[[], Any]) -> Any:
-        """An update by hand, or by an optimiser that is none of MLX's."""
+        """An update by hand, or by an optimiser that is not one of MLX's."""
         if model is not self.model or self.optimizer is not None or not self._since:
             return assign()
         self._count(self.own)
@@ -267,7 +268,8 @@ class Watcher(Forwards):
         return result
 
     def on_trainer(self, trainer: Trainer) -> None:
-        """One of our own trainings: it is ended before it makes a run, for the trainer says all there is to know."""
+        """One of this package's own trainings: it is stopped before it makes a run, since its trainer says all there is
+        to know."""
         if self.model is None:
             self.trainer = trainer
             raise Stop

@@ -1,4 +1,4 @@
-"""A ``subject()`` file with everything that was captured of a script filled in, and the gaps marked."""
+"""A ``subject()`` file with all that was captured of a script filled in, and the gaps marked."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def write_subject(script: CapturedScript, path: Path, argv: Sequence[str], *, mo
 
 
 def write_template(target: str, path: Path, argv: Sequence[str], *, module: bool, reason: str) -> None:
-    """Write ``path`` for a script of which nothing could be captured, with everything to fill in."""
+    """Write ``path`` for a script of which nothing could be captured, with everything left to fill in."""
     parts = [
         _HEAD.format(
             title=f"{target} as a setup of the ladder. It was not captured: {reason}", name=path.name
@@ -122,7 +122,7 @@ def _script(target: str, path: Path, argv: Sequence[str], module: bool) -> str:
 
 
 def _filled(gaps: list[str], name: str, what: str, write: Callable[[], str], instead: str) -> str:
-    """The source that ``write`` gives, or the gap with what stands there instead."""
+    """The source that ``write`` gives; for a gap, a note of it and what stands there instead."""
     try:
         return write()
     except Gap as gap:

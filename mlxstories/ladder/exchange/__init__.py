@@ -1,4 +1,5 @@
-"""The general net: parts exchanged for known-good ones, and small changes inside the part at fault, all trained."""
+"""The general net: exchange parts for known-good ones, and make small changes inside the part at fault; all are
+trained."""
 
 from mlxstories.ladder.exchange.deep import MOST, deepened, estimate
 

@@ -78,7 +78,7 @@ def deepened(
 
 
 def _placed(where):
-    """A site as a line of the user's code; where none is known, in words."""
+    """A site as a line of the user's code, or in words where no line is known."""
     if not (where and "file" in where):
         return where and str(where)
     return Place.at(**where)
@@ -87,7 +87,7 @@ def _placed(where):
 def _ordered(
     exchange: Exchange, climbed: list[Finding], found: list[Finding]
 ) -> tuple[list[Finding], list[Finding]]:
-    """What remains of both, errors with their proof, and what is folded."""
+    """What remains of both sets of findings, errors with their proof, and what is folded."""
     outdone = _outdone(exchange, climbed, found)
     kept, folded = _together([f for f in climbed if f not in outdone], found)
     kept = [_proved(exchange, f, folded) if f.severity == ERROR else f for f in kept]
@@ -112,7 +112,7 @@ def _under_the_first(kept: list[Finding], outdone: list[Finding]) -> list[Findin
 
 
 def _together(climbed: list[Finding], found: list[Finding]) -> tuple[list[Finding], list[Finding]]:
-    """What remains of both, and what is folded.
+    """What remains of both sets of findings, and what is folded.
 
     An error of the climb explains a gap that the exchange found where it lies in the same part, or in one that training
     depends on; any other gap stands beside it.
@@ -124,7 +124,7 @@ def _together(climbed: list[Finding], found: list[Finding]) -> tuple[list[Findin
 
 
 def _proved(exchange: Exchange, finding: Finding, folded: list[Finding]) -> Finding:
-    """An error of the climb with the part that it accuses, and what the exchange of that brings, or a change inside."""
+    """An error of the climb, with what exchanging the part that it accuses, or a change inside that part, achieves."""
     if finding.rung == RUNG:
         return finding
     if not _trained(finding):
@@ -175,8 +175,8 @@ def _found(exchange: Exchange) -> tuple[list[Draft], str]:
 
 
 def estimate(subject: Subject, seed: int = 0) -> float:
-    """About how many seconds the exchange of a sound subject takes, from a few updates of its own and a measurement; of
-    one with a part that is behind at most some ``MOST`` times as many."""
+    """About how many seconds the exchange takes for a sound subject, from a few of its own updates and a measurement;
+    with a part that is behind, it takes up to ``MOST`` times as long."""
     bench = Bench(subject, seed)
     with bench.protected():
         found = material(bench)

@@ -1,4 +1,4 @@
-"""What an exchange accuses a part of, in words, with the proof in figures."""
+"""The words in which an exchange accuses a part, with the figures that prove it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlxstories.ladder.verdict import Draft, error, warning
 
 
 def other_data(exchange: Exchange, between: Gap, make=error) -> Draft:
-    """Batches drawn otherwise take the loss away."""
+    """Batches drawn in another way lower the loss."""
     before, after = exchange.of_part("data")
     shuffled = after.name == SHUFFLED
     change = "the epoch's rows shuffled anew" if shuffled else "rows cut from all training texts"
@@ -43,7 +43,7 @@ def behind(
     words: str = "",
     make=error,
 ) -> Draft:
-    """The exchange of a part, or the ``proof`` of a change inside it, takes the loss away."""
+    """Exchanging the part, or the change inside it that ``proof`` holds, lowers the loss."""
     plain = {"step": "a plain step", "loss": "a plain loss", "model": "a plain decoder of this size"}[part]
     evidence = {"part": part, **_evidence(exchange, before, after, between)}
     subject = exchange.bench.subject
@@ -69,7 +69,7 @@ def behind(
 
 
 def _also(proof: Proof) -> str:
-    """What the same change makes of the plain decoder."""
+    """What the same change does to the plain decoder."""
     return f", {proof.control[1].loss:.3f} with the same change" if proof.control is not None else ""
 
 

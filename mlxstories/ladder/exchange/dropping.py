@@ -1,4 +1,4 @@
-"""What share of its activations a model leaves out in training."""
+"""What share of its activations a model drops in training."""
 
 from __future__ import annotations
 

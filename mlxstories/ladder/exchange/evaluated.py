@@ -1,4 +1,4 @@
-"""What the setup's validation judges, beside the weights that were trained."""
+"""What weights the setup's validation judges, compared with those that were trained."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Gap:
         return np.isfinite([self.share, self.error]).all() and abs(self.share - margin) < _CLOSE * self.error
 
     def beyond(self, other: Gap) -> Gap:
-        """What it is more than another, which counts where it is above 0."""
+        """By how much it exceeds another gap, counting only what is above 0."""
         if other.share <= 0:
             return self
         return Gap(self.share - other.share, float(np.hypot(self.error, other.error)))
@@ -178,7 +178,7 @@ class Exchange:
         return self.bench.model(seed), own_optimizer(self.bench), own_step(self.bench)
 
     def own_model_by(self, seed: int, rate: float, loss: Loss | None = None):
-        """The subject's model, by the plain step and, unless another is given, the plain loss."""
+        """The subject's model, trained by the plain step and, unless another is given, the plain loss."""
         loss = loss or plain_loss
         return self.bench.model(seed), plain_optimizer(rate), plain_step(self.bench, loss)
 
@@ -191,7 +191,7 @@ class Exchange:
         self.runs[name] = Training(self.bench, name, make, self.clock, batches=batches).advance()
 
     def _raced(self, name: str, make: Callable[..., tuple], *, redrawn: bool = False) -> None:
-        """At several rates for a while, then on with the best of them."""
+        """Train at several rates for a while, then go on with the best of them."""
         self.tell(name)
         rates = [rate * _USUAL_WIDTH / self.shape.width for rate in _RATES]
         runs = {
@@ -205,7 +205,7 @@ class Exchange:
         self.left[name] = runs
 
     def at_any_rate(self, name: str) -> None:
-        """Go on with the trainings that were left, too, since what is ahead early on may be stuck later."""
+        """Continue the trainings that were dropped, too, since what leads early on may get stuck later."""
         for rate, run in self.left.pop(name, {}).items():
             if run.advance().loss < self.runs[name].loss:
                 self.runs[name], self.rates[name] = run, rate

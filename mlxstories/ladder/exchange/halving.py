@@ -1,4 +1,4 @@
-"""Interventions raced by successive halving (Jamieson and Talwalkar 2016): all for a while, the best to the end."""
+"""Interventions raced by successive halving (Jamieson and Talwalkar 2016): all run for a while, the best to the end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Proof:
 
     @property
     def helps_any(self) -> bool:
-        """Whether the change takes more away from the plain decoder than it takes away here beyond that."""
+        """Whether the change helps the plain decoder more than it helps here beyond that."""
         return self.control is not None and gap(*self.control).share > self.gap().share
 
 

@@ -1,4 +1,4 @@
-"""What a loss depends on: its derivative with respect to each logit of a batch."""
+"""What a loss depends on: its derivative by each logit of a batch."""
 
 from __future__ import annotations
 

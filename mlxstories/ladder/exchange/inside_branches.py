@@ -1,4 +1,4 @@
-"""What came into a block added to what one of its branches makes: a residual connection put in from outside."""
+"""A residual connection put in from outside: a block's input is added to what one of its branches returns."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def for_branches(bench: Bench) -> list[Intervention]:
 
 
 def _ends(call: Call, block: Call, seen: list[Call]) -> bool:
-    """Whether a call is the last of a branch: it has matrices, makes the stream's shape, and shares its input with no
-    other, as queries, keys and values do."""
+    """Whether a call is the last of a branch: it has matrices, returns the stream's shape, and shares its input with no
+    other, unlike queries, keys and values."""
     shapes = [array.shape for array in (*call.after[:1], *block.before[:1])]
     if len(shapes) < 2 or shapes[0] != shapes[1] or len(shapes[0]) != 3 or not call.before:
         return False

@@ -1,4 +1,4 @@
-"""Small reversible changes inside any model, one thing each; none needs to know its code."""
+"""Small reversible changes inside any model, one thing at a time; none needs to know its code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FAR_OFF = 8.0  # from which no recipe begins a layer there
 
 
 def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
-    """Those that change anything in this model of ``vocab`` ids."""
+    """The changes that make a difference in this model of ``vocab`` ids."""
     return [
         *for_attention(),
         *_first_scales(model),
@@ -54,8 +54,8 @@ def wide_layers(model: nn.Module) -> list[Intervention]:
 
 
 def drawn_matrices(model: nn.Module) -> list[Intervention]:
-    """Matrices that begin at 0 drawn as the library's layers. One behind the other, such as a head and the ends of
-    branches before it, wake slowly; that the ends alone begin at 0 is a choice, and costs little."""
+    """Matrices that begin at 0, drawn as the library's layers are. Several in a row, such as a head and the ends of the
+    branches before it, wake up slowly; if only the ends begin at 0, that is a choice, and costs little."""
     usual = _usual(model)
     matrices = dict(tree_flatten(model.trainable_parameters()))
     empty = [name for name in usual if not bool(mx.any(matrices[name]))]
@@ -75,7 +75,7 @@ def drawn_matrices(model: nn.Module) -> list[Intervention]:
 
 
 def _factors(model: nn.Module) -> dict[str, float]:
-    """Of each matrix that does not begin at 0, the library's standard deviation over the one that it begins with."""
+    """For each matrix that does not begin at 0, the library's standard deviation over its own."""
     arrays, usual = dict(tree_flatten(model.trainable_parameters())), _usual(model)
     own = {n: float(arrays[n].astype(mx.float32).std()) for n in usual}
     return {n: usual[n] / own[n] for n in usual if own[n] > 0}

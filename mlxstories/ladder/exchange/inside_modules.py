@@ -1,4 +1,4 @@
-"""Modules that have a counterpart in the library, norms and dropout, exchanged for it or brought to its first scale."""
+"""Modules with a counterpart in the library, norms and dropout: replaced by it, or brought to its initial scale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LITTLE, _MUCH = 0.01, 0.9  # share that a dropout takes away, at the least and 
 
 
 def for_modules(model: nn.Module) -> list[Intervention]:
-    """Those that change anything in this model."""
+    """The changes that make a difference in this model."""
     return [*_norms(model), *first_gains(model), *own_dropouts(model)]
 
 
@@ -31,7 +31,7 @@ def _site(model: nn.Module, name: str) -> Site:
 
 
 def _norms(model: nn.Module) -> list[Intervention]:
-    """Own modules of vectors alone, which keep the shape of what they are given, become the library's norm."""
+    """Own modules that have only vectors and keep the shape of their input become the library's norm."""
     names = [n for n, m in model.named_modules() if n and is_own(m) and vectors(m)]
     if not names:
         return []
@@ -54,7 +54,7 @@ def _norms(model: nn.Module) -> list[Intervention]:
 
 
 def first_gains(model: nn.Module) -> list[Intervention]:
-    """Norms that begin by making their input vanish, or far larger, given a weight that keeps it at 1."""
+    """Norms that at first make their input vanish, or far larger, are given a gain that keeps it at 1."""
     found = {}
     for name, module in model.named_modules():
         scale = scale_of(module)
@@ -78,7 +78,7 @@ def first_gains(model: nn.Module) -> list[Intervention]:
 
 
 def own_dropouts(model: nn.Module) -> list[Intervention]:
-    """Own modules that take a share of their input away in training become the library's dropout of that share."""
+    """Own modules that drop a share of their input in training become the library's dropout of that share."""
     shares = {n: share for n, m in model.named_modules() if n and (share := _dropped(m))}
     if not shares:
         return []
@@ -97,7 +97,7 @@ def _dropping(module: nn.Module, dropout: nn.Dropout) -> Callable[..., mx.array]
 
 
 def _dropped(module: nn.Module) -> float:
-    """The share of ones that an own module without arrays makes 0 in training, and does not in evaluation; else 0."""
+    """The share of ones that an own module without arrays sets to 0 in training and not in evaluation; else 0."""
     if not is_own(module) or module.children() or tree_flatten(module.parameters()):
         return 0.0
     ones, was = mx.ones((8, 64, 64)), module.training

@@ -79,7 +79,7 @@ def _setting(**wanted):
 
 
 def _constant(optimizer: Optimizer) -> None:
-    """Without its schedule, and whatever the step sets the rate to."""
+    """No schedule: the rate stays constant, whatever the step sets it to."""
     for part in parts(optimizer):
         peak = read_schedule(part).peak
         part._schedulers.pop("learning_rate", None)

@@ -36,7 +36,7 @@ def site_of(part: str, function: Callable | None, module: str = "") -> Site:
 
 
 def is_own(module: nn.Module) -> bool:
-    """Whether its class is none of the library's."""
+    """Whether its class is not one of the library's."""
     return not type(module).__module__.startswith("mlx.")
 
 
@@ -58,8 +58,8 @@ class Intervention:
         scale: factor on each update.
         own_gradient: whether the optimiser gets the gradient of the subject's own loss, taken by us.
         redrawn: whether it draws first weights anew.
-        wanted: whether what it takes away may be a choice, such as weights of 16 bits, or dropout.
-        late: whether it may show late in training alone.
+        wanted: whether what it removes may be a choice, such as weights of 16 bits, or dropout.
+        late: whether it may make a difference only late in training.
         site: where the change is made, if it is in one place.
     """
 
@@ -77,5 +77,6 @@ class Intervention:
 
     @property
     def may_be_meant(self) -> bool:
-        """Whether what it undoes may be a choice: a part drawn anew may only be of another kind than the one there."""
+        """Whether what it undoes may be a choice: a part drawn anew may merely be of another kind than the one
+        there."""
         return self.redrawn or self.wanted

@@ -56,13 +56,13 @@ def _trained(exchange: Exchange, limits: Gauges) -> list[Draft]:
 
 
 def _larger_first(exchange: Exchange) -> list[Callable[[Exchange, Gauges], list[Draft]]]:
-    """Step and loss by the gaps that they leave: two steps with a wrong loss differ for no good reason."""
+    """Step and loss by the size of the gaps that they leave: with a wrong loss, two steps differ for no good reason."""
     step, loss = exchange.gap_of("step"), exchange.gap_of("loss")
     return [_loss, _step] if step and loss and loss.share > step.share else [_step, _loss]
 
 
 def known(exchange: Exchange) -> list[Draft]:
-    """The findings of an exchange that was broken off: what the trainings made so far prove by themselves."""
+    """The findings of an exchange that was broken off: what the finished trainings prove by themselves."""
     limits, found = Gauges(LIMITS), []
     for part in AROUND:
         between = exchange.gap_of(part)  # of one seed: there is no time for another
@@ -83,7 +83,7 @@ def _clear(between: Gap, limits: Gauges) -> bool:
 
 
 def _proves(proof: Proof, between: Gap, limits: Gauges) -> bool:
-    """Whether a change inside a part takes away a good part of the gap, for sure."""
+    """Whether a change inside a part certainly closes a good part of the gap."""
     helped = proof.gap(limits.helps.value)
     if not limits.helps.above(helped.low):
         return False

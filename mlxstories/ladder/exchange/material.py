@@ -132,13 +132,13 @@ class Measured:
 
 
 def held_out(bench: Bench, model: nn.Module) -> Measured:
-    """Our own measure of a model, in evaluation mode."""
+    """Our own measurement of a model, in evaluation mode."""
     found = scored(bench, model, material(bench).held)
     return Measured(np.where(found.real, found.nats, 0).sum(1), found.real.sum(1))
 
 
 def plain_loss(model: nn.Module, batch: HostBatch) -> mx.array:
-    """Mean cross-entropy of what is to be predicted, with the mask alone: the loss known to be sound."""
+    """Mean cross-entropy of what is to be predicted, following the mask only: the loss known to be sound."""
     out = model(mx.array(np.maximum(batch.inputs, 0).astype(np.int32)))
     real = (batch.mask > 0) & (batch.targets >= 0)
     targets = mx.array(np.where(real, batch.targets, 0).astype(np.int32))

@@ -1,4 +1,4 @@
-"""Whether batches hold what chance would give them, and the same rows in a new order."""
+"""Whether batches are as mixed as chance would make them, and the same rows in a new order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SORTED = 6.0  # standard deviations from what shuffles give
 
 @measurement
 def shuffled(bench: Bench) -> list[HostBatch] | None:
-    """As many batches as the exchange trains on, of the epoch's rows in a new order; None where the order that they
-    have is as good as chance, or cannot be told."""
+    """As many batches as the exchange trains on, of the epoch's rows in a new order; None where their own order is as
+    good as chance, or that cannot be told."""
     found = material(bench)
     shape = Counter(batch.shape for batch in found.epoch).most_common(1)[0][0]
     alike = [batch for batch in found.epoch if batch.shape == shape]

@@ -1,4 +1,4 @@
-"""Parts of a model that have a plain counterpart, told by what they do: attention, feed-forward, block."""
+"""Parts of a model that have a plain counterpart, recognised by what they do: attention, feed-forward, block."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _keeps_shape(call: Call) -> bool:
 
 
 def _role(call: Call) -> str | None:
-    """What a module does, asked by calling it again."""
+    """What a module is, found by calling it again."""
     given = call.args[0].astype(mx.float32)
     noise = mx.array(np.random.default_rng(5).standard_normal(given.shape).astype(np.float32))
     first = mx.arange(given.shape[1])[None, :, None] == 0

@@ -1,4 +1,4 @@
-"""One line for each part of a setup: what its exchange says."""
+"""One line for each part of a setup, with what exchanging it showed."""
 
 from __future__ import annotations
 

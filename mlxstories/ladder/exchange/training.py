@@ -1,4 +1,4 @@
-"""One training of an exchange, which can be continued, compared and given up."""
+"""One training of an exchange, which can be continued, compared and abandoned."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Training:
         return float(last) if self.broke is None and np.isfinite(last) else float("inf")
 
     def again(self) -> Training:
-        """The same training from the next seed, made once."""
+        """The same training from the next seed; made only once."""
         if self._again is None:
             self._again = Training(
                 self.bench,
@@ -176,7 +176,7 @@ class Training:
 
 
 def own_optimizer(bench: Bench) -> Optimizer:
-    """The subject's own; a warmup that would outlast the exchange is cut short."""
+    """The subject's own optimiser; a warmup that would outlast the exchange is cut short."""
     optimizer = bench.optimizer()
     for part, curve in zip(parts(optimizer), _schedules(bench), strict=True):
         if curve.scheduled and curve.peak_step > material(bench).updates // 10:
@@ -190,7 +190,7 @@ def _schedules(bench: Bench) -> list[RateCurve]:
 
 
 def _shortened(schedule: Callable[[mx.array], mx.array], curve: RateCurve) -> Callable[[mx.array], mx.array]:
-    """Up to its peak a schedule of a short warmup to that."""
+    """The schedule with its climb squeezed into a short warmup."""
 
     def rate(step: mx.array) -> mx.array:
         warming = curve.peak * mx.minimum(1.0, (step + 1) / _WARMUP)

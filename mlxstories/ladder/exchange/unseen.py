@@ -1,4 +1,4 @@
-"""Rows of all training texts, where batches go round a part of them for ever."""
+"""Rows from all training texts, where batches go round and round a part of them."""
 
 from __future__ import annotations
 

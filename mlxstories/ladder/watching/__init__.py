@@ -1,4 +1,4 @@
-"""The cheap checks kept on while a training runs: `watch` around a loop, also of a script as it is."""
+"""The cheap checks running alongside a training: `watch` around a loop, or around a script as it is."""
 
 from mlxstories.ladder.watching.session import Session, watch
 

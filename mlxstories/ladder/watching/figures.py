@@ -1,4 +1,4 @@
-"""Figures of a training step that cost little: norms of the gradient by block, and a few entries of the weights."""
+"""Figures of a training step that cost little: gradient norms by block, and a few entries of the weights."""
 
 from __future__ import annotations
 

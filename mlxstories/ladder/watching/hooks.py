@@ -1,4 +1,4 @@
-"""MLX's gradients, updates, compiled functions and evaluations as they pass by a watch."""
+"""MLX's gradients, updates, compiled functions and evaluations, reported to a watch as they happen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlxstories.ladder.patches import Patches, around_updates
 
 
 class Watcher(Protocol):
-    """What the hooks tell; see `mlxstories.ladder.watching.session.Session`."""
+    """What the hooks report to; see `mlxstories.ladder.watching.session.Session`."""
 
     tracing: int
     busy: bool
@@ -26,7 +26,7 @@ class Watcher(Protocol):
 
 
 def install(patches: Patches, watcher: Watcher) -> None:
-    """Have MLX tell the watcher, for as long as the patches are in place."""
+    """Have MLX report to the watcher for as long as the patches are in place."""
     _gradients(patches, watcher)
     _updates(patches, watcher)
     evaluate = mx.eval

@@ -27,7 +27,7 @@ _ENOUGH = 8  # before anything is held against it
 
 
 class Judge:
-    """Fed with figures in their order; each kind of finding is told once."""
+    """Fed with figures in order; reports each kind of finding once."""
 
     def __init__(self, floor: float | None = None):
         self.curves = Watch(floor=floor)

@@ -1,4 +1,4 @@
-"""A training that runs, and a look at it now and then: never for more than one per cent of its time."""
+"""A training that runs, looked at now and then: never for more than one per cent of its time."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class Session:
             self._write(self.path)
 
     def _write(self, path: Path) -> None:
-        """A disk that has filled up since ends no training."""
+        """A disk that has filled up since must not end the training."""
         try:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)

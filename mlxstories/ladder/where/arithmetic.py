@@ -1,4 +1,4 @@
-"""The lines of an optimiser's own code at which numbers stop being finite, and at which its update ends."""
+"""The lines of an optimiser's own code where numbers stop being finite, and where its update ends."""
 
 from __future__ import annotations
 

@@ -96,7 +96,8 @@ def _left_out(
 
 
 def broken(model: nn.Module, ids: np.ndarray, path: str) -> Place | None:
-    """The call through which a gradient on its way back stops being finite, or that of the parameter's own module."""
+    """The call through which a gradient, on its way back, stops being finite; or the one of the parameter's own
+    module."""
     module = owner(model, path)[0]
     reached = arriving(model, ids)
     bad = [index for index, (_, size) in enumerate(reached) if not math.isfinite(size)]

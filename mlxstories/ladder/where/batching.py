@@ -1,4 +1,4 @@
-"""The line at which batches are made, where a generator of the user's makes them."""
+"""The line that makes batches, where a generator of the user's does."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Call:
     after: list[mx.array] = field(default_factory=list)
 
     def within(self) -> Iterator[Call]:
-        """The calls around this one, the nearest first."""
+        """The calls around this one, nearest first."""
         call = self.parent
         while call is not None:
             yield call

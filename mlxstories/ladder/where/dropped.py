@@ -1,4 +1,4 @@
-"""The call of a module whose result is dropped, and noise that tells."""
+"""The call of a module whose result is not used, found by adding noise to results."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def noisy(out):
 
 
 def dropped(model: nn.Module, ids: np.ndarray) -> Place | None:
-    """The line that calls a module with weights, not within another such call, and noise on what it returns moves
-    nothing that the model returns."""
+    """The line that calls a module with weights, not from within another such call, and whose result moves nothing that
+    the model returns when noise is added to it."""
     tokens = mx.array(ids)
     seen = calls(model, tokens)
     weighty = [i for i, call in enumerate(seen[:-1]) if call.lines and tree_flatten(call.module.parameters())]

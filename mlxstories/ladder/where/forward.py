@@ -1,4 +1,4 @@
-"""The first module of a forward pass whose input does not show a fault yet and whose output does, and the line."""
+"""The first module of a forward pass whose input is still sound and whose output is not, and the line."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _enters(traces: list[list[Step]], probe: Probe) -> Line | None:
 
 
 def _lost(traces: list[list[Step]], probe: Probe, clean: bool) -> Line | None:
-    """The line after which nothing is without the fault; ``clean``: something was before the first."""
+    """The line after which every variable shows the fault; ``clean``: something was sound before the first line."""
     line = None
     for here, a, b in _together(traces):
         before, clean = clean, len(_shown(probe, a, b)) < len(a)

@@ -17,7 +17,8 @@ _DIRECTIONS = 4
 
 
 def differs(model: nn.Module, ids: np.ndarray) -> Place | None:
-    """Where a backward pass first differs from differences of the forward pass, in evaluation mode."""
+    """The first module, in the order of execution, whose backward pass differs from differences of its forward pass, in
+    evaluation mode."""
     model.eval()
     return next((place_of(model, call) for call in calls(model, mx.array(ids)) if _differs(call)), None)
 

@@ -1,4 +1,4 @@
-"""Lines of the user's own that make indices of which MLX is asked for a gradient."""
+"""Lines of the user's own that make indices through which MLX is asked for a gradient."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _in_model(bench: Bench, code: str) -> Place | None:
 
 
 def _settled(bench: Bench) -> nn.Module:
-    """In evaluation mode, with noise on its weights, so that nothing is lost in weights of 0."""
+    """The model in evaluation mode, with noise on its weights, so that weights of 0 hide nothing."""
     model = bench.noisy()
     model.eval()
     return model
@@ -176,7 +176,7 @@ def _without_effect(bench: Bench, path: str) -> Place | None:
 
 
 def _unturned(bench: Bench) -> Place | None:
-    """Where it is lost whether MLX's rotations are done, on the way to the logits."""
+    """Where it stops making a difference, on the way to the logits, whether MLX's rotations are applied."""
     model, real, turned = _settled(bench), mx.fast.rope, True
 
     def prepare(nth: int) -> None:
@@ -208,7 +208,7 @@ def _positions(bench: Bench) -> Place | None:
 
 
 def _loudest(bench: Bench) -> Place | None:
-    """The innermost module whose output is largest against what it is given; embeddings are given ones."""
+    """The innermost module whose output is largest relative to its input; an embedding's input counts as ones."""
     model = bench.model()
     best, found = 0.0, None
     whole = calls(model, mx.array(_ids(bench)))

@@ -43,7 +43,7 @@ def place(line: Line | None, module: str | None = None) -> Place | None:
 
 
 def own_file(name: str) -> bool:
-    """Whether a file of Python code is the user's: no library, and not ours."""
+    """Whether a file of Python code is the user's: not a library's, and not ours."""
     return not name.startswith(("<", *_NOT_OWN)) and not any(folder in name for folder in _INSTALLED)
 
 
@@ -92,7 +92,7 @@ def assigned_in(cls: type, name: str) -> Line | None:
 
 
 def keyed_in(cls: type, key: str) -> Line | None:
-    """The first line of a class of the user's at which an entry of this name is taken or set, once it is made."""
+    """The first line of a user's class, outside its ``__init__``, where an entry of this name is read or set."""
 
     def first(definition: ast.ClassDef) -> int | None:
         methods = [n for n in definition.body if isinstance(n, ast.FunctionDef) and "init" not in n.name]

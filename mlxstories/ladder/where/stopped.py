@@ -1,4 +1,4 @@
-"""Lines of the user's own on which `mx.stop_gradient` cuts a gradient off."""
+"""Lines of the user's own where `mx.stop_gradient` cuts a gradient off."""
 
 from __future__ import annotations
 

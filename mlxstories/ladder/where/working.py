@@ -1,4 +1,4 @@
-"""The line at which a function of a subject's does what it is for: asks the model, or has it updated."""
+"""The line where a function of a subject's does its work: calls the model, or has it updated."""
 
 from __future__ import annotations
 

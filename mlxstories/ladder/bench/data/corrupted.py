@@ -1,4 +1,4 @@
-"""Whether training's inputs are corrupted on purpose: drawn anew in each epoch, beside targets that stay."""
+"""Whether training's inputs are corrupted on purpose: drawn anew in each epoch, while the targets stay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 0.5  # of the inputs may be other tokens
 @measurement
 def corrupted(bench: Bench) -> bool:
     """Whether most inputs are the tokens before their targets, and rows with the same targets have other inputs in
-    another epoch, as with noise or dropped words. A mistake of the rows is the same in each."""
+    another epoch, as with noise or dropped words. A mistake in the rows would be the same in each epoch."""
     if alignments(bench)["train_batches"].rates[1] < _MOST:
         return False
     first, second = (_by_targets(epoch) for epoch in (train_epoch(bench), second_epoch(bench)))

@@ -22,9 +22,9 @@ class Coverage:
 
     Attributes:
         first, both: share found in the first epoch, and in the first or the second.
-        texts: share of the texts of which any stretch was found in either.
-        stretches: that were looked for.
-        rows: of a batch, the most.
+        texts: share of the texts of which any stretch was found in either epoch.
+        stretches: how many were looked for.
+        rows: the most rows of a batch.
     """
 
     first: float
@@ -36,7 +36,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Searched:
-    """Which stretches stand in a batch.
+    """Which stretches occur in a batch.
 
     Attributes:
         first, second: whether each does, in the first epoch and in the second.
@@ -58,8 +58,8 @@ class Searched:
 
 @measurement
 def searched(bench: Bench) -> Searched | None:
-    """Look for stretches of the texts in two epochs; None where these were not read to the end, or no text is so
-    long."""
+    """Look for stretches of the texts in two epochs; None where these were not read to the end, or no text is long
+    enough."""
     epochs = whole_epochs(bench)
     if epochs is None:
         return None
@@ -73,8 +73,8 @@ def searched(bench: Bench) -> Searched | None:
 
 @measurement
 def coverage(bench: Bench) -> Coverage | None:
-    """How much of the stretches was found; None where none was, or rows are mostly padding and so short that most
-    stretches cross the end of one."""
+    """How many of the stretches were found; None where none was, or where rows are mostly padding and so short that
+    most stretches cross the end of one."""
     found = searched(bench)
     if found is None or not found.shares.any():
         return None

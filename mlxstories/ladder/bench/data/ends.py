@@ -1,4 +1,4 @@
-"""What stands at the end of a text in a row, and whether it is a target that counts."""
+"""What stands at the end of a text in its row, and whether that is a target that counts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ _BATCHES = 64
 
 @dataclass(frozen=True)
 class Ends:
-    """The masked tails of the rows of the first epoch.
+    """The masked tails of the first epoch's rows.
 
     Attributes:
-        rows: with a masked tail of two cells or more after real ones; a single one may cut a text that goes on.
+        rows: how many have a masked tail of two or more cells after real ones; a single one may cut a text that goes
+            on.
         share: of all rows.
         first: the commonest target right after the last real one.
         first_share: of those rows.
         fill: the commonest target of the rest of the tails.
         last: the commonest last real target of those rows.
         last_share: share of those rows that end with it.
-        beyond: share of those rows whose last real target is the fill, behind the end token that the tokenizer names.
+        beyond: share of those rows whose last real target is the fill, after the end token that the tokenizer names.
         real: ids among the real targets.
         eos: the end token that the tokenizer names, if any.
     """

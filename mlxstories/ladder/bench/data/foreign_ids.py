@@ -1,4 +1,4 @@
-"""Ids that are asked for and that the tokenizer gives for no text."""
+"""Target ids that the tokenizer produces for no text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FEWEST = 1000  # tokens that the tokenizer has given
 
 @dataclass(frozen=True)
 class Foreign:
-    """The commonest target that counts, of those that a sample of encoded texts does not hold.
+    """The commonest target that counts among those that do not occur in a sample of encoded texts.
 
     Attributes:
         token: its id.
@@ -30,7 +30,7 @@ class Foreign:
 
 @measurement
 def foreign(bench: Bench) -> Foreign | None:
-    """Count targets that no text has; None where there are too few tokens to say what texts have."""
+    """Count targets that occur in no text; None where there are too few tokens to say what texts hold."""
     counts = np.zeros(bench.subject.vocab_size, np.int64)
     for batch in train_epoch(bench).batches[:_BATCHES]:
         real = batch.targets[(batch.mask > 0) & (batch.targets >= 0)]  # a loss may leave out ids below 0

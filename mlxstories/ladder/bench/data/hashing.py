@@ -1,4 +1,4 @@
-"""Hashes of windows of ids, and which of them are among others."""
+"""Hashes of windows of ids, and which of them are in a known set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 def rolling(ids: np.ndarray, length: int) -> np.ndarray:
-    """A hash of every window of ``length`` ids along the rows; uint64 [R, T - length + 1], none of shorter rows."""
+    """A hash of every window of ``length`` ids along the rows; uint64 [R, T - length + 1], empty for shorter rows."""
     with np.errstate(over="ignore"):
         mixed = (ids.astype(np.uint64) + np.uint64(1)) * _BASE
         mixed ^= mixed >> np.uint64(29)

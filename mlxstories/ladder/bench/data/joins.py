@@ -1,4 +1,4 @@
-"""How texts meet within a row, and what stands in the place of a prompt."""
+"""How texts meet within a row, and what stands in place of a prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCHES = 64  # that are read
 
 @dataclass(frozen=True)
 class Joins:
-    """Places of the rows where one text ends and the next begins with nothing between them.
+    """Places in the rows where one text ends and the next begins with nothing between them.
 
     Attributes:
         count: of them.
@@ -33,7 +33,7 @@ class Joins:
 
 @measurement
 def joins(bench: Bench) -> Joins | None:
-    """Look for the last tokens of texts directly before the first ones of others; None where the tokenizer names no
+    """Look for the last tokens of texts directly before the first tokens of others; None where the tokenizer names no
     end token."""
     end = end_token(bench)
     if end is None:
@@ -51,13 +51,13 @@ def joins(bench: Bench) -> Joins | None:
 
 @dataclass(frozen=True)
 class Erased:
-    """Rows of which the loss leaves out what stands before the first target that counts.
+    """Rows in which the loss leaves out what stands before the first target that counts.
 
     Attributes:
         token: what stands there in the inputs.
         filled: share of those places that hold it.
         rows: that were looked up in the texts.
-        known: share of them of which the text has as many tokens there, or more.
+        known: share of them for which the text has as many tokens there, or more.
     """
 
     token: int
@@ -68,8 +68,8 @@ class Erased:
 
 @measurement
 def erased(bench: Bench) -> Erased | None:
-    """Look up what counts in the texts, and what stands before it there; None where nothing is left out in front, or
-    no row is found in the texts."""
+    """Look up in the texts what counts, and what stands before it there; None where the loss leaves nothing out at the
+    beginning of rows, or no row is found in the texts."""
     fronts: list[np.ndarray] = []
     sizes, keys = [], []
     for batch in train_epoch(bench).batches[:_BATCHES]:

@@ -29,7 +29,7 @@ class LengthOrder:
 
 @measurement
 def length_order(bench: Bench) -> LengthOrder | None:
-    """None where an epoch was not read to the end."""
+    """Correlate the order of batches with their rows' length; None where an epoch was not read to the end."""
     epochs = whole_epochs(bench)
     if epochs is None:
         return None

@@ -25,8 +25,8 @@ class Overlap:
 
     Attributes:
         kind: what was counted: "texts", "rows" or "windows".
-        shared: share of validation's that stand in training too.
-        natural: share of training's that stand elsewhere in training.
+        shared: share of validation's that also occur in training.
+        natural: share of training's that also occur elsewhere in training.
         count: validation texts or rows.
     """
 
@@ -38,7 +38,7 @@ class Overlap:
 
 @measurement
 def overlaps(bench: Bench) -> list[Overlap]:
-    """What validation shares with training, in every way in which it can be counted; nothing without validation."""
+    """What validation shares with training, in every way in which it can be counted; empty without validation."""
     subject, train, val = bench.subject, train_epoch(bench), val_epoch(bench)
     found = []
     if subject.train_texts is not None and subject.val_texts is not None:
@@ -52,8 +52,8 @@ def overlaps(bench: Bench) -> list[Overlap]:
 
 
 def text_overlap(train: Sequence[str], val: Sequence[str]) -> tuple[float, float]:
-    """Share of validation texts with an exact or near duplicate in training, and the same share of a sample of
-    training texts with respect to the others."""
+    """Share of validation texts with an exact or near duplicate in training, and the same share for a sample of
+    training texts among the other ones."""
     train, val = list(train)[:_TEXTS], list(val)[:1000]
     if not train or not val:
         return 0.0, 0.0

@@ -1,4 +1,4 @@
-"""What stands in the rows of the batches: ids, which targets, and what fills them up."""
+"""What the rows of the batches hold: ids, targets, and padding."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Outsiders:
 
 @measurement
 def outsiders(bench: Bench) -> list[Outsiders]:
-    """Ids that a lookup would take from outside the tables; negative ones count where they are real, or where
-    even from the end they reach too far."""
+    """Ids for which a lookup would read outside the tables; negative ones count where they are real, or where they lie
+    too far below 0 even to count from the end."""
     found = []
     for source, epoch in epochs(bench):
         for index, batch in enumerate(epoch.batches):
@@ -64,8 +64,8 @@ class Alignment:
     Attributes:
         rates: shift k to the share of real cells whose target is the input k places on.
         cells: how many cells were compared for the right shift, 1.
-        swapped: share of rows whose targets are the inputs of some row, one place on.
-        clipped: the highest target, and the next inputs above it, where the target of each of these is the highest.
+        swapped: share of rows whose targets are the inputs of another row, one place on.
+        clipped: the highest target, and the inputs above it whose target is that highest one.
     """
 
     rates: dict[int, float]
@@ -156,7 +156,7 @@ class Filler:
         cells: real cells that it fills.
         share: of all real cells.
         rows: share of rows in which it fills two cells or more.
-        elsewhere: how often it is repeated elsewhere, over ``cells``.
+        elsewhere: how often it is repeated elsewhere, divided by ``cells``.
     """
 
     token: int

@@ -12,11 +12,11 @@ from mlxstories.ladder.bench.data.verbatim import LARGEST, stretches, train_deco
 
 @dataclass(frozen=True)
 class Spacing:
-    """Stretches of 32 characters that stand in a text but for white space.
+    """Stretches of 32 characters that occur in a text once white space is ignored.
 
     Attributes:
         count: of them in the training rows.
-        lost: share of them that have lost white space, or got some in the middle of a word.
+        lost: share of them that have lost white space, or gained some in the middle of a word.
         own: the same of texts that the tokenizer encoded and decoded.
         spaces: share of white space in the texts.
     """
@@ -29,8 +29,8 @@ class Spacing:
 
 @measurement
 def spacing(bench: Bench) -> Spacing | None:
-    """Look stretches of decoded training rows up in the texts, with one space for all white space between two words,
-    and with none; None where the tokenizer cannot read them, or the texts are large."""
+    """Look up stretches of decoded training rows in the texts, with all white space between two words as one space, and
+    with none; None where the tokenizer cannot read them, or the texts are large."""
     size = sum(len(str(text)) for text in bench.subject.train_texts[:CORPUS])
     decoded = train_decoded(bench) if 0 < size <= LARGEST else None
     if decoded is None:
@@ -43,6 +43,6 @@ def spacing(bench: Bench) -> Spacing | None:
 
 
 def _lost(decoded: Sequence[str], spaced: str, bare: str) -> tuple[int, float]:
-    """How many stretches stand in the bare text, and the share of them that do not in the spaced one."""
+    """How many stretches occur in the bare text, and the share of these that do not occur in the spaced one."""
     known = [s for s in stretches(" ".join(text.split()) for text in decoded) if "".join(s.split()) in bare]
     return len(known), sum(s not in spaced for s in known) / max(len(known), 1)

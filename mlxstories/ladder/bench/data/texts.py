@@ -15,7 +15,7 @@ _CELLS = 400_000  # tokens of the first texts
 
 
 def ids_of(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text; where encode returns an object, as in Hugging Face's tokenizers, those that it holds."""
+    """The ids of a text; where encode returns an object, as Hugging Face's tokenizers do, the ids in it."""
     told = tokenizer.encode(text)
     return [int(i) for i in getattr(told, "ids", told)]
 
@@ -37,7 +37,7 @@ def spread(bench: Bench, count: int) -> Iterator[np.ndarray]:
 
 @measurement
 def first_texts(bench: Bench) -> list[np.ndarray]:
-    """The ids [T] of each training text, up to some 400,000 tokens."""
+    """The ids [T] of each of the first training texts, up to about 400,000 tokens."""
     found, cells = [], 0
     for ids in encoded(bench, bench.subject.train_texts):
         found.append(ids)
@@ -48,7 +48,7 @@ def first_texts(bench: Bench) -> list[np.ndarray]:
 
 
 def held(epoch: Epoch, length: int) -> np.ndarray:
-    """Hashes of all stretches of so many tokens in the rows of an epoch, whether they count or not: its inputs and the
-    last target of each."""
+    """Hashes of all stretches of so many tokens in an epoch's rows, whether they count or not: the inputs and the last
+    target of each row."""
     found = [rolling(b.tokens, length).ravel() for b in epoch.batches if b.shape[1] >= length]
     return distinct(np.concatenate(found or [np.empty(0, np.uint64)]))

@@ -1,4 +1,4 @@
-"""What the subject's tokenizer makes of its batches and texts."""
+"""How the subject's tokenizer fits its batches and texts."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
 
 
 def _between_marks(tokenizer: Any, rows: list[list[int]]) -> list[str] | None:
-    """What stands between the few ids that the tokenizer does not have, such as marks that were added to its
-    vocabulary, decoded; None where they are many, or the rest is not to be decoded either."""
+    """What stands between the few ids that the tokenizer does not have, such as marks added to its vocabulary, decoded;
+    None where they are many, or the rest cannot be decoded either."""
     strange = {i for i in {i for ids in rows for i in ids} if not _decodes(tokenizer, [i])}
     if sum(i in strange for ids in rows for i in ids) > _MARKS * sum(map(len, rows)):
         return None

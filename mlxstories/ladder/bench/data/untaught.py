@@ -1,4 +1,4 @@
-"""What validation asks, and the training texts tell, but no batch holds; and what of each text is read."""
+"""What validation asks for that the training texts hold but no batch does; and how much of each text is read."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _HALF = 0.5  # of a row's stretches
 
 @dataclass(frozen=True)
 class Untaught:
-    """Validation's rows, by the share of their stretches that stand in the texts and in no batch of two epochs.
+    """Validation's rows, by the share of their stretches that occur in the texts but in no batch of two epochs.
 
     Attributes:
-        of_a_kind: share of the rows of which half or more is withheld.
+        of_a_kind: share of the rows of which half or more is missing.
         median: of all rows.
         rows: that were looked at.
     """
@@ -34,7 +34,7 @@ class Untaught:
 @measurement
 def untaught(bench: Bench) -> Untaught | None:
     """Look for validation's stretches in the texts and in the batches of two epochs; None where these were not read to
-    the end. Places of the texts that are validation's own are left aside."""
+    the end. Places in the texts that are validation's own are left aside."""
     epochs, val = whole_epochs(bench), val_epoch(bench)
     if val is None or epochs is None:
         return None
@@ -56,7 +56,7 @@ def untaught(bench: Bench) -> Untaught | None:
 
 
 def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
-    """Hashes of the short stretches of the texts, where these are none of validation's ``own`` long ones."""
+    """Hashes of the short stretches of the texts, except where they lie in one of validation's ``own`` long ones."""
     # A shorter text cannot be told from one of validation's.
     texts = [ids for ids in first_texts(bench) if len(ids) >= long]
     if not texts:
@@ -93,7 +93,8 @@ class Heads:
 
 @measurement
 def heads(bench: Bench) -> Heads | None:
-    """Look for the texts' stretches by their place; None where epochs were not read to the end or no text is long."""
+    """Look for the texts' stretches by their place; None where epochs were not read to the end or no text is long
+    enough."""
     epochs = whole_epochs(bench)
     if epochs is None:
         return None

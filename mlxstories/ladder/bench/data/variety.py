@@ -64,11 +64,11 @@ def _commonest(batches: list[HostBatch]) -> tuple[int, float, float]:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """How much like each other rows and batches are that follow each other.
+    """How much consecutive rows and batches are alike.
 
     Attributes:
         delivered_again: share of batches that one of the next eight repeats.
-        moved_on: share of rows that are the row before, a few tokens on.
+        moved_on: share of rows that are the row before, moved on by a few tokens.
         by: the commonest number of these tokens.
         rows: that were compared.
         batch_moved_on, batch_by: the same of rows at one place of a batch and of the next.
@@ -109,7 +109,7 @@ def _carried_over(rows: list[list[bytes]]) -> float:
 
 
 def _shift(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
-    """Share of the rows that the second array has moved on by the commonest number of tokens, and that number."""
+    """Share of the rows that the second array holds moved on by the commonest number of tokens, and that number."""
     by = Counter(
         k
         for ones, others in pairs
@@ -121,7 +121,7 @@ def _shift(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
 
 
 def _moved_on(row: np.ndarray, following: np.ndarray) -> list[int]:
-    """By how many tokens the second row is the first moved on, where it is."""
+    """By how many tokens the second row is the first moved on, if it is."""
     shifts = range(1, min(_NEAR, len(row) // 4) + 1)
     return next(([k] for k in shifts if np.array_equal(row[k:], following[: len(row) - k])), [])
 

@@ -16,7 +16,7 @@ LARGEST = 20_000_000  # characters: more take seconds to look through
 
 @dataclass(frozen=True)
 class Verbatim:
-    """Stretches of 32 characters that stand in the texts.
+    """Stretches of 32 characters that occur in the texts.
 
     Attributes:
         rows: of decoded rows.

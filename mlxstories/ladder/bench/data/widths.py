@@ -1,4 +1,4 @@
-"""Whether ids look as if they had been held in fewer bits than they need."""
+"""Whether ids look as if they had been stored in fewer bits than they need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TEXTS = 64  # that are encoded
 
 @dataclass(frozen=True)
 class Narrow:
-    """Ids that all fit into so many bits, of a vocabulary that does not.
+    """Ids that all fit into so many bits although those of the vocabulary do not.
 
     Attributes:
         bits: 8 or 16.

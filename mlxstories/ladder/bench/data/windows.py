@@ -1,5 +1,4 @@
-"""Windows of tokens that validation shares with training, rows that continue each other joined before they are
-counted."""
+"""Windows of tokens that validation shares with training; rows that continue each other are joined before counting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy of known logits under every way of averaging that is met with."""
+"""Loss and accuracy of known logits under every way of averaging that occurs in practice."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Cells:
 
 
 def averages(logits: Sequence[np.ndarray], batches: Sequence[HostBatch]) -> dict[str, Average]:
-    """By name of the way of averaging; ``mean`` is the right one."""
+    """Averages by the name of the way of averaging; ``mean`` is the right one."""
     return averages_of([_cells(values, batch) for values, batch in zip(logits, batches, strict=True)])
 
 
 def averages_of(cells: Sequence[Cells]) -> dict[str, Average]:
-    """The same of cells that are known, one item a batch."""
+    """The same for cells that are known, one item a batch."""
     mean = np.concatenate([c.values[:, c.real] for c in cells], axis=1).mean(1)
     share = sum(c.real.sum() for c in cells) / sum(c.real.size for c in cells)
     means = {

@@ -35,8 +35,8 @@ class BothWays:
 
 @measurement
 def both_ways(bench: Bench) -> BothWays | None:
-    """Ask both about a few training rows; None where loss or validation is no plain mean cross-entropy of logits, the
-    loss is random even in evaluation mode, or validation takes no such batch."""
+    """Ask both about a few training rows; None where the loss or validation is no plain mean cross-entropy of logits,
+    the loss is random even in evaluation mode, or validation does not take such a batch."""
     if not _minimises_the_mean(bench) or not _validates_the_mean(bench):
         return None
     model, batch = bench.noisy(9), sample(bench).rows(slice(0, _ROWS))

@@ -138,9 +138,9 @@ def evaluated_twice(bench: Bench) -> Twice:
 
 @measurement
 def around_another(bench: Bench) -> tuple[dict[str, float], dict[str, float]] | None:
-    """Two evaluations of one model that draws nothing, with another's between them, under one random state: where they
-    differ, ``evaluate`` keeps something from call to call. None where the model is random in training mode, or says
-    something else the second time."""
+    """Two evaluations of one model that draws nothing, with another model's between them, under one random state: if
+    they differ, ``evaluate`` keeps something from call to call. None where the model is random in training mode, or the
+    second evaluation differs anyway."""
     model, batches = bench.noisy(9), evaluation_batches(bench)
     model.train()
     if is_random(bench, model):
@@ -265,7 +265,7 @@ def own_figures(bench: Bench) -> Own | None:
 
 
 def figures_of(bench: Bench, model: nn.Module) -> Own | None:
-    """Let ``evaluate`` judge this model by its own batches; None where nothing counts in any."""
+    """Let ``evaluate`` judge this model on its own batches; None where nothing counts in any of them."""
     epoch = val_epoch(bench)
     counting = [batch for batch in epoch.batches if (batch.mask > 0).any()] if epoch else []
     if not counting:

@@ -116,7 +116,7 @@ def _state(optimizer: Optimizer) -> dict[str, mx.array]:
 
 
 def _shift(before: mx.array, after: mx.array | None) -> float:
-    """Change of an array relative to its norm; infinite where it is gone."""
+    """Change of an array relative to its norm; infinite where the array is gone."""
     if before is after:
         return 0.0
     if after is None or before.shape != after.shape:
@@ -146,7 +146,7 @@ def _random_states() -> tuple[bytes, tuple, bytes]:
 
 @measurement
 def drawn_with(bench: Bench) -> list[str]:
-    """The global generators that an epoch of training is drawn with, from its second batch on."""
+    """The global random generators that an epoch of training draws from, from its second batch on."""
     bench.seed_all(bench.seed)
     with bench.calling("train_batches"):
         batches = iter(bench.subject.train_batches(bench.seed))

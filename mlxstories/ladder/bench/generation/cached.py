@@ -1,4 +1,4 @@
-"""Where decoding behind a cache departs from the full forward pass, and what explains it."""
+"""Where decoding with a cache departs from the full forward pass, and why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CachedSteps:
         reach: of the step behind the prompt, for each place of the prompt, its token another.
         whole_reach: of the full pass at the same place.
         again: whether the token given after the prompt is the prompt's last, and not the one that was chosen.
-        odd: the first position that is not that of the full pass.
+        odd: the first position that differs from the full pass's.
         mended: ``change``, positions taken from the full pass.
         handed: whether what the step behind the prompt is given, its cache say, is another after another prompt.
     """
@@ -90,14 +90,14 @@ def cached_steps(bench: Bench) -> CachedSteps | None:
 
 
 def _another(row: np.ndarray, place: int, size: int) -> np.ndarray:
-    """The row with another of its tokens there."""
+    """The row with another of its tokens at that place."""
     changed = row.copy()
     changed[place] = next((token for token in row if token != row[place]), (row[place] + 1) % size)
     return changed
 
 
 def _apart(one: Places, other: Places, places: Iterable[int]) -> float:
-    """The largest difference of a logit at the places that both have; of banned tokens there is none."""
+    """The largest difference of a logit at the places that both have; banned tokens are left out."""
     with np.errstate(invalid="ignore"):
         found = [np.abs(one[place] - other[place]) for place in places if place in one and place in other]
     return max((float(np.nanmax(each, initial=0.0)) for each in found), default=0.0)

@@ -1,4 +1,4 @@
-"""A row read through the subject's own decoding, with the positions it gives or with those of the full pass."""
+"""A row read through the subject's own decoding, with the positions that it gives or with those of the full pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Places = dict[int, np.ndarray]
 
 @dataclass(frozen=True)
 class Odd:
-    """A position behind the cache that is not that of the full pass.
+    """A position used with the cache that differs from the full pass's.
 
     Attributes:
         told: offset of a rotation, or row of a table; None where a single token looks up none.
@@ -40,7 +40,7 @@ class _ReadEnoughError(Exception):
 
 @dataclass
 class Reading:
-    """Calls of the model that get the row's next tokens, whatever they were given.
+    """Calls of the model that are given the row's next tokens, whatever decoding had chosen.
 
     Attributes:
         row: ids [T].
@@ -148,7 +148,8 @@ def read_in_place(
 
 
 def _looked_up(reading: Reading, rows: dict[int, np.ndarray], odd: list[Odd], asked: set[int]) -> Callable:
-    """``nn.Embedding.__call__`` that looks up the rows of the full pass; collects the tables that single tokens ask."""
+    """A replacement for ``nn.Embedding.__call__`` that looks up the rows of the full pass, and collects the tables that
+    single tokens are looked up in."""
     own = nn.Embedding.__call__
 
     def look_up(table, ids):
@@ -164,7 +165,7 @@ def _looked_up(reading: Reading, rows: dict[int, np.ndarray], odd: list[Odd], as
 
 
 def _turned(reading: Reading, odd: list[Odd]) -> Callable:
-    """``mx.fast.rope`` with the offset that the tokens held make."""
+    """A replacement for ``mx.fast.rope`` whose offset is the number of tokens held."""
     own = mx.fast.rope
 
     def turn(x, *args, offset=0, **kwargs):

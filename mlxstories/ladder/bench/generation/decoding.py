@@ -1,4 +1,4 @@
-"""The subject's greedy decoding beside the model's own choices."""
+"""The subject's greedy decoding, compared with the model's own choices."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Continuation:
 
     @property
     def last_run(self) -> int:
-        """How often the last token stands at the end in a row."""
+        """How many times the last token is repeated at the end."""
         return sum(1 for _ in takewhile(lambda token: token == self.tokens[-1], reversed(self.tokens)))
 
 
@@ -64,7 +64,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Continuations by models whose choices vary.
+    """Continuations by models whose choices differ from token to token.
 
     Attributes:
         repeats: whether the same prompt continues the same way again.
@@ -105,7 +105,7 @@ def choice(bench: Bench, model: nn.Module, prompt: list[int]) -> int:
 
 
 def _over_the_edge(bench: Bench, model: nn.Module) -> Edge | None:
-    """None where decoding refuses, or there is no row to fill."""
+    """Continue a prompt past the end of the context; None where decoding refuses, or no row fills it."""
     row = np.maximum(whole_sample(bench).inputs[0], 0).tolist()
     prompt, asked = row[: len(row) - _LEFT], 2 * _LEFT
     if not prompt or len(row) > _LONGEST:
@@ -186,7 +186,7 @@ def _continue(bench: Bench, model: nn.Module, prompt: list[int], new: int = _NEW
 
 
 def behind(bench: Bench, model: nn.Module, prompt: list[int], tokens: list[int]) -> list[float]:
-    """How far each token's logit lies behind the largest after its true prefix, in the logits' spread."""
+    """How far each token's logit lies below the largest one after its true prefix, in the logits' spread."""
     with in_mode(model, training=False):
         logits = np.array(bench.logits(model, np.array([prompt + tokens[:-1]])))[0, len(prompt) - 1 :]
     with np.errstate(invalid="ignore"):  # logits that are not finite are another check's finding

@@ -30,7 +30,7 @@ class Rows:
 
 @measurement
 def rows_decoded(bench: Bench) -> Rows | None:
-    """Continue two prompts in one call; None where it takes one alone, or rows are short."""
+    """Continue two prompts in one call; None where ``generate`` takes only one, or rows are short."""
     rows = sample(bench)
     real = [row[mask > 0].tolist() for row, mask in zip(rows.inputs, rows.mask, strict=True)]
     prompts = [row[:_EQUAL] for row in real if len(row) >= _EQUAL + 2][:2]

@@ -1,4 +1,4 @@
-"""How a subject's targets say what counts, asked of its loss: ids that are left out, labels that it shifts itself."""
+"""How a subject's targets say what counts, asked of its loss: ids that it leaves out, labels that it shifts itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CALLS, _EQUAL = 32, 1e-3  # until a step makes an update; of its size, by which
 
 @measurement
 def convention(bench: Bench) -> Convention:
-    """What the loss makes of the first batch that could follow another convention than the usual one."""
+    """What the loss makes of the first batch that could follow another convention than the mask alone."""
     batches = raw_epoch(bench).batches
     copied = _copied(batches[0])
     batch, ignored = next(((b, i) for b in batches if (i := _candidate(b)) is not None), (batches[0], None))
@@ -115,8 +115,8 @@ def logit_gradient(bench: Bench, batch: HostBatch, given: np.ndarray) -> np.ndar
 
 @measurement
 def steps_at_each_call(bench: Bench) -> bool:
-    """Whether a model of nothing but logits takes the same step at each of two calls. A step that collects gradients is
-    called on until it makes its update: the next that it collects are another model's."""
+    """Whether a model that consists of logits takes the same step at each of two calls. A step that accumulates
+    gradients is called until it makes its update: the gradients that it accumulates next are another model's."""
     batch = raw_epoch(bench).batches[0]
     if batch.inputs.size * bench.subject.vocab_size > _CELLS:
         batch = batch.rows(slice(0, _ROWS))

@@ -1,4 +1,4 @@
-"""What the loss asks of logits: which id, how loudly, and how much in all where every id is as likely."""
+"""What the loss asks of logits: which id, how strongly, and how much in all where every id is equally likely."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Demands:
     """The gradient at the logits of the cells that count.
 
     Attributes:
-        right: share of these whose largest push upwards goes to the target.
+        right: share of these at which the target gets the largest push upwards.
         beside: the commonest distance from the target's id to the one that is pushed, and its share.
         wrong: norm of the gradient where the model is sure of a wrong id, relative to that where it is half sure of the
             right one.
         deeper: share of them at which the wrong id that leads is pushed further up.
         tied: change of the gradient at all other places where the logits of some are raised by one number, relative to
             its norm there.
-        read: mean share of the push upwards that goes to the token that was just read, where it is not the target,
-            beyond that of any other id.
+        read: mean share of the push upwards that goes to the token that was just read, where that is not the target,
+            beyond what any other id gets.
     """
 
     right: float
@@ -69,7 +69,7 @@ def demands(bench: Bench) -> Demands | None:
 
 
 def _for_what_was_read(batch: HostBatch, gradient: np.ndarray, cells: np.ndarray) -> float:
-    """Mean share of the inputs in what the gradient pushes up, less that of any id that is no target."""
+    """Mean share of the inputs in what the gradient pushes up, less the share of any id that is no target."""
     up = np.maximum(-gradient[cells], 0)
     up /= np.maximum(up.sum(-1, keepdims=True), 1e-30)
     if not len(up):
@@ -83,7 +83,7 @@ def _for_what_was_read(batch: HostBatch, gradient: np.ndarray, cells: np.ndarray
 
 @dataclass(frozen=True)
 class Asked:
-    """What the loss asks for where each id of a random choice is the target.
+    """What the loss asks for where a random id is the target at each place.
 
     Attributes:
         targets: the ids, of the cells that count.

@@ -37,7 +37,7 @@ def loss_sees_future(bench: Bench) -> float | None:
 
 @measurement
 def step_sees_future(bench: Bench) -> float | None:
-    """The same of the loss that the subject's step returns, always with the same weights."""
+    """The same for the loss that the subject's step returns, always with the same weights."""
 
     def value(model: nn.Module, batch: HostBatch) -> float:
         kept = dict(tree_flatten(model.parameters()))

@@ -24,7 +24,7 @@ class RowInfluence:
 
     Attributes:
         tried: rows that were changed, one at a time.
-        ignored: those whose change did not alter the update of any weight.
+        ignored: those whose change altered the update of no weight.
         loss_alike: whether the step's loss stayed the same too, for all of those.
         rows: of the batch.
     """
@@ -37,8 +37,8 @@ class RowInfluence:
 
 @measurement
 def row_influence(bench: Bench) -> RowInfluence | str:
-    """Change one row after the other, on a small batch first and, where one has no influence, on a batch of the
-    full size; a reason where steps cannot be compared."""
+    """Change one row at a time, on a small batch first and, where a row has no influence, on one of full size; a reason
+    where steps cannot be compared."""
     small = _changed_rows(bench, minimal_batch(bench))
     if isinstance(small, str) or not small.ignored:
         return small
@@ -152,6 +152,6 @@ def counted_places(bench: Bench) -> Counted | None:
 
 
 def _first_places(counted: np.ndarray, real: np.ndarray, places: list[int]) -> bool:
-    """Whether just the real cells of the first places count."""
+    """Whether exactly the real cells of the first places count."""
     first = np.arange(counted.shape[1]) < len(places)
     return bool(places) and np.array_equal(counted, real & first)

@@ -22,7 +22,7 @@ class LeftOut:
     """Ids that the loss leaves out.
 
     Attributes:
-        shares: of the tokens of the texts, what stands at the ends of a text not counted, by id.
+        shares: share of each id in the tokens of the texts, not counting their ends.
         tried: how many ids were.
     """
 
@@ -33,7 +33,7 @@ class LeftOut:
 @measurement
 def left_out(bench: Bench) -> LeftOut | None:
     """Try the commonest ids of the texts as targets, each at two places; None where the loss needs more of a model than
-    logits. The id of what the tokenizer does not know may be left out."""
+    logits. The id for unknown words may be left out."""
     if bench.minimises_ours:
         return None
     counts = _inner_ids(bench)

@@ -1,4 +1,4 @@
-"""Whether the subject's loss has a gradient, beside our own cross-entropy and what its step hands on."""
+"""Whether the subject's loss has a gradient, compared with our own cross-entropy and what its step passes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LossSlope:
         loss: of the subject's loss.
         value: of that loss itself, no length.
         ours: of our own cross-entropy.
-        received: of what the step hands to the optimiser, where the loss's is small; None where there is no step, or
+        received: of what the step passes to the optimiser, where the loss's is small; None where there is no step, or
             it cannot be read.
     """
 

@@ -107,7 +107,7 @@ def _by_stub(bench: Bench) -> Objective | None:
 
 
 def _by_model(bench: Bench) -> Objective | None:
-    """By the logits of the subject's own model, for losses that need more of it than calling it."""
+    """Fit with the logits of the subject's own model, for losses that need more of a model than calling it."""
     model = bench.noisy(3)
     model.eval()
     rng = np.random.default_rng((bench.seed, 29))
@@ -231,8 +231,8 @@ def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | 
 
 
 def _added(terms: np.ndarray, values: np.ndarray) -> float:
-    """What a cross-entropy and a constant leave of the values, in place of its smoothing: a penalty of the weights,
-    which is added to every loss alike, looks like much smoothing of logits that are near each other."""
+    """What a cross-entropy and a constant leave unexplained, in place of smoothing: a penalty on the weights adds the
+    same to every loss, which looks like much smoothing where logits lie close together."""
     columns = np.column_stack([terms[:, 0], np.ones(len(values))])
     solution, *_ = np.linalg.lstsq(columns, values, rcond=None)
     return float(np.abs(columns @ solution - values).max())

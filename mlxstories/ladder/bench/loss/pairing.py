@@ -1,4 +1,5 @@
-"""Which logits a loss answers a target with: another target at one cell, and where the gradient at the logits moves."""
+"""Which logits a loss pairs with a target: change the target of one cell, and see where the gradient at the logits
+moves."""
 
 from __future__ import annotations
 
@@ -55,8 +56,8 @@ class Pairing:
 
 @measurement
 def pairing(bench: Bench) -> Pairing | None:
-    """Exchange the targets of a dozen cells one by one; None where the loss needs more of a model than logits, draws
-    something, or depends on none."""
+    """Change the targets of a dozen cells one by one; None where the loss needs more of a model than logits, is random,
+    or depends on none."""
     if bench.minimises_ours:
         return None
     rows = sample(bench)

@@ -1,4 +1,4 @@
-"""Whether tokens are put back where others took their place, instead of the next one being predicted."""
+"""Whether the model is asked to restore tokens that were replaced, instead of predicting the next one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CELLS = 16_000_000  # logits, at most
 
 @dataclass(frozen=True)
 class Replaced:
-    """Cells of which the model reads another id than the one that is asked of it.
+    """Cells in which the model reads another id than the one that it is asked for.
 
     Attributes:
         cells: how many.
@@ -39,8 +39,8 @@ class Replaced:
 
 @measurement
 def replaced_in_rows(bench: Bench) -> Replaced | None:
-    """Of the rows as they are handed over, with the commonest input that is not its target as the id that stands for
-    all; None where inputs are targets."""
+    """Look at the rows as they are handed over; the commonest input that is not its own target is taken for the mask
+    id. None where inputs are targets."""
     batches = train_epoch(bench).batches
     inputs, targets, real = (
         np.concatenate(parts)
@@ -62,8 +62,8 @@ def replaced_in_rows(bench: Bench) -> Replaced | None:
 
 @measurement
 def replaced_in_loss(bench: Bench) -> Replaced | None:
-    """Of the ids that the loss hands to its model, where these are others than it was handed; None where they are not,
-    or it needs more of a model than logits."""
+    """Look at the ids that the loss gives to its model; None where they are those that it was given, or it needs more
+    of a model than logits."""
     if bench.subject.loss is None:
         return None
     batch = sample(bench).rows(slice(0, _ROWS)).cut(_LENGTH)

@@ -30,7 +30,7 @@ class Sum:
 
 @measurement
 def summed(bench: Bench) -> Sum | None:
-    """None where the loss is no sum, or one of a single token, or cannot be asked."""
+    """Measure a loss that is a sum; None where it is not, sums a single token, or cannot be asked."""
     found = uniform(bench)
     if found is None or min(found.counts) < 2:
         return None

@@ -1,4 +1,5 @@
-"""What single modules answer to inputs of our choice: how their output grows with it, and whether they are linear."""
+"""How single modules answer inputs of our choice: how their output grows with the input, and whether they are
+linear."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ _LOUDER = 4.0  # times the input of a norm
 
 @measurement
 def degrees(bench: Bench) -> dict[str, float]:
-    """Of each module with vectors for parameters alone, as norms have them: the power with which its output grows
-    with its input: 0 for a norm, 1 for a scale, 2 for one that squares."""
+    """For each module whose parameters are all vectors, as a norm's are: the power with which its output grows with its
+    input, which is 0 for a norm, 1 for a scale and 2 for one that squares."""
     found = {}
     for path, call in inside(bench).calls.items():
         weights = tree_flatten(call.module.parameters())
@@ -32,8 +33,8 @@ def degrees(bench: Bench) -> dict[str, float]:
 
 @measurement
 def linear_pairs(bench: Bench) -> list[str]:
-    """Paths of modules with two or more matrices, none narrower than what goes in and out, that are linear all the
-    same, also in what they add to their input: the sum of two inputs gives the sum of their outputs."""
+    """Paths of modules that have two or more matrices, none narrower than what goes in and out, and are linear all the
+    same: the sum of two inputs gives the sum of their outputs, also in what they add to their input."""
     found: list[str] = []
     for path, call in inside(bench).calls.items():
         shapes = [a.shape for _, a in tree_flatten(call.module.parameters()) if a.ndim >= 2]
@@ -64,6 +65,6 @@ def _is_affine(function: Callable[[mx.array], mx.array | None], x: mx.array) -> 
     if whole is None or one is None or two is None or none is None:
         return False
     size = rms(whole - none)
-    if whole.shape == x.shape:  # a residual stream may drown what small weights add to it
+    if whole.shape == x.shape:  # small weights add so little to a residual stream that it hides them
         size = min(size, rms(whole - none - x - other))
     return size > 0 and rms(whole + none - one - two) < 1e-3 * size

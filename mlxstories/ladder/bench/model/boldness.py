@@ -1,4 +1,4 @@
-"""How sure of a token a model could be, and how far apart its attention scores, whatever its weights."""
+"""How sure of a token a model could be, and how far apart its attention scores could lie, whatever its weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CutOff:
     Attributes:
         bound: where they lie.
         share: of all logits of tokens that lie there in some places, and not in others.
-        tokens: share of tokens of which that is so.
+        tokens: share of the tokens of which that is true.
         gap: from there to the nearest other logit, as a share of the distance from lowest to highest.
     """
 
@@ -67,8 +67,8 @@ def _at(logits: np.ndarray, bound: float) -> CutOff:
 
 @dataclass(frozen=True)
 class _Grown:
-    """A row shown to a model whose weights grow: how far logits, and the scores of each softmax over keys, lie apart at
-    a place, for each size of the weights."""
+    """One row shown to a model whose weights grow: for each size of the weights, how far apart the logits, and the
+    scores of each softmax over keys, lie at a place."""
 
     logits: list[float]
     scores: list[list[float]]
@@ -110,8 +110,8 @@ def boldest(bench: Bench) -> Boldest | None:
 
 @measurement
 def flattest_scores(bench: Bench) -> float | None:
-    """Of the softmaxes over keys the one whose scores come to lie least far apart: how far, at most. None where none is
-    seen, or all scores are the same on purpose."""
+    """The largest distance that the scores of one softmax over keys reach, for the softmax where it is smallest. None
+    where there is no such softmax, or all scores are the same on purpose."""
     found = _grown(bench).scores
     if len({len(one) for one in found}) > 1:
         return None

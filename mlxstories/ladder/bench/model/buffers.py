@@ -19,10 +19,10 @@ _STEPS = 3  # a warmup may start at 0
 
 @dataclass(frozen=True)
 class Buffers:
-    """What is trainable and no weight.
+    """Trainable arrays that are no weights.
 
     Attributes:
-        moved: path of each that some training steps changed, and how: its type, or by how much.
+        moved: path of each that a few training steps changed, and how: its type, or by how much.
         future: largest change of a logit by later tokens after these steps; see `Dependence`.
         effect: change of the logits when the buffers are put back, in units of their spread.
         whole: whether one of those that moved was of bool or integers.
@@ -38,7 +38,7 @@ class Buffers:
 
 @measurement
 def buffers(bench: Bench) -> Buffers | None:
-    """Train for a few steps and see what becomes of masks; None where nothing but weights is trainable."""
+    """Train for a few steps and look at masks and tables afterwards; None where only weights are trainable."""
     model = bench.model()
     before = {n: a for n, a in tree_flatten(model.trainable_parameters()) if _is_buffer(a)}
     if not before:

@@ -1,4 +1,4 @@
-"""Linear layers that are given just what another one makes."""
+"""Linear layers whose input is exactly another linear layer's output."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LENGTH = 32  # tokens of a row
 
 @measurement
 def chained(bench: Bench) -> list[tuple[str, str]]:
-    """Paths of linear layers and of those that are given their output itself, as the same array. Left out are pairs
-    whose middle is narrower than what goes in and out, as of low-rank layers, and those whose first layer serves others
-    besides: an mLSTM's values are made straight from what its queries and keys see through an activation."""
+    """Paths of linear layers, each with those that are given its output as the same array. Left out are pairs whose
+    middle is narrower than their input and output, as in low-rank layers, and those whose first layer also serves
+    others: the values of an mLSTM are made from what its queries and keys see through an activation."""
     layers = {path: call for path, call in inside(bench).calls.items() if isinstance(call.module, nn.Linear)}
     makers = {id(call.made): (path, call) for path, call in layers.items()}
     pairs = [
@@ -36,7 +36,8 @@ def chained(bench: Bench) -> list[tuple[str, str]]:
 
 
 def _serves_others(bench: Bench, first: str, seconds: list[str]) -> bool:
-    """Whether logits move when what this layer returns is changed for all but those that are given it itself."""
+    """Whether logits move when this layer's output is changed for everything but the layers that are given it
+    directly."""
     tokens = np.maximum(short(bench, slice(2), _LENGTH).inputs, 0)
     model = noised(bench)
     model.eval()

@@ -1,4 +1,4 @@
-"""The same row again: a second time, elsewhere in a batch, cut short, and in another model with the same weights."""
+"""One row asked again: a second time, elsewhere in a batch, cut short, and in another model with the same weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Plain:
         row: ids [1, T].
         logits: [T, V], under the seed 1.
         spread: their standard deviation.
-        full_precision: whether no weight is of 16 bits, and nothing is rounded inside.
+        full_precision: whether no weight has 16 bits, and nothing is rounded inside.
     """
 
     parameters: dict
@@ -43,13 +43,13 @@ class Plain:
 
 @dataclass(frozen=True)
 class Change:
-    """The largest change of a row's logits, and their typical one over the positions, in units of their spread."""
+    """The largest change of a row's logits, and the typical one over its positions, in units of their spread."""
 
     largest: float = 0.0
     typical: float = 0.0
 
     def judged(self, full_precision: bool) -> float:
-        """The largest; the typical one with 16 bits, which may send a few tokens to other experts."""
+        """The largest change; with 16 bits, which may send a few tokens to other experts, the typical one."""
         return self.largest if full_precision else self.typical
 
 
@@ -70,7 +70,7 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Places:
-    """A row as one of four, twice in it, against the row alone.
+    """A row among four, in two places of the batch, against the row alone.
 
     Attributes:
         alone: of the row as number 1 of the batch against the row alone.
@@ -109,9 +109,9 @@ def ask(bench: Bench, model: nn.Module, tokens: np.ndarray, seed: int = 1) -> np
 
 @measurement
 def rounds_inside(bench: Bench) -> bool:
-    """Whether the model rounds what it computes, as to 8 bits: the last bit of a sum, which may differ from one shape
-    to the next, then decides about a whole step of that. Ten times a very small change of its weights moves the
-    logits of any other ten times as far."""
+    """Whether the model rounds what it computes, to 8 bits for instance: the last bit of a sum, which may differ from
+    one shape to another, then decides about a whole rounding step. Ten times a very small change of its weights moves
+    the logits of any other model ten times as far."""
     model, row = bench.noisy(0), sample(bench).inputs[:1]
     weights = {n: a for n, a in tree_flatten(model.parameters()) if a.dtype == mx.float32}
     first, again = ask(bench, model, row), ask(bench, model, row)
@@ -148,7 +148,7 @@ def plain(bench: Bench) -> Plain:
 
 
 def noised(bench: Bench) -> nn.Module:
-    """The model of `plain` again: a subject may hand out one object, which others have changed since."""
+    """The model of `plain` again: a subject may return one object, which other measurements have changed since."""
     return _filled(bench.model(), plain(bench))
 
 
@@ -158,7 +158,7 @@ def _filled(model: nn.Module, source: Plain) -> nn.Module:
 
 
 def change_of(plain: Plain, logits: np.ndarray, reference: np.ndarray) -> Change:
-    """How far logits [T, V] are from those that they are held against."""
+    """How far logits [T, V] are from the ones they are compared with."""
     moved = np.abs(logits - reference).max(-1) / plain.spread
     return Change(float(moved.max()), float(np.median(moved)))
 
@@ -203,15 +203,15 @@ def lengths(bench: Bench) -> Lengths:
 
 
 def short(bench: Bench, rows: slice | np.ndarray, length: int) -> HostBatch:
-    """These rows of the sample cut to a length, or as they are where the model takes rows of one length only."""
+    """These rows of the sample cut to a length, or whole where the model takes rows of one length only."""
     taken, whole = lengths(bench), sample(bench).rows(rows)
     return whole.cut(length) if taken.by_length or not taken.refused else whole
 
 
 @measurement
 def transplanted(bench: Bench) -> tuple[Change, bool] | None:
-    """All parameters of one fresh model loaded into another, drawn after another seed: how its logits differ, and
-    whether all is of full precision. None where the subject hands out one model, copies of one, or models of different
+    """How the logits of a fresh model differ once it has all parameters of another, drawn after another seed; and
+    whether all is of full precision. None where the subject returns one model, or copies of it, or models of different
     shapes."""
     first, fresh = plain(bench), drawn(bench)
     if fresh is None or fresh.others.isdisjoint(_shapes(first.parameters)):

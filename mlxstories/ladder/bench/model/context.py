@@ -21,10 +21,10 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Context:
-    """What changes of single tokens do to later positions; the most over several rows.
+    """How changes of single tokens move later positions; the largest over several rows.
 
     Attributes:
-        past: of each position but the first, the largest change by an earlier token, relative to the median of these.
+        past: for each position but the first, the largest change by an earlier token, relative to the median of these.
         near: mean change by tokens of the nearest quarter, relative to that by tokens of the farthest quarter.
         size: positions looked at.
     """

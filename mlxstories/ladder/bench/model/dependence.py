@@ -30,14 +30,14 @@ class Dependence:
     """What was found of one model.
 
     Attributes:
-        future: largest change of a logit that is asked for, before a changed suffix, relative to the change after it.
+        future: largest change, before a changed suffix, of a logit that counts, relative to the change after it.
         future_at: (position read, first position changed) of that change.
         rows: largest change of a row's logits when other rows change, relative to the change of those rows.
-        own: change of the last logits that are asked for when their token changes, relative to the logits' spread.
+        own: change of the last logits that count when their own token changes, relative to the logits' spread.
         past: the same when all earlier tokens change.
         order: the same when earlier tokens are reordered.
         repeatable: whether the same input gives the same logits twice.
-        full_precision: whether no weight is of 16 bits, which round a thousand times as coarsely, and nothing is
+        full_precision: whether no weight has 16 bits, with which rounding is a thousand times as coarse, and nothing is
             rounded inside.
     """
 
@@ -171,7 +171,7 @@ def _cut_points(length: int, rng) -> list[int]:
 
 
 def different(bench: Bench, tokens: np.ndarray, rng) -> np.ndarray:
-    """Other tokens of the same shape out of the subject's own, every one different from the one it replaces."""
+    """Other tokens of the same shape, from among the subject's own, each different from the one that it replaces."""
     drawn = rng.choice(np.unique(np.maximum(sample(bench).inputs, 0)), size=tokens.shape)
     return np.where(drawn == tokens, (drawn + 1) % bench.subject.vocab_size, drawn)
 
@@ -201,7 +201,7 @@ class Reach:
 
 @measurement
 def reach(bench: Bench) -> Reach | None:
-    """What of its input the architecture can see; None where its logits are never the same twice."""
+    """What of its input the architecture can see; None where its logits never repeat."""
     seen = [view for name, view in views(bench) if name == NOISY]
     if _anything_frozen(bench.model()):
         # Frozen zeros hide what the architecture could see; that they are frozen is another question.
@@ -218,14 +218,15 @@ def _anything_frozen(model: nn.Module) -> bool:
 
 @measurement
 def loud_view(bench: Bench) -> Dependence:
-    """The model with noise that drowns its own weights; where it overflows, the change is infinite."""
+    """The model with noise that drowns its own weights; the change is infinite where it overflows."""
     view = dependence(bench, bench.noisy(21, amount=_LOUD), seed=5)
     own, past = (np.inf if np.isnan(value) else value for value in (view.own, view.past))
     return replace(view, own=own, past=past)
 
 
 def dependence_matrix(bench: Bench, model: nn.Module, size: int = 16) -> list[list[float]]:
-    """Which position sees which: [reader][changed], each row of logits' change relative to the largest."""
+    """Which position sees which: at [reader][changed] the change of the reader's logits, each row relative to its
+    largest."""
     row = short(bench, slice(1), size).inputs
     rng = np.random.default_rng((bench.seed, 5))
     columns = []

@@ -1,4 +1,4 @@
-"""The backward pass held against differences of the forward pass, module by module (a gradient check)."""
+"""The backward pass compared with differences of the forward pass, module by module (a gradient check)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class Derivative:
     Attributes:
         name: its path.
         parameter: the path of its largest array.
-        missing: how far gradient and differences are apart, as a share of the gradient: the root mean square over
-            random directions, where a gradient of 0 would give 1.
-        unsteady: how far differences of two smaller steps are apart, alike: at a kink or a jump there is no derivative.
+        missing: how far apart gradient and differences are, as a share of the gradient: the root mean square over
+            random directions, in which a gradient of 0 would give 1.
+        unsteady: how far apart the differences of two smaller steps are, measured alike: at a kink or a jump there is
+            no derivative.
     """
 
     name: str
@@ -58,7 +59,8 @@ class Derivatives:
 
 @measurement
 def derivatives(bench: Bench) -> Derivatives:
-    """Ask up to 16 modules spread over the model; none with weights of 16 bits, whose rounding drowns a difference."""
+    """Compare up to 16 modules spread over the model; none with weights of 16 bits, whose rounding drowns the
+    differences."""
     model = noised(bench)
     if not plain(bench).full_precision or not tree_flatten(model.trainable_parameters()):
         return Derivatives([], 0)
@@ -73,8 +75,8 @@ def derivatives(bench: Bench) -> Derivatives:
 
 @measurement
 def derivative_in_training(bench: Bench) -> Derivative | None:
-    """The same of all weights at once, in training mode with the random state put back before each pass; None where
-    the model is not random there, not repeatable so, or stops gradients on purpose."""
+    """The same for all weights at once, in training mode, with the random state restored before each pass; None where
+    the model is not random there, does not repeat even so, or stops gradients on purpose."""
     model = noised(bench)
     model.train()
     if not plain(bench).full_precision or not is_random(bench, model):
@@ -134,7 +136,7 @@ def _ask(
             unsteady.append((taken - coarse) / expected)
         put(model, kept)
         if not taken:
-            return None  # rounded on purpose: a straight-through gradient is no derivative
+            return None  # rounded on purpose: a straight-through gradient is not a derivative
         missing.append((taken - slope) / expected)
     largest = max(kept, key=lambda path: kept[path].size)
     return Derivative(name, largest, _root_mean_square(missing), _root_mean_square(unsteady))

@@ -8,13 +8,13 @@ import mlx.core as mx
 import numpy as np
 
 HIDDEN = -1e4  # scores below are masked
-_LOWEST = -1e9  # what is added to hide a score may be all that float32 holds
+_LOWEST = -1e9  # a number that hides a score may leave nothing of it in float32
 _FEWEST = 8  # positions of a score matrix
 
 
 @dataclass(frozen=True)
 class Rise:
-    """The straight line through a head's scores over the distance of key from query, mean over rows.
+    """The straight line through a head's scores over the distance from query to key, a mean over rows.
 
     Attributes:
         rise: from the nearest key to the farthest, in nats.
@@ -26,7 +26,7 @@ class Rise:
 
 
 def rises(scores: mx.array) -> list[Rise]:
-    """One for each head of scores [B, (H,) T, T]; what is masked, and a token's score with itself, is left out."""
+    """One line for each head of scores [B, (H,) T, T]; masked scores, and a token's score with itself, are left out."""
     values = np.maximum(np.array(scores.astype(mx.float32)), _LOWEST)
     size = values.shape[-1]
     mean = values.reshape(values.shape[0], -1, size, size).mean(0)

@@ -1,4 +1,4 @@
-"""Which of a model's arrays are drawn: another fresh model, made after another seed, has other values."""
+"""Which of a model's arrays are drawn at random: those that differ in a fresh model made after another seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Drawn:
 
 @measurement
 def drawn(bench: Bench) -> Drawn | None:
-    """Compare two fresh models; None where the subject hands out one object, which cannot differ from itself."""
+    """Compare two fresh models; None where the subject returns one object, which cannot differ from itself."""
     if bench.hands_out_one_model:
         return None
     one, other = (_arrays(bench.model(bench.seed + seed)) for seed in (0, _ANOTHER))
@@ -48,7 +48,7 @@ def hidden_arrays(value, path: str = "", private: bool = False) -> dict[str, mx.
     if isinstance(value, dict):
         items = list(value.items())
         if isinstance(value, nn.Module):
-            # Plain attributes too: an optimiser never sees what is not in the dictionary.
+            # Plain attributes too: an optimiser never sees what is not in the module's dictionary.
             items += [(k, v) for k, v in vars(value).items() if isinstance(v, (nn.Module, list, tuple))]
     elif isinstance(value, (list, tuple)):
         items = list(enumerate(value))

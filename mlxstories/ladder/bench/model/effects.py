@@ -1,4 +1,4 @@
-"""What a change of each matrix does to the logits, next to the gradient that it receives."""
+"""How far a change of each matrix moves the logits, beside the gradient that the matrix receives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Effect:
 
 @measurement
 def effects(bench: Bench) -> list[Effect]:
-    """Add noise to one matrix after the other, of up to 48 spread over the model; none with weights of 16 bits."""
+    """Add noise to one matrix at a time, to at most 48 spread over the model; none with weights of 16 bits."""
     first, model = plain(bench), noised(bench)
     if not first.full_precision or not tree_flatten(model.trainable_parameters()):
         return []

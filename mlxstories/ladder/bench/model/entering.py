@@ -1,4 +1,4 @@
-"""What enters the first block of the untrained model: how large it is, and how much of it tokens tell."""
+"""What enters the first block of the untrained model: how large it is, and how much of it depends on the tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlxstories.ladder.bench.model.inside import ROWS, Seen, inside, rms
 
 @dataclass(frozen=True)
 class Start:
-    """How large what enters the first block is, beside what the largest of the blocks adds to it.
+    """How large what enters the first block is, beside the most that any block adds to it.
 
     Attributes:
         stream: root mean square of what enters the first block.
@@ -50,8 +50,8 @@ def _has_matrix(module: nn.Module) -> bool:
 
 @measurement
 def stream_start(bench: Bench) -> Start | None:
-    """Blocks are modules of a list that take and give the same shape; where they take more than the stream, their
-    branches are what within them does. None where there are none."""
+    """Watch the blocks, which are modules of a list that take and return the same shape; where they are given more than
+    the stream, the branches within them. None where there are none."""
     blocks = _of_blocks(inside(bench).calls, 1)
     seen = blocks or _of_blocks(inside(bench).calls, 2)
     if not seen:

@@ -1,4 +1,4 @@
-"""Gradients of the untrained model by parameter, over several steps by our own means: only the model matters."""
+"""Gradients of the untrained model by parameter, over several steps of our own, so that only the model matters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Followed:
         shapes: of all trainable parameters that are no masks and no whole numbers, by path.
         first, last: norms of the gradient at the first and the last step, by path.
         largest: the largest norm over the steps.
-        alive: of every linear layer's weight, which units ever received a gradient.
+        alive: for every linear layer's weight, which of its units have received a gradient so far.
         matrices: paths of all matrices, trainable or not.
     """
 
@@ -73,11 +73,11 @@ class Followed:
         }
 
     def holds_matrix(self, group: str) -> bool:
-        """A group without one (a lone norm or bias) may well have tiny gradients."""
+        """Whether the group has a matrix; one without (a lone norm or bias) may well have tiny gradients."""
         return any(name.startswith(group) for name in self.matrices)
 
     def record(self, norms: dict[str, float], units: dict[str, np.ndarray]) -> None:
-        """Take up one step."""
+        """Take in one step's gradients."""
         self.last = norms
         self.first = self.first or norms
         for name, value in norms.items():
@@ -154,8 +154,8 @@ def _few(bench: Bench) -> HostBatch:
 
 @measurement
 def dead(bench: Bench) -> list[str]:
-    """Parameters without any gradient of our own loss, of the subject's, and of what its step hands on: further heads
-    may have a loss of their own."""
+    """Parameters that receive no gradient from our own loss, from the subject's, nor from what its step passes on:
+    further heads may have a loss of their own."""
     names = followed(bench).dead
     if not names or bench.minimises_ours:
         return names
@@ -169,8 +169,8 @@ def dead(bench: Bench) -> list[str]:
 
 @measurement
 def tables(bench: Bench) -> list[str]:
-    """The dead ones that a formula fills: of several numbers, and the same in another fresh model, whose matrices are
-    others. MLX counts a table of positions among the weights."""
+    """The dead parameters that a formula fills: several numbers that are the same in another fresh model, whose
+    matrices differ. MLX counts a table of positions among the weights."""
     names = dead(bench)
     if not names or (fresh := drawn(bench)) is None or fresh.same.issuperset(followed(bench).matrices):
         return []
@@ -180,7 +180,7 @@ def tables(bench: Bench) -> list[str]:
 
 @measurement
 def faint(bench: Bench) -> dict[str, float]:
-    """Matrices whose largest gradient is of the size of rounding, relative to the median of all matrices'."""
+    """Matrices whose largest gradient is no more than rounding, relative to the median over all matrices."""
     found = followed(bench)
     norms = {n: found.largest[n] for n in found.matrices if found.largest.get(n)}
     middle = float(np.median(list(norms.values()))) if norms else 0.0
@@ -189,8 +189,8 @@ def faint(bench: Bench) -> dict[str, float]:
 
 @measurement
 def even(bench: Bench) -> list[str]:
-    """Matrices whose gradient is of one size in all entries, as where rounding or a sign lets none through but that of
-    the mean size it is scaled by."""
+    """Matrices whose gradient has one size in all entries, as happens where rounding or a sign lets nothing through but
+    the mean size that it is scaled by."""
     found = bench.gradients(bench.model(), _few(bench))
     sizes = {n: mx.abs(g.astype(mx.float32)) for n, g in found.items() if g.ndim >= 2 and g.size >= _MANY}
     return [n for n, size in sizes.items() if 0 < float(size.max()) < float(size.min()) * (1 + _EVEN)]
@@ -214,7 +214,7 @@ class Constant:
 @measurement
 def constant_matrices(bench: Bench) -> Constant:
     """Matrices of the fresh model whose units would all compute and learn the same. A few rows or columns that are no
-    layer's weight may scale channels one by one, as the taps of a short convolution."""
+    layer's weight are left out: they may scale channels one by one, as the taps of a short convolution do."""
     flat = [(n, a) for n, a in tree_flatten(bench.model().trainable_parameters()) if a.ndim >= 2]
     ranges = {n: _range(a) for n, a in flat if min(a.shape) > 1}
     same = {n: low for n, (low, high) in ranges.items() if high - low == 0}

@@ -43,7 +43,7 @@ class Inside:
         rises: of the scores with the distance, for each head of each softmax.
         drowned: path of the innermost module at work where all scores of some query were masked by a finite number, and
             lost in rounding; None where there is none.
-        promoted: paths of modules with weights of 16 bits that were handed float32.
+        promoted: paths of modules with weights of 16 bits that were given float32.
         halves: modules with weights of 16 bits that were called.
         at_work: paths of the modules that are being called, the innermost last.
     """
@@ -58,7 +58,7 @@ class Inside:
     at_work: list[str] = field(default_factory=list)
 
     def attend(self, scores: mx.array, added: Any) -> None:
-        """Scores were seen, in the module that is at work."""
+        """Take in the scores of a softmax, in the module that is at work."""
         at_work = self.at_work[-1] if self.at_work else ""
         self.rises += rises(scores + added)
         highest = (scores + added).max(axis=-1)
@@ -117,8 +117,8 @@ def _note_precision(module: nn.Module, path: str, given: mx.array, found: Inside
 
 @contextmanager
 def watched_scores(see: Callable[[mx.array, Any], None]) -> Iterator[None]:
-    """Show ``see`` scores [B, (H,) T, T] on their way into a softmax over keys, or into MLX's own attention, and what
-    that adds to them."""
+    """Show ``see`` the scores [B, (H,) T, T] on their way into a softmax over keys or into MLX's own attention, and
+    what is added to them there."""
     softmax, attend = mx.softmax, mx.fast.scaled_dot_product_attention
 
     def watched_softmax(scores, *args, **kwargs):

@@ -17,7 +17,7 @@ _ADAPTERS = ("lora_a", "lora_b")
 
 @measurement
 def dropouts(bench: Bench) -> dict[str, float]:
-    """The share that each dropout layer takes away, by path."""
+    """The share that each dropout layer drops, by path."""
     return {
         path: 1 - float(module._p_1)
         for path, module in bench.model().named_modules()
@@ -27,8 +27,8 @@ def dropouts(bench: Bench) -> dict[str, float]:
 
 @measurement
 def is_bigram(bench: Bench) -> bool:
-    """Whether the model holds tables that ids and places are looked up in, norms, and at most one layer upon them, so
-    that nothing in it could look at an earlier token."""
+    """Whether the model holds only tables in which ids and places are looked up, norms, and at most one layer after
+    them, so that nothing in it could look at an earlier token."""
     model = bench.model()
     tables = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
     matrices = [name.rpartition(".")[0] for name, array in tree_flatten(model.parameters()) if array.ndim > 1]
@@ -54,7 +54,7 @@ class Adapters:
 
 @measurement
 def adapters(bench: Bench) -> Adapters | None:
-    """Pairs called lora_a and lora_b, as mlx-lm's, or a pair of which one factor starts at 0; None without any."""
+    """Pairs called lora_a and lora_b, as in mlx-lm, or pairs of which one factor starts at 0; None without any."""
     trained = dict(tree_flatten(bench.model().trainable_parameters()))
     pairs = {name: other for name, array in trained.items() if (other := _partner(name, array, trained))}
     if not pairs:
@@ -75,7 +75,7 @@ def adapters(bench: Bench) -> Adapters | None:
 
 
 def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | None:
-    """The other factor, where this array is the one of a pair that starts at 0."""
+    """The other factor, where this array is the factor of a pair that starts at 0."""
     parent, _, leaf = name.rpartition(".")
     if array.ndim != 2 or not 0 < min(array.shape) <= _RANK or bool(mx.any(array != 0)):
         return None
@@ -100,7 +100,7 @@ def _partner(name: str, array: mx.array, trained: dict[str, mx.array]) -> str | 
 
 @measurement
 def shared_modules(bench: Bench) -> list[list[str]]:
-    """Paths of each module with parameters that is one object on several of them."""
+    """Paths of each module with parameters that is one object on several paths."""
     paths: dict[int, list[str]] = {}
     model = bench.model()
     for path, module in model.named_modules():
@@ -111,8 +111,8 @@ def shared_modules(bench: Bench) -> list[list[str]]:
 
 @measurement
 def repeated_modules(bench: Bench) -> dict[str, list[str]]:
-    """Those that are one object on several paths of a list: the first path, and all of them. On paths of other names
-    they are tied."""
+    """Modules that are one object on several paths of a list: the first path, and all of them. On paths of different
+    names they are tied on purpose."""
     found = {}
     for paths in shared_modules(bench):
         for kind in {_kind(path) for path in paths}:
@@ -123,8 +123,8 @@ def repeated_modules(bench: Bench) -> dict[str, list[str]]:
 
 
 def other_names(bench: Bench, name: str) -> list[str]:
-    """The other paths of a parameter, whose module stands on several: its gradient arrives at one of them alone, and
-    an update of that one is an update of all."""
+    """The other paths of a parameter whose module stands on several: its gradient arrives on only one of them, and an
+    update of that one updates all."""
     return [
         f"{other}{name.removeprefix(path)}"
         for paths in shared_modules(bench)
@@ -137,8 +137,8 @@ def other_names(bench: Bench, name: str) -> list[str]:
 
 @measurement
 def second_tables(bench: Bench) -> list[tuple[str, str]]:
-    """Pairs of trainable matrices of a row for each id that start with the very same numbers, not all of them one.
-    Layers that start alike, as copies of one or from a formula, are no pairs: their names differ in a number alone."""
+    """Pairs of trainable matrices with a row for each id that start with the very same numbers, not all of them equal.
+    Layers that start alike, as copies or from a formula, are no such pairs: their names differ only in a number."""
     found, known = [], []
     for name, array in tree_flatten(bench.model().trainable_parameters()):
         if array.ndim != 2 or not array.size or len(array) < bench.subject.vocab_size:

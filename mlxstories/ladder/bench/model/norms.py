@@ -1,4 +1,4 @@
-"""What the norms of a model make of noise."""
+"""What a model's norms make of noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Norm:
 
 @measurement
 def norms(bench: Bench) -> dict[str, Norm]:
-    """The norms of a fresh model that have a shift beside their gain, by their path."""
+    """The norms of a fresh model that have a shift beside their gain, by path."""
     model = bench.model()
     model.eval()
     shifted = [(name, module) for name, module in model.named_modules() if len(vectors(module)) > 1]
@@ -36,7 +36,8 @@ def norms(bench: Bench) -> dict[str, Norm]:
 
 
 def scale_of(module: nn.Module) -> float | None:
-    """Root mean square of what a norm makes of noise, without what it makes of any; None of a module that is none."""
+    """Root mean square of what a norm makes of noise, less what it gives for any input; None for a module that is no
+    norm."""
     norm = _heard(module)
     return None if norm is None else norm.varies
 

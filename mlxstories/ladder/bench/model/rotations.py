@@ -12,8 +12,8 @@ from mlxstories.ladder.patches import Patches
 
 @measurement
 def rotations(bench: Bench) -> float | None:
-    """The largest change of a logit, relative to their spread, where MLX's rotations are left out; None without any,
-    or where the model rounds inside. Weights of 16 bits are taken in 32."""
+    """The largest change of a logit, relative to their spread, when MLX's rotations are left out; None without any, or
+    where the model rounds inside. Weights of 16 bits are converted to 32."""
     if rounds_inside(bench):
         return None
     first, model, calls = plain(bench), noised(bench), []

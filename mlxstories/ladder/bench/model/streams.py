@@ -1,4 +1,4 @@
-"""Which branches are added to the stream of a model, which take its place, and where the stream is dropped."""
+"""Which branches of a model are added to its stream, which replace it, and where dropout hits the stream itself."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Streams:
 
 @measurement
 def streams(bench: Bench) -> Streams | None:
-    """Follow sums through one forward pass, in evaluation mode with noise on the weights; None with 16 bits."""
+    """Follow sums through one forward pass, in evaluation mode with noise on the weights; None with weights of 16
+    bits."""
     if not plain(bench).full_precision:
         return None
     parts = _parts(bench, training=False)

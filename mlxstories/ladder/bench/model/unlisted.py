@@ -17,7 +17,7 @@ from mlxstories.ladder.bench.model.consistency import Change, ask, change_of, no
 
 @dataclass(frozen=True)
 class Unlisted:
-    """Weights that a model computes with and that are no parameters of it.
+    """Weights that a model computes with and that are not among its parameters.
 
     Attributes:
         names: of the arrays, as attributes lead to them.
@@ -66,7 +66,7 @@ def _outside(model: nn.Module) -> dict[str, tuple[nn.Module, str, mx.array]]:
 
 
 def _as_drawn(array: mx.array) -> bool:
-    """Uniform up to 1 / sqrt(inputs)."""
+    """Whether an array is uniform up to 1 / sqrt(inputs), as `nn.Linear` draws it."""
     return array.ndim == 2 and 0.97 < float(mx.abs(array).max()) * array.shape[-1] ** 0.5 < 1 + 1e-4
 
 

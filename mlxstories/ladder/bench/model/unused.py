@@ -34,9 +34,8 @@ class Returned:
 
 @measurement
 def returned(bench: Bench) -> list[Returned]:
-    """Add noise to what one layer without weights returns after the other; those within a layer whose own result
-    moves nothing, as in an expert that no token chooses, are left out, and so is a model whose calls are not the same
-    every time."""
+    """Add noise to what one layer without weights returns, layer by layer. Left out are layers within a layer whose own
+    result moves nothing, such as an expert that no token chooses, and models whose calls differ from time to time."""
     first, model = plain(bench), noised(bench)
     model.eval()
     ids = short(bench, slice(2), _LENGTH).device().inputs
@@ -69,7 +68,7 @@ def returned(bench: Bench) -> list[Returned]:
 
 
 def _apart(one: Call, other: Call) -> float:
-    """The largest difference of all that a model returns: further outputs may be what a loss wants."""
+    """The largest difference in anything that a model returns: a loss may use further outputs."""
     pairs = zip(one.after, other.after, strict=True)
     return max(
         (float(mx.abs(a.astype(mx.float32) - b.astype(mx.float32)).max()) for a, b in pairs), default=0.0

@@ -1,4 +1,4 @@
-"""The first updates just as the subject makes them: no ramp, nothing scaled."""
+"""The first updates exactly as the subject makes them: no ramp, nothing scaled."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Memorising:
     Attributes:
         trial: as it went.
         start: loss and accuracy of the untrained model.
-        learned: whether it did at any point what a working setup does.
+        learned: whether at any point it did what a working setup does.
     """
 
     trial: Trial
@@ -71,7 +71,8 @@ def first_score(bench: Bench) -> tuple[float, float]:
 
 @measurement
 def step_work(bench: Bench) -> tuple[int, int]:
-    """Work of a step on the minimal batch, counted and never timed: logits and weights, weights times tokens."""
+    """Work of a step on the minimal batch, counted and never timed: the number of logits and weights, and of weights
+    times tokens."""
     weights = sum(array.size for _, array in tree_flatten(bench.model().parameters()))
     cells = minimal_batch(bench).inputs.size
     return cells * bench.subject.vocab_size + weights, cells * weights
@@ -83,7 +84,7 @@ def slow(bench: Bench) -> bool:
 
 
 def memorising_steps(bench: Bench) -> int:
-    """Steps by the sizes at hand, so that neither the machine nor its load changes a verdict."""
+    """Number of steps, by sizes alone, so that neither the machine nor its load changes a verdict."""
     if bench.brief or slow(bench):
         return 40
     return 60 if step_work(bench)[0] > _HEAVY else 100

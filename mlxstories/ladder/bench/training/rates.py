@@ -1,4 +1,4 @@
-"""The minimal batch at other learning rates than the subject's own."""
+"""The minimal batch at learning rates other than the subject's own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RateSweep:
     start: float
 
     def gain(self, scale: float) -> float:
-        """The loss taken away at this multiple; minus infinity where the run broke down."""
+        """How much of the loss is gone at this multiple; minus infinity where the run broke down."""
         loss = self.by_scale[scale][0]
         return self.start - loss if math.isfinite(loss) else -math.inf
 
@@ -84,7 +84,7 @@ def _try_all(bench: Bench, sweep: RateSweep, scales: tuple[float, ...]) -> None:
 
 
 def _look_beyond(bench: Bench, sweep: RateSweep) -> None:
-    """Go on by tens for as long as that gains."""
+    """Continue by factors of ten for as long as that gains."""
     while sweep.on_the_edge:
         best = sweep.best
         beyond = best * 10 if best > 1 else best / 10
@@ -122,8 +122,8 @@ def corrected_run(bench: Bench) -> Trial | None:
 
 @measurement
 def divided_run(bench: Bench) -> tuple[float, float] | None:
-    """Loss and accuracy after a run of the sweep whose gradients reach the optimiser divided by the tokens that the
-    loss sums up; None where it is no sum."""
+    """Loss and accuracy after a run of the sweep with gradients divided by the number of tokens that the loss sums;
+    None where it is no sum."""
     if summed(bench) is None:
         return None
     tokens = float((minimal_batch(bench).mask > 0).sum())

@@ -1,4 +1,4 @@
-"""A short real training on fresh batches, its variants, and what counts alone reach on the same held-out rows."""
+"""A short real training on fresh batches, variants of it, and what counts alone reach on the same held-out rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rows:
 
     Attributes:
         unseen: whether the held-out rows are validation rows.
-        apart: whether the batches leave them out: of few rows, none can be spared.
+        apart: whether the batches leave them out; where rows are few, none can be spared.
     """
 
     batches: list[HostBatch]
@@ -165,7 +165,7 @@ def known_loss(bench: Bench) -> float:
 
 @measurement
 def known_unigram(bench: Bench) -> float:
-    """What word frequencies alone reach on these rows: a text is no harder or easier for having been held out."""
+    """What word frequencies alone reach on these rows: a text is no harder or easier because it was held out."""
     known = rows(bench).batches[0]
     return count_baselines(train_epoch(bench).batches, known, sample(bench), bench.subject.vocab_size).unigram
 
@@ -202,8 +202,8 @@ def longer(bench: Bench) -> Trial:
 
 @measurement
 def elsewhere(bench: Bench) -> dict[str, float]:
-    """Where `short_training`, `slower` and `corrected` end from other first weights: the subject's own with noise, for
-    a script's are drawn once."""
+    """Where `short_training`, `slower` and `corrected` end from other first weights, which are the subject's own with
+    noise, since a script's weights are drawn only once."""
     changes: dict[str, dict] = {"own": {}, "slower": {"scale": 0.1}}
     if uncorrected_betas(bench) is not None:
         changes["corrected"] = {"corrected": True}

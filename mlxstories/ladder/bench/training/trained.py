@@ -19,14 +19,15 @@ def memorised_model(bench: Bench) -> nn.Module | None:
 
 
 def trained_model(bench: Bench) -> nn.Module | None:
-    """The model of the short training, else the one that memorised; nothing is trained for this question."""
+    """The model of the short training if there was one, else the one that memorised; nothing is trained just to
+    answer."""
     taken = bench.taken.get(short_training)
     return taken.trial.model if taken is not None and taken.trial.finite else memorised_model(bench)
 
 
 def well_trained_model(bench: Bench) -> nn.Module | None:
-    """The first of these two that knows more than at its start. Weights that have exploded say nothing of how a model
-    is built: their scores overrun a mask of -1e9, and rounding moves what should stay."""
+    """Of these two the first that knows more than at its start. Weights that have exploded say nothing about how a
+    model is built: their scores overrun a mask of -1e9, and rounding moves what should stay."""
     taken = [bench.taken[made].trial for made in (short_training, memorising) if made in bench.taken]
     return next((trial.model for trial in taken if _went_well(bench, trial)), None)
 

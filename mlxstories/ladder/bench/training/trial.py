@@ -123,8 +123,8 @@ def _to_the_peak(bench: Bench, rate: float | None) -> float:
 
 
 def _pace(bench: Bench, steps: int, ramp: int, corrected: bool) -> Callable[[int], tuple[float, float]]:
-    """The part of its full size that each update of a trial has, as the subject's own run would have it: by others,
-    and by an Adam without bias correction."""
+    """The fraction of its full size that each update of a trial has, as in the subject's own run: for most updates, and
+    for those of an Adam without bias correction."""
     found, betas, warmup = plan(bench), uncorrected_betas(bench), uncorrected_warmup(bench)
     climb = max(ramp, round(min(found.share, _CLIMB) * steps))
 
