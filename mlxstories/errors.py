@@ -43,9 +43,9 @@ def own_arguments(named: str = "train.py") -> str:
 
 def listed(names: Iterable[object], most: int = 20) -> str:
     """Names separated by commas; of more than ``most``, how many more there are."""
-    names = [str(name) for name in names]
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+    words = [str(name) for name in names]
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def shortened(names: Sequence[str], most: int = 3) -> str:

@@ -29,7 +29,8 @@ def in_buckets(tree: T, collective: Callable[[mx.array], mx.array]) -> T:
 def _buckets(names: Sequence[str], leaves: Sequence[mx.array]) -> list[list[int]]:
     """Indices of the leaves, by type and, within it, by name until a bucket is full: a tree that was loaded from a
     file has its leaves in another order."""
-    full, open_ = [], {}
+    full: list[list[int]] = []
+    open_: dict[mx.Dtype, tuple[list[int], int]] = {}
     for index in sorted(range(len(leaves)), key=names.__getitem__):
         leaf = leaves[index]
         bucket, nbytes = open_.get(leaf.dtype, ([], 0))

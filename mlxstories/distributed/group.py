@@ -15,7 +15,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -141,7 +141,7 @@ class Processes(Group):
         mx.async_eval(self._vote)
         answer = self._vote if now else before
         with self._watchdog.waiting():
-            return answer is not None and answer.item() > 0
+            return answer is not None and bool(answer.item())
 
     def first(self, make: Callable[[], bytes]) -> bytes:
         return self._exchange(self.together(make if self.leads else bytes))[0]
@@ -156,7 +156,7 @@ class Processes(Group):
         for found in self._exchange(error):
             if found:
                 raise self._once(found.decode())
-        return result
+        return cast("T", result)
 
     def adopt(self, tree: T) -> T:
         def of_rank_0(bucket: mx.array) -> mx.array:

@@ -48,7 +48,8 @@ def join(patience: float = PATIENCE, environment: Mapping[str, str] = os.environ
             if group.size() == 1:
                 return ALONE
             joined = Processes(group, patience)
-            joined.require_equal({"mlxstories": version("mlxstories"), "MLX": mx.__version__})
+            mlx_version = mx.__version__  # type: ignore[attr-defined]  # which its stubs leave out
+            joined.require_equal({"mlxstories": version("mlxstories"), "MLX": mlx_version})
             return joined
     except (RuntimeError, ValueError) as error:
         raise StoriesError(f"the other processes cannot be reached over {backend}: {error}") from error

@@ -57,7 +57,7 @@ class Watchdog:
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         main = threading.current_thread() is threading.main_thread()
-        previous = signal.set_wakeup_fd(wakeup) if main else None
+        previous = signal.set_wakeup_fd(wakeup) if main else -1
         done = threading.Event()
         thread = threading.Thread(target=self._watch, args=(signals, done, say), daemon=True)
         thread.start()

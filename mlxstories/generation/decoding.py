@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +15,8 @@ from mlxstories.generation.sampling import Sampler, SamplingConfig, make_sampler
 from mlxstories.model import Transformer, decoder_of
 
 BLOCK = 64  # tokens by which the room in a cache grows
+
+Reason = Literal["end", "max_tokens", "context"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Generated:
     """
 
     tokens: list[int]
-    reason: Literal["end", "max_tokens", "context"]
+    reason: Reason
 
     @property
     def finished(self) -> bool:
@@ -54,7 +56,7 @@ def generate(
             or numbers out of range.
     """
     tokens: list[list[int]] = [[] for _ in prompts]
-    reasons: list[str | None] = [None for _ in prompts]
+    reasons: list[Reason | None] = [None for _ in prompts]
     first = [len(prompt) + 1 for prompt in prompts]  # position of the first token of our own
     for position, column in _decode(model, prompts, max_tokens, sampling, seed, end):
         for row, token in enumerate(column):
@@ -70,7 +72,8 @@ def generate(
                 reasons[row] = "context"
         if all(reasons):
             break
-    return [Generated(*pair) for pair in zip(tokens, reasons, strict=True)]
+    ended = cast("list[Reason]", reasons)  # all of them, at the end of the context at the latest
+    return [Generated(*pair) for pair in zip(tokens, ended, strict=True)]
 
 
 def stream(
@@ -153,8 +156,8 @@ class _Rows:
 
         with mx.stream(stream):
             # END starts the story and is no part of its text: penalties must not keep it from ending
-            history = np.concatenate([np.full_like(forced[:, 1:], -1), forced[:, 1:shortest]], axis=1)
-            history = mx.array(history[:, -model.config.context :])
+            told = np.concatenate([np.full_like(forced[:, 1:], -1), forced[:, 1:shortest]], axis=1)
+            history = mx.array(told[:, -model.config.context :])
             logits = model(mx.array(forced[:, :shortest]), cache)[:, -1]
             self.keys, self.forced = keys, mx.array(forced)
             position = cache.offset.astype(mx.uint32)

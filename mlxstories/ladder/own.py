@@ -61,8 +61,14 @@ class Update:
     def _step(self, model: nn.Module, optimizer: Optimizer) -> TrainStep:
         # one is enough: the ladder trains one model at a time, and a step holds its model and all its moments
         if self._made is None or self._made[0] is not model or self._made[1] is not optimizer:
-            options = {"label_smoothing": self._phase.label_smoothing, "clip_norm": self._phase.clip_norm}
-            step = TrainStep(model, optimizer, self._objective, dtype=self._dtype, **options)
+            step = TrainStep(
+                model,
+                optimizer,
+                self._objective,
+                label_smoothing=self._phase.label_smoothing,
+                clip_norm=self._phase.clip_norm,
+                dtype=self._dtype,
+            )
             self._made = model, optimizer, step
         return self._made[2]
 
@@ -145,7 +151,7 @@ def _examined(
         stream = Stream(dataset.train, model.context, dataclasses.replace(config, seed=seed))
         while stream.epoch == 0:
             parts = [next(stream) for _ in range(accumulation)]
-            yield Batch(*(mx.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+            yield Batch(*(mx.concatenate(list(arrays)) for arrays in zip(*parts, strict=True)))
 
     def val_batches() -> Iterator[Batch]:
         rows = pack(dataset.val, model.context, layout=config.layout)
@@ -159,5 +165,5 @@ def _examined(
         train_batches=train_batches,
         val_batches=val_batches,
         tokenizer=dataset.tokenizer,
-        floor=dataset.floor and dataset.floor.nats,
+        floor=dataset.floor.nats if dataset.floor else None,
     )

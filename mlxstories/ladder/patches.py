@@ -17,7 +17,7 @@ _MISSING = object()
 class Patches:
     """Replacements of attributes that are in place only inside ``with``; it can be entered again and again."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._wanted: list[tuple[Any, str, Any]] = []
         self._kept: list[tuple[Any, str, Any]] = []
         self._inside = False
@@ -69,7 +69,8 @@ def reroute(module: nn.Module, call: Callable[..., Any]) -> None:
 
 def tokens_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:
     """The tokens that a model is called with: the first argument, or the first array of those by name."""
-    return args[0] if args else kwargs[_of_tokens(kwargs)]
+    name = _of_tokens(kwargs)
+    return args[0] if args or name is None else kwargs[name]
 
 
 def _of_tokens(kwargs: dict[str, Any]) -> str | None:

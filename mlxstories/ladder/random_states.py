@@ -12,7 +12,7 @@ import numpy as np
 
 def random_key() -> np.ndarray:
     """MLX's random state."""
-    return np.array(mx.random.state[0])
+    return np.array(mx.random.state[0])  # type: ignore[index]  # a list, of which the stubs know nothing
 
 
 def put_random_key(key: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlxstories.findings import ERROR, NOTE, WARNING
+from mlxstories.findings import ERROR, NOTE, WARNING, Place
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -19,7 +19,7 @@ class Draft:
     severity: str
     message: str
     fix: str
-    where: str | None
+    where: str | Place | None
     evidence: dict[str, Any]
 
 
@@ -60,16 +60,16 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return min(verdicts, key=lambda one: (one.status != FAILED, not one.drafts, one.status == SKIPPED))
 
 
-def error(code: str, message: str, *, fix: str, where: str | None = None, **evidence) -> Draft:
+def error(code: str, message: str, *, fix: str, where: str | Place | None = None, **evidence) -> Draft:
     """A finding that says the result is wrong or training fails."""
     return Draft(code, ERROR, message, fix, where, evidence)
 
 
-def warning(code: str, message: str, *, fix: str, where: str | None = None, **evidence) -> Draft:
+def warning(code: str, message: str, *, fix: str, where: str | Place | None = None, **evidence) -> Draft:
     """A finding that says the setup works, though not as well as it could."""
     return Draft(code, WARNING, message, fix, where, evidence)
 
 
-def note(code: str, message: str, *, fix: str, where: str | None = None, **evidence) -> Draft:
+def note(code: str, message: str, *, fix: str, where: str | Place | None = None, **evidence) -> Draft:
     """A finding that is worth knowing and no fault."""
     return Draft(code, NOTE, message, fix, where, evidence)

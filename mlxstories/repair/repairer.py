@@ -111,15 +111,20 @@ class _Repairer:
             while True:
                 try:
                     return trainer.train()
-                except _Repairing as found:
-                    remedy = found.remedy
+                except _Repairing as repairing:
+                    remedy = repairing.remedy
                 except NotFinite as error:
-                    remedy = self._remedy(Sign("not-finite", str(error).rstrip(".")))
-                    if remedy is None:
-                        raise GaveUp(f"{str(error).rstrip('.')}, and no repair helps.") from error
+                    remedy = self._after(error)
                 self._repair(remedy)
         finally:
             trainer.report, trainer.warn = self._report, self._warn
+
+    def _after(self, error: NotFinite) -> _Remedy:
+        message = str(error).rstrip(".")
+        remedy = self._remedy(Sign("not-finite", message))
+        if remedy is None:
+            raise GaveUp(f"{message}, and no repair helps.") from error
+        return remedy
 
     def _on_record(self, record: dict) -> None:
         self._report(record)
@@ -164,7 +169,7 @@ class _Repairer:
         size = parameter_count(self._trainer.model)
         found = suspects(phase, self._trainer.total_steps, norms[0] if norms else None, size)
         changes = {path: value for suspect in found for path, value in suspect.changes.items()}
-        if self._given:
+        if self._given or self._start is None:
             return found, changes, self._start
         fresh = self._fresh_start()
         bad = bad_start(self._start.weights, fresh.weights)

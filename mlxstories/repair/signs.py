@@ -98,8 +98,9 @@ class Signs:
         if min(self.losses) > _MOVED * self._start:
             return Sign("stuck", f"the loss, {loss:.2f}, has hardly left its start ({self._start:.2f})")
         late = self._mean(0.75, 1)
-        unlearnt = self._words is not None and late > _FREQUENCIES * self._words
-        if not unlearnt or full < _LEARNT or step < 0.1 * len(self._full):
+        if self._words is None or full < _LEARNT or step < 0.1 * len(self._full):
+            return None
+        if not late > _FREQUENCIES * self._words:  # nor where there is no line yet, and the mean is NaN
             return None
         if loss > self._words:
             return Sign(

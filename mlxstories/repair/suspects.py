@@ -178,8 +178,9 @@ def _of_step(phase: Phase, gradient_norm: float | None) -> Iterator[Suspect]:
 
 def bad_start(weights: Any, fresh: Any) -> Suspect | None:
     """Whether a weight matrix starts at quite another scale than in a fresh draw (two trees of parameters)."""
-    for (name, mine), (_, other) in zip(tree_flatten(weights), tree_flatten(fresh), strict=True):
-        usual, actual = (float(mx.linalg.norm(array)) for array in (other, mine))
+    drawn = dict(tree_flatten(fresh))
+    for name, own in dict(tree_flatten(weights)).items():
+        usual, actual = (float(mx.linalg.norm(array)) for array in (drawn[name], own))
         if usual > 0 and not 1 / LIMITS.scale.value < actual / usual < LIMITS.scale.value:
             return Suspect(
                 "bad-initialization",

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlxstories.errors import StoriesError
 
-_KINDS = {
+_KINDS: dict[str, type | tuple[type, ...]] = {
     "an object": dict,
     "a text": str,
     "a text or a list of texts": (str, list),

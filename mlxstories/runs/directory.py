@@ -201,9 +201,9 @@ class Run:
             except StoriesError as error:
                 damages.append((checkpoint.path, error))
                 continue
-            for path, error in damages:
+            for path, damage in damages:
                 if which == "best" or step_of(path) > checkpoint.step:
-                    _log.warning("warning: %s Taking step %d instead.", error, checkpoint.step)
+                    _log.warning("warning: %s Taking step %d instead.", damage, checkpoint.step)
             return checkpoint
         if damages:
             raise StoriesError(f"run {self.path} has no whole checkpoint: {damages[-1][1]}")
