@@ -125,7 +125,7 @@ def _give_up_output(error: OSError) -> None:
     if error.errno == errno.EPIPE:
         sys.exit(_UNREAD)
     with contextlib.suppress(OSError):
-        click.echo(f"Error: cannot write what there is to say: {error.strerror}.", err=True)
+        click.echo(f"Error: cannot write the output: {error.strerror}.", err=True)
     sys.exit(2)
 
 

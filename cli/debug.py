@@ -251,7 +251,7 @@ def _loading(name: str, timeout: float, report: Path | None) -> Iterator[None]:
     except StoriesError as error:
         if report:
             write_json(
-                _broken(name, str(error), "mend what the line names, then examine it").to_dict(), report
+                _broken(name, str(error), "fix what the line names, then examine it").to_dict(), report
             )
         raise
 
@@ -271,7 +271,9 @@ def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
 
 def _fallen(name: str, how: str):
     """The diagnosis of what ended, hung or broke the process that examined it."""
-    fix = "run its parts by hand and mend what ends or holds up the process; if it is only slow, raise --timeout"
+    fix = (
+        "run its parts by hand and fix what ends or holds up the process; if it is only slow, raise --timeout"
+    )
     if "SIGSEGV" in how or "SIGBUS" in how:
         fix = "look for ids that are no row of their embedding, of tokens or positions: MLX reads past the table"
     return _broken(name, f"{name} {how}", fix)

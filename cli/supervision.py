@@ -158,7 +158,7 @@ class _Parent:
         return not ended
 
     def _too_late(self) -> str:
-        return f"was not finished after {self.timeout:g} s, and did not heed being told so"
+        return f"was not finished after {self.timeout:g} s, and ignored the time limit"
 
     def _fell(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):

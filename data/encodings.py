@@ -98,7 +98,7 @@ def lines(path: Path) -> Iterator[str]:
                     without = shlex.join(["iconv", "-c", "-f", "UTF-8", "-t", "UTF-8", str(path)])
                     raise StoriesError(
                         f"{path}, line {number} is not UTF-8 (at byte {at}) and in no encoding that is recognised: "
-                        f"mend it there, save it as UTF-8, or leave such bytes out: {without} > NEW"
+                        f"correct it there, save it as UTF-8, or leave such bytes out: {without} > NEW"
                     ) from None
                 if offset == 0:
                     text = text.removeprefix("\ufeff")

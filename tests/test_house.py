@@ -1,4 +1,4 @@
-"""The plan of the house: floors, cycles, limits as data."""
+"""The plan of the house: floors, cycles, who measures and who judges, limits as data."""
 
 from __future__ import annotations
 
@@ -67,11 +67,60 @@ def test_dependencies_point_down():
     wrong = []
     for name, path in known.items():
         room = name.split(".")[1] if "." in name else ""
-        for other in imports(path, set(known), deferred=False):
+        for other in imports(path, set(known), deferred=True):
             below = other.split(".")[1] if "." in other else ""
             if room in FLOOR_OF and below in FLOOR_OF and FLOOR_OF[below] > FLOOR_OF[room]:
                 wrong.append(f"{name} imports {other}")
     assert not wrong
+
+
+def test_every_room_has_a_floor():
+    rooms = {name.split(".")[1] for name in modules() if "." in name}
+    assert rooms == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize(
+    ("room", "others"),
+    [
+        ("model", ("data", "optim")),  # they take token arrays, wherever these come from
+        ("optim", ("data", "model")),
+        ("data", ("model", "optim")),
+        (
+            "ladder.bench",
+            ("ladder.checks", "ladder.registry", "ladder.limits", "ladder.capture", "ladder.exchange"),
+        ),
+        ("ladder.checks", ("ladder.climb", "ladder.capture", "ladder.exchange", "ladder.watching")),
+    ],
+)
+def test_rooms_that_know_nothing_of_each_other(room, others):
+    known = modules()
+    inside = {name: path for name, path in known.items() if _in(name, room)}
+    wrong = [
+        f"{name} imports {other}"
+        for name, path in inside.items()
+        for other in imports(path, set(known), deferred=True)
+        if any(_in(other, forbidden) for forbidden in others)
+    ]
+    assert inside and not wrong
+
+
+def _in(name: str, room: str) -> bool:
+    return f"{name}.".startswith(f"mlxstories.{room}.")
+
+
+def test_the_words_of_a_diagnosis_need_no_mlx():
+    known = modules()
+    waiting, reached = [name for name in known if _in(name, "findings")], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += imports(known[name], set(known), deferred=False)
+    for name in reached:
+        for node in ast.walk(ast.parse(known[name].read_text(encoding="utf-8"))):
+            named = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [one for one in named if one.split(".")[0] == "mlx"], name
 
 
 def test_no_import_cycle():

@@ -37,7 +37,7 @@ def test_what_there_is_to_say_does_not_fit(tmp_path, words):
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
-    assert done.stderr == "Error: cannot write what there is to say: No space left on device.\n"
+    assert done.stderr == "Error: cannot write the output: No space left on device.\n"
 
 
 @pytest.mark.parametrize("words", [["data", "show", "--stories", "20000"], ["debug", "--break", "list"]])

@@ -19,7 +19,7 @@ from mlxstories.ladder.bench.arrays import masked_mean
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.decay import penalty, undecayed_run, weight_decay
 from mlxstories.ladder.bench.step.optimizers import intercepted, read_schedule
-from mlxstories.ladder.bench.step.plan import below_nought, part_rates
+from mlxstories.ladder.bench.step.plan import first_negative, part_rates
 from mlxstories.ladder.bench.step.received import own_and_received
 from mlxstories.ladder.exchange.training import own_optimizer
 
@@ -192,7 +192,7 @@ def test_a_table_of_rates_ends_with_the_run():
         optimizer=lambda: corrected(lambda update: mx.array(TABLE[:4][int(update)])), updates=9
     )
     bench = Bench(short)
-    assert below_nought(bench, part_rates(bench)[0]) is None
+    assert first_negative(bench, part_rates(bench)[0]) is None
 
 
 class Frozen(tiny.Tiny):

@@ -138,11 +138,14 @@ def test_a_subject_that_removes_its_directory_is_examined_to_the_end(tmp_path):
 def test_the_limit_holds_for_deep_too(tmp_path, loop):
     (tmp_path / "hangs.py").write_text(
         "import itertools, time, traceback\ndef loss(model, batch):\n"
-        f"    if 'exchange' in ''.join(traceback.format_stack()): {loop}\n"
+        f"    if 'exchange' in ''.join(traceback.format_stack()): open('reached', 'w'); {loop}\n"
         "    return (model(batch[0]) ** 2).mean()\n"
     )
     deed = "import hangs; return Subject(model=Model, vocab_size=32, train_batches=batches, loss=hangs.loss)"
-    result = debug(tmp_path, deed, "--deep", timeout="6")
+    for limit in (6, 20, 60):  # a busy machine may need longer to come to the exchange
+        result = debug(tmp_path, deed, "--deep", timeout=str(limit))
+        if (tmp_path / "reached").exists():
+            break
     found = json.loads((tmp_path / "found.json").read_text())
     assert "Traceback" not in result.stderr
     if "sleep" in loop:
@@ -150,13 +153,13 @@ def test_the_limit_holds_for_deep_too(tmp_path, loop):
         assert found["rungs"][-1]["name"] == "exchange" and "out of time" in line["detail"]
     else:
         assert result.returncode == 1 and [f["code"] for f in found["findings"]] == ["subject-error"]
-        assert "not finished after 6 s" in found["findings"][0]["message"]
+        assert f"not finished after {limit} s" in found["findings"][0]["message"]
 
 
 FOLLOWED = {
-    "any(itertools.repeat(0))": (2, "did not heed"),
+    "any(itertools.repeat(0))": (2, "ignored the time limit"),
     "time.sleep(999)": (2, "train.py: not finished after 0.5 s"),
-    "while True:\n    try: time.sleep(1)\n    except Exception: pass": (2, "did not heed"),
+    "while True:\n    try: time.sleep(1)\n    except Exception: pass": (2, "ignored the time limit"),
     "os._exit(3)": (2, "exit code 3"),
     "sys.exit(3)": (3, ""),
     "pass": (0, "nothing found"),

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from mlxstories.batch import Batch
-from mlxstories.findings import Finding
+from mlxstories.findings import ERROR, Finding
 from mlxstories.ladder import Subject, diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.registry import CHECKS
@@ -165,6 +165,11 @@ def found(*rungs: str, **fields) -> list[Finding]:
     """What these rungs find in the tiny setup with these fields, consequences too."""
     diagnosis = diagnose(subject(**fields), rungs=rungs)
     return [*diagnosis.findings, *diagnosis.consequences]
+
+
+def errors_at_init(**fields) -> set[str]:
+    """Codes of the errors that the rung init finds in the tiny setup with these fields."""
+    return {finding.code for finding in found("init", **fields) if finding.severity == ERROR}
 
 
 def first(**fields) -> Finding:

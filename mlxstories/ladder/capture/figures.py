@@ -17,7 +17,7 @@ import numpy as np
 from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, Cells, averages_of
 from mlxstories.ladder.capture.copies import host, whole
 from mlxstories.ladder.capture.places import near
-from mlxstories.ladder.where.places import Line, own_file, stack
+from mlxstories.ladder.where.places import Line, stack, user_frames
 
 _CELLS = 4_000_000  # that are kept
 _NUMBER = re.compile(r"-?\d+\.\d+(?:[eE][+-]?\d+)?")
@@ -159,13 +159,11 @@ def following(frame: FrameType | None, ids: mx.array) -> np.ndarray | None:
     given = host(ids)
     if given.ndim != 2 or given.shape[1] < 2:
         return None
-    while frame is not None:
-        if own_file(frame.f_code.co_filename):
-            for array in [item for value in frame.f_locals.values() for item in near(value)]:
-                found = _after(given, array) if whole(array) else None
-                if found is not None:
-                    return found
-        frame = frame.f_back
+    for own in user_frames(frame):
+        for array in [item for value in own.f_locals.values() for item in near(value)]:
+            found = _after(given, array) if whole(array) else None
+            if found is not None:
+                return found
     return None
 
 

@@ -9,7 +9,7 @@ from math import prod
 from types import FrameType
 from typing import Any
 
-from mlxstories.ladder.where.places import own_file, parsed
+from mlxstories.ladder.where.places import parsed, user_frames
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _READ = (
@@ -29,10 +29,8 @@ def rounds(frame: FrameType | None) -> int | None:
     """How often the loops of the user's frames pass this place, if each of them says so before it begins; None where
     one does not or may be left early, or there is no loop."""
     counts: list[int | None] = []
-    while frame is not None:
-        if own_file(frame.f_code.co_filename):
-            counts += [_rounds(loop, frame) for loop in _around(frame)]
-        frame = frame.f_back
+    for own in user_frames(frame):
+        counts += [_rounds(loop, own) for loop in _around(own)]
     known = [count for count in counts if count is not None]
     return prod(known) if known and len(known) == len(counts) else None
 
@@ -40,15 +38,13 @@ def rounds(frame: FrameType | None) -> int | None:
 def seldom(frame: FrameType | None) -> bool:
     """Whether the loops of the user's frames do something only every so many rounds, such as validation: under an
     ``if`` with a remainder, or after an inner loop."""
-    while frame is not None:
-        if own_file(frame.f_code.co_filename):
-            loops = list(_around(frame))
-            inner = any(
-                isinstance(node, ast.For) and node is not outer.body[-1] for outer, node in pairwise(loops)
-            )
-            if inner or any(_now_and_then(node) for loop in loops for node in ast.walk(loop)):
-                return True
-        frame = frame.f_back
+    for own in user_frames(frame):
+        loops = list(_around(own))
+        inner = any(
+            isinstance(node, ast.For) and node is not outer.body[-1] for outer, node in pairwise(loops)
+        )
+        if inner or any(_now_and_then(node) for loop in loops for node in ast.walk(loop)):
+            return True
     return False
 
 

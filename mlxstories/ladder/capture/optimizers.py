@@ -12,7 +12,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.capture.copies import clone
-from mlxstories.ladder.where.places import own_file
+from mlxstories.ladder.where.places import user_frames
 
 _RATES = ("learning_rate", "lr", "rate", "step_size")
 _MARKS = (*_RATES, "state", "betas", "momentum", "weight_decay")
@@ -27,17 +27,12 @@ def share(source: Optimizer, target: Optimizer) -> None:
 def find_own(frame: FrameType | None) -> Any:
     """An optimiser that is not one of MLX's: an object in sight of these frames with ``update`` and a rate or state."""
     not_one = (dict, set, type, ModuleType, nn.Module, Optimizer)
-    while frame is not None:
-        if own_file(frame.f_code.co_filename):
-            for value in [*frame.f_locals.values(), *frame.f_globals.values()]:
-                named = not isinstance(value, not_one) and hasattr(value, "__dict__")
-                if (
-                    named
-                    and callable(getattr(value, "update", None))
-                    and any(hasattr(value, a) for a in _MARKS)
-                ):
-                    return value
-        frame = frame.f_back
+    for own in user_frames(frame):
+        for value in [*own.f_locals.values(), *own.f_globals.values()]:
+            if isinstance(value, not_one) or not hasattr(value, "__dict__"):
+                continue
+            if callable(getattr(value, "update", None)) and any(hasattr(value, mark) for mark in _MARKS):
+                return value
     return None
 
 

@@ -6,7 +6,7 @@ import ast
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from mlxstories.ladder.where.places import Line, own_file, parsed
+from mlxstories.ladder.where.places import Line, parsed, user_frames
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.record import Seen
@@ -26,12 +26,10 @@ def below(lines: list[Line], seen: Seen) -> Line | None:
 def holder(frame: FrameType | None, values: list) -> Line | None:
     """The outermost of the user's lines whose function has one of these very objects at hand."""
     found, wanted = None, {id(value) for value in values}
-    while frame is not None:
-        if own_file(frame.f_code.co_filename):
-            seen = [item for value in frame.f_locals.values() for item in near(value)]
-            if found is None or any(id(value) in wanted for value in seen):
-                found = Line(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        frame = frame.f_back
+    for own in user_frames(frame):
+        seen = [item for value in own.f_locals.values() for item in near(value)]
+        if found is None or any(id(value) in wanted for value in seen):
+            found = Line(own.f_code.co_filename, own.f_lineno, own.f_code.co_name)
     return found
 
 
@@ -44,13 +42,12 @@ def near(value) -> list:
 
 def assigned(frame: FrameType | None, value) -> Line | None:
     """The line that assigns this very object to the name under which the user's frames know it."""
-    while frame is not None:
-        code, scope = frame.f_code, {**frame.f_globals, **frame.f_locals}
-        name = next((n for n, v in scope.items() if v is value), None) if own_file(code.co_filename) else None
+    for own in user_frames(frame):
+        code, scope = own.f_code, {**own.f_globals, **own.f_locals}
+        name = next((n for n, v in scope.items() if v is value), None)
         lines = [i for i in _assignments(code.co_filename, name) if i] if name else []
         if lines:
             return Line(code.co_filename, lines[-1], code.co_name)
-        frame = frame.f_back
     return None
 
 

@@ -14,7 +14,7 @@ from mlxstories.findings import ERROR, WARNING, Finding, Place
 from mlxstories.findings.limits import CLIMBS, LEAPS, Limit
 from mlxstories.ladder.bench.step.adam import adams
 from mlxstories.ladder.bench.step.optimizers import RateCurve, parts
-from mlxstories.ladder.where.places import Line, own_file, parsed, place
+from mlxstories.ladder.where.places import Line, parsed, place, user_frames
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
@@ -39,15 +39,13 @@ _RUNG = "script"
 
 def meant(frame: FrameType | None) -> float | None:
     """The number that the innermost of the user's frames holds as its learning rate."""
-    while frame is not None:
-        if own_file(frame.f_code.co_filename):
-            for name in _NAMES:
-                value = frame.f_locals.get(name)
-                if isinstance(value, mx.array) and value.size == 1:
-                    value = value.item()
-                if isinstance(value, float):
-                    return value
-        frame = frame.f_back
+    for own in user_frames(frame):
+        for name in _NAMES:
+            value = own.f_locals.get(name)
+            if isinstance(value, mx.array) and value.size == 1:
+                value = value.item()
+            if isinstance(value, float):
+                return value
     return None
 
 

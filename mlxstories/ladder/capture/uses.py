@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.nn as nn
 
-from mlxstories.ladder.where.places import Line, own_file
+from mlxstories.ladder.where.places import Line, user_frames
 
 
 @dataclass
@@ -61,12 +61,7 @@ class Use:
 
 def at_work(frame: FrameType | None) -> list[Called]:
     """The user's functions on the way to a frame, the outermost first."""
-    found: list[Called] = []
-    while frame is not None:
-        if own_file(frame.f_code.co_filename):
-            found.append(_called(frame))
-        frame = frame.f_back
-    return found[::-1]
+    return [_called(own) for own in user_frames(frame)][::-1]
 
 
 def _called(frame: FrameType) -> Called:

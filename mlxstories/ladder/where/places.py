@@ -6,7 +6,7 @@ import ast
 import inspect
 import os
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -52,15 +52,19 @@ def of_model(name: str) -> bool:
     return own_file(name) or name.startswith(_EXAMINED)
 
 
+def user_frames(frame: FrameType | None, counts: Callable[[str], bool] = own_file) -> Iterator[FrameType]:
+    """The frames of the user's own code from this one outwards."""
+    while frame is not None:
+        if counts(frame.f_code.co_filename):
+            yield frame
+        frame = frame.f_back
+
+
 def stack(frame: FrameType | None, counts: Callable[[str], bool] = own_file) -> list[Line]:
     """The user's own lines on the way to a frame, the outermost first."""
-    lines: list[Line] = []
-    while frame is not None:
-        code = frame.f_code
-        if counts(code.co_filename):
-            lines.append(Line(code.co_filename, frame.f_lineno, code.co_name))
-        frame = frame.f_back
-    return lines[::-1]
+    return [
+        Line(own.f_code.co_filename, own.f_lineno, own.f_code.co_name) for own in user_frames(frame, counts)
+    ][::-1]
 
 
 def defined(function: Callable) -> Line | None:

@@ -8,16 +8,10 @@ import mlx.optimizers as optim
 import numpy as np
 import plain
 import pytest
-from tiny import T, V, WithMask, batches, found, judged, subject
+from tiny import T, V, WithMask, batches, errors_at_init, judged, subject
 
-from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.frozen import structure
-
-
-def codes(**fields) -> set[str]:
-    """Errors of the rung."""
-    return {f.code for f in found("init", **fields) if f.severity == ERROR}
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["fresh models", "one model"])
@@ -40,7 +34,7 @@ def test_frozen_layers_are_found_also_where_one_model_is_handed_out(frozen, shar
     one = Wide()
     model = (lambda: one) if shared else Wide
     assert Bench(subject(model=model), 0).hands_out_one_model is shared
-    assert ("frozen-parameters" in codes(model=model)) == bool(frozen)
+    assert ("frozen-parameters" in errors_at_init(model=model)) == bool(frozen)
 
 
 def test_what_was_learned_and_frozen_is_no_noise():
@@ -49,7 +43,7 @@ def test_what_was_learned_and_frozen_is_no_noise():
     spikes = 0.3 * rng.standard_normal((16, 2)) @ rng.standard_normal((2, 16))
     learned.mix.weight = learned.mix.weight + mx.array(spikes.astype(np.float32))
     learned.mix.freeze()
-    assert "frozen-parameters" not in codes(model=lambda: learned)
+    assert "frozen-parameters" not in errors_at_init(model=lambda: learned)
 
 
 def test_a_frozen_model_that_knows_something_is_no_noise():
@@ -66,7 +60,7 @@ def test_a_frozen_model_that_knows_something_is_no_noise():
         mx.eval(trained.parameters(), optimizer.state)
     trained.freeze()
     trained.head.unfreeze()
-    assert "frozen-parameters" not in codes(model=lambda: trained)
+    assert "frozen-parameters" not in errors_at_init(model=lambda: trained)
 
 
 def test_frozen_zeros_are_not_taken_for_blindness():
@@ -77,7 +71,7 @@ def test_frozen_zeros_are_not_taken_for_blindness():
             self.mix.freeze()
             self.embed.freeze()
 
-    told = codes(model=Gated)
+    told = errors_at_init(model=Gated)
     assert "frozen-parameters" in told and "input-blind" not in told
 
 
@@ -88,7 +82,7 @@ def test_a_model_without_anything_to_train_says_so():
         made.freeze()
         return made
 
-    assert "no-update" in codes(model=model)
+    assert "no-update" in errors_at_init(model=model)
 
 
 IDS, WIDTH = 23, 16

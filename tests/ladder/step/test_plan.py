@@ -15,7 +15,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.bench import schedule
 from mlxstories.ladder.bench.step.optimizers import RateCurve
-from mlxstories.ladder.bench.step.plan import Plan, below_nought, part_rates, plan
+from mlxstories.ladder.bench.step.plan import Plan, first_negative, part_rates, plan
 from mlxstories.ladder.bench.step.steps import WatchedSteps, watched_steps
 from mlxstories.ladder.bench.training.memorising import memorising
 from mlxstories.ladder.registry import CHECKS
@@ -95,9 +95,9 @@ def line(total):
     ("total", "updates", "first"),
     [(100, 150, 101), (100, 101, None), (1000, 100_000, 1001), (5, None, 6), (8, None, None)],
 )
-def test_the_first_rate_below_nought_is_found(total, updates, first):
+def test_the_first_negative_rate_is_found(total, updates, first):
     bench = Bench(subject(optimizer=line(total), updates=updates))
-    assert below_nought(bench, part_rates(bench)[0]) == first
+    assert first_negative(bench, part_rates(bench)[0]) == first
     wanted = [("schedule-out-of-step", "error")] if first else []
     assert judged("the rate stays above nought", bench) == wanted
 

@@ -75,7 +75,7 @@ def planned(bench: Bench, schedule: RateCurve) -> Plan:
     return Plan(updates, stated is not None, warmup)
 
 
-def below_nought(bench: Bench, part: PartRate) -> int | None:
+def first_negative(bench: Bench, part: PartRate) -> int | None:
     """The first update, counted from 0, whose learning rate is negative, within the run if the subject states its
     length, else within an epoch; None where there is none."""
     schedule, rate = part.curve, part.scheduled

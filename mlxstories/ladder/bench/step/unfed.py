@@ -29,24 +29,28 @@ def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
         moved = weights
         for index in range(_UPDATES):  # some go by how gradients, or weights, differ from the last
             moved = applied(optimizer, {n: (1 + index) * g for n, g in gradient.items()}, moved)
-        found = []
-        kept = states(optimizer)
-        for part in parts(optimizer):
-            for key in _still(part, gradient):
-                plain = applied(optimizer, gradient, weights)
-                put_states_back(optimizer, kept)
-                for entry, size in _still(part, gradient)[
-                    key
-                ]:  # looked up again, since lists were restored as copies
-                    entry[key] = size
-                other = applied(optimizer, gradient, weights)
-                put_states_back(optimizer, kept)
-                if any(bool(mx.any(plain[n] != a)) for n, a in other.items()):
-                    found.append((part, key))
+        found = [
+            (part, key)
+            for part in parts(optimizer)
+            for key in _still(part, gradient)
+            if _matters(optimizer, part, key, gradient, weights)
+        ]
         fed = _fed_apart(bench, gradient) if found and bench.subject.train_step else set()
         return [(part, key) for part, key in found if key not in fed]
     except Exception:  # an optimiser that wants more than gradients
         return []
+
+
+def _matters(optimizer: Optimizer, part: Optimizer, key: str, gradient: Arrays, weights: Arrays) -> bool:
+    """Whether the next update is another one if this entry holds the size of the gradient."""
+    kept = states(optimizer)
+    plain = applied(optimizer, gradient, weights)
+    put_states_back(optimizer, kept)
+    for state, size in _still(part, gradient)[key]:  # looked up again, since lists were restored as copies
+        state[key] = size
+    other = applied(optimizer, gradient, weights)
+    put_states_back(optimizer, kept)
+    return any(bool(mx.any(plain[n] != a)) for n, a in other.items())
 
 
 def _fed_apart(bench: Bench, gradient: Arrays) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.onward import counted
-from mlxstories.ladder.bench.step.plan import PartRate, below_nought, part_rates, plan
+from mlxstories.ladder.bench.step.plan import PartRate, first_negative, part_rates, plan
 from mlxstories.ladder.bench.step.swings import EPOCHS, swings
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -53,7 +53,7 @@ def counts_updates(bench: Bench, limits: Gauges) -> Verdict:
     causes=("schedule-out-of-step",),
     unless=("not-finite", "no-update", "state-not-kept", "schedule-out-of-step"),
 )
-def above_nought(bench: Bench, limits: Gauges) -> Verdict:
+def never_negative(bench: Bench, limits: Gauges) -> Verdict:
     """Reads the learning rate over the run that the subject states, or else over the first epoch, for one below 0.
 
     With a negative rate training climbs the loss. A line or polynomial is below 0 wherever it is followed beyond its
@@ -61,11 +61,11 @@ def above_nought(bench: Bench, limits: Gauges) -> Verdict:
     Example: `lambda step: peak * (1 - step / total)`, where the total counts texts and the run counts rows.
     Fix: take the maximum of it and 0, and count the updates of the whole run.
     """
-    return worst(_above_nought(bench, part) for part in part_rates(bench))
+    return worst(_never_negative(bench, part) for part in part_rates(bench))
 
 
-def _above_nought(bench: Bench, part: PartRate) -> Verdict:
-    first = below_nought(bench, part)
+def _never_negative(bench: Bench, part: PartRate) -> Verdict:
+    first = first_negative(bench, part)
     if first is None:
         return passed("never below 0")
     over = f"the run's {plan(bench).updates} updates" if plan(bench).stated else "the first epoch"
