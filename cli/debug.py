@@ -244,7 +244,8 @@ def _in_time(name: str, timeout: float) -> Iterator[None]:
 
 @contextmanager
 def _loading(name: str, timeout: float, report: Path | None) -> Iterator[None]:
-    """What cannot be loaded is one line and no diagnosis; a program that reads the findings is told all the same."""
+    """What cannot be loaded gives one line and no diagnosis; a program that reads the findings gets them all the
+    same."""
     try:
         with _in_time(name, timeout):
             yield
@@ -270,7 +271,7 @@ def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
 
 
 def _fallen(name: str, how: str):
-    """The diagnosis of what ended, hung or broke the process that examined it."""
+    """The diagnosis when the process that examined the subject ended, hung or broke."""
     fix = (
         "run its parts by hand and fix what ends or holds up the process; if it is only slow, raise --timeout"
     )
@@ -289,7 +290,7 @@ def _broken(name: str, message: str, fix: str):
 
 
 def _write(diagnosis, ladder: Ladder, story: bool, export, report, log, form: str) -> None:
-    """What was asked for besides the screen."""
+    """Write what was asked for besides the screen."""
     from mlxstories.findings.github import github_lines
     from mlxstories.findings.sarif import sarif
 

@@ -102,7 +102,8 @@ class Examined:
         return CapturedScript(self.file, self.arguments, **options)
 
     def write_subject(self, path: Path) -> None:
-        """Write ``path``, a file with ``subject()``, from what was captured of a script; or with all to fill in."""
+        """Write ``path``, a file with ``subject()``, from what was captured of a script, or with everything left to
+        fill in."""
         from mlxstories.ladder.capture import OwnTraining, write_subject, write_template
         from mlxstories.ladder.capture.loop import INSTEAD
 

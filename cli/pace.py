@@ -7,8 +7,8 @@ import time
 
 
 class Pace:
-    """Told the step now and then. The pace is that of the last half of the updates: what else a machine does changes,
-    but not for so long that the last few alone would say more (docs/own_stories.md).
+    """Told the current step now and then; measures the pace over the last half of the updates. Other load on the
+    machine changes, but not so slowly that the last few updates alone would say more (docs/own_stories.md).
 
     Args:
         updates: over which it is measured at the least, such as those of two validations, which take time too.

@@ -1,10 +1,10 @@
-"""The climb for the eye, and its verdict in words."""
+"""The climb on the screen, and its verdict in words."""
 
 from __future__ import annotations
 
 
 class Ladder:
-    """The climb for the eye: live in a terminal, one line a rung elsewhere."""
+    """The climb on the screen: live in a terminal, one line a rung elsewhere."""
 
     def __init__(self, stream):
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""A process of its own for code that is not ours: it may end it, hang it in C, or leave processes behind."""
+"""A separate process for code that is not ours: that may end the process, hang in C, or leave processes behind."""
 
 from __future__ import annotations
 

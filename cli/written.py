@@ -1,4 +1,4 @@
-"""What `mlxstories debug` writes down of its findings for other programs."""
+"""What `mlxstories debug` writes of its findings for other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one exception for bad input, and how its line is kept one line of a length to be read."""
+"""The one exception for bad input, and how its message is kept to one line of readable length."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def meant(word: str, known: Iterable[str]) -> str:
 
 
 def own_arguments(named: str = "train.py") -> str:
-    """Where the arguments of a script belong; ``named`` is how it is named, with ``-m`` before a module."""
+    """Where a script's own arguments belong; ``named`` is the script, with ``-m`` before a module."""
     return f"the script's own arguments follow --: mlxstories debug {named} -- ARGUMENTS"
 
 

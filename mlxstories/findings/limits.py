@@ -1,4 +1,4 @@
-"""Limits that verdicts depend on, as data; and the readings held against them.
+"""Limits that verdicts depend on, as data, and the readings compared with them.
 
 Those at the end are shared: the checks of the ladder, the watch over trainings and repair's suspects hold the same
 reading against the same limit. What one check alone asks has its limit there.

@@ -1,4 +1,4 @@
-"""Notebooks as Python: their code cells, one after the other, and the cell in which a line of that lies."""
+"""Notebooks as Python: their code cells in order, and the cell that a line belongs to."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cell:
 
 
 def lines_of(text: str) -> list[str]:
-    """Lines as Python counts them: for `str.splitlines` a form feed, or what else Unicode calls so, ends one too."""
+    """Lines as Python counts them: `str.splitlines` also breaks at form feeds and other characters."""
     return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
 
 

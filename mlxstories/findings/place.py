@@ -30,7 +30,7 @@ class Place(dict):
         return hash(str(self))
 
     def behind(self, file: str) -> str:
-        """The place behind a file's name: ``train.py:33``, or ``lesson.ipynb, cell 4, line 3``."""
+        """The place after a file's name: ``train.py:33``, or ``lesson.ipynb, cell 4, line 3``."""
         return f"{file}, {self.in_words}" if "cell" in self else f"{file}:{self['line']}"
 
     @property
@@ -48,8 +48,8 @@ class Place(dict):
         return os.path.normpath(self["file"]) if relative.startswith("..") else relative
 
     def around(self, lines: int = 3) -> list[tuple[int, str]]:
-        """The numbered lines of code around it, of its cell in a notebook; none if the file is not there any more, or
-        is no Python."""
+        """The numbered lines of code around it, within its cell in a notebook; none if the file is gone or is no
+        Python."""
         first = max(self["line"] - lines, 1)
         return list(enumerate(self._code()[first - 1 : self["line"] + lines], first))
 

@@ -1,4 +1,4 @@
-"""The working directory, which code that is examined may leave, or remove under itself."""
+"""The working directory, which code under examination may leave, or delete."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def here() -> str | None:
 
 
 def enter(directory: str | None) -> None:
-    """Change to what `here` returned; where that is gone, stay."""
+    """Change to what `here` returned, unless it is gone."""
     if directory is not None and os.path.isdir(directory):
         os.chdir(directory)
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """The working directory as before, whatever is entered inside."""
+    """Restores the working directory, whatever is entered inside."""
     before = here()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Training and evaluation mode, module by module: a part may stay in evaluation mode while the rest trains."""
+"""Training and evaluation mode of each module: a part may stay in evaluation mode while the rest trains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def modes(model: nn.Module) -> Modes:
 
 
 def put_modes(kept: Modes) -> None:
-    """Put back what `modes` gave."""
+    """Restore what `modes` gave."""
     for module, training in kept:
         module._training = training
 

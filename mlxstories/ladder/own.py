@@ -1,4 +1,4 @@
-"""Trainings of this project as subjects: the ladder examines the very update that they make."""
+"""Trainings of this package as subjects: the ladder examines the very update that they make."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def subject_of(run: Run) -> Subject:
 
 
 def subject_of_trainer(trainer: Trainer) -> Subject:
-    """What a training trains before its first update: the subject that its run will give.
+    """The subject of a training before its first update, the same that its run will give.
 
     Raises:
         StoriesError: it is an encoder.

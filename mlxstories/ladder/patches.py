@@ -1,4 +1,4 @@
-"""Functions, and the calls of one module, replaced for a while and put back whatever happens."""
+"""Functions, and the calls of one module, replaced for a while and always restored."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def around_updates(patches: Patches, around: Callable[[Callable[..., Any]], Call
 
 
 def reroute(module: nn.Module, call: Callable[..., Any]) -> None:
-    """Have one object's calls go through ``call(own, *args, **kwargs)``, where ``own`` is what it did before: calls are
-    looked up on the class, so it gets one of its own."""
+    """Have one object's calls go through ``call(own, *args, **kwargs)``, where ``own`` is its original call. Python
+    looks calls up on the class, so the object gets a class of its own."""
     kind = type(module)
 
     def rerouted_call(self, *args, **kwargs):
@@ -68,7 +68,7 @@ def reroute(module: nn.Module, call: Callable[..., Any]) -> None:
 
 
 def tokens_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:
-    """The tokens that a model is called with: the first argument, or the first array of those by name."""
+    """The tokens that a model is called with: the first argument, or the first array among the keywords."""
     name = _of_tokens(kwargs)
     return args[0] if args or name is None else kwargs[name]
 
@@ -79,7 +79,7 @@ def _of_tokens(kwargs: dict[str, Any]) -> str | None:
 
 
 def with_tokens(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Have ``call(own, tokens, *args, **kwargs)`` get `tokens_of` a model's call, by name too."""
+    """Have ``call(own, tokens, *args, **kwargs)`` get the `tokens_of` a model's call, even if they were a keyword."""
 
     def named(own, *args, **kwargs):
         if args or (name := _of_tokens(kwargs)) is None:

@@ -1,4 +1,4 @@
-"""The random states of Python, NumPy and MLX, kept and put back."""
+"""The random states of Python, NumPy and MLX, saved and restored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def random_key() -> np.ndarray:
 
 
 def put_random_key(key: np.ndarray) -> None:
-    """Have MLX draw from a state of `random_key` on."""
+    """Restore a state of `random_key`."""
     high, low = (int(part) for part in key)
     mx.random.seed((high << 32) | low)
 

@@ -56,7 +56,7 @@ def failed(detail: str, *drafts: Draft, **figures) -> Verdict:
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The first of several answers to one question that failed, else that comes with a finding, else that passed."""
+    """Of several answers to one question, the first that failed; else one with a finding; else one that passed."""
     return min(verdicts, key=lambda one: (one.status != FAILED, not one.drafts, one.status == SKIPPED))
 
 

@@ -86,7 +86,7 @@ class OptimizerConfig:
 
 
 class Groups(MultiOptimizer):
-    """Optimisers that share the parameters out among them; the first that wants one has it."""
+    """Several optimisers that divide the parameters among them; each parameter goes to the first that accepts it."""
 
     @property
     def step(self) -> mx.array:

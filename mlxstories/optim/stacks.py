@@ -1,4 +1,4 @@
-"""Arrays of one shape as one: a GPU then starts a kernel for all of them in place of one for each."""
+"""Arrays of one shape stacked into one, so that a GPU starts one kernel for all of them instead of one for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlxstories.backend import kernels
 
 
 def alike(arrays: Sequence[mx.array]) -> list[list[int]]:
-    """The indices of arrays of one shape and type, for each of these."""
+    """The indices of the arrays, grouped by shape and type."""
     groups: dict[tuple, list[int]] = {}
     for index, array in enumerate(arrays):
         groups.setdefault((array.shape, array.dtype), []).append(index)
@@ -18,7 +18,8 @@ def alike(arrays: Sequence[mx.array]) -> list[list[int]]:
 
 
 def stacks(arrays: Sequence[mx.array]) -> Iterator[tuple[list[int], mx.array]]:
-    """Which of the arrays go together, and these as one [n, ...]; at most `kernels.chunk_elements` numbers each."""
+    """Groups of indices, each with its arrays stacked as [n, ...]; a stack has at most `kernels.chunk_elements`
+    numbers."""
     for indices in alike(arrays):
         most = max(1, kernels.chunk_elements() // max(1, arrays[indices[0]].size))
         for start in range(0, len(indices), most):

@@ -1,4 +1,4 @@
-"""What is worth a word before time is spent: too little text, or a number far from what has ever worked."""
+"""What is worth a word before time is spent: too little text, or a setting far from what has ever worked."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ class TrainingConfig:
         seed: of the initial weights, the order of the rows, dropout and masking.
         log_every: updates between two lines of training metrics.
         evaluations: validations in a run at the least; there is always one each epoch.
-        stop_after: training ends after so many validations in a row that found no lower loss, or goes back to the best
-            weights and into the cool-down that its schedule has not begun; None: it goes on to its last update.
+        stop_after: after so many validations in a row without a lower loss, training ends, or goes back to the best
+            weights and begins the cool-down of its schedule early. None: it goes on to its last update.
         keep: newest checkpoints that are kept, besides the best.
         save_every: updates between two checkpoints; None: they are saved at validations alone.
-        max_repairs: how often a run that goes wrong is repaired; 0: it is only watched.
+        max_repairs: how often a run that goes wrong may be repaired; 0: it is only watched.
         dtype: of the forward and backward passes, "float32" or "bfloat16"; the weights stay float32.
     """
 

@@ -1,4 +1,4 @@
-"""The cool-down that begins before its time, where validation has stopped improving at the full learning rate."""
+"""The cool-down that begins early, when validation has stopped improving at the full learning rate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mlxstories.optim.schedules import ScheduleConfig
 
 @dataclass(frozen=True)
 class Cooldown:
-    """The rest of a run whose schedule was cut short: that of a run whose stable phase ended with the best weights.
+    """The rest of a run whose schedule was cut short: it goes on as if the stable phase had ended at the best weights.
 
     Attributes:
         begins: updates done when it began.
-        weights_of: those done by the weights that it began with, the best until then.
+        weights_of: updates that are in the weights it began with, the best until then.
         updates: its length.
     """
 
@@ -23,12 +23,12 @@ class Cooldown:
 
     @property
     def ends(self) -> int:
-        """Updates of the whole run, those that are not in its weights included."""
+        """Updates of the whole run, including those that are not in its weights."""
         return self.begins + self.updates
 
     @property
     def scheduled(self) -> int:
-        """Updates in the weights at the end: what the schedule is as long as."""
+        """Updates in the final weights, which is the length of the schedule."""
         return self.weights_of + self.updates
 
 

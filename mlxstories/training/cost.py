@@ -1,4 +1,4 @@
-"""What a training step costs, by count, and the time that it needs at least."""
+"""What a training step costs, by counting, and the least time that it can take."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _VIEWS = {"Broadcast", "CustomTransforms", "Depends", "ExpandDims", "Flatten", "
 
 @dataclass(frozen=True)
 class Handed:
-    """One update as the host hands it over. A GPU pays for each launch.
+    """One update as the host hands it to the device. A GPU pays for each launch.
 
     Attributes:
         operations: in MLX's graph; those that one compiled kernel does count once.
@@ -131,7 +131,7 @@ def full_rows(config: ModelConfig, batch_size: int) -> Batch:
 
 
 def handed(step: TrainStep, batches: Sequence[Batch], rounds: int = 20) -> Handed:
-    """What one update hands over, which is not computed; ``step`` cannot be used afterwards."""
+    """What one update hands to the device, without computing it; ``step`` cannot be used afterwards."""
     mx.eval(step.model.state, step.optimizer.state, batches)  # or the graph would hold how they are made
     result = [part for part in step.prepare(batches, 0) if part is not None]
     operations = operations_of(step.model.state, step.optimizer.state, *result)

@@ -1,4 +1,4 @@
-"""How long a training will take and what memory it needs, measured on a few updates that are then undone."""
+"""How long a training will take and how much memory it needs, measured on a few updates that are then undone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Estimate:
 
 
 def estimate(trainer: Trainer) -> Estimate:
-    """Make a few updates of ``trainer`` and take them back: weights, moments and position are as they were."""
+    """Make a few updates of ``trainer`` and undo them: weights, moments and position are left as they were."""
     model, optimizer = trainer.model, trainer.optimizer
     kept = tree_map(lambda array: array, (model.parameters(), optimizer.state))
     stream = Stream(trainer.dataset.train, model.config.context, trainer.config)
@@ -76,5 +76,5 @@ def estimate(trainer: Trainer) -> Estimate:
 
 
 def _resident() -> int:
-    """The most bytes that the process has held; what a GPU of its own holds is not among them."""
+    """The most bytes that the process has held, not counting the memory of a separate GPU."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -47,7 +47,7 @@ def new_model(config: ModelConfig | MlxLmConfig, seed: int) -> Transformer:
 
 
 def planned_model(config: ModelConfig | MlxLmConfig, seed: int) -> Transformer:
-    """A model whose weights are yet to be drawn."""
+    """A model whose weights have not been drawn yet."""
     mx.random.seed(seed)
     model = build_model(config)
     count = parameter_count(model)

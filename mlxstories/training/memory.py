@@ -1,4 +1,4 @@
-"""What training needs at the least, known before anything is computed."""
+"""The least memory that training needs, known before anything is computed."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class TrainStep:
         return result
 
     def prepare(self, batches: Sequence[Batch], seed: int, *, norms: bool = False) -> StepResult:
-        """The update as a graph that is yet to be computed."""
+        """The update as a graph that has not been computed yet."""
         mx.random.seed(seed)
         sums = None
         for index, batch in enumerate(batches):

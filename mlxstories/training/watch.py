@@ -21,7 +21,7 @@ _STUCK_AFTER = 10  # reports without progress
 
 
 class Watch:
-    """Fed with a run's figures at report intervals; each problem is told once.
+    """Fed with a run's figures at report intervals; reports each problem once.
 
     `mlxstories.ladder.watch` takes the figures of a loop of your own, and feeds one.
 
