@@ -41,7 +41,7 @@ def nothing_frozen(bench: Bench, limits: Gauges) -> Verdict:
         note(
             "frozen-parameters",
             f"{len(found.names)} parameters are not trained, the same in every fresh model: "
-            f"{', '.join(found.names[:3])}",
+            f"{shortened(found.names)}",
             fix="nothing to do if these are tables or pretrained weights",
             where=found.names[0],
             frozen=len(found.names),

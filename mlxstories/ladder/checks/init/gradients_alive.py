@@ -140,7 +140,7 @@ def _one_object(again: dict[str, list[str]]) -> Draft:
 def _even(names: list[str], found: Followed) -> Draft:
     return error(
         "dead-parameters",
-        f"the gradient of {', '.join(names[:3])}{' ...' if names[3:] else ''} is of one size in all entries: what "
+        f"the gradient of {shortened(names)} is of one size in all entries: what "
         "would tell them apart is rounded away, and no more than a scale is learned",
         fix="let the gradient through the rounding: w + mx.stop_gradient(rounded(w) - w)",
         where=names[0],
@@ -153,7 +153,7 @@ def _rounded(rounded: dict[str, float]) -> Draft:
     names = list(rounded)
     return warning(
         "dead-parameters",
-        f"what {', '.join(names[:3])}{' ...' if names[3:] else ''} receive{'s' * (len(names) == 1)} is no more than "
+        f"what {shortened(names)} receive{'s' * (len(names) == 1)} is no more than "
         f"rounding: {min(rounded.values()):.0e} of the usual gradient",
         fix="look for a value that does not depend on them: a weight divided by itself, for example, is always 1",
         where=names[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlxstories.errors import shortened
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.evaluation.traces import Traces, drawn_with, traces
@@ -58,8 +59,7 @@ def _told(bench: Bench, name: str, one: Traces, limits: Gauges) -> list[Draft]:
 def _weights(name: str, one: Traces) -> Draft:
     return error(
         "evaluation-changes-state",
-        f"{name} changes {len(one.weights)} parameters ({', '.join(one.weights[:3])}"
-        f"{' ...' if one.weights[3:] else ''}): training goes on from other weights",
+        f"{name} changes {len(one.weights)} parameters ({shortened(one.weights)}): training goes on from other weights",
         fix="save model.parameters() before it and restore them with model.update after it",
         where=name.partition("(")[0],
         parameters=len(one.weights),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlxstories.errors import shortened
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.evaluation.evaluation import swapped
 from mlxstories.ladder.limits import Gauges, Limit
@@ -49,7 +50,7 @@ def asks_the_model(bench: Bench, limits: Gauges) -> Verdict:
         detail,
         error(
             "metric-mismatch",
-            f"while evaluate runs, {', '.join(found.names[:2])}{' ...' if found.names[2:] else ''} of the model "
+            f"while evaluate runs, {shortened(found.names, 2)} of the model "
             f"{'is' if len(found.names) == 1 else 'are'} exchanged for other weights, and logits differ by "
             f"{found.change:.2g} of their spread: the figures are not those of the model that is trained",
             fix="evaluate the model with its own weights, or with an average of all of them; weights that are to be "
