@@ -191,7 +191,7 @@ def test_lines_that_a_part_runs_are_mutated_and_no_others(workplace, begun):
         ("self.head(x)", "self.head(x * 0)", "hurts"),
     ],
 )
-def test_what_a_mutant_is(workplace, begun, before, after, verdict):
+def test_a_mutant_is_judged_by_what_it_does_to_training(workplace, begun, before, after, verdict):
     assert before in TINY
     with workplace.holding(workplace.files[0], TINY.replace(before, after, 1)):
         found = trial(workplace, 40, workplace.folder / "kept", climbs=False)
@@ -212,7 +212,7 @@ def test_a_process_of_its_own_answers_or_says_how_it_ended():
 
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_second_looks(tmp_path):
+def test_a_second_look_takes_what_is_not_known_yet(tmp_path):
     """One mutant hurts and is seen by nothing, one is accused and hurts later, one is accused and harmless, one of two
     that nothing accuses is drawn; what is known is not looked at again."""
     (tmp_path / "own").mkdir()

@@ -24,20 +24,20 @@ def test_show_prints_the_stories_of_a_seed():
     assert result.output == "\n\n".join(source.texts(2, 7)) + "\n"
 
 
-def test_show_floor():
+def test_show_says_what_is_known_of_a_story():
     story = source.stories(1, 7)[0]
     output = run("show", "--stories", "1", "--seed", "7", "--floor").output
     assert f"{len(story.kind)} tokens, {story.nats.mean():.3f} nats per token" in output
     assert "% recall" in output
 
 
-def test_show_files(tmp_path):
+def test_show_prints_the_stories_of_files(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"story": "One."}\n{"story": "Two."}\n')
     result = run("show", "--data", str(tmp_path), "--field", "story", "--stories", "1")
     assert (result.exit_code, result.output) == (0, "One.\n")
 
 
-def test_stats():
+def test_stats_count_the_built_in_stories():
     result = run("stats", "--stories", "20", "--validation", "5")
     assert result.exit_code == 0
     for expected in ("20 stories", "5 stories", "0.00% unknown", "0 exact duplicates", "floor ", "recall: "):
@@ -46,7 +46,7 @@ def test_stats():
     assert report["train"]["stories"] == 20 and report["floor"]["nats"] > 0.5
 
 
-def test_stats_of_files(tmp_path):
+def test_stats_count_the_stories_of_files(tmp_path):
     (tmp_path / "a.txt").write_text("\n\n".join(f"{i} little words ran far away from home" for i in range(9)))
     result = run("stats", "--data", str(tmp_path / "a.txt"))
     assert result.exit_code == 0 and "floor unknown" in result.output

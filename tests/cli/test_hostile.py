@@ -141,7 +141,7 @@ def files(folder):
 @pytest.mark.parametrize(
     ("words", "told"), OPTIONS, ids=lambda value: value[-30:].encode("unicode_escape").decode()
 )
-def test_options(here, words, told):
+def test_hostile_options_are_one_line_and_change_nothing(here, words, told):
     before = files(here)
     assert told in call(words, 2)
     assert files(here) == before
@@ -154,7 +154,7 @@ def test_a_refused_name_leaves_no_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("content", "name", "words", "told"), FILES, ids=range(len(FILES)))
-def test_files(here, content, name, words, told):
+def test_hostile_files_are_one_line_and_change_nothing(here, content, name, words, told):
     (here / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     before = files(here)
     line = call(words, 0 if told is None else 2)
@@ -169,7 +169,7 @@ def test_a_table_with_two_columns_of_one_name(here):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_places(here, place):
+def test_places_that_cannot_be_read_are_named(here, place):
     PLACES[place]("a.txt")
     before = files(here)
     for words in READERS:
@@ -178,7 +178,7 @@ def test_places(here, place):
 
 
 @pytest.mark.parametrize(("name", "content", "words", "told"), RUNS, ids=range(len(RUNS)))
-def test_files_of_a_run(here, name, content, words, told):
+def test_hostile_files_of_a_run_are_one_line(here, name, content, words, told):
     path = here / "runs" / "run" / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     before = files(here)

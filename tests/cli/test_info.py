@@ -11,7 +11,7 @@ from mlxstories.backend import blas
 from mlxstories.cli import main
 
 
-def test_info():
+def test_info_shows_versions_blas_and_memory():
     result = CliRunner().invoke(main, ["info"])
     assert result.exit_code == 0, result.output
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
@@ -20,7 +20,7 @@ def test_info():
     assert float(lines["memory"].removesuffix(" GiB")) > 0.1
 
 
-def test_json():
+def test_info_as_json_has_all_facts():
     facts = json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)
     assert facts["versions"]["tokenizers"] == version("tokenizers")
     assert facts["blas"] == {"name": blas.install().name, "path": blas.install().path}

@@ -21,7 +21,7 @@ from mlxstories.faults import FAULTS
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.2, "1 s"), (99, "99 s"), (100, "1.7 min"), (600, "10 min"), (9000, "2.5 h")]
 )
-def test_durations(seconds, words):
+def test_a_duration_is_given_in_its_own_unit(seconds, words):
     assert duration(seconds) == words
 
 

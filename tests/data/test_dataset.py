@@ -197,11 +197,11 @@ def test_tinystories_come_from_the_cache(tmp_path, monkeypatch):
         ({"source": ("stories", "x.txt")}, "cannot be mixed"),
     ],
 )
-def test_bad_configurations(options, message):
+def test_bad_configurations_are_refused(options, message):
     with pytest.raises(StoriesError, match=message):
         DataConfig(**options)
 
 
-def test_more_validation_than_stories(corpus):
+def test_more_validation_than_stories_is_refused(corpus):
     with pytest.raises(StoriesError, match="1 to 39 of 40 distinct stories; got 40"):
         load_dataset(DataConfig(str(corpus), validation=40))

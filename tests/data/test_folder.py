@@ -94,7 +94,7 @@ def test_lines_that_most_files_share_are_pointed_out(tmp_path):
     assert len(list(remarks([tmp_path]))) == 1
 
 
-def test_a_page_of_the_web(tmp_path):
+def test_a_web_page_is_read_without_its_menu_and_scripts(tmp_path):
     pytest.importorskip("bs4")
     page = """<html><head><title>No</title><style>p {}</style></head><body><nav>Menu</nav><h1>The <i>Frog</i></h1>
     <p>Once upon\n a time.</p><script>no()</script><p>He said &ldquo;No&rdquo;.<br>And left.</p></body></html>"""
@@ -102,7 +102,7 @@ def test_a_page_of_the_web(tmp_path):
     assert list(read_documents([tmp_path])) == ["The Frog\n\nOnce upon a time.\n\nHe said “No”.\n\nAnd left."]
 
 
-def test_a_word_processor_file(tmp_path):
+def test_a_word_processor_file_is_one_story(tmp_path):
     docx = pytest.importorskip("docx")
     file = docx.Document()
     for paragraph in ("Once upon a time.", "", "The end."):

@@ -123,7 +123,7 @@ def test_packing_wastes_little():
     assert pack(documents, 256, layout="padded").mask.mean() == pytest.approx((lengths + 1).mean() / 256)
 
 
-def test_documents():
+def test_documents_read_like_a_list_of_stories():
     documents = Documents.of([np.array([3, 4]), np.array([70_000])])
     assert len(documents) == 2 and documents.tokens.dtype == np.uint32
     assert documents[-1].tolist() == [70_000] and documents.lengths.tolist() == [2, 1]
@@ -135,6 +135,6 @@ def test_documents():
 
 
 @pytest.mark.parametrize(("context", "layout", "message"), [(0, "packed", "got 0"), (8, "tight", "'tight'")])
-def test_bad_arguments(context, layout, message):
+def test_bad_arguments_are_refused(context, layout, message):
     with pytest.raises(StoriesError, match=message):
         pack(corpus([3]), context, layout=layout)

@@ -46,7 +46,7 @@ def read(*paths, **options):
         (MARKED, "file", [MARKED.strip("\n")]),
     ],
 )
-def test_text(file, content, separator, stories):
+def test_text_is_split_at_the_separator(file, content, separator, stories):
     assert read(file("stories.txt", content), separator=separator) == stories
 
 
@@ -69,7 +69,7 @@ def test_json_lines(file):
     assert read(file("a.jsonl", lines + "\n\n"), field="story") == ["One.\n\nTwo", "<|endoftext|>"]
 
 
-def test_parquet(tmp_path):
+def test_the_text_column_of_parquet_is_read(tmp_path):
     table = pyarrow.table({"text": ["One.", "Two.", "Three."], "n": [1, 2, 3]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
     assert read(tmp_path / "a.parquet") == ["One.", "Two.", "Three."]
@@ -107,14 +107,14 @@ def test_parquet(tmp_path):
         ("a.parquet", b"PAR1 but not really", "not a parquet file or is damaged"),
     ],
 )
-def test_bad_files(file, name, content, message):
+def test_bad_files_are_refused_by_name(file, name, content, message):
     path = file(name, content)
     with pytest.raises(StoriesError, match=message) as raised:
         read(path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_missing_things(tmp_path):
+def test_what_is_missing_is_refused_by_name(tmp_path):
     with pytest.raises(StoriesError, match="does not exist"):
         read(tmp_path / "missing.txt")
     with pytest.raises(StoriesError, match=r"^a\.txt lies on the web; download it"):

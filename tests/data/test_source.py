@@ -127,7 +127,7 @@ def _entries(name):
 _VERBS = _entries("said") | {"the", "said"}
 
 
-def test_kinds(many):
+def test_stories_hold_recalled_words_and_choices(many):
     kind = np.concatenate([story.kind for story in many])
     share = np.bincount(kind, minlength=3) / len(kind)
     assert share[notation.RECALL] > 0.09
@@ -152,7 +152,7 @@ def test_a_beginning_of_another_alternative_is_refused():
         notation.choice([(1, ("a",), (), {}), (1, ("a", "b"), (), {})])
 
 
-def test_a_choice_in_numbers():
+def test_a_choice_has_the_probabilities_computed_by_hand():
     """Weights 2 : 1 : 1 over "a b", "a c", "d": by hand."""
     choice = notation.choice([(2, ("a", "b"), (), {}), (1, ("a", "c"), (), {}), (1, ("d",), (), {})])
     record = choice.alternatives[1].program[0].record

@@ -58,7 +58,7 @@ def test_one_story_is_cut_in_two_at_nine_tenths():
         ([], {}, "1 to -1 of 0"),
     ],
 )
-def test_bad_splits(texts, options, message):
+def test_bad_splits_are_refused(texts, options, message):
     with pytest.raises(StoriesError, match=message):
         split(texts, **options)
 

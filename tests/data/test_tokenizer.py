@@ -103,7 +103,7 @@ def test_special_tokens_are_fixed_and_out_of_reach(kind):
     assert tokenizer.decode([END, *ids, MASK, END]) == tokenizer.decode(ids)
 
 
-def test_unknown_rate():
+def test_the_unknown_rate_is_the_share_of_unknown_tokens():
     tokenizer = Tokenizer.train("word", ["Tom ran home"])
     documents = tokenizer.encode_batch(["Tom ran", "Tom flew"])
     assert documents[1].tolist() == [tokenizer.encode("Tom")[0], UNKNOWN]
@@ -160,7 +160,7 @@ def test_batches_are_small_integers():
         (json.dumps({"version": "1.0"}).encode(), "damaged"),
     ],
 )
-def test_damaged_files(content, message, tmp_path):
+def test_damaged_files_are_refused_by_name(content, message, tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
     with pytest.raises(StoriesError, match=message) as raised:
@@ -201,13 +201,13 @@ def test_foreign_and_missing_files(tmp_path):
         ("word", [" \n"], 100, "nothing to learn"),
     ],
 )
-def test_bad_training(kind, texts, size, message):
+def test_bad_training_is_refused(kind, texts, size, message):
     with pytest.raises(StoriesError, match=message):
         Tokenizer.train(kind, texts, size)
 
 
 @pytest.mark.parametrize("index", [-1, 10**6])
-def test_ids_outside_the_vocabulary(index):
+def test_ids_outside_the_vocabulary_are_refused(index):
     with pytest.raises(StoriesError, match=f"got {index}"):
         WORD.decode([5, index])
     with pytest.raises(StoriesError, match=f"got {index}"):

@@ -82,7 +82,7 @@ def test_transformers_says_the_same(exported):
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "llama_mixing"])
 @pytest.mark.parametrize(("dtype", "bits", "tolerance"), [("bfloat16", None, 0.05), ("float16", 8, 0.05)])
-def test_fewer_bits(make_run, tmp_path, shape, dtype, bits, tolerance):
+def test_fewer_bits_stay_close_to_the_model(make_run, tmp_path, shape, dtype, bits, tolerance):
     run = make_run(shape, "char", dim=64, hidden=96)
     export(run, tmp_path / "tale", dtype=dtype, bits=bits)
     model, _ = load(tmp_path / "tale")

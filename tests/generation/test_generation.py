@@ -80,7 +80,7 @@ def test_options_hold_in_the_text(model):
         assert len(set(pairs)) == len(pairs) and 0 not in story.tokens
 
 
-def test_stops(model):
+def test_a_story_stops_at_its_length_or_the_context(model):
     for story in generate(model, PROMPTS, max_tokens=2, sampling=GREEDY):
         assert (len(story.tokens), story.reason, story.finished) == (2, "max_tokens", False)
     full = generate(model, [[5] * 23], max_tokens=9, sampling=GREEDY)[0]

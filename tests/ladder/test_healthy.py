@@ -25,7 +25,7 @@ def errors(name: str, rungs=None) -> list[str]:
     return [f"{f.code}: {f.message}" for f in findings if f.severity == "error"]
 
 
-def test_there_are_enough():
+def test_there_are_twenty_healthy_setups_at_least():
     assert len(HEALTHY) >= 20
 
 

@@ -97,7 +97,7 @@ def with_penalty(model, batch):
     ],
     ids=["identity", "no rows", "no columns", "module to a number", "module of a number"],
 )
-def test_is_examined_and_sound(model):
+def test_an_odd_model_is_examined_and_sound(model):
     subject = tiny.subject(
         model=model, loss=with_penalty, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True)
     )

@@ -166,7 +166,7 @@ def test_updates_that_stop_and_a_rate_that_turns_negative():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_batches_that_repeat(compiled):
+def test_batches_that_repeat_are_told(compiled):
     rows = [next(iter(batches(0)))] * 30
     assert [f.code for f in train(rows=rows, compiled=compiled)[0].findings] == ["constant-batches"]
     pairs = [b for b in batches(0) for _ in range(2)] * 2  # each twice: no mistake by itself

@@ -66,7 +66,7 @@ def test_an_encoder_sees_both_sides():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_sizes(size):
+def test_a_size_has_the_parameters_counted_by_hand(size):
     config = size_config(size, 8192)
     model = Transformer(config)
     hidden, count = config.hidden, 8192 * config.dim + config.dim
@@ -91,7 +91,7 @@ def test_the_first_loss_is_near_uniform(size, changes):
     assert loss == pytest.approx(math.log(500), abs=0.2)
 
 
-def test_parameter_names():
+def test_parameters_have_the_names_that_others_go_by():
     names = {name for name, _ in tree_flatten(build(layers=1, tied=False, positions="learned").parameters())}
     parts = [f"attention.{part}" for part in ("query", "key", "value", "out")]
     parts += [f"feed_forward.{part}" for part in ("up", "gate", "down")]

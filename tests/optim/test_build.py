@@ -59,7 +59,7 @@ def test_decay_spares_embeddings_norms_and_biases(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"muon"}))
-def test_decay_all(name):
+def test_decay_of_all_spares_nothing(name):
     assert moved_by(OptimizerConfig(name, weight_decay=0.1, decay="all"), 0.0) == names()
 
 
@@ -127,7 +127,7 @@ def test_muon_takes_the_orthogonalizer(name):
         ({"orthogonalizer": "polar_express"}, "belongs to muon"),
     ],
 )
-def test_bad_configuration(options, message):
+def test_bad_configurations_are_refused(options, message):
     with pytest.raises(StoriesError, match=message):
         OptimizerConfig(**options)
 
@@ -155,7 +155,7 @@ def test_phase_2_is_phase_1_and_five_ingredients():
     assert differences(PHASE_3, PHASE_3) == {}
 
 
-def test_override():
+def test_override_changes_just_the_named_fields():
     changes = {"optimizer.learning_rate": 3e-4, "schedule.name": "noam", "clip_norm": None, "accumulation": 4}
     changed = override(PHASE_1, changes)
     assert {path: new for path, (_, new) in differences(PHASE_1, changed).items()} == changes

@@ -51,7 +51,7 @@ def test_bfloat16_norm_is_float32():
     assert clipped["w"].dtype == mx.bfloat16 and clipped["w"][0].item() == 0.5
 
 
-def test_bad_max_norm():
+def test_a_bad_max_norm_is_refused():
     with pytest.raises(StoriesError, match="max_norm must be a number above 0; got 0"):
         clip_by_global_norm({"w": mx.ones(1)}, 0)
 

@@ -262,6 +262,6 @@ def test_muon_refuses_what_is_not_a_matrix():
         lambda: Muon(1e-3, momentum=-0.1),
     ],
 )
-def test_bad_constants(make):
+def test_bad_constants_are_refused(make):
     with pytest.raises(StoriesError, match="must be a number"):
         make()

@@ -179,7 +179,7 @@ def test_noam_multiplies_the_papers_form_when_the_width_is_given():
         (lambda: join([constant(1.0)] * 3, [5, 2]), "must rise"),
     ],
 )
-def test_bad_input(make, message):
+def test_bad_schedules_are_refused(make, message):
     with pytest.raises(StoriesError, match=message):
         make()
 

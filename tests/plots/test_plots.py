@@ -119,7 +119,7 @@ def test_the_same_run_gives_the_same_bytes(make_run, tmp_path):
         ('{"split": "train", "st\n{}\n', "line 1 is not JSON"),
     ],
 )
-def test_damaged_metrics(make_run, tmp_path, content, message):
+def test_damaged_metrics_are_refused_and_nothing_is_drawn(make_run, tmp_path, content, message):
     run = make_run()
     (run.path / "metrics.jsonl").unlink()
     if content is not None:
@@ -129,7 +129,7 @@ def test_damaged_metrics(make_run, tmp_path, content, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_types(make_run):
+def test_metrics_of_the_wrong_type_are_refused(make_run):
     run = make_run()
     text = (run.path / "metrics.jsonl").read_text()
     (run.path / "metrics.jsonl").write_text(
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_does_not_stop_the_drawing(make_run, tmp_path)
         save(figure, tmp_path / f"{name}.png")
 
 
-def test_sweep():
+def test_a_sweep_marks_the_own_rate_and_what_diverged():
     figure = sweep([(1e-3, 0.9), (1e-5, 0.02), (1e-1, float("nan"))], own=1e-3, story=True)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
@@ -185,10 +185,10 @@ def test_smooth_keeps_constants_and_ends():
     assert smoothed[200] == pytest.approx(values[195:206].mean())
 
 
-def test_short():
+def test_counts_are_shortened_to_three_digits():
     assert [short(n) for n in (950, 12_345, 4_180_000, 2e9)] == ["950", "12.3 K", "4.18 M", "2 G"]
 
 
-def test_unknown_format(make_run, tmp_path):
+def test_an_unknown_format_is_refused(make_run, tmp_path):
     with pytest.raises(StoriesError, match=r"must end in one of \.png"):
         save(figures(read_curves([make_run()]))["loss"], tmp_path / "loss.bmp")

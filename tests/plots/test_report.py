@@ -139,7 +139,7 @@ def with_result(run, **changed):
     return run
 
 
-def test_structure(html):
+def test_the_page_is_well_formed(html):
     found = Page(html)
     assert not found.open
     assert found.all("html")[0][0]["lang"] == "en"
@@ -300,7 +300,7 @@ def test_tokens_are_sorted_by_surprise():
         ([], None, "open", "Unfinished: 600 of 800 updates done; held-out loss"),
     ],
 )
-def test_verdict(make_run, found, result, status, said):
+def test_the_verdict_says_the_worst_first(make_run, found, result, status, said):
     run = make_run()
     config = run.config | {"training": {"epochs": 4, "steps": None}}
     (run.path / "config.json").write_text(json.dumps(config))

@@ -71,7 +71,7 @@ def test_what_is_alike_is_handed_to_a_gpu_together(phase, most):
         )
 
 
-def test_the_command():
+def test_the_command_gives_the_cost_as_json():
     options = "--size debug --vocab-size 300 --context 32 --batch-size 2"
     found = json.loads(CliRunner().invoke(main, ["info", "--cost", "--json", *options.split()]).output)
     assert found["parameters"] == parameter_count(new_model(ModelConfig(300, dim=64, layers=2, heads=4), 0))

@@ -42,7 +42,7 @@ def found(loss):
     "share, added, severity",
     [(0.5, 2.0, "error"), (0.5, 0.5, "error"), (1.0, 2.0, "warning"), (1 / math.log(2), -1.0, "warning")],
 )
-def test_a_constant_in_a_loss(share, added, severity):
+def test_a_constant_added_to_a_loss_is_found(share, added, severity):
     loss = lambda model, batch: share * nats(model, batch) + added  # noqa: E731
     formula = loss_formula(Bench(tiny.subject(loss=loss)))
     assert formula.factor == pytest.approx(share, rel=1e-3)

@@ -117,7 +117,7 @@ class Layers(nn.Module):
         return self.layers[1](self.layers[0](tokens))
 
 
-def test_states_in_lists():
+def test_an_unfed_entry_is_found_in_lists_too():
     found = unfed(Bench(subject(model=Layers, optimizer=lambda: Unfed(1e-2))))
     assert [key for _, key in found] == ["v"]
 

@@ -162,7 +162,7 @@ def test_elsewhere_is_the_same_training_from_other_first_weights():
 @pytest.mark.parametrize(
     ("floor", "best", "failed"), [(1.0, 3.0, 0), (3.6, 3.0, 1), (3.2, 3.4, 1), (3.0, 3.0, 0)]
 )
-def test_below_the_floor(floor, best, failed):
+def test_a_loss_below_the_floor_is_too_good_to_be_true(floor, best, failed):
     verdict = ask("not below the floor", short(bench(floor=floor), 3.6, 3.4, 3.1, best=best))
     assert len(verdict.drafts) == failed
     assert all(draft.code == "too-good-to-be-true" for draft in verdict.drafts)
