@@ -99,7 +99,7 @@ def test_the_first_negative_rate_is_found(total, updates, first):
     bench = Bench(subject(optimizer=line(total), updates=updates))
     assert first_negative(bench, part_rates(bench)[0]) == first
     wanted = [("schedule-out-of-step", "error")] if first else []
-    assert judged("the rate stays above nought", bench) == wanted
+    assert judged("the rate is never negative", bench) == wanted
 
 
 EPOCH = 10
@@ -165,7 +165,7 @@ def test_the_schedule_of_each_part_of_an_optimizer_is_looked_at(first, second, o
 @pytest.mark.parametrize(
     ("name", "second"),
     [
-        ("the rate stays above nought", lambda step: 1e-2 * (1 - step / 20)),
+        ("the rate is never negative", lambda step: 1e-2 * (1 - step / 20)),
         (
             "the schedule's pieces meet",
             optim.join_schedules([optim.linear_schedule(0, 1e-4, 50), lambda _: mx.array(1e-2)], [50]),

@@ -19,14 +19,14 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, w
     unsteady=Limit(0.1, "of what is missing"),
 )
 def backward_pass(bench: Bench, limits: Gauges) -> Verdict:
-    """Moves the weights of one module after the other a little along random directions, in evaluation mode, and holds
-    the change of the loss against the gradient (a gradient check).
+    """Moves the weights of one module after the other a little along random directions, in evaluation mode, and
+    compares the change of the loss with the gradient (a gradient check).
 
-    Such a model trains, and stops early at a loss that a right one passes: the optimiser is sent beside the way.
+    Such a model trains, and gets stuck at a loss that a sound one passes: the optimiser is sent in a wrong direction.
     Example: the backward pass of a norm written by hand, as an `mx.custom_function`, that takes the mean square for a
     constant; a row of scores that all get -1e9, and are lost in rounding. `mx.stop_gradient` may be meant, and is a
     warning.
-    Fix: let MLX derive it, or hold each hand-written backward pass against differences.
+    Fix: let MLX derive it, or compare each hand-written backward pass with differences.
     """
     found = derivatives(bench)
     if not found.modules:
@@ -93,8 +93,8 @@ def draws_alike(bench: Bench, limits: Gauges) -> Verdict:
     """Where the model is random in training mode: the gradient check once more in that mode, of all weights at once,
     with the random state put back before each pass.
 
-    What is computed a second time on the way back draws anew: the gradient belongs to other units than the loss, and
-    is partly noise.
+    What the backward pass computes again draws new numbers: the gradient belongs to other units than the loss, and is
+    partly noise.
     Example: `nn.utils.checkpoint` of a block with dropout; `mx.checkpoint` does not keep the random state.
     Fix: draw the masks, or keys for them, outside of what is computed again, or leave dropout out of it.
     """

@@ -23,8 +23,8 @@ def far_tokens(bench: Bench, limits: Gauges) -> Verdict:
     """Watches the attention scores of the untrained model, mean over rows, and lays a line through those of each head
     over the distance between query and key. Random weights know no distance, so that what rises is a bias.
 
-    A rise of three nats hands the nearest token a twentieth of the attention of the farthest, and near tokens say most
-    about the next one. Heads that fall elsewhere make it a choice.
+    With a rise of three nats the nearest token gets a twentieth of the farthest one's attention, and near tokens say
+    most about the next one. Heads that fall elsewhere make it a choice.
     Example: a linear bias (ALiBi) of the wrong sign, which its gentle slopes make learnable all the same, only worse.
     Fix: penalise the distance, do not reward it.
     """

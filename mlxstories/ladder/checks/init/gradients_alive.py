@@ -37,7 +37,7 @@ def gradients_alive(bench: Bench, limits: Gauges) -> Verdict:
     """Looks, over a few steps, for parameters and units whose gradient is exactly 0 every time, and for matrices whose
     gradient is of one size in all entries.
 
-    They take up memory and time and learn nothing; tables that a formula fills are harmless so. Where a little noise on
+    They take up memory and time and learn nothing; tables that a formula fills are harmless. Where a little noise on
     the weights wakes them, they are wired soundly and the initial values cancel each other.
     Example: an output that is not used, `mx.stop_gradient`, biases so low that no ReLU fires; or both factors of
     a product at zero.

@@ -30,8 +30,8 @@ _NOISE = "the same input gives different logits each time"
 def rows(bench: Bench, limits: Gauges) -> Verdict:
     """Changes the other rows of a batch and looks whether a row's logits move.
 
-    What one row computes must not depend on its mates: where it does, the model learns from rows that it will not
-    have in validation or when it writes, and numbers depend on the batch size.
+    What one row computes must not depend on the other rows: where it does, the model learns from rows that it will
+    not have in validation or when it writes, and numbers depend on the batch size.
     Example: `nn.BatchNorm` over rows, or `x.reshape(T, B, D)` where `x.transpose(1, 0, 2)` was meant.
     Fix: normalise and attend within a row.
     """

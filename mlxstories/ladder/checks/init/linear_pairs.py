@@ -21,7 +21,7 @@ def nonlinear(bench: Bench, limits: Gauges) -> Verdict:
     looks for linear layers that are given the very array that another one returned. Pairs through a narrow middle, as
     of low-rank adapters, are left out, and so are those whose first layer serves others besides.
 
-    Two linear layers with nothing between them can do no more than one: parameters and time are paid for twice.
+    Two linear layers with nothing between them can do no more than one: parameters and time are spent twice.
     Example: `self.down(self.up(x))`, or `nn.gelu(self.down(self.up(x)))`, where an activation was meant in between.
     Fix: `self.down(nn.gelu(self.up(x)))`.
     """

@@ -18,10 +18,11 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
     least=Limit(1e-6, "of the gradient of the cross-entropy, by length"),
 )
 def loss_has_gradient(bench: Bench, limits: Gauges) -> Verdict:
-    """Takes the gradient of the loss by all parameters, and that of our own cross-entropy on the same batch.
+    """Takes the gradient of the loss with respect to all parameters, and that of our own cross-entropy on the same
+    batch.
 
     Where the graph is cut between logits and loss every gradient is 0, and what still moves the weights is weight
-    decay. A step that takes its gradient elsewhere is not told.
+    decay. A step that takes its gradient elsewhere is not reported.
     Example: `mx.stop_gradient(model(x))` in the loss; `.item()`, or an argmax, on the way.
     Fix: compute the loss from the logits of the model that `nn.value_and_grad` is given.
     """

@@ -21,7 +21,7 @@ def own_logits(bench: Bench, limits: Gauges) -> Verdict:
     """Exchanges the target of one cell after the other, and looks at which logits' gradient answers.
 
     A loss may mix up places and rows and still fall: the model learns which tokens are frequent, and what is a few
-    places on. The same test shows a mask that is turned round, where the targets that count are heard nowhere.
+    places on. The same test shows an inverted mask: the targets that count then have no effect anywhere.
     Example: logits of [B, V, T] brought to [B * T, V] by a reshape without a transpose; targets that are shifted in the
     data and again in the loss, after both were flattened; `mx.where(mask, 0, losses)`.
     Fix: `nn.losses.cross_entropy(logits, targets)` of [B, T, V] and [B, T], weighed with the mask.

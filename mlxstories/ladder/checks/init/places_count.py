@@ -22,7 +22,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
 def places(bench: Bench, limits: Gauges) -> Verdict:
     """Takes the gradient of the loss with respect to logits, and counts the real cells where there is any.
 
-    A model learns only from the targets that enter its loss; the others are paid for and lost.
+    A model learns only from the targets that enter its loss; the work for all others is lost.
 
     Example: `cross_entropy(logits[:, -1], targets[:, -1])`, the habit of a classifier; `logits[:, :8]`, left from a
     trial.

@@ -19,8 +19,8 @@ from mlxstories.ladder.verdict import Verdict, passed, skipped, warning
 def kept(bench: Bench, limits: Gauges) -> Verdict:
     """Watches a forward pass and counts the layers with weights of 16 bits that are handed float32.
 
-    One float32 array on the way turns everything after it into float32: half precision is paid for, in accuracy, and
-    not had, in time and memory.
+    One float32 array on the way turns everything after it into float32: you pay for half precision in accuracy, and
+    gain neither time nor memory.
     Example: a mask made by `mx.zeros((T, T))` and added to bfloat16 scores; scalars that are float32 parameters.
     Fix: `mask.astype(x.dtype)`.
     """

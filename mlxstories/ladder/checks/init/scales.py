@@ -28,7 +28,7 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
     """Watches a forward pass of the untrained model from inside: how far attention scores spread, with which power
     the output of each norm grows with its input, how large the stream is that the blocks add to, and what they add.
 
-    A softmax over scores that spread by five attends to one token, chosen at random, and hands on next to no
+    A softmax over scores that spread by five attends to one token, chosen at random, and passes on next to no
     gradient. A norm takes the scale out of what it is given; one that squares it makes large what is large.
     Example: scores multiplied by `sqrt(d)` instead of divided; `x / mx.rsqrt(...)`; an embedding of N(0, 1) that is
     multiplied by `sqrt(width)` besides.

@@ -22,10 +22,10 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, warning
 )
 def all_parameters(bench: Bench, limits: Gauges) -> Verdict:
     """Loads all parameters of one fresh model into another and compares what they say of a row. Where there is one
-    model alone, as in a script, looks for layers that it computes with and that are none of its parameters.
+    model alone, as in a script, looks for layers that it computes with and that are not among its parameters.
 
-    What random weights the model keeps outside of `parameters()` is neither trained nor saved: a checkpoint brings
-    another model back.
+    Random weights that the model keeps outside of `parameters()` are neither trained nor saved: a checkpoint restores
+    another model.
     Example: layers in a plain object that is no `nn.Module`, or an array in an attribute with a leading underscore.
     Fix: keep layers as attributes, lists or dicts of an `nn.Module`.
     """

@@ -20,9 +20,9 @@ _UNLESS = ("token-out-of-range", "not-finite")
     high=Limit(0.5, "of the activations taken away"),
 )
 def dropout(bench: Bench, limits: Gauges) -> Verdict:
-    """Reads the share that each `nn.Dropout` takes away.
+    """Reads the share that each `nn.Dropout` drops.
 
-    `nn.Dropout(p)` takes away the share p, and does not keep it. With nine tenths gone, a model learns little more than
+    `nn.Dropout(p)` drops the share p; it does not keep it. With nine tenths gone, a model learns little more than
     frequencies.
     Example: `nn.Dropout(0.9)` by someone for whom 0.9 is kept.
     Fix: `nn.Dropout(0.1)`, or 0.

@@ -29,7 +29,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
 def arrives(bench: Bench, limits: Gauges) -> Verdict:
     """Reads the gradients on their way into the optimiser and compares them with those of the loss, dropout off, on
     the same batch: their direction tensor by tensor, and their length. Clips, weight decay added to the gradient,
-    accumulation and tensors left out are sound and not told.
+    accumulation and tensors left out are sound and not reported.
 
     An optimiser takes any gradient: one of another model, or none at all, moves the weights just as far.
 

@@ -21,7 +21,7 @@ from mlxstories.ladder.where import arithmetic, place
 def grown(bench: Bench, limits: Gauges) -> Verdict:
     """Looks whether the first update is most of all a multiple of the weights.
 
-    A gradient is as good as orthogonal to random weights, and decay shrinks them a little. An update that makes all of
+    A gradient is nearly orthogonal to random weights, and decay shrinks them a little. An update that makes all of
     them larger comes from the optimiser's own arithmetic, and changes the model's scale.
 
     Example: shares of two averages of the weights that add up to more than 1; decay of the wrong sign.

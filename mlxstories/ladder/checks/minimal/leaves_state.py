@@ -23,14 +23,15 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
 def leaves(bench: Bench, limits: Gauges) -> Verdict:
     """Compares weights, the optimiser's state, random states and the logits in training mode before and after
     validation, decoding and a forward pass in evaluation mode. That they leave the model in evaluation mode is not
-    told: loops call `model.train()`.
+    reported: loops call `model.train()`.
 
     What validation changes, training goes on with.
 
     Example: averaged weights that are put in for validation and not taken out; `np.random.seed(0)` in a validation
     whose generator the batches are drawn with.
 
-    Fix: keep `model.parameters()` before and `model.update(...)` after; a generator of validation's own.
+    Fix: save `model.parameters()` before and restore them with `model.update(...)` after; give validation its own
+    generator.
     """
     found = traces(bench)
     if not found:

@@ -21,8 +21,8 @@ def moments_fed(bench: Bench, limits: Gauges) -> Verdict:
     """Gives a fresh optimiser three gradients and looks for an entry of its state that is 0 at every weight all the
     same, though another value of it gives another update.
 
-    A mean that no gradient enters is a constant: Adam without its second moment is a step of the first alone, over
-    its epsilon, and what is normalised behind it still trains, only worse.
+    A mean that no gradient enters is a constant: without its second moment Adam divides the first by epsilon alone,
+    and a model with norms still trains, only worse.
 
     Example: `state["v"] = b2 * state["v"]`, where the square of the gradient is left out.
 

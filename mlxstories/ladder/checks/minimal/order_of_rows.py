@@ -20,7 +20,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
 )
 def rows_in_order(bench: Bench, limits: Gauges) -> Verdict:
     """Reverses the rows of a batch and compares what reaches the optimiser, dropout off, and the loss's own gradient:
-    a loss that weighs rows by their place does so on purpose; a step that alone does so does not.
+    a loss may weigh rows by their place on purpose, a step should not do so by itself.
 
     Gradients of a batch's parts are a sum, and a sum has no order.
     Example: `clip_grad_norm` of the sum so far, before or after each part is added: the last part outweighs all others.

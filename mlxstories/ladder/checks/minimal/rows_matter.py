@@ -20,7 +20,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
 def rows(bench: Bench, limits: Gauges) -> Verdict:
     """Changes one row of a batch after the other and compares the weights after a step.
 
-    Rows without influence are paid for and never learnt from.
+    Rows without influence cost time and teach nothing.
 
     Example: a loop over micro-batches that takes the same slice each time, or keeps only the last one's gradient.
 

@@ -48,7 +48,7 @@ def counts_updates(bench: Bench, limits: Gauges) -> Verdict:
 
 
 @check(
-    "the rate stays above nought",
+    "the rate is never negative",
     rung="minimal",
     causes=("schedule-out-of-step",),
     unless=("not-finite", "no-update", "state-not-kept", "schedule-out-of-step"),

@@ -37,9 +37,9 @@ def clipped(bench: Bench, limits: Gauges) -> Verdict:
     """Looks for a clip that binds on every batch, in the gradients that reach the optimiser.
 
     A clip far below the usual norm makes every step the same tiny one, and below Adam's epsilon none at all. Adam
-    hardly minds a milder one: an error it is only where stories were not memorised, and do better with gradients
-    let through at a norm of 1. The norm of orthogonalised gradients, as Muon's are, is a matter of the matrices'
-    shapes, and a clip after them divides every step by it: a warning where steps of full size learn more.
+    hardly minds a milder one: it is an error only where stories were not memorised, and gradients let through at a
+    norm of 1 do better. The norm of orthogonalised gradients, as Muon's are, is a matter of the matrices' shapes, and
+    a clip after them divides every step by it: a warning where steps of full size learn more.
 
     Example: `clip_grad_norm(gradients, 1e-6)`; `clip_grad_norm` of what Newton-Schulz has made.
 

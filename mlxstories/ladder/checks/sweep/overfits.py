@@ -15,7 +15,8 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, war
 
 @check("stays finite at any rate", rung="sweep", causes=("not-finite",), unless=ANY, **RATE_LIMITS)
 def stays_finite(bench: Bench, limits: Gauges) -> Verdict:
-    """Where stories were not memorised: does training turn NaN at the own rate, and at smaller ones no better?
+    """Where stories were not memorised: does training turn NaN at the subject's own rate, and do smaller ones not
+    help?
 
     Then it is not the rate that breaks it.
 
@@ -52,7 +53,7 @@ def stays_finite(bench: Bench, limits: Gauges) -> Verdict:
 def overfits(bench: Bench, limits: Gauges) -> Verdict:
     """Where stories were not memorised and nothing else was found: the model cannot fit them at any rate.
 
-    A warning it is where the loss keeps falling below that of word frequencies.
+    It is a warning where the loss keeps falling below that of word frequencies.
 
     Example: targets that do not follow from the inputs; heavy dropout; logits capped; a width of 2.
 

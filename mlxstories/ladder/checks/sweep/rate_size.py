@@ -32,7 +32,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, war
 def large_enough(bench: Bench, limits: Gauges) -> Verdict:
     """Where stories were not memorised: does a larger rate do far better in as many steps?
 
-    An error it is where the own rate hardly moves the loss at all.
+    It is an error where the subject's own rate hardly moves the loss at all.
 
     Example: `AdamW(1e-6)`; SGD at a rate meant for Adam.
 

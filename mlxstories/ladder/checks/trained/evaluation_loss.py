@@ -28,7 +28,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
 )
 def validation_loss(bench: Bench, limits: Gauges) -> Verdict:
     """Feeds ``evaluate`` logits that are known and batches with much padding, and recomputes its loss; where they
-    differ, tries every other way of averaging that is met with.
+    differ, tries every other way of averaging that occurs in practice.
 
     Two runs cannot be compared by a loss that depends on batch size, padding or smoothing.
 

@@ -32,8 +32,8 @@ def asks_the_model(bench: Bench, limits: Gauges) -> Verdict:
     """Compares what an untrained model says to ``evaluate``, and its weights meanwhile, with what it says when asked
     plainly.
 
-    Validation may put other weights in: averages, of all of them. Where it exchanges some alone, it reports on a model
-    that nobody trains.
+    Validation may put other weights in: averages, of all of them. Where it exchanges only some of them, it reports on
+    a model that nobody trains.
     Example: output and embedding, trained as two matrices, tied again by the code that loads them for validation.
     Fix: evaluate the model as it is, or an average of all of its weights.
     """
