@@ -8,7 +8,7 @@ from collections.abc import Callable
 import click
 from click.core import ParameterSource
 
-from mlxstories.checks import MOST_WHOLE as MOST
+from mlxstories.bounds import MOST_WHOLE as MOST
 from mlxstories.cli import completion
 from mlxstories.cli.types import MOST_SEED, Name, Place, RunType, Whole
 

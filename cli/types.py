@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from mlxstories.checks import MOST_WHOLE
+from mlxstories.bounds import MOST_WHOLE
 
 MOST_SEED = 2**31 - 1
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxstories.checks import check_choice
+from mlxstories.bounds import check_choice
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mlxstories.checks import check_choice
+from mlxstories.bounds import check_choice
 from mlxstories.data.documents import READERS, read_document
 from mlxstories.data.encodings import lines
 from mlxstories.data.folder import LINES, TABLE, broken_at, source_files

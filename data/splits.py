@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from mlxstories.checks import check_choice
+from mlxstories.bounds import check_choice
 from mlxstories.data.tokenizer import parts
 from mlxstories.errors import StoriesError
 

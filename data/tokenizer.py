@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from mlxstories.checks import check_choice
+from mlxstories.bounds import check_choice
 from mlxstories.errors import StoriesError
 from mlxstories.storage.files import read_text, write_text
 

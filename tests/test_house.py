@@ -12,7 +12,7 @@ from mlxstories.ladder.registry import CHECKS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlxstories"
 FLOORS = (
-    {"errors", "durations", "checks", "findings"},
+    {"bounds", "durations", "errors", "findings"},
     {"storage", "backend"},
     {"batch", "data", "model", "optim"},
     {"distributed", "training", "generation", "runs"},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx.optimizers import MultiOptimizer, Optimizer
 
-from mlxstories.checks import check_choice, check_flag, check_number
+from mlxstories.bounds import check_choice, check_flag, check_number
 from mlxstories.errors import StoriesError
 from mlxstories.optim.muon import POLYNOMIALS, Muon
 from mlxstories.optim.optimizers import SGD, AdamW, Lion, NAdamW, check_betas

@@ -7,7 +7,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.backend import kernels
-from mlxstories.checks import check_number
+from mlxstories.bounds import check_number
 from mlxstories.optim.stacks import alike, stacks
 
 

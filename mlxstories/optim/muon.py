@@ -8,7 +8,7 @@ import math
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from mlxstories.checks import check_choice, check_number
+from mlxstories.bounds import check_choice, check_number
 from mlxstories.optim.optimizers import Rule
 from mlxstories.optim.schedules import Schedule
 from mlxstories.optim.stacks import stacks

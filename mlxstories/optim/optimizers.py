@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 from mlx.optimizers import Optimizer
 
-from mlxstories.checks import check_number
+from mlxstories.bounds import check_number
 from mlxstories.optim.schedules import Schedule
 
 

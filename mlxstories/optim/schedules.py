@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlxstories.checks import check_choice, check_number
+from mlxstories.bounds import check_choice, check_number
 from mlxstories.errors import StoriesError
 
 Schedule = Callable[[mx.array], mx.array]

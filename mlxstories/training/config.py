@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxstories.checks import check_choice, check_number
+from mlxstories.bounds import check_choice, check_number
 from mlxstories.data.packing import LAYOUTS
 from mlxstories.errors import StoriesError
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlxstories.checks import check_choice, check_flag, check_number
+from mlxstories.bounds import check_choice, check_flag, check_number
 from mlxstories.errors import StoriesError
 from mlxstories.model.config import CHOICES, check_mixing
 from mlxstories.optim.build import OptimizerConfig

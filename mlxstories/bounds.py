@@ -1,4 +1,4 @@
-"""Range checks shared by all configurations."""
+"""What values of a configuration may be: choices, flags, and numbers within bounds."""
 
 from __future__ import annotations
 
