@@ -186,7 +186,7 @@ def command(
         ladder.console.show_cursor()  # a live table, which hides it, may have been cut off
         diagnosis = _fallen(examined.name, outcome)
         ladder.verdict(diagnosis, story=False)
-        _write(diagnosis, ladder, False, None, report, log, form)
+        _write(diagnosis, examined.name, ladder, False, None, report, log, form)
         sys.exit(1)
     from mlxstories.cli.deep import after_climb
     from mlxstories.ladder import diagnose, directory
@@ -213,7 +213,7 @@ def command(
     ladder.verdict(diagnosis, story=story)
     if offer:
         ladder.say(offer)
-    _write(diagnosis, ladder, story, export, report, log, form)
+    _write(diagnosis, examined.name, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
 
 
@@ -289,9 +289,10 @@ def _broken(name: str, message: str, fix: str):
     return Diagnosis(name, [finding], [], 0.0)
 
 
-def _write(diagnosis, ladder: Ladder, story: bool, export, report, log, form: str) -> None:
-    """Write what was asked for besides the screen."""
+def _write(diagnosis, name: str, ladder: Ladder, story: bool, export, report, log, form: str) -> None:
+    """Write what was asked for besides the screen; ``name`` is what was examined, as it was given."""
     from mlxstories.findings.github import github_lines
+    from mlxstories.findings.place import in_repository
     from mlxstories.findings.sarif import sarif
 
     if export:
@@ -303,10 +304,25 @@ def _write(diagnosis, ladder: Ladder, story: bool, export, report, log, form: st
     if report:
         write_json(diagnosis.to_dict(), report)
     if log:
-        write_json(sarif(diagnosis.findings), log)
+        write_json(sarif(diagnosis.findings, in_repository(name)), log)
     if form == "github":
-        for line in github_lines(diagnosis.findings):
+        for line in (*github_lines(diagnosis.findings), *_again(diagnosis)):
             click.echo(line, err=Path("-") in (report, log))
+
+
+def _again(diagnosis) -> Iterator[str]:
+    """How to see an error of a workflow on another machine, from its log alone."""
+    if diagnosis.healthy:
+        return
+    from mlxstories.findings.place import in_repository
+    from mlxstories.runs.environment import environment
+
+    facts = environment()
+    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("mlxstories", "mlx", "python"))
+    folder = in_repository(".")
+    where = "" if folder == "." else f" in {folder}"
+    command = click.get_current_context().find_root().obj
+    yield f"To see this again: {command}{where} ({versions}, {facts['device']['kind']}, {facts['platform']})"
 
 
 def list_faults() -> None:

@@ -5,11 +5,10 @@ Source: https://docs.github.com/actions/reference/workflow-commands-for-github-a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from mlxstories.findings.finding import ERROR, NOTE, WARNING, Finding
-from mlxstories.findings.place import Place
+from mlxstories.findings.place import Place, in_repository
 
 _COMMANDS = {ERROR: "error", WARNING: "warning", NOTE: "notice"}
 
@@ -25,7 +24,7 @@ def _annotation(finding: Finding) -> str:
     if isinstance(finding.where, Place):
         where = finding.where
         line = {} if "cell" in where else {"line": str(where["line"])}  # a cell's line is none of its file
-        properties = {"file": _file(where), **line, **properties}
+        properties = {"file": in_repository(where["file"]), **line, **properties}
         if module := where.get("module"):
             text = f"{module}: {text}"
         if "cell" in where:
@@ -36,15 +35,6 @@ def _annotation(finding: Finding) -> str:
         text += f"\nFix: {finding.fix}"
     named = ",".join(f"{name}={_escaped(value, property=True)}" for name, value in properties.items())
     return f"::{_COMMANDS[finding.severity]} {named}::{_escaped(text)}"
-
-
-def _file(where: Place) -> str:
-    """The file as GitHub counts it, from the root of the repository, whatever directory a step works in."""
-    if root := os.environ.get("GITHUB_WORKSPACE"):
-        relative = os.path.relpath(where["file"], root)
-        if not relative.startswith(".."):
-            return relative
-    return where.path
 
 
 def _escaped(text: str, *, property: bool = False) -> str:

@@ -41,11 +41,7 @@ class Place(dict):
     @property
     def path(self) -> str:
         """The file, relative to the working directory if it lies below it."""
-        try:
-            relative = os.path.relpath(self["file"])
-        except (ValueError, FileNotFoundError):  # another drive, or the working directory is gone
-            return self["file"]
-        return os.path.normpath(self["file"]) if relative.startswith("..") else relative
+        return _below(os.curdir, self["file"]) or os.path.normpath(self["file"])
 
     def around(self, lines: int = 3) -> list[tuple[int, str]]:
         """The numbered lines of code around it, within its cell in a notebook; none if the file is gone or is no
@@ -63,6 +59,21 @@ class Place(dict):
         except (OSError, StoriesError):
             pass
         return []
+
+
+def in_repository(file: str) -> str:
+    """A file as GitHub counts it, from the root of the repository, whatever directory a step works in."""
+    root = os.environ.get("GITHUB_WORKSPACE")
+    return (root and _below(root, file)) or _below(os.curdir, file) or os.path.normpath(file)
+
+
+def _below(folder: str, file: str) -> str | None:
+    """The file's path from the folder, or None if it does not lie below that."""
+    try:
+        relative = os.path.relpath(file, folder)
+    except (ValueError, FileNotFoundError):  # another drive, or the working directory is gone
+        return None
+    return None if relative.startswith("..") else relative
 
 
 def spot(file: str, line: int) -> str:

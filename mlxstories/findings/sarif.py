@@ -13,19 +13,27 @@ from urllib.parse import quote
 
 from mlxstories.findings.causes import cause_of
 from mlxstories.findings.finding import Finding
-from mlxstories.findings.place import Place
+from mlxstories.findings.place import Place, in_repository
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 
-def sarif(findings: Iterable[Finding]) -> dict[str, Any]:
-    """A log of one run: a rule for each code that is named, and a result for each finding."""
+def sarif(findings: Iterable[Finding], subject: str) -> dict[str, Any]:
+    """A log of one run: a rule for each code that is named, and a result for each finding.
+
+    GitHub replaces a repository's earlier results of the same ``automationDetails``, so each subject has its own.
+    """
     findings = list(findings)
     codes = sorted({finding.code for finding in findings})
     rules = [{"id": code, "shortDescription": {"text": cause_of(code).meaning}} for code in codes]
     driver = {"name": "mlxstories", "version": version("mlxstories"), "rules": rules}
     results = [_result(finding, codes.index(finding.code)) for finding in findings]
-    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+    run = {
+        "tool": {"driver": driver},
+        "automationDetails": {"id": f"mlxstories/{subject}/"},
+        "results": results,
+    }
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
 def _result(finding: Finding, rule: int) -> dict[str, Any]:
@@ -41,7 +49,7 @@ def _result(finding: Finding, rule: int) -> dict[str, Any]:
     where = finding.where
     name = where.get("module") if isinstance(where, Place) else where and str(where)
     if isinstance(where, Place):
-        artifact = {"uri": _uri(where.path)}
+        artifact = {"uri": _uri(in_repository(where["file"]))}
         location["physicalLocation"] = {"artifactLocation": artifact}
         if "cell" in where:  # a cell's line is none of its file
             result["message"]["text"] = f"{where.in_words}: {text}"
@@ -55,5 +63,5 @@ def _result(finding: Finding, rule: int) -> dict[str, Any]:
 
 
 def _uri(path: str) -> str:
-    """Relative to the working directory, or of scheme ``file``."""
+    """Relative to the repository or the working directory, or of scheme ``file``."""
     return Path(path).as_uri() if Path(path).is_absolute() else quote(Path(path).as_posix())

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 from click.testing import CliRunner
 
+import mlxstories
 from mlxstories.cli import main
 from mlxstories.errors import StoriesError
 from mlxstories.findings import ERROR, NOTE, WARNING, Finding, Place
@@ -38,13 +39,15 @@ def findings(tmp_path, monkeypatch):
     ]
 
 
-def test_annotations_count_files_from_the_root_of_the_repository(tmp_path, monkeypatch):
+def test_annotations_and_sarif_count_files_from_the_root_of_the_repository(tmp_path, monkeypatch):
     (tmp_path / "part").mkdir()
     monkeypatch.chdir(tmp_path / "part")
     where = Place(file=f"{tmp_path}/part/../train.py", line=3)
     found = [Finding("no-update", ERROR, "minimal", "nothing moves", where=where)]
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
     assert github_lines(found) == ["::error file=train.py,line=3,title=no-update::nothing moves"]
+    (result,) = sarif(found, "part/my_setup.py")["runs"][0]["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "train.py"
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path / "elsewhere"))
     assert github_lines(found)[0].startswith(f"::error file={tmp_path}/train.py,line=3")
 
@@ -61,7 +64,8 @@ def test_annotations_escape_what_would_end_them(findings):
 # Properties of SARIF 2.1.0 that are required, and others that we write; the schema allows none it does not know.
 SCHEMA = {
     "log": ({"version", "runs"}, {"$schema"}),
-    "run": ({"tool"}, {"results"}),
+    "run": ({"tool"}, {"results", "automationDetails"}),
+    "automationDetails": (set(), {"id"}),
     "tool": ({"driver"}, set()),
     "driver": ({"name"}, {"version", "rules"}),
     "rule": ({"id"}, {"shortDescription"}),
@@ -81,9 +85,11 @@ def held(kind, value):
 
 
 def test_sarif_has_what_the_schema_requires(findings, tmp_path):
-    log = held("log", json.loads(json.dumps(sarif(findings))))
+    log = held("log", json.loads(json.dumps(sarif(findings, "part/my_setup.py"))))
     assert log["version"] == "2.1.0" and len(log["runs"]) == 1
     run = held("run", log["runs"][0])
+    # the category by which GitHub tells the subjects of a repository apart is what stands before the last slash
+    assert held("automationDetails", run["automationDetails"])["id"] == "mlxstories/part/my_setup.py/"
     driver = held("driver", held("tool", run["tool"])["driver"])
     for rule in driver["rules"]:
         held("message", held("rule", rule)["shortDescription"])
@@ -134,5 +140,10 @@ def test_debug_writes_both(tmp_path, monkeypatch):
     result = CliRunner().invoke(main, ["debug", "--break", "no-causal-mask", *options])
     assert result.exit_code == 1, result.output
     assert "title=future-leak::blocks.0.attention: " in result.output
+    *_, last = result.output.splitlines()
+    assert last.startswith(
+        f"To see this again: mlxstories debug --break no-causal-mask {' '.join(options)} (mlx"
+    )
+    assert f"mlxstories {mlxstories.__version__}, mlx " in last
     log = json.loads((tmp_path / "log" / "x.sarif").read_text())
     assert log["runs"][0]["results"][0]["ruleId"] == "future-leak"

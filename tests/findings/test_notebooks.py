@@ -82,7 +82,7 @@ def test_a_finding_in_a_cell_is_told_as_such(tmp_path, monkeypatch):
     assert github_lines([finding]) == [
         "::error file=lesson.ipynb,title=future-leak::cell 2, line 2: blocks.0: a leak"
     ]
-    result = sarif([finding])["runs"][0]["results"][0]
+    result = sarif([finding], "lesson.ipynb")["runs"][0]["results"][0]
     assert result["message"]["text"].startswith("cell 2, line 2: a leak")
     assert result["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "lesson.ipynb"}}
     (tmp_path / "lesson.ipynb").unlink()
