@@ -28,6 +28,12 @@ def faults() -> list[str]:
     return ["list", *FAULTS]
 
 
+def codes() -> Iterable[str]:
+    from mlxstories.findings import CATALOGUE
+
+    return CATALOGUE
+
+
 def optimizers() -> Iterable[str]:
     from mlxstories.optim.build import OPTIMIZERS
 

@@ -35,7 +35,7 @@ _WITHOUT_CLIMB = {
 }
 
 _SECTIONS = {
-    "Used most": ("fault", "every", "deep", "rungs", "stories"),
+    "Used most": ("fault", "every", "deep", "rungs", "accept", "stories"),
     "Training scripts": ("module", "steps", "settings", "cell", "follow", "setup"),
     "Results, besides the screen": ("report", "export", "log", "form"),
 }
@@ -72,6 +72,14 @@ _SECTIONS = {
     multiple=True,
     type=click.Choice(RUNGS),
     help="Climb only this rung and those it builds on; repeatable.",
+)
+@click.option(
+    "--accept",
+    metavar="CODE",
+    multiple=True,
+    callback=lambda ctx, option, codes: _acceptable(codes),
+    help="Count this error as a warning; repeatable.",
+    shell_complete=completion.among(completion.codes),
 )
 @whole_option("--seed", default=0, least=0, most=MOST_SEED, help="Seed of all that is drawn.")
 @click.option(
@@ -140,6 +148,7 @@ def command(
     stories,
     fault,
     rungs,
+    accept,
     seed,
     report,
     export,
@@ -200,11 +209,18 @@ def command(
             subject, captured = examined.load(stack, ladder, seed)
         with ladder, supervision.limited(timeout):
             diagnosis = diagnose(
-                subject, seed=seed, rungs=rungs or None, stories=stories, on_event=ladder.event
+                subject,
+                seed=seed,
+                rungs=rungs or None,
+                stories=stories,
+                accept=accept,
+                on_event=ladder.event,
             )
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
-        diagnosis, offer = after_climb(diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs)
+        diagnosis, offer = after_climb(
+            diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs, accept=accept
+        )
         with suppress(TimeLimitError), supervision.limited(supervision.GRACE):
             stack.close()  # a script's own code to run at its end, which changes nothing any more
     story = target is None and stories == 4
@@ -222,6 +238,12 @@ def _refuse_what_is_not_heeded(options: dict[str, str]) -> None:
     for name, (heeded, what) in _WITHOUT_CLIMB.items():
         if name in options and (others := [options[key] for key in options if key not in {name, *heeded}]):
             raise click.UsageError(f"{options[name]} {what}, without a climb: leave out {others[0]}")
+
+
+def _acceptable(codes: tuple[str, ...]) -> frozenset[str]:
+    from mlxstories.findings import acceptable
+
+    return acceptable(codes)
 
 
 def _words() -> list[str]:

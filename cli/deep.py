@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mlxstories.cli import supervision
@@ -23,11 +24,12 @@ def after_climb(
     seed: int,
     timeout: float,
     offered: bool,
+    accept: Collection[str] = (),
 ) -> tuple[Diagnosis, str]:
     """The diagnosis, with `--deep` deepened; and, where no cause was found without it, a line that offers it."""
     with supervision.limited(max(timeout - diagnosis.seconds, _LEAST)):
         if deep:
-            return _deepened(diagnosis, subject, ladder, seed, timeout), ""
+            return _deepened(diagnosis, subject, ladder, seed, timeout, accept), ""
         return diagnosis, _offer(subject, seed) if offered and not _explained(diagnosis) else ""
 
 
@@ -38,7 +40,14 @@ def _explained(diagnosis: Diagnosis) -> bool:
     return any(f.severity == ERROR and cause_of(f.code).stage != "result" for f in diagnosis.findings)
 
 
-def _deepened(diagnosis: Diagnosis, subject: Subject, ladder: Ladder, seed: int, timeout: float) -> Diagnosis:
+def _deepened(
+    diagnosis: Diagnosis,
+    subject: Subject,
+    ladder: Ladder,
+    seed: int,
+    timeout: float,
+    accept: Collection[str],
+) -> Diagnosis:
     """The diagnosis with what the exchange of the subject's parts adds, inside the time limit of the command."""
     from mlxstories.ladder import exchange
 
@@ -49,6 +58,7 @@ def _deepened(diagnosis: Diagnosis, subject: Subject, ladder: Ladder, seed: int,
             subject,
             seed=seed,
             seconds=max(left, 0),
+            accept=accept,
             tell=lambda name: status.update(f"training: {name}  (Ctrl-C: what is known so far)"),
         )
     ladder.event("done", deep.rungs[-1])

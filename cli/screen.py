@@ -108,7 +108,11 @@ class Ladder:
             self.say(f"{diagnosis.subject}: {errors[0].code}, in {diagnosis.seconds:.1f} s")
 
     def _finding(self, finding) -> None:
-        self.say(f"{finding.severity}: {finding.code}" + (f" at {finding.where}" if finding.where else ""))
+        accepted = " (accepted)" if finding.evidence.get("accepted") else ""
+        self.say(
+            f"{finding.severity}{accepted}: {finding.code}"
+            + (f" at {finding.where}" if finding.where else "")
+        )
         self.say(f"  {finding.message}")
         if finding.fix:
             self.say(f"  Fix: {finding.fix}")

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxstories.errors import StoriesError
-from mlxstories.findings import ERROR, WARNING, Finding, fold
+from mlxstories.findings import ERROR, WARNING, Finding, acceptable, accepted, fold
 from mlxstories.ladder import checks  # noqa: F401  (registers them)
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
@@ -38,6 +38,7 @@ def diagnose(
     budget_seconds: float | None = None,
     rungs: Iterable[str] | None = None,
     stories: int = 4,
+    accept: Iterable[str] = (),
     on_event: Events | None = None,
 ) -> Diagnosis:
     """Examine a subject rung by rung and name the cause of what is wrong.
@@ -47,18 +48,20 @@ def diagnose(
         budget_seconds: no further rung is begun after so many seconds.
         rungs: names of the rungs to climb, all by default; those that they build on are climbed with them.
         stories: rows that the minimal rung memorises.
+        accept: codes of errors that are known and may stay: they are warnings here, and the climb goes on behind them.
         on_event: called with ("rung", Rung) when one begins and ("done", Rung) when it ends, ("check", Line)
             and ("finding", Finding) as they come.
 
     Raises:
-        StoriesError: an unknown rung.
+        StoriesError: an unknown rung, or a code that cannot be accepted.
     """
     wanted = list(RUNGS) if rungs is None else list(rungs)
     for name in wanted:
         if name not in RUNGS:
             raise StoriesError(f"unknown rung {name!r}: choose from {', '.join(RUNGS)}")
     needed = {base for name in wanted for base in (name, *_BUILDS_ON.get(name, ()))}
-    climb = _Climb(Bench(subject, seed, stories=stories), on_event or (lambda kind, value: None))
+    bench = Bench(subject, seed, stories=stories)
+    climb = _Climb(bench, on_event or (lambda kind, value: None), acceptable(accept))
     return climb.through({name: checks_of(name) for name in RUNGS if name in needed}, budget_seconds)
 
 
@@ -69,9 +72,15 @@ def check_before_training(subject: Subject, *, seed: int = 0) -> Diagnosis:
     return climb.through({name: checks_of(name, quick=True) for name in ("data", "init")}, None)
 
 
-def assert_healthy(subject: Subject, *, seed: int = 0, rungs: Iterable[str] | None = None) -> Diagnosis:
-    """For test suites: diagnose and raise an AssertionError that lists the error findings, if any."""
-    diagnosis = diagnose(subject, seed=seed, rungs=rungs)
+def assert_healthy(
+    subject: Subject,
+    *,
+    seed: int = 0,
+    rungs: Iterable[str] | None = None,
+    accept: Iterable[str] = (),
+) -> Diagnosis:
+    """For test suites: `diagnose`, and raise an AssertionError that lists the error findings, if any."""
+    diagnosis = diagnose(subject, seed=seed, rungs=rungs, accept=accept)
     errors = [f for f in diagnosis.findings if f.severity == ERROR]
     if errors:
         lines = [f"{f.code}{f' at {f.where}' if f.where else ''}: {f.message}; {f.fix}" for f in errors]
@@ -85,6 +94,7 @@ class _Climb:
 
     bench: Bench
     tell: Events
+    accept: frozenset[str] = frozenset()
     findings: list[Finding] = field(default_factory=list)
     gauges: dict[tuple[str, str], Gauge] = field(default_factory=dict)
     out_of_time: bool = False
@@ -164,7 +174,10 @@ class _Climb:
         missing = [field for field in check.needs if getattr(self.bench.subject, field) is None]
         if missing:
             return f"no {' and no '.join(missing)} given"
-        first = next((code for code in self.errors if check.unless == ANY or code in check.unless), None)
+        # what an error makes meaningless stays so where it is accepted; what it only postpones is asked
+        known = [f.code for f in self.findings if f.evidence.get("accepted")]
+        before = self.errors if check.unless == ANY else [*self.errors, *known]
+        first = next((code for code in before if check.unless == ANY or code in check.unless), None)
         return f"{first} comes first" if first else ""
 
     def fails(self, draft: Draft, rung: Rung, out_of_time: bool) -> None:
@@ -186,6 +199,7 @@ class _Climb:
         finding = Finding(
             draft.code, draft.severity, rung.name, draft.message, evidence, draft.fix, draft.where
         )
+        finding = accepted(finding, self.accept)
         self.findings.append(finding)
         self.bench.brief |= finding.severity == ERROR
         self.tell("finding", finding)

@@ -11,7 +11,7 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from tiny import Placed, Tiny, subject
+from tiny import Placed, Tiny, adamw, subject
 
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import assert_healthy, check_before_training, climb, diagnose
@@ -53,6 +53,18 @@ def test_the_quick_check_finds_a_leak_and_clears_the_healthy():
 def test_assert_healthy_tells_what_is_wrong():
     with pytest.raises(AssertionError, match=r"future-leak at .*\.py:\d+"):
         assert_healthy(subject(model=lambda: Tiny(0.5)), rungs=["init"])
+
+
+def test_an_error_that_is_accepted_is_a_warning_and_hides_no_other():
+    leaky = subject(model=lambda: Tiny(0.5))
+    diagnosis = assert_healthy(leaky, rungs=["init"], accept=["future-leak"])
+    (leak,) = [f for f in diagnosis.findings if f.code == "future-leak"]
+    assert leak.severity == "warning" and leak.evidence["accepted"]
+    skipped = {line.name: line.detail for line in diagnosis.rungs[0].checks if line.status == "skipped"}
+    assert skipped["a prefix alone says the same"] == "future-leak comes first"
+    slow = subject(model=lambda: Tiny(0.5), optimizer=adamw(1e-7))
+    with pytest.raises(AssertionError, match="learning-rate-too-small"):
+        assert_healthy(slow, rungs=["init", "sweep"], accept=["future-leak"])
 
 
 def test_a_check_that_passes_with_a_warning_is_told_from_one_that_passes():

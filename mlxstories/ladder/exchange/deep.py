@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
-from mlxstories.findings import ERROR, Finding, Place, cause_of, fold
+from mlxstories.findings import ERROR, Finding, Place, accepted, cause_of, fold
 from mlxstories.findings.finding import SEVERITIES
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
@@ -35,6 +35,7 @@ def deepened(
     *,
     seed: int = 0,
     seconds: float | None = None,
+    accept: Collection[str] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
     """A diagnosis with what the exchange of the subject's parts adds.
@@ -42,6 +43,7 @@ def deepened(
     Args:
         seed: of everything drawn.
         seconds: after which it says what is known so far; Ctrl-C does the same.
+        accept: codes of errors that are known and may stay, as warnings.
         tell: called with the name of each training that begins.
     """
     rung, begun = Rung(RUNG), time.perf_counter()
@@ -54,7 +56,8 @@ def deepened(
     with bench.protected():
         drafts, ended = _found(exchange)
     findings = [
-        Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)) for d in drafts
+        accepted(Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)), accept)
+        for d in drafts
     ]
     kept, folded = _ordered(exchange, [*diagnosis.findings, *diagnosis.consequences], findings)
     rung.seconds = time.perf_counter() - begun
