@@ -80,10 +80,13 @@ def assert_healthy(
     accept: Iterable[str] = (),
 ) -> Diagnosis:
     """For test suites: `diagnose`, and raise an AssertionError that lists the error findings, if any."""
+    __tracebackhide__ = True  # pytest shows the test's line, and the findings below it
     diagnosis = diagnose(subject, seed=seed, rungs=rungs, accept=accept)
     errors = [f for f in diagnosis.findings if f.severity == ERROR]
     if errors:
-        lines = [f"{f.code}{f' at {f.where}' if f.where else ''}: {f.message}; {f.fix}" for f in errors]
+        lines = [
+            f"{f.code}{f' at {f.where}' if f.where else ''}: {f.message}\n  Fix: {f.fix}" for f in errors
+        ]
         raise AssertionError(f"{subject.name} is not healthy:\n" + "\n".join(lines))
     return diagnosis
 

@@ -51,8 +51,9 @@ def test_the_quick_check_finds_a_leak_and_clears_the_healthy():
 
 
 def test_assert_healthy_tells_what_is_wrong():
-    with pytest.raises(AssertionError, match=r"future-leak at .*\.py:\d+"):
+    with pytest.raises(AssertionError, match=r"future-leak at .*\.py:\d+") as raised:
         assert_healthy(subject(model=lambda: Tiny(0.5)), rungs=["init"])
+    assert "the model sees what it has to predict\n  Fix: add" in str(raised.value)
 
 
 def test_an_error_that_is_accepted_is_a_warning_and_hides_no_other():

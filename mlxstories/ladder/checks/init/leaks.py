@@ -74,7 +74,8 @@ def rows_verdict(views: Views, limits: Gauges) -> Verdict:
         detail,
         error(
             "batch-leak",
-            f"a row's logits move by {_share(worst.rows)} when only other rows of the batch change ({name})",
+            f"when only other rows of the batch change, a row's logits change too, {_share(worst.rows)} as theirs "
+            f"({name})",
             fix="normalise and attend within a row: no BatchNorm, and no softmax, reshape or mean that mixes B and T",
             where="model",
             relative_change=worst.rows,
@@ -97,8 +98,8 @@ def future_verdict(views: Views, limits: Gauges) -> Verdict:
         detail,
         error(
             "future-leak",
-            f"the logits at position {reader} move by {_share(worst.future)} when only tokens from position "
-            f"{changed} on change ({name}): the model sees what it has to predict",
+            f"when only the tokens from position {changed} on change, the logits at position {reader} change too, "
+            f"{_share(worst.future)} as those from {changed} on ({name}): the model sees what it has to predict",
             fix="add nn.MultiHeadAttention.create_additive_causal_mask(T) to the scores before a softmax over their "
             "last axis, or give mask='causal'; swap axes by transpose, never by reshape; pad convolutions on the left "
             "only, and pool or normalise over no later position",
@@ -117,4 +118,4 @@ def _tolerance(view: Dependence, limits: Gauges) -> Gauge:
 
 def _share(value: float) -> str:
     percent = f"{value:.0%}"
-    return f"{value:.1e} of the change" if percent == "0%" else f"{percent} of the change"
+    return f"{value:.1e} times as much" if percent == "0%" else f"{percent} as much"

@@ -41,8 +41,8 @@ def tell(bench: Bench, limits: Gauges) -> Verdict:
         f"{len(silent)} of {len(found)} give out their shift",
         error(
             "bad-initialization",
-            f"{silent[0]}{more} makes {norm.constant:.2g} of any input, and the input moves that by {norm.varies:.1g}: "
-            "the gain begins near 0 and the shift does not",
+            f"whatever goes in, {norm.constant:.2g} comes out of {silent[0]}{more}, to within {norm.varies:.1g}: the "
+            "gain begins near 0 and the shift does not",
             fix="initialise the gains of norms to 1 and their shifts to 0",
             where=silent[0],
             varies=norm.varies,
