@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from mlxstories.cli import main
 from mlxstories.cli.screen import Ladder
+from mlxstories.faults import FAULTS
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
 from mlxstories.ladder.registry import checks_of
 
@@ -27,6 +28,13 @@ def test_every_check_is_listed_and_what_unlocks_it(tmp_path):
     for check in checks_of("data"):
         assert any(line.startswith(("  ✓ ", "  – ")) and check.name in line for line in lines), check.name
     assert any("Subject(tokenizer=, val_batches=) unlocks it" in line for line in lines)
+
+
+def test_the_list_of_faults_says_which_are_told_by_a_warning():
+    lines = CliRunner().invoke(main, ["debug", "--break", "list"]).output.splitlines()
+    for fault in FAULTS.values():
+        told = f"[{fault.code}, a warning]" if fault.severity == "warning" else f"[{fault.code}]"
+        assert any(line.split()[:1] == [fault.name] and line.endswith(told) for line in lines), fault.name
 
 
 def test_what_was_not_climbed_is_not_called_healthy():
