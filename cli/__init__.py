@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 import time
 
@@ -199,6 +200,8 @@ def _in_one_line():
     except StoriesError as error:
         raise click.UsageError(str(error)) from error
     except RuntimeError as error:
+        if "Failed to compile" in str(error):
+            raise click.UsageError(one_line(_no_compiler(error))) from error
         if "filesystem error" in str(error):  # of the kernels that MLX compiles
             raise click.UsageError(
                 one_line(f"MLX cannot write to its temporary directory, which TMPDIR names: {error}.")
@@ -215,6 +218,13 @@ def _in_one_line():
             raise
         # a path that cannot even be looked at: too long a name, a folder that may not be read
         raise click.UsageError(one_line(f"{error.filename}: {error.strerror}.")) from error
+
+
+def _no_compiler(error: RuntimeError) -> str:
+    """Why MLX could not compile a kernel, which on a CPU takes g++."""
+    if shutil.which("g++") is None:
+        return "MLX compiles for the CPU with g++, which is missing: install it (Debian, Ubuntu: sudo apt install g++)."
+    return f"MLX compiles for the CPU with g++, which fails here: {error}."
 
 
 # What options are called elsewhere.

@@ -96,6 +96,18 @@ def test_a_date_for_reproducible_builds_that_is_none(date):
     assert "SOURCE_DATE_EPOCH" in line and line.isprintable() and len(line) < 200
 
 
+def test_a_compiler_that_is_missing(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PATH": str(tmp_path)}
+    done = subprocess.run(TRAIN, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    if done.returncode == 0:
+        return  # a GPU compiles without
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(
+        "which is missing: install it (Debian, Ubuntu: sudo apt install g++)."
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_working_directory_that_is_gone(tmp_path):
     (tmp_path / "gone").mkdir()
 
