@@ -30,35 +30,40 @@ class Stop:
 STOPS = (
     Stop(
         "The stories",
-        "The built-in stories are told by an automaton, so the best that any model can reach is known exactly: "
-        "the floor of the loss and the ceiling of the accuracy. Here is one story, with what is known of it.",
+        "The built-in stories are told by a small random program, so how well any model can predict the next word is "
+        "known exactly: the floor of the loss and the ceiling of the accuracy. Below this story stand its floor, in "
+        "nats a token (minus the natural logarithm of the right word's probability), and how many of its words are "
+        "free choices, how many recall something from earlier, and how many are fixed.",
         "data show --stories 1 --seed 7 --floor",
     ),
     Stop(
         "Break and debug",
         "Now a mistake is planted in the recipe: attention gets no causal mask. Trained like this, a model passes "
-        "99 % validation accuracy and tells gibberish. The ladder needs seconds to name the cause: look for the "
-        "error, its evidence and its fix.",
+        "99 % validation accuracy and tells gibberish. The ladder needs seconds to name the cause. Behind a cross stands "
+        "what is true of a sound recipe and not of this one; the error and its fix come last.",
         "debug --break no-causal-mask",
         code=1,
     ),
     Stop(
         "Fix",
-        "With the mask back in its place, the same ladder is climbed to the top. Your own training code can be "
-        "examined like this too: mlxstories debug my_setup.py",
+        "With the mask back in its place, the same ladder is climbed to the top. ln V is the loss of guessing blindly "
+        "among V words; unigram and bigram are the losses of counting words and pairs of words, which a transformer "
+        "has to beat in time. Your own training code can be examined like this too: mlxstories debug train.py",
         "debug",
     ),
     Stop(
         "Train",
-        "A small model on 1,000 stories with phase 3 (Muon). Look at the table in the end: each kind of word has its "
-        "own floor. Fixed words come first, recalling a name from far back comes last. Without options, train takes "
-        "the recipe of the record on 10,000 stories, which ends above 99 % of the ceiling (docs/speedrun.md).",
+        "A small model on 1,000 stories with phase 3, whose optimiser is Muon. Look at the table in the end: each "
+        "kind of word has its own floor. Fixed words come first, recalling a name from far back comes last. Without "
+        "options, train takes the recipe of the record on 10,000 stories, which ends above 99 % of the ceiling "
+        "(docs/speedrun.md).",
         "train --phase 3 --size debug --stories 1000 --validation 100 --epochs 4 --name first",
     ),
     Stop(
         "Compare",
         "Is that recipe better than the others, or lucky? All arms get the same stories, weights to start from and "
-        "batches; differences are paired by seed, and a verdict says what two seeds can prove.",
+        "batches; differences are paired by seed, and a verdict says what two seeds can prove. Behind ± stands a 95 % "
+        "interval; what the columns mean is on the page docs/compare.md.",
         "compare --sizes debug --stories 300 --validation 100 --epochs 1 --seeds 2",
     ),
     Stop(
