@@ -39,8 +39,8 @@ STOPS = (
     Stop(
         "Break and debug",
         "Now a mistake is planted in the recipe: attention gets no causal mask. Trained like this, a model passes "
-        "99 % validation accuracy and tells gibberish. The ladder needs seconds to name the cause. Behind a cross stands "
-        "what is true of a sound recipe and not of this one; the error and its fix come last.",
+        "99 % validation accuracy and tells gibberish. The ladder needs seconds to name the cause. Behind a cross "
+        "stands what is true of a sound recipe and not of this one; the error and its fix come last.",
         "debug --break no-causal-mask",
         code=1,
     ),

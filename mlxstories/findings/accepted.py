@@ -26,7 +26,7 @@ def acceptable(codes: Iterable[str]) -> frozenset[str]:
             )
         if code in _NEVER:
             raise StoriesError(
-                f"cannot accept {code}: it has to be mended, for nothing can be examined behind it"
+                f"cannot accept {code}: it has to be fixed, for nothing can be examined behind it"
             )
     return codes
 

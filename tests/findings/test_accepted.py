@@ -21,8 +21,8 @@ def test_an_accepted_error_is_a_warning_and_says_so():
     "code, told",
     [
         ("future-leek", "it is no code of the catalogue .* Did you mean 'future-leak'"),
-        ("subject-error", "cannot accept subject-error: it has to be mended"),
-        ("token-out-of-range", "cannot accept token-out-of-range: it has to be mended"),
+        ("subject-error", "cannot accept subject-error: it has to be fixed"),
+        ("token-out-of-range", "cannot accept token-out-of-range: it has to be fixed"),
     ],
 )
 def test_what_is_unknown_or_ends_the_climb_is_refused(code, told):
