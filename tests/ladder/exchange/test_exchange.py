@@ -242,6 +242,13 @@ def test_an_error_of_the_climb_is_told_what_its_mend_brings():
     assert found[0].evidence["consequences"] == ["behind-reference"] and found[0].evidence["gap"] > 0.12
 
 
+def test_what_the_exchange_finds_can_be_accepted():
+    given = subject(loss=one_higher, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
+    found = deepened(diagnose(given, rungs=["data"]), given, accept=["behind-reference"])
+    (known,) = [f for f in found.findings if f.code == "behind-reference"]
+    assert found.healthy and known.severity == "warning" and known.evidence["accepted"]
+
+
 @pytest.mark.parametrize(
     ("code", "remain"),
     [
