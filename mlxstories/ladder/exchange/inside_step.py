@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import mlx.optimizers as optim
 import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.optimizers import parts, read_schedule
+from mlxstories.ladder.bench.step.optimizers import parts, read_rate, read_schedule
 from mlxstories.ladder.bench.step.swings import turns
-from mlxstories.ladder.exchange.intervention import Intervention
+from mlxstories.ladder.exchange.intervention import Intervention, Site, is_own
 from mlxstories.ladder.patches import Patches
+from mlxstories.ladder.where.places import updated_in
 
 _BETAS, _EPSILON = [0.9, 0.999], 1e-8
 _MOMENTUM = 0.9
@@ -45,7 +47,7 @@ def for_step(bench: Bench, lowered: bool = False) -> list[Intervention]:
         found.append(Intervention("Adam's bias corrected", "step", optimizer=_setting(bias_correction=True)))
     if any(getattr(o, "momentum", 0) > _MOMENTUM for o in each):
         found.append(Intervention("momentum at 0.9", "step", optimizer=_setting(momentum=_MOMENTUM)))
-    return found
+    return found + _own_updates(each)
 
 
 def _falls_with_the_run(bench: Bench) -> bool:
@@ -57,6 +59,42 @@ def _falls_with_the_run(bench: Bench) -> bool:
     rates = schedule.at(np.arange(updates))
     falls_once = rates.min() >= 0 and not turns(rates)
     return bool(falls_once and rates.mean() >= _DESCENT * schedule.peak)
+
+
+def _own_updates(each: list[Optimizer]) -> list[Intervention]:
+    """An update of the subject's own exchanged for that of the library's optimiser of its kind, at its own rate."""
+    usual = {n: library for n, part in enumerate(each) if (library := _library_of(part)) is not None}
+    if not usual:
+        return []
+
+    def change(optimizer: Optimizer) -> None:
+        for n, library in usual.items():
+            _update_as(parts(optimizer)[n], library)
+
+    first = next(iter(usual))
+    own, line = type(each[first]), updated_in(type(each[first]))
+    site = Site(part="step", file=line.file, line=line.line) if line is not None else None
+    name = f"the update of the library's {usual[first].__name__} in place of {own.__name__}'s"
+    return [Intervention(name, "step", optimizer=change, wanted=True, site=site)]
+
+
+def _library_of(part: Optimizer) -> type[Optimizer] | None:
+    """The library's optimiser that one with an update of its own derives from, or Adam; None where the update is the
+    library's, or nothing is known of its rate."""
+    makers = [cls for cls in type(part).__mro__ if {"apply_single", "apply_gradients"} & vars(cls).keys()]
+    if not is_own(makers[0]) or read_rate(part) is None:
+        return None
+    return next((cls for cls in makers if not is_own(cls) and cls is not Optimizer), optim.Adam)
+
+
+def _update_as(part: Optimizer, library: type[Optimizer]) -> None:
+    if not isinstance(part, library):
+        part.betas, part.eps, part.bias_correction = _BETAS, _EPSILON, True
+    part.init_single, part.apply_single = (
+        partial(library.init_single, part),
+        partial(library.apply_single, part),
+    )
+    part.apply_gradients = partial(Optimizer.apply_gradients, part)
 
 
 def for_rate() -> list[Intervention]:

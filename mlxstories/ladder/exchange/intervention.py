@@ -35,9 +35,10 @@ def site_of(part: str, function: Callable | None, module: str = "") -> Site:
     return Site(**known, file=code.co_filename, line=code.co_firstlineno)
 
 
-def is_own(module: nn.Module) -> bool:
-    """Whether its class is not one of the library's."""
-    return not type(module).__module__.startswith("mlx.")
+def is_own(thing: object) -> bool:
+    """Whether a class, or that of an object, is not one of the library's."""
+    cls = thing if isinstance(thing, type) else type(thing)
+    return not cls.__module__.startswith("mlx.")
 
 
 def is_numbered(path: str) -> bool:

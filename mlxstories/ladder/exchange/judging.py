@@ -121,8 +121,8 @@ def _weighed(proof: Proof, between: Gap, limits: Gauges) -> Callable[..., Draft]
     if change.scale > 1:
         # They only save time, and more of the own ones do the same: no news where a plain step saves little, too.
         return warning if _clear(between, limits) else None
-    sure = not change.may_be_meant if change.scale == 1 else _far(proof, limits)
-    return error if sure else warning
+    meant = change.may_be_meant or change.scale != 1
+    return error if not meant or (not change.late and _far(proof, limits)) else warning
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
