@@ -166,7 +166,7 @@ class Exchange:
                 self._run(name, self.own_setup, batches)
         self._raced(LOSS, self.own_model_by)
         if gap(self.runs[AS_IS], self.runs[LOSS]).share > _NEAR:
-            if self._same_loss():
+            if all(self.same_loss.values()):
                 self.runs[STEP] = self.runs[LOSS]
             else:
                 self._run(STEP, partial(self.own_model_by, rate=self.rates[LOSS], loss=self.bench.loss))
@@ -210,16 +210,22 @@ class Exchange:
             if run.advance().loss < self.runs[name].loss:
                 self.runs[name], self.rates[name] = run, rate
 
-    def _same_loss(self) -> bool:
-        """Whether the subject's own loss has the gradient of the plain one, so that no training need tell."""
+    @cached_property
+    def same_loss(self) -> dict[bool, bool]:
+        """Whether the subject's own loss has the gradient of the plain one, in training mode and in evaluation mode:
+        where it has in both, no training need tell them apart."""
         found = material(self.bench).batches
-        return all(self._same_gradient(found[i]) for i in (0, len(found) // 2))
+        return {
+            training: all(self._same_gradient(found[i], training) for i in (0, len(found) // 2))
+            for training in (True, False)
+        }
 
-    def _same_gradient(self, batch: HostBatch) -> bool:
+    def _same_gradient(self, batch: HostBatch, training: bool) -> bool:
         model = self.bench.model()
-        model.eval()
+        model.train(training)
         slopes = []
         for loss in (self.bench.loss, plain_loss):
+            self.bench.seed_all(self.bench.seed)  # both draw the same dropout
             with self.bench.calling("loss"):
                 _, slope = nn.value_and_grad(model, lambda m, loss=loss: loss(m, batch))(model)
             slopes.append(

@@ -74,7 +74,7 @@ def known(exchange: Exchange) -> list[Draft]:
     if part == "data":
         return [other_data(exchange, between)]
     # Nobody knows yet whether more of the step's own updates would close its gap, which is no mistake then.
-    make = error if part == "loss" else warning
+    make = _loss_severity(exchange) if part == "loss" else warning
     return [behind(exchange, part, *exchange.of_part(part), between, None, make=make)]
 
 
@@ -138,7 +138,15 @@ def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:
         words = f"; it asks for the target's id {offset:+d}"
     if not words and not _clear(between, limits):
         return []
-    return [behind(exchange, "loss", *exchange.of_part("loss"), between, None, words)]
+    make = _loss_severity(exchange)
+    if make is warning:
+        words += "; in evaluation mode it is the plain one, so what it does in training may be meant"
+    return [behind(exchange, "loss", *exchange.of_part("loss"), between, None, words, make)]
+
+
+def _loss_severity(exchange: Exchange) -> Callable[..., Draft]:
+    """What makes training harder, such as noise in the inputs, may be meant, and shows later that it helps."""
+    return warning if exchange.same_loss[False] else error
 
 
 def _model(exchange: Exchange, limits: Gauges) -> list[Draft]:

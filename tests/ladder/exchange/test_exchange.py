@@ -417,6 +417,20 @@ def test_a_loss_that_asks_for_something_else_is_named_with_what_it_asks_for(loss
     assert found.where["file"] == __file__
 
 
+def foreign_inputs(model, batch):
+    """In training most inputs are drawn at random."""
+    drawn = mx.random.randint(0, V, batch.inputs.shape)
+    kept = mx.random.uniform(shape=batch.inputs.shape) < 0.2
+    seen = mx.where(kept, batch.inputs, drawn) if model.training else batch.inputs
+    return nats(model, batch._replace(inputs=seen)).mean()
+
+
+def test_a_loss_that_differs_in_training_alone_is_told_of_the_loss_and_may_be_meant():
+    (found,) = [f for f in deep(loss=foreign_inputs).findings if f.rung == "exchange"]
+    assert (found.severity, found.where["part"]) == ("warning", "loss")
+    assert "may be meant" in found.message
+
+
 def test_a_model_that_sees_the_future_is_ahead():
     (found,) = errors(deep(model=lambda: Tiny(1.0)))
     assert (found.code, found.where) == ("ahead-of-reference", "the model")
