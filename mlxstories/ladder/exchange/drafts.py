@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.exchange.exchange import ALL, LOSS, SHUFFLED, Exchange, Gap
 from mlxstories.ladder.exchange.halving import HELPS, Proof
 from mlxstories.ladder.exchange.intervention import Site, site_of
 from mlxstories.ladder.exchange.training import Training
 from mlxstories.ladder.verdict import Draft, error, warning
+from mlxstories.ladder.where.working import worked
 
 
 def other_data(exchange: Exchange, between: Gap, make=error) -> Draft:
@@ -46,15 +48,14 @@ def behind(
     """Exchanging the part, or the change inside it that ``proof`` holds, lowers the loss."""
     plain = {"step": "a plain step", "loss": "a plain loss", "model": "a plain decoder of this size"}[part]
     evidence = {"part": part, **_evidence(exchange, before, after, between)}
-    subject = exchange.bench.subject
-    site = site_of(part, {"step": subject.train_step, "loss": subject.loss}.get(part))
+    at = site(exchange.bench, part)
     if proof is None:
         message = (
             f"with {plain} the held-out loss is {after.loss:.3f} instead of {said(before)} "
             f"after {after.updates} updates on the same batches{words}"
         )
         fix = f"exchange the {part} for a plain one piece by piece and see which piece does it"
-        return make("behind-reference", message, fix=fix, where=site, **evidence)
+        return make("behind-reference", message, fix=fix, where=at, **evidence)
     change, helped = proof.intervention, proof.run
     message = (
         f"with {change.name} the held-out loss is {helped.loss:.3f} instead of {said(proof.beside)} "
@@ -65,7 +66,14 @@ def behind(
     evidence["helped"] = proof.gap(HELPS).share
     evidence["curves"][f"with {change.name}"] = helped.curve
     fix = f"look at what this change undoes in the {part}"
-    return make("behind-reference", message, fix=fix, where=change.site or site, **evidence)
+    return make("behind-reference", message, fix=fix, where=change.site or at, **evidence)
+
+
+def site(bench: Bench, part: str) -> Site:
+    """Where a step has the weights updated, and another part begins."""
+    if part == "step" and (line := worked(bench, "behind-reference", "train_step")) is not None:
+        return Site(part=part, file=line.file, line=line.line)
+    return site_of(part, {"step": bench.subject.train_step, "loss": bench.subject.loss}.get(part))
 
 
 def _also(proof: Proof) -> str:

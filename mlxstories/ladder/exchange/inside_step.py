@@ -16,7 +16,7 @@ from mlxstories.ladder.bench.step.optimizers import parts, read_rate, read_sched
 from mlxstories.ladder.bench.step.swings import turns
 from mlxstories.ladder.exchange.intervention import Intervention, Site, is_own
 from mlxstories.ladder.patches import Patches
-from mlxstories.ladder.where.places import updated_in
+from mlxstories.ladder.where.places import Line, defined, updated_in
 
 _BETAS, _EPSILON = [0.9, 0.999], 1e-8
 _MOMENTUM = 0.9
@@ -32,8 +32,14 @@ def for_step(bench: Bench, lowered: bool = False) -> list[Intervention]:
     each = parts(bench.optimizer())
     if bench.schedule.scheduled or lowered:
         meant = bool(bench.subject.updates) if lowered else _falls_with_the_run(bench)
+        schedule = each[0]._schedulers.get("learning_rate")
         change = Intervention(
-            "the rate constant at its peak", "step", optimizer=_constant, late=True, wanted=meant
+            "the rate constant at its peak",
+            "step",
+            optimizer=_constant,
+            late=True,
+            wanted=meant,
+            site=_at_line(defined(schedule) if schedule is not None else None),
         )
         found.append(change)
     if any(getattr(o, "weight_decay", 0) for o in each):
@@ -72,10 +78,13 @@ def _own_updates(each: list[Optimizer]) -> list[Intervention]:
             _update_as(parts(optimizer)[n], library)
 
     first = next(iter(usual))
-    own, line = type(each[first]), updated_in(type(each[first]))
-    site = Site(part="step", file=line.file, line=line.line) if line is not None else None
+    own = type(each[first])
     name = f"the update of the library's {usual[first].__name__} in place of {own.__name__}'s"
-    return [Intervention(name, "step", optimizer=change, wanted=True, site=site)]
+    return [Intervention(name, "step", optimizer=change, wanted=True, site=_at_line(updated_in(own)))]
+
+
+def _at_line(line: Line | None) -> Site | None:
+    return Site(part="step", file=line.file, line=line.line) if line is not None else None
 
 
 def _library_of(part: Optimizer) -> type[Optimizer] | None:
