@@ -11,6 +11,7 @@ from mlxstories.ladder.exchange.halving import HELPS, Proof
 from mlxstories.ladder.exchange.intervention import Site, site_of
 from mlxstories.ladder.exchange.training import Training
 from mlxstories.ladder.verdict import Draft, error, warning
+from mlxstories.ladder.where.batching import made
 from mlxstories.ladder.where.working import worked
 
 
@@ -29,7 +30,7 @@ def other_data(exchange: Exchange, between: Gap, make=error) -> Draft:
         fix="shuffle the rows of the whole epoch before they are made into batches"
         if shuffled
         else "let every epoch reach all texts",
-        where=site_of("data", exchange.bench.subject.train_batches),
+        where=site(exchange.bench, "data"),
         part="data",
         **_evidence(exchange, before, after, between),
     )
@@ -70,10 +71,16 @@ def behind(
 
 
 def site(bench: Bench, part: str) -> Site:
-    """Where a step has the weights updated, and another part begins."""
-    if part == "step" and (line := worked(bench, "behind-reference", "train_step")) is not None:
+    """Where a step has the weights updated, a generator of batches begins, and a loss."""
+    subject, line = bench.subject, None
+    if part == "step":
+        line = worked(bench, "behind-reference", "train_step")
+    if part == "data":
+        line = made(bench, "constant-batches", "train_batches")
+    if line is not None:
         return Site(part=part, file=line.file, line=line.line)
-    return site_of(part, {"step": bench.subject.train_step, "loss": bench.subject.loss}.get(part))
+    given = {"step": subject.train_step, "loss": subject.loss, "data": subject.train_batches}
+    return site_of(part, given.get(part))
 
 
 def _also(proof: Proof) -> str:

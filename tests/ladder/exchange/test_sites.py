@@ -7,7 +7,7 @@ import inspect
 import mlx.nn as nn
 import mlx.optimizers as optim
 import pytest
-from tiny import subject
+from tiny import batches, subject
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.exchange.drafts import site
@@ -25,6 +25,10 @@ def step(model, optimizer, batch):
     return value
 
 
+def dealt(seed):
+    yield from batches(seed)
+
+
 def falling(update):
     return 1e-2 * (1 - update / 200)
 
@@ -35,10 +39,15 @@ def line_of(function, words):
 
 
 @pytest.mark.parametrize(
-    ("part", "line"), [("step", line_of(step, "optimizer.update")), ("loss", line_of(loss, "def "))]
+    ("part", "line"),
+    [
+        ("step", line_of(step, "optimizer.update")),
+        ("loss", line_of(loss, "def ")),
+        ("data", line_of(dealt, "def ")),
+    ],
 )
-def test_a_step_lies_where_it_updates_and_a_loss_where_it_begins(part, line):
-    bench = Bench(subject(loss=loss, train_step=step))
+def test_a_step_lies_where_it_updates_and_loss_and_batches_where_they_begin(part, line):
+    bench = Bench(subject(loss=loss, train_step=step, train_batches=lambda seed: dealt(seed)))
     with bench.protected():
         assert site(bench, part) == {"part": part, "file": __file__, "line": line}
 
