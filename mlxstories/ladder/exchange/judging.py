@@ -121,8 +121,15 @@ def _weighed(proof: Proof, between: Gap, limits: Gauges) -> Callable[..., Draft]
     if change.scale > 1:
         # They only save time, and more of the own ones do the same: no news where a plain step saves little, too.
         return warning if _clear(between, limits) else None
-    meant = change.may_be_meant or change.scale != 1
-    return error if not meant or (not change.late and _far(proof, limits)) else warning
+    if change.scale < 1:
+        return error if _far(proof, limits) else warning
+    if not change.may_be_meant:
+        return error
+    if change.late:
+        return warning
+    # An optimiser of another kind may only be slower, as Lookahead is than the one inside it.
+    sure = limits.far.above(proof.gap(limits.far.value).low)
+    return error if sure else warning if _clear(between, limits) else None
 
 
 def _loss(exchange: Exchange, limits: Gauges) -> list[Draft]:

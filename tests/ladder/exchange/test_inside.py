@@ -225,6 +225,24 @@ def test_larger_updates_are_no_news_where_a_plain_step_saves_little(monkeypatch,
         assert [draft.severity for draft in judging.judge(exchange)] == told
 
 
+@pytest.mark.parametrize(
+    ("own", "helped", "told"),
+    [(1.95, 1.813, []), (2.1, 1.95, ["warning"]), (2.2, 1.85, ["error"])],  # the first is near a sound Lookahead
+)
+def test_an_update_of_its_own_is_an_error_only_where_the_librarys_is_far_ahead(
+    monkeypatch, own, helped, told
+):
+    before = trained(own)
+    exchanged = Proof(Intervention("the library's update", "step", wanted=True), trained(helped), before)
+    monkeypatch.setattr(judging, "best_in_step", lambda _, rate=False: [] if rate else [exchanged])
+    plain = trained(1.75)
+    exchange = Exchange(
+        Bench(subject()), runs={AS_IS: before, STEP: plain, LOSS: plain, ALL: trained(1.75, redrawn=True)}
+    )
+    with exchange.bench.protected():
+        assert [draft.severity for draft in judging.judge(exchange)] == told
+
+
 def test_a_rate_that_is_only_slow_hides_no_model_that_is_far_behind(monkeypatch):
     own, plain = trained(2.3), trained(1.5, redrawn=True)
     slow = Proof(Intervention("updates multiplied by 3", "step", scale=3.0), trained(2.05), own)
