@@ -108,19 +108,21 @@ def _step(exchange: Exchange, limits: Gauges) -> list[Draft]:
         make = error if limits.slower.above(between.low) else warning  # another optimiser may only be slower
         return [behind(exchange, "step", *runs, between, None, make=make)] if _clear(between, limits) else []
     proof = next((proof for proof in proved if proof.intervention.part == "model"), proved[0])
-    make, part = _weighed(proof, between, limits), proof.intervention.part
+    make, part = _weighed(exchange, proof, between, limits), proof.intervention.part
     runs = (exchange.runs[AS_IS], exchange.runs[ALL]) if part == "model" else runs
     return [behind(exchange, part, *runs, between, proof, make=make)] if make else []
 
 
-def _weighed(proof: Proof, between: Gap, limits: Gauges) -> Callable[..., Draft] | None:
+def _weighed(exchange: Exchange, proof: Proof, between: Gap, limits: Gauges) -> Callable[..., Draft] | None:
     """Whether a change that closes the step's gap is an error, a warning or no news."""
     change = proof.intervention
     if change.part == "model":
         return error if not change.may_be_meant or _far(proof, limits) else warning
     if change.scale > 1:
-        # They only save time, and more of the own ones do the same: no news where a plain step saves little, too.
-        return warning if _clear(between, limits) else None
+        # They only save time, and more of the own ones do the same: no news where a plain step saves little, too, or
+        # the stated run gets as far by its own.
+        stated = exchange.bench.subject.updates or 0
+        return warning if stated < change.scale * exchange.updates and _clear(between, limits) else None
     if change.scale < 1:
         return error if _far(proof, limits) else warning
     if not change.may_be_meant:

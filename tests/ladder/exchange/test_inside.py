@@ -212,14 +212,20 @@ def test_matrices_at_nought_that_larger_updates_make_up_for_may_be_meant(monkeyp
     assert (draft.severity, draft.evidence["part"]) == (said, "model")
 
 
-@pytest.mark.parametrize(("gap", "told"), [(1.1, []), (1.14, ["warning"])])
-def test_larger_updates_are_no_news_where_a_plain_step_saves_little(monkeypatch, gap, told):
+@pytest.mark.parametrize(
+    ("gap", "updates", "told"),
+    [(1.1, None, []), (1.14, None, ["warning"]), (1.14, 100, ["warning"]), (1.14, 10_000, [])],
+)
+def test_larger_updates_are_no_news_where_a_plain_step_or_the_rest_of_the_run_does_as_much(
+    monkeypatch, gap, updates, told
+):
     own = trained(2.0 * gap)
     larger = Proof(Intervention("updates multiplied by 3", "step", scale=3.0), trained(1.95), own)
     monkeypatch.setattr(judging, "best_in_step", lambda _, rate=False: [larger] if rate else [])
     plain = trained(2.0)
     exchange = Exchange(
-        Bench(subject()), runs={AS_IS: own, STEP: plain, LOSS: plain, ALL: trained(2.0, redrawn=True)}
+        Bench(subject(updates=updates)),
+        runs={AS_IS: own, STEP: plain, LOSS: plain, ALL: trained(2.0, redrawn=True)},
     )
     with exchange.bench.protected():
         assert [draft.severity for draft in judging.judge(exchange)] == told
@@ -227,7 +233,11 @@ def test_larger_updates_are_no_news_where_a_plain_step_saves_little(monkeypatch,
 
 @pytest.mark.parametrize(
     ("own", "helped", "told"),
-    [(1.95, 1.813, []), (2.1, 1.95, ["warning"]), (2.2, 1.85, ["error"])],  # the first is near a sound Lookahead
+    [
+        (1.95, 1.813, []),
+        (2.1, 1.95, ["warning"]),
+        (2.2, 1.85, ["error"]),
+    ],  # the first is near a sound Lookahead
 )
 def test_an_update_of_its_own_is_an_error_only_where_the_librarys_is_far_ahead(
     monkeypatch, own, helped, told
