@@ -13,7 +13,10 @@ from mlxstories.ladder import CATALOGUE
 _REPORTED = Path(__file__).parents[2] / "benchmarks" / "reported"
 
 
-@pytest.mark.parametrize("folder", ["", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"])
+_SETS = ("", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+
+
+@pytest.mark.parametrize("folder", _SETS)
 def test_every_reported_fault_is_expected_and_every_expected_case_is_there(folder):
     folder = _REPORTED / folder
     there = {
@@ -31,10 +34,7 @@ def test_every_reported_fault_is_expected_and_every_expected_case_is_there(folde
 
 
 def test_no_report_is_a_fault_of_two_sets():
-    sets = [
-        json.loads((_REPORTED / name / "expected.json").read_text())
-        for name in ("", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-    ]
+    sets = [json.loads((_REPORTED / name / "expected.json").read_text()) for name in _SETS]
     sources = [
         source for cases in sets for source in {case["source"] for n, case in cases.items() if ":f_" in n}
     ]
