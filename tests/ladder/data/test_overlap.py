@@ -84,3 +84,15 @@ def test_what_is_told_twice_in_a_text_that_is_drawn_from_repeats():
     phrases = rng.integers(0, 50, (20, 40))
     text = np.concatenate([np.r_[phrases[i % 20], rng.integers(0, 50, 10)] for i in range(200)])
     assert window_overlap(as_rows(drawn(text, 200, 0)), as_rows(drawn(text, 50, 1)))[1] > 0.08
+
+
+def test_phrases_that_short_rows_share_repeat_within_training_too():
+    """They begin and end at any place of a row, as drawn rows do, and part sooner."""
+    rng = np.random.default_rng(8)
+    phrases = rng.integers(0, 50, (600, 30))
+    text = np.concatenate(
+        [np.r_[rng.choice(phrases)[: rng.integers(18, 31)], rng.integers(0, 50, 6)] for _ in range(4000)]
+    )
+    rows = text[: len(text) // 25 * 25].reshape(-1, 25)
+    shared, natural = window_overlap(as_rows(rows[400:]), as_rows(rows[:400]))
+    assert shared > 0.1 and shared < 1.3 * natural

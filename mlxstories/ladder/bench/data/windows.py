@@ -11,6 +11,7 @@ _WINDOW = 32  # tokens that two different stories practically never share
 _SHORTEST = 8  # tokens of a row that is looked at
 _TRIED = 8  # rows that a row may continue, at most
 _SLIDING = 0.7  # of the rows continue others: they slide; fewer do where texts repeat
+_SURE = 0.5  # of those that would continue another for long do: phrases soon part
 _DRAWN = 10  # rows that continue others are enough to see by how much they are moved on
 
 
@@ -43,6 +44,7 @@ class _Windows:
             parts.append((hashes[rows, places], rows + len(self.ids), places))
             self.ids += list(batch.inputs)
         self.hashes, self.rows, self.places = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self.length = length
 
     def once_a_row(self) -> np.ndarray:
         """The hashes, each once for each row that holds it."""
@@ -64,14 +66,19 @@ class _Windows:
         text, begins = np.arange(len(self.ids)), np.zeros(len(self.ids), np.int64)
         members = {row: [row] for row in range(len(self.ids))}
         order = np.argsort(self.hashes, kind="stable")
-        hashes, known, moves = self.hashes[order], 0, []
+        hashes, known, moves, long = self.hashes[order], 0, [], []
         for first in np.flatnonzero(self.places == 0):
             row = int(self.rows[first])
             left, right = (np.searchsorted(hashes, self.hashes[first], side) for side in ("left", "right"))
             known += right - left > 1
             for other in order[left:right][:_TRIED]:
                 before, at = int(self.rows[other]), int(self.places[other])
-                if at and text[before] != text[row] and self._continues(before, at, row):
+                if not at or text[before] == text[row]:
+                    continue
+                continues = self._continues(before, at, row)
+                if at <= (len(self.ids[before]) - self.length) // 2:
+                    long.append(continues)
+                if continues:
                     moved, shift = members.pop(text[row]), begins[before] + at - begins[row]
                     begins[moved] += shift
                     members[text[before]] += moved
@@ -80,7 +87,7 @@ class _Windows:
         slides = len(moves) >= _SLIDING * len(text)
         # A text that is told twice is moved on by the same number throughout, and phrases end within rows.
         drawn = len(moves) >= max(_DRAWN, _SLIDING * known, 2 * np.bincount(moves or [0]).max())
-        if not (slides or drawn):
+        if not (slides or (drawn and sum(long) >= _SURE * len(long))):
             return np.arange(len(self.ids)), np.zeros(len(self.ids), np.int64)
         return text, begins
 
