@@ -52,6 +52,29 @@ def test_misses_that_are_counted_as_hits_are_no_average_of_known_logits():
     assert min(abs(1 - one - other) for one, other in pairs) > 0.05
 
 
+class Logarithms(nn.Module):
+    """A model that ends with a softmax and its logarithm, or without."""
+
+    def __init__(self, ends=True):
+        super().__init__()
+        self.model, self.ends = tiny.Tiny(), ends
+
+    def __call__(self, x):
+        logits = self.model(x)
+        return nn.log_softmax(logits) if self.ends else logits
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_validation_that_takes_logarithms_gets_them_where_the_model_tells_them(ends):
+    def of_logarithms(model, given):
+        told = [(model(b.inputs), b.targets, b.mask) for b in given]
+        nats = [-(mx.take_along_axis(logs, y[..., None], -1)[..., 0] * m).sum() for logs, y, m in told]
+        return {"loss": sum(nats).item() / sum(m.sum().item() for _, _, m in told)}
+
+    on = Bench(tiny.subject(model=lambda: Logarithms(ends), evaluate=of_logarithms))
+    assert (ask("validation agrees with ours", on).status == "passed") == ends
+
+
 class Counting:
     def __init__(self, reset):
         self.reset, self.losses = reset, []

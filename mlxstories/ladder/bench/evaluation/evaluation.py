@@ -17,6 +17,7 @@ from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, averages
+from mlxstories.ladder.bench.loss.objective import log_softmax
 from mlxstories.ladder.bench.material import train_epoch, val_epoch
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.bench.training.trained import trained_model
@@ -25,6 +26,7 @@ from mlxstories.ladder.patches import rerouted, tokens_of, with_tokens
 _BATCHES = 3
 _OWN = 24  # of validation's own batches
 _CELLS = 400_000  # logits of a batch
+_SUM = 1e-3  # nats by which probabilities miss 1 at most
 _CLOCK = re.compile(r"time|second|elapsed|duration|throughput|speed|per_sec|/s$|memory", re.I)
 
 
@@ -94,11 +96,14 @@ def evaluation_batches(bench: Bench) -> list[HostBatch]:
 
 @measurement
 def oracle_reported(bench: Bench) -> Reported | None:
-    """``evaluate`` of known logits; None where it needs more of the model than calling it, or calls another."""
+    """``evaluate`` of known logits, or of their logarithms of probabilities where the model tells such; None where it
+    needs more of the model than calling it, or calls another."""
     rng = np.random.default_rng((bench.seed, 59))
     batches = evaluation_batches(bench)
     answers = {batch.inputs.tobytes(): _logits(batch, i, rng, bench) for i, batch in enumerate(batches)}
     try:
+        if _tells_logarithms(bench, batches[0]):
+            answers = {key: log_softmax(logits, 1).astype(np.float32) for key, logits in answers.items()}
         oracle = Oracle(answers)
         values = bench.subject.evaluate(oracle, [batch.user() for batch in batches])
         values = _figures(dict(values))
@@ -107,6 +112,13 @@ def oracle_reported(bench: Bench) -> Reported | None:
     if not oracle.asked:
         return None
     return Reported(values, [answers[batch.inputs.tobytes()] for batch in batches], batches)
+
+
+def _tells_logarithms(bench: Bench, batch: HostBatch) -> bool:
+    """Whether what the model returns are logarithms of probabilities that add up to 1."""
+    model = bench.noisy(9)
+    model.eval()
+    return mx.abs(mx.logsumexp(bench.logits(model, batch.inputs), axis=-1)).max().item() < _SUM
 
 
 def _logits(batch: HostBatch, index: int, rng: np.random.Generator, bench: Bench) -> np.ndarray:
