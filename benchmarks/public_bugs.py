@@ -230,22 +230,24 @@ _EIGHTH = (
 )
 _NINTH = (
     "## The ninth set",
-    "Made after the mends of all eight, by how people complain: the loss is low and the text is nonsense, training needs "
-    "an absurdly small rate, what the model sees is `hhell`. 12 reports from sources that no set had used, two of them "
-    "from courses and six from repositories of a few people; of blogs and forums the search brought none that tells how "
-    "its mistake works. Their mends where the plain setup is none, and 10 sound setups of kinds that are in no other. "
-    "Each fault was trained beside its mend (`benchmarks/harm.py`, 150 updates, 115,200 tokens or, of the pieces of 24 "
-    "characters, 57,600, seed 0) before the ladder saw any, and the cases, their losses and what counts as right were "
-    "committed then: losses, held out, in nats per token, stand beside, and the two that did not hurt by 2 % count as "
-    "sound, by that rule, known beforehand: of all 12 reports 7 were named. One of the two is accused, and truly: the "
-    "output layer of attention never gets a gradient. So is the odd setup whose author froze a random embedding: what is "
-    "said of it is true, and meant. The other two that were accused were so falsely. One fault was given other numbers "
-    "first, as it cost 1.2 %: texts in pieces of 24 characters instead of 48; in pieces that short 25 % of validation's "
-    "windows of 16 characters stand in training, as many as repeat within training, and the fault and its mend were both "
-    "called an overlap. The mixture's mend tells logarithms of probabilities, and its validation got logits that are "
-    "none. The cell that is always given its first state is called `input-blind`, which is true, but was not among the "
+    "Made after the mends of all eight, by how people complain: the loss is low and the text is nonsense, training "
+    "needs an absurdly small rate, what the model sees is `hhell`. 12 reports from sources that no set had used, two "
+    "of them from courses and six from repositories of a few people; of blogs and forums the search brought none "
+    "that tells how its mistake works. Their mends where the plain setup is none, and 10 sound setups of kinds that "
+    "are in no other. Each fault was trained beside its mend (`benchmarks/harm.py`, 150 updates, 115,200 tokens or, "
+    "of the pieces of 24 characters, 57,600, seed 0) before the ladder saw any, and the cases, their losses and what "
+    "counts as right were committed then: losses, held out, in nats per token, stand beside, and the two that did "
+    "not hurt by 2 % count as sound, by that rule, known beforehand: of all 12 reports 7 were named. One of the two "
+    "is accused, and truly: the output layer of attention never gets a gradient. So is the odd setup whose author "
+    "froze a random embedding: what is said of it is true, and meant. The other two that were accused were so "
+    "falsely, and are no longer. One fault was given other numbers first, as it cost 1.2 %: texts in pieces of 24 "
+    "characters instead of 48. In pieces that short 25 % of validation's windows of 16 characters stand in training, "
+    "as many as repeat within training, and the fault and its mend were both called an overlap; now nothing is said "
+    "of either. The mixture's mend tells logarithms of probabilities, and its validation got logits that are none. "
+    "The cell that is always given its first state is called `input-blind`, which is true, but was not among the "
     "codes written down. What fills up the last batch of validation is a miss, for which `--deep` was not tried: it "
-    "exchanges no validation. CPU seconds are of a busy machine.",
+    "exchanges no validation. *Now* was climbed anew for the two false alarms and the fault beside the first; of the "
+    "others it is what was said at first. CPU seconds are of a busy machine.",
 )
 _BLIND = {
     "reported": _FIRST,
