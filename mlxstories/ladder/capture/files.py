@@ -24,6 +24,7 @@ from mlxstories.storage.files import scratch
 # Downloads may fill their caches.
 _FREE = ("/dev", "/proc", Path.home() / ".cache", os.environ.get("HF_HOME") or "/dev")
 _CHANGING = ("remove", "unlink", "rmdir", "truncate", "chmod", "chown", "utime", "setxattr", "removexattr")
+_REMOVING = ("remove", "unlink", "rmdir")
 _MOVING = ("rename", "replace")
 _LINKING = ("link", "symlink")
 _MAKING = ("mkdir", "mkfifo", "mknod")
@@ -57,6 +58,7 @@ class Overlay:
         self._folder = tempfile.TemporaryDirectory(prefix=scratch(os.getpid()))
         self.root = Path(self._folder.name)
         self._descriptors: set[int] = set()  # of folders held here
+        self._gone: set[str] = set()  # what was there before, and the script has removed
 
     def close(self) -> None:
         self._folder.cleanup()
@@ -99,13 +101,13 @@ class Overlay:
         if held is None:
             return file
         if not writing:
-            return held if os.path.lexists(held) else file
+            return held if os.path.lexists(held) or self._is_gone(file) else file
         os.makedirs(held.parent, exist_ok=True)
         origin = file
         if held.is_symlink():  # it may lead to a file that must stay as it is
             origin = os.path.realpath(held)
             held.unlink()
-        if not anew and not held.exists() and os.path.isfile(origin):
+        if not anew and not held.exists() and os.path.isfile(origin) and not self._is_gone(file):
             shutil.copyfile(origin, held)
         return held
 
@@ -153,18 +155,28 @@ class Overlay:
             real(held, *args, **options)
 
     def _change(self, real, path, held: Path, *args, **options) -> Any:
-        """A file that was there before stays, and one that is nowhere is reported missing as usual."""
-        if os.path.lexists(held):
-            return real(held, *args, **options)
-        if not self._was(path):
+        """A file that was there before stays, out of sight once it is removed, and one that is nowhere is reported missing."""
+        there = os.path.lexists(held)
+        if not there and not self._was(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        result = real(held, *args, **options) if there else None
+        if real.__name__ in _REMOVING:
+            self._gone.add(os.path.abspath(os.fsdecode(path)))
+        return result
 
     def _look(self, real, path, held: Path, *args, **options) -> Any:
         """A folder that was there before is shown as it was."""
         there = os.path.lexists(held) and not (held.is_dir() and self._was(path))
-        return real(held if there else path, *args, **options)
+        return real(held if there or self._is_gone(path) else path, *args, **options)
+
+    def _is_gone(self, path) -> bool:
+        """Whether the script has removed it, or a folder around it, as it was before."""
+        full = Path(os.path.abspath(os.fsdecode(path)))
+        return any(str(at) in self._gone for at in (full, *full.parents)) if self._gone else False
 
     def _was(self, path) -> bool:
+        if self._is_gone(path):
+            return False
         try:
             self._lstat(path)
         except OSError:

@@ -213,6 +213,25 @@ assert load_file("weights.safetensors").keys() == mx.load("more.safetensors").ke
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+def test_a_folder_that_was_there_before_can_be_replaced_again_and_again(captured, tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "old.txt").write_text("before")
+    save = """
+import shutil
+def save(i):
+    new = Path("best.tmp"); new.mkdir(); (new / "step.txt").write_text(str(i))
+    if Path("best").exists(): shutil.rmtree("best")
+    assert not Path("best").exists() and not Path("best/old.txt").exists()
+    new.rename("best")
+    assert os.listdir("best") == ["step.txt"] and Path("best/step.txt").read_text() == str(i)
+"""
+    text = "from pathlib import Path\n" + MODEL + save + LOOP + "    save(i)\n"
+    script = captured(text)
+    for _ in range(2):
+        script.subject.train_step(script.subject.model(), script.subject.optimizer(), script.batches[0])
+    assert (tmp_path / "best" / "old.txt").read_text() == "before"
+
+
 def test_pauses_of_a_script_are_cut_short(captured, monkeypatch):
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
