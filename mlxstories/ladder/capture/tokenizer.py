@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Tokenizer:
 
     def __init__(self, script: CapturedScript, own: Any):
         self._script, self._own = script, own
-        ends = (getattr(own, name, None) for name in _ENDS)
+        ends = (_of(own, name) for name in _ENDS)
         self.eos_token_id = next((int(e) for e in ends if isinstance(e, (int, np.integer))), None)
 
     def encode(self, text: str) -> list[int]:
@@ -46,6 +47,12 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         with self._script.inside():
             return str(self._own.decode([int(i) for i in ids]))
+
+
+def _of(own: Any, name: str) -> Any:
+    """An attribute, or None: tiktoken raises KeyError where a vocabulary has no end token."""
+    with suppress(Exception):
+        return getattr(own, name, None)
 
 
 def _plain(text: str) -> str:

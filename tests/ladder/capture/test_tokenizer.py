@@ -19,6 +19,7 @@ TOLD = [
     ("codes = Codes()", "eos_token_id = 11", 10, 11),
     ("from types import SimpleNamespace\nholder = SimpleNamespace(codes=Codes())", "eot_token = 11", 10, 11),
     ("codes = Codes()", "pass", 10, None),
+    ("codes = Codes()", "eot_token = property(lambda self: {}['<|endoftext|>'])", 10, None),
 ]
 
 
