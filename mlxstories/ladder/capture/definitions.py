@@ -35,7 +35,7 @@ def definitions(target: str | Path, argv: Sequence[str] = (), *, module: bool = 
     folder = os.getcwd() if module else str(Path(target).resolve().parent)
     with open(os.devnull, "w", encoding="utf-8") as log:
         world, until = World([str(target), *argv], folder, log), _Until()
-        hooks.install(world.patches, until)
+        hooks.install(world.patches, until, world.files)
         try:
             with world:
                 return SimpleNamespace(**_run(str(target), module))
@@ -103,6 +103,9 @@ class _Until:
         """Not of interest."""
 
     def on_saved(self, values, frame):
+        """Not of interest."""
+
+    def on_loaded(self):
         """Not of interest."""
 
     def on_compiled(self, listed, run):

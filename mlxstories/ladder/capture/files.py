@@ -18,6 +18,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxstories.ladder.capture.copies import leaves
 from mlxstories.ladder.patches import Patches
 from mlxstories.storage.files import scratch
 
@@ -31,6 +32,7 @@ _MAKING = ("mkdir", "mkfifo", "mknod")
 _LOOKING = ("stat", "lstat", "access", "readlink", "scandir", "listdir", "chdir", "listxattr", "getxattr")
 # In Python 3.10 Path calls copies of these functions, which this object holds.
 _PATHS = getattr(pathlib, "_normal_accessor", None)
+_ROOM = 2**28  # bytes of arrays that MLX may save there
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -59,6 +61,7 @@ class Overlay:
         self.root = Path(self._folder.name)
         self._descriptors: set[int] = set()  # of folders held here
         self._gone: set[str] = set()  # what was there before, and the script has removed
+        self._saved = 0  # bytes
 
     def close(self) -> None:
         self._folder.cleanup()
@@ -85,6 +88,15 @@ class Overlay:
             patches.replace(os, name, function)
             if hasattr(_PATHS, name):
                 patches.replace(_PATHS, name, function)
+
+    def save(self, real: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
+        """Have a function of MLX's save its arrays here, where they are found again; False where there is no room."""
+        size = sum(array.nbytes for _, array in leaves([args, kwargs]))
+        if self._saved + size > _ROOM:
+            return False
+        self._saved += size
+        self._in_c(real, 0, True)(*args, **kwargs)
+        return True
 
     def held(self, path) -> Path | None:
         """Where a path's content is held, whether or not anything was written there; None where it is free."""

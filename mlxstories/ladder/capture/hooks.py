@@ -14,11 +14,12 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.capture.copies import module_of, scalar
+from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.patches import Patches, around_updates
 from mlxstories.ladder.where.places import Line, stack
 from mlxstories.training.trainer import Trainer
 
-_SAVING = ("save", "savez", "savez_compressed", "save_safetensors", "save_gguf", "export_function")
+_SAVING = ("save", "savez", "savez_compressed", "save_safetensors", "save_gguf")
 
 # In bytes, of a GPU; scripts ask for them to set their limits.
 _SIZES = ("memory_size", "max_recommended_working_set_size", "max_buffer_length")
@@ -88,18 +89,19 @@ class Listener(Protocol):
     def on_made(self, value: Optimizer | nn.Module, frame: FrameType) -> None: ...
     def on_loss(self, logits: Any, targets: Any, weights: Any, frame: FrameType) -> None: ...
     def on_saved(self, values: Any, frame: FrameType) -> None: ...
+    def on_loaded(self) -> None: ...
     def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any: ...
     def on_trainer(self, trainer: Trainer) -> None: ...
     def on_note(self, text: str) -> None: ...
 
 
-def install(patches: Patches, listener: Listener) -> None:
-    """Have MLX report to the listener for as long as the patches are in place."""
+def install(patches: Patches, listener: Listener, files: Overlay) -> None:
+    """Have MLX tell the listener and save among the ``files``, for as long as the patches are in place."""
     _gradients(patches, listener)
     _updates(patches, listener)
     _losses(patches, listener)
     _compile(patches, listener)
-    _saving(patches, listener)
+    _saving(patches, listener, files)
     _devices(patches, listener)
     _trainers(patches, listener)
 
@@ -203,26 +205,25 @@ def _compile(patches: Patches, listener: Listener) -> None:
     patches.replace(mx, "compile", eager)
 
 
-def _saving(patches: Patches, listener: Listener) -> None:
-    def held_back(name):
-        def held(*args, **kwargs):
-            values = args[0].parameters() if args and isinstance(args[0], nn.Module) else [args, kwargs]
-            listener.on_saved(values, sys._getframe(1))
-            listener.on_note(f"{name} was held back")
-
-        return held
-
+def _saving(patches: Patches, listener: Listener, files: Overlay) -> None:
     load = nn.Module.load_weights
+
+    def kept(name, real):
+        def save(*args, **kwargs):
+            listener.on_saved([args, kwargs], sys._getframe(1))
+            if name not in _SAVING or not files.save(real, args, kwargs):
+                listener.on_note(f"mx.{name} was held back")
+
+        return save
 
     def load_weights(model, *args, **kwargs):
         if listener.listening:
-            listener.on_note("weights are loaded: the model that is examined is not a fresh one")
+            listener.on_loaded()
         return load(model, *args, **kwargs)
 
-    for name in _SAVING:
+    for name in (*_SAVING, "export_function"):
         if hasattr(mx, name):
-            patches.replace(mx, name, held_back(f"mx.{name}"))
-    patches.replace(nn.Module, "save_weights", held_back("save_weights"))
+            patches.replace(mx, name, kept(name, getattr(mx, name)))
     patches.replace(nn.Module, "load_weights", load_weights)
 
 

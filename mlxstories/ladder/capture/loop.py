@@ -85,7 +85,7 @@ class Loop(Watcher):
             self.script.close()
         self.reset()
         self.script = self._start()
-        hooks.install(self.script.world.patches, self)
+        hooks.install(self.script.world.patches, self, self.script.world.files)
         self.waiting: GradientCall | None = None
         try:
             self.waiting = self.script.start()

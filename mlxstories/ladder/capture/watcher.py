@@ -260,6 +260,10 @@ class Watcher(Forwards):
         saved.missing -= names
         saved.missing -= {n for n in saved.missing if n in first and mx.array_equal(own[n], first[n]).item()}
 
+    def on_loaded(self) -> None:
+        if self.snapshot is None:
+            self.on_note("weights are loaded: the model that is examined is not a fresh one")
+
     def on_compiled(self, listed: Listed, run: Callable[[], Any]) -> Any:
         before = self.updated
         result = run()
