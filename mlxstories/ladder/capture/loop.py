@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Loop(Watcher):
 
     Attributes:
         waiting: the gradient that the script waits for, None where it has ended.
+        failed: what the script raised behind an update of its, and the loss before; None where it did not.
         lead: gradients that are passed over when the loop is begun anew, for a warmup by hand.
         log: the file that holds what the script prints.
     """
@@ -71,6 +73,7 @@ class Loop(Watcher):
         self.target = target
         self._named = f"-m {target}" if module else target
         self.lead = 0
+        self.failed: tuple[Exception, float] | None = None
         self._device, key = mx.default_device(), random_key()
         try:
             self.begin()
@@ -143,6 +146,17 @@ class Loop(Watcher):
             raise self.script.error or StoriesError(f"{self.target}: {self.script.ended}")
         return got[0]
 
+    @contextmanager
+    def what_follows(self, done: Callable[[], bool], losses: list[Any]) -> Iterator[None]:
+        """Inside, an exception of the script's ends its loop and nothing else, where all that is wanted of it is
+        ``done``, as when it validates or saves; it is kept as ``failed`` with the last of the ``losses``."""
+        try:
+            yield
+        except Exception as error:
+            if self.waiting is not None or self.script.error is not error or not done():
+                raise
+            self.failed = self.failed or (error, float(losses[-1]))
+
     def to_an_update(self, gradient: Any) -> None:
         """Run on to the end of the update under way, with this for each gradient: otherwise the first step of the
         ladder would add its gradients to those of other weights."""
@@ -170,7 +184,8 @@ class Loop(Watcher):
         never = not self.seen.updates and self._since >= _MICROBATCHES  # then none is waited for
         most = 1 if never else _MICROBATCHES
         while self.updated == before and len(losses) < most and self.waiting is not None:
-            self.advance(lambda call: learn(change(call)))
+            with self.what_follows(lambda: self.updated > before, losses):
+                self.advance(lambda call: learn(change(call)))
         model.update(self.model.parameters())
         self._take_back(optimizer)
         return sum(losses) / len(losses)

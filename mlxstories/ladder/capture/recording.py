@@ -81,7 +81,8 @@ def _run(script: CapturedScript, steps: int, most: int) -> tuple[list[tuple[np.n
         done = loop.updated >= steps or len(batches) > 8 * steps or time.monotonic() > ends
         if done and not loop.skipping:
             loop.skipping, ends = True, time.monotonic() + _SECONDS
-        loop.advance(answer)
+        with loop.what_follows(lambda: loop.skipping, script.losses):
+            loop.advance(answer)
         gradients += 1
     return batches, got
 

@@ -23,7 +23,7 @@ from mlxstories.ladder.capture.loop import INSTEAD, Loop
 from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.recording import record
 from mlxstories.ladder.capture.roles import Roles
-from mlxstories.ladder.capture.seen import DROPOUT, findings
+from mlxstories.ladder.capture.seen import DROPOUT, failures, findings
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.told import Told
 from mlxstories.ladder.capture.where import located
@@ -143,7 +143,10 @@ class CapturedScript:
     def explained(self, diagnosis: Diagnosis) -> Diagnosis:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""
         kept, folded = fold(
-            [*findings(self), *self.told.findings(), *diagnosis.findings, *diagnosis.consequences]
+            [
+                *(*findings(self), *self.told.findings(), *diagnosis.findings, *diagnosis.consequences),
+                *failures(self),
+            ]
         )
         return located(replace(diagnosis, findings=kept, consequences=folded), self)
 

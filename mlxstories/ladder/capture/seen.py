@@ -10,17 +10,19 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.findings import ERROR, WARNING, Finding
+from mlxstories.findings import ERROR, WARNING, Finding, Place
 from mlxstories.ladder.capture import accumulation, rates
 from mlxstories.ladder.capture.copies import host
 from mlxstories.ladder.capture.places import below
 from mlxstories.ladder.capture.record import Forward
+from mlxstories.ladder.subject import blame, describe_error
 from mlxstories.ladder.where.places import place
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
 
 _RUNG = "script"
+_AWAY = 2.0  # times the first loss
 DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -38,6 +40,26 @@ def findings(script: CapturedScript) -> list[Finding]:
         _saved,
     )
     return [finding for look in found for finding in look(script)]
+
+
+def failures(script: CapturedScript) -> list[Finding]:
+    """What the script raised behind an update of its, in a run of ours that it may not share: where the loss had run
+    away, it may be a guard against that."""
+    raised, loss = script.loop.failed or (None, 0.0)
+    if raised is None or not loss < _AWAY * script.losses[0]:
+        return []
+    file, _, line = (blame(raised) or "").rpartition(":")
+    return [
+        Finding(
+            "subject-error",
+            WARNING,
+            _RUNG,
+            f"behind an update the script raised {describe_error(raised)}: a run that comes there ends with it",
+            {"exception": type(raised).__name__},
+            "mend what it raises there; its loop was begun anew, and examined to the end",
+            Place.at(file, int(line)) if line.isdigit() else None,
+        )
+    ]
 
 
 def _nothing(script: CapturedScript) -> Iterator[Finding]:

@@ -6,11 +6,13 @@ import json
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
+from mlxstories.ladder.capture.seen import failures
 from mlxstories.ladder.capture.seen import findings as findings_of
 from mlxstories.ladder.where.forward import begins, probe_of
 from tests.ladder.scripts import LOOP, MODEL, line_of
@@ -253,3 +255,47 @@ def test_debug_takes_a_module_with_arguments(tmp_path, monkeypatch):
     )
     assert result.exit_code == 0, result.output
     assert "pkg.train: no error on the rungs climbed" in result.output
+
+
+FAILS = "np.array(mx.ones(2, mx.bfloat16))  # numpy knows no such type\n"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "behind"),
+    [
+        ("12", FAILS),
+        ("500", f"    if i == 20: {FAILS}"),
+        ("500", f"    mx.eval(loss)\n    if i == 14: {FAILS}"),
+    ],
+)
+def test_what_fails_behind_an_update_is_told_with_its_line_and_the_climb_goes_on(captured, rounds, behind):
+    text = MODEL + LOOP.replace("range(500)", f"range({rounds})") + behind
+    script = captured(text)
+    model, optimizer = script.subject.model(), script.subject.optimizer()
+    for batch in script.batches * 2:
+        script.subject.train_step(model, optimizer, batch)
+    (told,) = failures(script)
+    assert (told.code, told.severity) == ("subject-error", "warning")
+    assert told.where["line"] == line_of(text, "knows no such type") and "PEP 3118" in told.message
+
+
+@pytest.mark.parametrize("guard", ["not loss.item() < 20", "loss.item() > 3 * first"])
+def test_a_guard_against_a_loss_that_runs_away_is_no_failure(captured, guard):
+    text = (
+        MODEL
+        + LOOP
+        + f"    first = loss.item() if i == 0 else first\n    if {guard}: raise ValueError('diverged')\n"
+    )
+    script = captured(text)
+    model, optimizer = script.subject.model(), optim.AdamW(100.0, bias_correction=True)
+    for batch in script.batches:
+        script.subject.train_step(model, optimizer, batch)
+    assert script.loop.failed and not failures(script)
+
+
+def test_what_fails_before_its_update_fails_the_step(captured):
+    script = captured(MODEL + LOOP.replace("    optimizer.update", "    assert i < 18\n    optimizer.update"))
+    model, optimizer = script.subject.model(), script.subject.optimizer()
+    with pytest.raises(AssertionError):
+        for batch in script.batches:
+            script.subject.train_step(model, optimizer, batch)
