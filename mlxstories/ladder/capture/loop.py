@@ -184,7 +184,7 @@ class Loop(Watcher):
         never = not self.seen.updates and self._since >= _MICROBATCHES  # then none is waited for
         most = 1 if never else _MICROBATCHES
         while self.updated == before and len(losses) < most and self.waiting is not None:
-            with self.what_follows(lambda: self.updated > before, losses):
+            with self.what_follows(lambda: self.updated > before or self.moved(), losses):
                 self.advance(lambda call: learn(change(call)))
         model.update(self.model.parameters())
         self._take_back(optimizer)

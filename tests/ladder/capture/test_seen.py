@@ -279,6 +279,27 @@ def test_what_fails_behind_an_update_is_told_with_its_line_and_the_climb_goes_on
     assert told.where["line"] == line_of(text, "knows no such type") and "PEP 3118" in told.message
 
 
+def test_what_fails_behind_an_update_by_hand_is_told_too(captured):
+    by_hand = "    for name, g in tree_flatten(grads): set_by(model, name, g)\n"
+    setting = """
+def set_by(module, name, g):
+    *path, last = name.split(".")
+    for part in path: module = module[part]
+    module[last] = module[last] - 0.1 * g
+"""
+    text = (
+        MODEL
+        + setting
+        + LOOP.replace("    optimizer.update(model, grads)\n", by_hand)
+        + f"    if i == 20: {FAILS}"
+    )
+    script = captured(text.replace("range(500)", "range(21)"))
+    model = script.subject.model()
+    for batch in script.batches:
+        script.subject.train_step(model, optim.SGD(0.1), batch)
+    assert [told.code for told in failures(script)] == ["subject-error"]
+
+
 @pytest.mark.parametrize("guard", ["not loss.item() < 20", "loss.item() > 3 * first"])
 def test_a_guard_against_a_loss_that_runs_away_is_no_failure(captured, guard):
     text = (
