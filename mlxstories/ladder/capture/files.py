@@ -167,7 +167,7 @@ class Overlay:
             real(held, *args, **options)
 
     def _change(self, real, path, held: Path, *args, **options) -> Any:
-        """A file that was there before stays, out of sight once it is removed, and one that is nowhere is reported missing."""
+        """A file that was there before stays, out of sight once removed; one that is nowhere is reported missing."""
         there = os.path.lexists(held)
         if not there and not self._was(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

@@ -74,8 +74,9 @@ def write_subject(script: CapturedScript, path: Path, argv: Sequence[str], *, mo
         _subject(script, gaps),
     ]
     held = {f"weights/{name}": a for name, a in tree_flatten(loop.snapshot.parameters())}
+    masked = any((mask == 0).any() for _, _, mask in script.batches)
     for index, batch in enumerate(script.batches):
-        for name, array in zip(("inputs", "targets", "mask"), batch, strict=False):
+        for name, array in zip(("inputs", "targets", "mask")[: 3 if masked else 2], batch, strict=False):
             held[f"batches/{index}/{name}"] = mx.array(_narrow(array))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,8 @@ def test_what_is_written_is_what_was_captured(captured, style, tmp_path):
         np.testing.assert_array_equal(flat(model)[name], value)
     batches = {batch["inputs"].tolist().__repr__(): batch for batch in written.train_batches(0)}
     assert len(batches) == len(script.batches)
+    masked = any((mask == 0).any() for _, _, mask in script.batches)
+    assert all(("mask" in batch) == masked for batch in batches.values())
     for batch in script.batches[:3]:
         again = batches[batch[0].tolist().__repr__()]
         assert (np.array(again["targets"]) == batch[1]).all()
