@@ -43,8 +43,8 @@ def findings(script: CapturedScript) -> list[Finding]:
 
 
 def failures(script: CapturedScript) -> list[Finding]:
-    """What the script raised behind an update of its, in a run of ours that it may not share: where the loss had run
-    away, it may be a guard against that."""
+    """What the script raised after an update, such as where it validates. If the loss had run away, as in trials of
+    rates, it may be a guard against that, and is left out."""
     raised, loss = script.loop.failed or (None, 0.0)
     if raised is None or not loss < _AWAY * script.losses[0]:
         return []
@@ -54,9 +54,9 @@ def failures(script: CapturedScript) -> list[Finding]:
             "subject-error",
             WARNING,
             _RUNG,
-            f"behind an update the script raised {describe_error(raised)}: a run that comes there ends with it",
+            f"after an update the script raised {describe_error(raised)}: a run that gets there ends with it",
             {"exception": type(raised).__name__},
-            "mend what it raises there; its loop was begun anew, and examined to the end",
+            "fix what it raises there; its loop was started again, and examined to the end",
             Place.at(file, int(line)) if line.isdigit() else None,
         )
     ]
