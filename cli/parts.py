@@ -53,10 +53,9 @@ def parts(
         processes: that share a batch, of which a chosen number of rows is a multiple.
     """
     from mlxstories.data.dataset import load_dataset
-    from mlxstories.data.tokenizer import END
-    from mlxstories.model import MlxLmConfig, shaped
+    from mlxstories.model import MlxLmConfig
     from mlxstories.model.mlx_lm import PREFIX
-    from mlxstories.training.config import TrainingConfig
+    from mlxstories.optim import build_schedule
 
     known = starting_point(start, runs, given) if start else None
     if changes and isinstance(data.source, str):
@@ -66,50 +65,110 @@ def parts(
     foreign = isinstance(known.shape, MlxLmConfig) if known else model.get("arch", "").startswith(PREFIX)
     if foreign:
         given = given | {"dropout"}  # which mlx-lm's architectures do not have
-    texts, chosen = _chosen(say, given, data)
-    phase = _recipe(phase, chosen, changes, slower=known is not None)
-    training["epochs"] = chosen.get("epochs", training["epochs"])
-    if "batch_size" in chosen:
-        training["batch_size"] = -(-chosen["batch_size"] // processes) * processes
-    stop_after = chosen.get("stop_after", stop_after) or None
-    config = TrainingConfig(**training, stop_after=stop_after, max_repairs=max_repairs if repair else 0)
-    of_data = {name: chosen[name] for name in ("tokenizer", "vocab_size", "stories") if name in chosen}
-    data = dataclasses.replace(data, **of_data)
+    given = given | ({"epochs"} if "steps" in given else set())  # which go before them
+
+    def decided(chosen: Mapping[str, Any], vocab_size: int):
+        """Recipe, length and shape with what was chosen; a StoriesError where they do not fit together."""
+        recipe = _recipe(phase, chosen, changes, slower=known is not None)
+        config = _training(
+            {**training, "stop_after": stop_after}, chosen, processes, max_repairs if repair else 0
+        )
+        if config.steps:
+            build_schedule(recipe.schedule, recipe.optimizer.learning_rate, config.steps)
+        if known is None:
+            return recipe, config, _shape(model, recipe, chosen, vocab_size)
+        dropout = chosen.get("dropout", model.get("dropout"))
+        return (
+            recipe,
+            config,
+            known.shape if dropout is None else dataclasses.replace(known.shape, dropout=dropout),
+        )
+
+    _require_one(lambda chosen: decided(chosen, data.vocab_size), _choices(given, data))
+    texts, chosen, told = _chosen(given, data)
+    recipe, config, shape = decided(chosen, data.vocab_size)
+    for line in told:
+        say(line)
+    data = dataclasses.replace(
+        data, **{name: chosen[name] for name in ("tokenizer", "vocab_size", "stories") if name in chosen}
+    )
     if known:
         dataset = load_dataset(known.described(data), known.tokenizer, texts)
-        shape, dropout = known.shape, chosen.get("dropout", model.get("dropout"))
-        if dropout is not None:
-            shape = dataclasses.replace(shape, dropout=dropout)
-        return Parts(dataset, shape, phase, config, known.weights, known.origin)
+        return Parts(dataset, shape, recipe, config, known.weights, known.origin)
     dataset = load_dataset(data, texts=texts)
-    model |= {name: chosen[name] for name in ("size", "layers", "context", "dropout") if name in chosen}
-    separator = None if model.pop("across_stories") else END
-    ours = {**phase.parts(model.get("arch", "decoder")), "separator": separator}
-    shape = shaped(model.pop("size"), dataset.tokenizer.vocab_size, model, ours)
-    return Parts(dataset, shape, phase, config)
+    return Parts(dataset, decided(chosen, dataset.tokenizer.vocab_size)[2], recipe, config)
 
 
-def _chosen(say: Callable[[str], None], given: set[str], data):
-    """The texts of one's own, read, or None; and by option, of what was not given, what suits them or, on the built-in
-    stories, holds the record."""
+def _training(options: Mapping[str, Any], chosen: Mapping[str, Any], processes: int, max_repairs: int):
+    """Length and batches, of what was given and chosen."""
+    from mlxstories.training.config import TrainingConfig
+
+    options = {**options, **{name: chosen[name] for name in ("epochs", "stop_after") if name in chosen}}
+    if "batch_size" in chosen:
+        options["batch_size"] = -(-chosen["batch_size"] // processes) * processes
+    return TrainingConfig(
+        **{**options, "stop_after": options["stop_after"] or None, "max_repairs": max_repairs}
+    )
+
+
+def _shape(model: Mapping[str, Any], phase, chosen: Mapping[str, Any], vocab_size: int):
+    """The model's shape, of what was given and chosen."""
+    from mlxstories.data.tokenizer import END
+    from mlxstories.model import shaped
+
+    parts = {
+        **model,
+        **{name: chosen[name] for name in ("size", "layers", "context", "dropout") if name in chosen},
+    }
+    separator = None if parts.pop("across_stories") else END
+    ours = {**phase.parts(parts.get("arch", "decoder")), "separator": separator}
+    return shaped(parts.pop("size"), vocab_size, parts, ours)
+
+
+def _require_one(decided: Callable[[Mapping[str, Any]], Any], choices: list[dict[str, Any]]) -> None:
+    """Raises a StoriesError if what was given goes with none of what may be chosen."""
+    for left, chosen in zip(range(len(choices))[::-1], choices, strict=True):
+        try:
+            decided(chosen)
+            return
+        except StoriesError:
+            if not left:
+                raise
+
+
+def _choices(given: set[str], data) -> list[dict[str, Any]]:
+    """All that may be chosen, as known before any text is read."""
+    from mlxstories.data.dataset import is_prepared
+    from mlxstories.training.suited import ROWS
+
+    if takes_record(data, given):
+        return [_record(given)]
+    if isinstance(data.source, str) or is_prepared(data):
+        return [{}]
+    return [_left(row.values(), given) for row in ROWS]
+
+
+def _left(values: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in given}
+
+
+def _chosen(given: set[str], data):
+    """The texts of one's own, read, or None; by option, of what was not given, what suits them or, on the built-in
+    stories, holds the record; and what to say of it."""
     from mlxstories.data.dataset import is_prepared
     from mlxstories.data.folder import remarks
     from mlxstories.data.texts import read_texts
     from mlxstories.training.suited import suited
 
-    given = given | ({"epochs"} if "steps" in given else set())  # which go before them
     if takes_record(data, given):
-        return None, _record(say, given)
+        return None, _record(given), [_recorded(_record(given))]
     if isinstance(data.source, str) or is_prepared(data):
-        return None, {}
-    for remark in remarks(data.source, separator=data.separator):
-        say(f"{remark}.")
+        return None, {}, []
+    told = [f"{remark}." for remark in remarks(data.source, separator=data.separator)]
     texts = read_texts(data)
     found = suited(texts.train)
-    chosen = {name: value for name, value in found.values().items() if name not in given}
-    if chosen:
-        say(in_a_line(found, chosen))
-    return texts, chosen
+    chosen = _left(found.row.values(), given)
+    return texts, chosen, [*told, in_a_line(found, chosen)] if chosen else told
 
 
 def takes_record(data, given: set[str]) -> bool:
@@ -117,20 +176,21 @@ def takes_record(data, given: set[str]) -> bool:
     return data.source == "stories" and "phase" not in given
 
 
-def _record(say: Callable[[str], None], given: set[str]) -> dict[str, Any]:
+def _record(given: set[str]) -> dict[str, Any]:
     """What holds the record on the built-in stories, but for what was given."""
     from mlxstories.training.phases import RECORD
 
-    left_out = given | ({"layers"} if "size" in given else set())
-    chosen = {name: value for name, value in RECORD.items() if name not in left_out}
+    return _left(RECORD, given | ({"layers"} if "size" in given else set()))
+
+
+def _recorded(chosen: Mapping[str, Any]) -> str:
     told = ", ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in chosen.items()
     )
-    say(
+    return (
         f"The built-in stories, by the recipe that learns them soonest (docs/speedrun.md): {told}. "
         "--phase 1 is the plain recipe, and --data FOLDER trains on texts of yours."
     )
-    return chosen
 
 
 def _recipe(phase, chosen: Mapping[str, Any], changes: Mapping[str, Any], *, slower: bool):

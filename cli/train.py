@@ -158,11 +158,11 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
         if resume is not None:
             run = open_run(group, lambda: find_run(resume, runs))
             group.together(lambda: held.enter_context(run.locked()))
+            trainer = experiment.resume(run, show, group)
             if ignored := _ignored(recipe["given"]):
                 show.say(
                     f"note: ignored with --resume: {ignored}. {run.path} goes on with the options it began with."
                 )
-            trainer = experiment.resume(run, show, group)
         else:
             name = name or _name(recipe)
             called = group.first(name.encode).decode()  # clocks differ

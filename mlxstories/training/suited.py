@@ -33,6 +33,21 @@ class Row:
     epochs: int
     because: str
 
+    def values(self) -> dict[str, Any]:
+        """What is chosen, by the names of the options of ``train``."""
+        return {
+            "tokenizer": "bpe",
+            "vocab_size": self.vocab_size,
+            "size": self.size,
+            "context": CONTEXT,
+            "dropout": self.dropout,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "phase": PHASE,
+            "weight_decay": DECAY,
+            "stop_after": STOP_AFTER,
+        }
+
 
 # Of two neighbours, the one that is nearer by ratio is taken.
 ROWS = (
@@ -59,22 +74,6 @@ class Suited:
     characters: int
     distinct: int
     story: int
-
-    def values(self) -> dict[str, Any]:
-        """What is chosen, by the names of the options of ``train``."""
-        row = self.row
-        return {
-            "tokenizer": "bpe",
-            "vocab_size": row.vocab_size,
-            "size": row.size,
-            "context": CONTEXT,
-            "dropout": row.dropout,
-            "epochs": row.epochs,
-            "batch_size": row.batch_size,
-            "phase": PHASE,
-            "weight_decay": DECAY,
-            "stop_after": STOP_AFTER,
-        }
 
 
 def suited(texts: Sequence[str]) -> Suited:

@@ -78,12 +78,58 @@ def test_a_run_is_called_after_its_recipe(tmp_path):
         assert config.parent.name.startswith(start), config
 
 
-def test_a_resumed_run_says_what_it_ignores(tmp_path):
+def test_a_resumed_run_says_what_it_ignores_and_a_finished_one_only_that_it_has_finished(tmp_path):
     run = tmp_path / "run"
     assert train(tmp_path).exit_code == 0
-    again = CliRunner().invoke(main, ["train", "--resume", str(run), "--epochs", "3", "--no-check"])
+    resume = ["train", "--resume", str(run), "--epochs", "3", "--no-check"]
+    again = CliRunner().invoke(main, resume)
     assert again.exit_code == 2 and f"--from {run} begins a new run" in " ".join(again.output.split())
-    assert "note: ignored with --resume: --epochs. " in again.output
+    assert "goes on" not in again.output
+    (run / "result.json").unlink()  # as if killed before it was written
+    again = CliRunner().invoke(main, resume)
+    assert again.exit_code == 0 and "note: ignored with --resume: --epochs. " in again.output
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--heads", "7"], "7 heads for a width of 128"),
+        (["--dim", "30"], "width of 30"),
+        (["--dim", "12", "--heads", "4"], "12 / 4"),
+        (["--positions", "sinusoidal", "--dim", "7", "--heads", "1"], "an even dim"),
+        (["--size", "debug", "--heads", "7"], "7 heads for a width of 64"),
+        (["--arch", "encoder", "--mixing", "2"], "take mixing 1"),
+        (["--arch", "mlx-lm:qwen3", "--dim", "7"], "dim / heads"),
+        (["--arch", "mlx-lm:qwen3", "--norm", "rms"], "leave out --norm"),
+        (["--steps", "3", "--warmup", "3", "--schedule", "warmup_cosine"], "leave no update of the 3"),
+    ],
+)
+@pytest.mark.parametrize("source", ["stories", "tales"])
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_read_or_said(
+    tmp_path, monkeypatch, source, options, named
+):
+    def read(*_, **__):
+        raise AssertionError("it was read first")
+
+    (tmp_path / "tales").mkdir()
+    (tmp_path / "tales" / "a.txt").write_text("Tom ran home.")
+    monkeypatch.setattr("mlxstories.data.dataset.load_dataset", read)
+    monkeypatch.setattr("mlxstories.data.texts.read_texts", read)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["train", "--data", source, *options])
+    named = named.replace("of 128", "of 256") if source == "tales" else named
+    assert result.exit_code == 2 and named in result.output, result.output
+    assert [line[:7] for line in result.output.splitlines()] == ["Error: "]
+
+
+def test_sizes_that_do_not_fit_what_was_chosen_are_refused_before_anything_is_said(tmp_path):
+    """The size is known once the text is read: 256 heads go with no smaller one than base."""
+    (tmp_path / "a.txt").write_text("\n\n".join(f"Tom saw {i} red birds." for i in range(30)))
+    result = CliRunner().invoke(
+        main, ["train", "--data", str(tmp_path / "a.txt"), "--heads", "128", "--runs", str(tmp_path / "runs")]
+    )
+    assert result.exit_code == 2 and "128 heads for a width of 64" in result.output
+    assert "red birds" not in result.output and "characters to train on" not in result.output
 
 
 def test_an_encoder_trains_on_masked_tokens(tmp_path):
