@@ -21,19 +21,6 @@ from mlxstories.cli.written import write_json
 from mlxstories.errors import StoriesError
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
-_OF_SCRIPTS = ("steps", "settings", "follow", "setup")  # what only a training script can heed
-# What is heeded beside an option that does not climb, and what that option does.
-_WITHOUT_CLIMB = {
-    "follow": (
-        {"file", "arguments", "module", "settings", "report", "timeout"},
-        "runs the script to its end",
-    ),
-    "setup": (
-        {"file", "arguments", "module", "settings", "steps", "cell", "timeout"},
-        "stops when it is written",
-    ),
-}
-
 _SECTIONS = {
     "Used most": ("fault", "every", "deep", "rungs", "accept", "stories"),
     "Training scripts": ("module", "steps", "settings", "cell", "follow", "setup"),
@@ -174,15 +161,13 @@ def command(
 
     Exit code 0: healthy; 1: an error was found; 2: bad usage or input.
     """
-    if fault == "list":
-        list_faults()
-        return
     target, *rest = (module, file) if module else (file,)
     given = tuple(part for part in (*rest, *arguments) if part is not None)
     examined = Examined(target, given, bool(module), steps, settings, fault, cell)
-    of_scripts = [option for name, option in given_options().items() if name in _OF_SCRIPTS]
-    examined.refuse_what_makes_no_sense(of_scripts)
-    _refuse_what_is_not_heeded(given_options())
+    examined.refuse_what_is_not_heeded(given_options())
+    if fault == "list":
+        list_faults()
+        return
     if report is not None and report == log:
         raise click.UsageError("--json and --sarif name the same place: give each its own")
     if follow:
@@ -231,13 +216,6 @@ def command(
         ladder.say(offer)
     _write(diagnosis, examined.name, ladder, story, export, report, log, form)
     sys.exit(0 if diagnosis.healthy else 1)
-
-
-def _refuse_what_is_not_heeded(options: dict[str, str]) -> None:
-    """Refuse options of a climb beside one that does not climb; ``options`` by name, as they were written."""
-    for name, (heeded, what) in _WITHOUT_CLIMB.items():
-        if name in options and (others := [options[key] for key in options if key not in {name, *heeded}]):
-            raise click.UsageError(f"{options[name]} {what}, without a climb: leave out {others[0]}")
 
 
 def _acceptable(codes: tuple[str, ...]) -> frozenset[str]:

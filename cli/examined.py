@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from mlxstories.ladder import Subject
     from mlxstories.ladder.capture import CapturedScript
 
+_OF_SCRIPTS = ("steps", "settings", "follow", "setup")  # what only a training script can heed
+# What is heeded beside an option that does not climb, and what that option does.
+_WITHOUT_CLIMB = {
+    "follow": (
+        {"file", "arguments", "module", "settings", "report", "timeout"},
+        "runs the script to its end, without a climb",
+    ),
+    "setup": (
+        {"file", "arguments", "module", "settings", "steps", "cell", "timeout"},
+        "stops when it is written, without a climb",
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Examined:
@@ -50,14 +63,18 @@ class Examined:
         file = Path(self.file or "")
         return self.module or (file.is_file() and is_script(file))
 
-    def refuse_what_makes_no_sense(self, of_scripts: list[str]) -> None:
-        """Refuse what only a script can heed, ``of_scripts`` the options among it, where there is none.
+    def refuse_what_is_not_heeded(self, options: dict[str, str]) -> None:
+        """Refuse options that have no effect on what is examined, or beside another one; ``options`` by name, as they
+        were written.
 
         Raises:
-            click.UsageError: options that do not go together.
+            click.UsageError: the first such option, and what to do.
         """
+        if self.fault == "list":
+            _refuse_beside(options, "fault", set(), "list only lists the faults")
         if self.file and self.fault:
             raise click.UsageError("--break plants faults in the built-in recipe: leave FILE out")
+        of_scripts = [option for name, option in options.items() if name in _OF_SCRIPTS]
         if (self.arguments or of_scripts) and not self.is_script:
             if self.file and self.file.endswith((".py", ".ipynb")) and not Path(self.file).exists():
                 raise click.UsageError(f"{self.file}: no such file; give a training script")
@@ -65,6 +82,8 @@ class Examined:
             raise click.UsageError(f"{what} is for training scripts, and {self.name} is not one")
         if self.cell:
             self._refuse_another_cell()
+        for name, (heeded, what) in _WITHOUT_CLIMB.items():
+            _refuse_beside(options, name, heeded, what)
 
     def _refuse_another_cell(self) -> None:
         from mlxstories.findings.notebooks import cells, is_notebook
@@ -156,6 +175,12 @@ class Examined:
         if values.unused:
             click.echo(f"{self.file} assigns no {values.unused[0]}, so --set cannot replace it", err=True)
         return int(any(finding.severity == ERROR for finding in session.findings))
+
+
+def _refuse_beside(options: dict[str, str], name: str, heeded: set[str], what: str) -> None:
+    """Refuse what is not heeded beside the option ``name``, where that is given."""
+    if name in options and (others := [options[key] for key in options if key not in {name, *heeded}]):
+        raise click.UsageError(f"{options[name]} {what}: leave out {others[0]}")
 
 
 def _subject(spec: str, seed: int) -> Subject:
