@@ -25,7 +25,7 @@ class DataConfig:
         stories: stories to train on, at most; None means 10,000 built-in ones, 100,000 of TinyStories,
             all of the files.
         validation: stories held out; None means 500 (built in, TinyStories), or a tenth of the files'.
-        field: the text field of JSON lines and parquet.
+        field: the text field of JSON lines, CSV and parquet.
         separator: what separates stories in text files: auto, endoftext, blank-line, line or file.
         tokenizer: word, char or bpe.
         vocab_size: most tokens in the vocabulary.

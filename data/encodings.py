@@ -74,7 +74,8 @@ def _recognised(sample: bytes) -> str:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a text with their newlines, "\\r\\n" as "\\n"; one line of the file in memory at a time.
+    """The lines of a text with their newlines, "\\r\\n" and "\\r" as "\\n"; held in memory is
+    what ends at the next "\\n".
 
     A pipe, which can be read only once, must be UTF-8.
 
@@ -103,7 +104,7 @@ def lines(path: Path) -> Iterator[str]:
                 if offset == 0:
                     text = text.removeprefix("\ufeff")
                 offset += len(line)
-                yield text.replace("\r\n", "\n")
+                yield from _ended(text)
     except OSError as error:
         raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -112,13 +113,24 @@ def _decoded(path: Path, encoding: str) -> Iterator[str]:
     try:
         with open(path, encoding=encoding, newline="\n") as file:
             for line in file:
-                yield line.replace("\r\n", "\n")
+                yield from _ended(line)
     except UnicodeDecodeError as error:
         raise StoriesError(
             f"{path} looks like {encoding} but is not ({error.reason}); convert it first"
         ) from None
     except OSError as error:
         raise StoriesError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _ended(line: str) -> Iterator[str]:
+    """What "\\n" ends, in lines that any newline ends, as "\\n"."""
+    if "\r" not in line:
+        yield line
+        return
+    *whole, last = line.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    yield from (part + "\n" for part in whole)
+    if last:
+        yield last
 
 
 def _pieces(file: BinaryIO, path: Path) -> Iterator[bytes]:

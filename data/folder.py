@@ -21,6 +21,7 @@ from mlxstories.errors import StoriesError, listed
 TEXT = {".txt", ".text", *MARKDOWN}
 LINES = {".jsonl", ".ndjson", ".json"}
 TABLE = {".parquet"}
+COLUMNS = {".csv", ".tsv"}
 # texts, in formats that no library here reads
 _CONVERTIBLE = {".azw3", ".doc", ".mobi", ".odt", ".pages", ".rtf"}
 _PACKED = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
@@ -30,6 +31,16 @@ _OFTEN = 0.5  # share of the files in which boilerplate stands
 _NAMED = 3  # files of a kind
 _SHORT = 1 << 14  # bytes
 _FEWEST = 4  # files among which lines are compared
+
+
+def has_fields(path: Path) -> bool:
+    """Whether a file holds records, of which one field is the text."""
+    return path.suffix.lower() in LINES | TABLE | COLUMNS
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a file is read as text, as those of any suffix are that is not known."""
+    return not has_fields(path) and path.suffix.lower() not in READERS
 
 
 @dataclass
@@ -77,36 +88,52 @@ def _without_text(file: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _Source:
+    """The files that stories are read from, of a ``path`` as it was given.
+
+    Attributes:
+        inside: what there is in it, where it is a folder.
+        pattern: whether it is one, and no file.
+    """
+
+    path: Path
+    files: list[Path]
+    inside: Contents | None = None
+    pattern: bool = False
+
+
 def source_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The files that stories are read from, those of a folder or a pattern in sorted order.
 
     Raises:
         StoriesError: one does not exist, or a folder or pattern holds none.
     """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if os.path.isdir(path):  # which, unlike Path, take a name too long for one that is not there
-            inside = contents(path)
-            if not inside.read:
-                hint = "".join(f"; {sentence}" for sentence in _unread(inside, path))
-                raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files{hint}")
-            found += inside.read
-        elif os.path.isfile(path):
-            if path.suffix.lower() in _PACKED:
-                raise StoriesError(f"{path} is packed; unpack it and give what is in it")
-            if path.suffix.lower() in _CONVERTIBLE:
-                raise StoriesError(f"{path} is no plain text; save it as .txt and give that")
-            found.append(path)
-        elif matched := matching(path):
-            found += matched
-        elif path.parts[:1] in (("http:",), ("https:",)):
-            raise StoriesError(f"{path.name} lies on the web; download it and give the file")
-        else:
-            wrong = "is no regular file" if os.path.exists(path) else "does not exist"
-            raise StoriesError(f"{path} {wrong}; give a file or a directory of stories")
+    found = [file for path in paths for file in _source(Path(path)).files]
     if not found:
         raise StoriesError("no files were named; give at least one file or directory of stories")
     return found
+
+
+def _source(path: Path) -> _Source:
+    if os.path.isdir(path):  # which, unlike Path, take a name too long for one that is not there
+        inside = contents(path)
+        if not inside.read:
+            hint = "".join(f"; {sentence}" for sentence in _unread(inside, path))
+            raise StoriesError(f"{path} holds no .txt, .md, .jsonl, .json or .parquet files{hint}")
+        return _Source(path, inside.read, inside)
+    if os.path.isfile(path):
+        if path.suffix.lower() in _PACKED:
+            raise StoriesError(f"{path} is packed; unpack it and give what is in it")
+        if path.suffix.lower() in _CONVERTIBLE:
+            raise StoriesError(f"{path} is no plain text; save it as .txt and give that")
+        return _Source(path, [path])
+    if matched := matching(path):
+        return _Source(path, matched, pattern=True)
+    if path.parts[:1] in (("http:",), ("https:",)):
+        raise StoriesError(f"{path.name} lies on the web; download it and give the file")
+    wrong = "is no regular file" if os.path.exists(path) else "does not exist"
+    raise StoriesError(f"{path} {wrong}; give a file or a directory of stories")
 
 
 def matching(pattern: Path) -> list[Path]:
@@ -119,26 +146,22 @@ def matching(pattern: Path) -> list[Path]:
 
 def remarks(paths: Iterable[str | os.PathLike[str]], *, separator: str = "auto") -> Iterator[str]:
     """Sentences on what a user would want to know of these sources before they are trained on."""
-    paths = [Path(path) for path in paths]
-    for path in paths:
-        if os.path.isdir(path):
-            inside = contents(path)
-            count = len(inside.read)
-            yield f"{path}: {count:,} file{'s' if count != 1 else ''} read"
-            yield from _unread(inside, path)
-        elif matched := matching(path):
-            yield f"{path}: {len(matched):,} file{'s' if len(matched) != 1 else ''} read"
-    plain = [
-        path for path in source_files(paths) if os.path.isfile(path) and path.suffix.lower() not in READERS
-    ]
-    plain = [path for path in plain if path.suffix.lower() not in TABLE][:_LOOKED_AT]
+    sources = [_source(Path(path)) for path in paths]
+    for source in sources:
+        if source.inside or source.pattern:
+            count = len(source.files)
+            yield f"{source.path}: {count:,} file{'s' if count != 1 else ''} read"
+        if source.inside:
+            yield from _unread(source.inside, source.path)
+    files = [file for source in sources for file in source.files]
+    lined = [file for file in files if file.suffix.lower() not in READERS.keys() | TABLE][:_LOOKED_AT]
     converted: dict[str, list[Path]] = {}
-    for path in plain:
+    for path in lined:
         if (encoding := encoding_of(path)) != "utf-8":
             converted.setdefault(encoding, []).append(path)
     for encoding, files in converted.items():
         yield f"{_counted(files)} in {encoding} and not UTF-8: converted"
-    texts = [path for path in plain if path.suffix.lower() in TEXT]
+    texts = [path for path in lined if path.suffix.lower() in TEXT]
     if count := sum(text_of(path)[1] for path in texts):
         yield (
             f"{count:,} file{'s begin' if count > 1 else ' begins'} with front matter, such as titles and tags between "
@@ -191,7 +214,8 @@ def _by_name(inside: Contents, folder: Path) -> str:
         if suffix and _is_text(files[0]):
             flat = all(file.parent == folder for file in files)
             pattern = folder / ("" if flat else "**") / f"*{files[0].suffix}"
-            return f"; --data {shlex.quote(str(pattern))} reads the {suffix} files as text"
+            how = "" if suffix in COLUMNS else " as text"
+            return f"; --data {shlex.quote(str(pattern))} reads the {suffix} files{how}"
     return ""
 
 

@@ -1,7 +1,9 @@
-"""Stories out of files: TinyStories text, plain text, JSON lines, parquet, and documents."""
+"""Stories out of files: TinyStories text, plain text, JSON lines, CSV, parquet, and documents."""
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,13 +11,14 @@ from pathlib import Path
 from mlxstories.bounds import check_choice
 from mlxstories.data.documents import READERS, read_document
 from mlxstories.data.encodings import lines
-from mlxstories.data.folder import LINES, TABLE, broken_at, source_files
+from mlxstories.data.folder import COLUMNS, LINES, TABLE, broken_at, source_files
 from mlxstories.data.front_matter import text_of
 from mlxstories.data.paragraphs import joined
 from mlxstories.errors import StoriesError, listed
 from mlxstories.storage.serialize import parse_json
 
 SEPARATORS = ("auto", "endoftext", "blank-line", "line", "file")
+_LONGEST_CELL = 2**31 - 1  # characters
 MARK = "<|endoftext|>"
 _A_LINE_EACH = "write one a line, as jq -c '.[]' FILE > NEW.jsonl does of a list"
 
@@ -25,7 +28,7 @@ def read_documents(
 ) -> Iterator[str]:
     """The stories of files and of all supported files in directories, in sorted order.
 
-    ``field`` names the text in JSON lines and parquet. In text files stories are separated by
+    ``field`` names the text in JSON lines, CSV and parquet. In text files stories are separated by
     ``<|endoftext|>``, by blank lines, or each line or file is one; ``auto`` takes the mark if it occurs, else one
     story a file if there are several files, else blank lines. Files of any other suffix are read as text; the front
     matter of Markdown is left out, and lines that were broken at a width are joined to paragraphs, but not where each
@@ -50,6 +53,8 @@ def named_documents(
             documents = _json_lines(path, field)
         elif path.suffix.lower() in TABLE:
             documents = _parquet(path, field)
+        elif path.suffix.lower() in COLUMNS:
+            documents = _column(path, field)
         elif path.suffix.lower() in READERS:
             documents = read_document(path)
         elif separator == "line":
@@ -126,6 +131,38 @@ def _instead(record: object) -> str:
     if texts := [name for name, value in record.items() if isinstance(value, str)]:
         return f"name one of {listed(texts)} by --field"
     return 'write each line as {"text": "..."}, for no field of it is text'
+
+
+def _column(path: Path, field: str) -> Iterator[str]:
+    """The texts of a column of a CSV or TSV file, whose first line names the columns (RFC 4180)."""
+    csv.field_size_limit(_LONGEST_CELL)
+    texts = lines(path)
+    first = next(texts, "")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    rows = csv.reader(itertools.chain([first], texts), delimiter=delimiter, strict=True)
+    try:
+        names = next(rows, [])
+        if not names:  # an empty file
+            return
+        if names.count(field) > 1:
+            raise StoriesError(f"{path} has {names.count(field)} columns named {field!r}; rename all but one")
+        if field not in names:
+            raise StoriesError(
+                f"{path} has no column {field!r}; name one of its first line's by --field: {listed(names)}"
+            )
+        place = names.index(field)
+        for row in rows:
+            if row and len(row) != len(names):
+                raise StoriesError(
+                    f"{path}, line {rows.line_num}: {len(row)} cells where the first line names {len(names)} columns; "
+                    f"write a text with {delimiter!r} in it between double quotes"
+                )
+            if row:
+                yield row[place]
+    except csv.Error as error:
+        raise StoriesError(
+            f"{path}, line {rows.line_num}: {error}; write a text with double quotes between such, and its own twice"
+        ) from None
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:

@@ -6,9 +6,9 @@ import zipfile
 
 import pytest
 
-from mlxstories.data import documents
+from mlxstories.data import documents, folder
 from mlxstories.data.encodings import encoding_of
-from mlxstories.data.folder import contents, remarks
+from mlxstories.data.folder import contents, matching, remarks
 from mlxstories.data.readers import read_documents
 from mlxstories.errors import StoriesError
 
@@ -190,6 +190,24 @@ def test_files_are_named_by_a_pattern_as_a_folder_without_texts_says(tmp_path):
         list(read_documents([tmp_path]))
     with pytest.raises(StoriesError, match="does not exist"):
         list(read_documents([f"{tmp_path}/*.rs"]))
+
+
+def test_files_are_looked_up_once_for_what_is_said_of_them(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("One.")
+    looked = []
+    monkeypatch.setattr(folder, "matching", lambda path: looked.append(path) or matching(path))
+    monkeypatch.setattr(folder, "contents", lambda path: looked.append(path) or contents(path))
+    pattern = tmp_path / "*.txt"
+    assert list(remarks([pattern, tmp_path])) == [f"{pattern}: 2 files read", f"{tmp_path}: 2 files read"]
+    assert looked == [pattern, tmp_path]
+
+
+def test_tables_of_a_folder_are_read_by_a_pattern(tmp_path):
+    (tmp_path / "a.csv").write_text("text\nOne.\n")
+    with pytest.raises(StoriesError, match=rf"--data '{tmp_path}/\*\.csv' reads the \.csv files$"):
+        list(read_documents([tmp_path]))
+    assert list(read_documents([f"{tmp_path}/*.csv"])) == ["One."]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):

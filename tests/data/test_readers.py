@@ -43,6 +43,8 @@ def read(*paths, **options):
         (BLANK, "file", [BLANK.strip("\n")]),
         (BLANK, "endoftext", [BLANK.strip("\n")]),
         ("\ufeffOne.\r\nStill one.\r\n\r\nTwo.\r\n", "auto", ["One.\nStill one.", "Two."]),
+        ("One.\rStill one.\r\rTwo.\r", "auto", ["One.\nStill one.", "Two."]),
+        ("One.\r\rTwo.\rThree.", "line", ["One.", "Two.", "Three."]),
         (MARKED, "file", [MARKED.strip("\n")]),
     ],
 )
@@ -67,6 +69,28 @@ def test_json_lines(file):
     other = "\ud800"  # half a character is nobody's affair in a field that is not read
     lines = "\n".join(json.dumps({"story": text, "n": other}) for text in ("One.\n\nTwo", "<|endoftext|>"))
     assert read(file("a.jsonl", lines + "\n\n"), field="story") == ["One.\n\nTwo", "<|endoftext|>"]
+
+
+def test_old_newlines_in_any_encoding(file):
+    assert read(file("a.txt", "One.\rStill.\r\rTwo.".encode("utf-16"))) == ["One.\nStill.", "Two."]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "field"),
+    [
+        ("a.csv", 'id,text\n1,One.\n2,"Two, ""he"" said.\n\nStill two."\n\n3,\n', "text"),
+        ("a.csv", '\ufeffid;story\r\n1;One.\r\n2;"Two, ""he"" said.\r\n\r\nStill two."\r\n', "story"),
+        ("a.tsv", 'story\tn, m\nOne.\t1\n"Two, ""he"" said.\n\nStill two."\t2', "story"),
+        ("a.CSV", 'text\rOne.\r"Two, ""he"" said.\r\rStill two."\r', "text"),
+    ],
+)
+def test_a_column_of_a_table_as_text(file, name, content, field):
+    assert read(file(name, content), field=field) == ["One.", 'Two, "he" said.\n\nStill two.']
+
+
+def test_a_cell_may_be_a_book(file):
+    book = "Tom ran. " * 20_000
+    assert read(file("a.csv", f"text\n{book}\n")) == [book]
 
 
 def test_the_text_column_of_parquet_is_read(tmp_path):
@@ -104,6 +128,24 @@ def test_the_text_column_of_parquet_is_read(tmp_path):
         ("a.json", b'{\n "text": "One."\n}\n', "records of several lines"),
         ("a.json", b'[{"text": "One."}, {"text": "Two."}]', "line 1: a list of records; write one a line"),
         ("a.rtf", b"{\\rtf1 One.}", "no plain text; save it as .txt"),
+        ("a.csv", b"", "contains no text"),
+        ("a.csv", b"text\n\n", "contains no text"),
+        (
+            "a.csv",
+            b"title,story\nA,One.\n",
+            "no column 'text'; name one of its first line's by --field: title, story",
+        ),
+        ("a.csv", b"text,text\nA,One.\n", "2 columns named 'text'; rename"),
+        (
+            "a.csv",
+            b"id,text\n1,One.\n2,Two, and three.\n",
+            "line 3: 3 cells where the first line names 2 columns",
+        ),
+        (
+            "a.tsv",
+            b'text\tid\n"One.\t1\nTwo.\t2\n',
+            "line 3: unexpected end of data; write a text with double quotes",
+        ),
         ("a.parquet", b"PAR1 but not really", "not a parquet file or is damaged"),
     ],
 )
