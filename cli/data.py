@@ -11,7 +11,9 @@ import click
 from mlxstories.cli.options import (
     data_options,
     field_option,
+    given_options,
     reading_options,
+    refuse_unheeded,
     separator_option,
     sources_option,
     whole_option,
@@ -101,9 +103,14 @@ def verify(directory):
 def show(paths, stories, seed, field, separator, floor):
     """Print some stories."""
     from mlxstories.data import shards, source
+    from mlxstories.data.config import DataConfig
     from mlxstories.data.readers import read_documents
     from mlxstories.data.tinystories import download
 
+    given = given_options()
+    if "seed" in given and paths != ("stories",):
+        raise click.UsageError("--seed is of the built-in stories: leave it out, or leave out --data.")
+    refuse_unheeded(DataConfig(paths[0] if len(paths) == 1 else paths, field=field, separator=separator))
     if paths == ("stories",):
         for number, story in enumerate(source.stories(stories, seed)):
             click.echo(("\n" if number else "") + wrapped(story.text))

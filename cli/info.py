@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from mlxstories.cli.options import whole_option
+from mlxstories.cli.options import given_options, whole_option
 from mlxstories.cli.recipe import model_options
 from mlxstories.cli.sections import MODEL, Sectioned
 from mlxstories.cli.words import wrapped
@@ -35,6 +35,13 @@ def command(as_json, cost, check, model, vocab_size, batch_size):
     """
     from mlxstories.runs.environment import environment, places, warnings
 
+    if check and cost:
+        raise click.UsageError("--check and --cost each show something of their own: give one of them.")
+    of_cost = [option for name, option in given_options().items() if name not in _SECTIONS["What to show"]]
+    if of_cost and not cost:
+        raise click.UsageError(
+            f"{of_cost[0]} describes the model of --cost: give --cost too, or leave it out."
+        )
     if cost:
         facts = _cost(model, vocab_size, batch_size)
         click.echo(json.dumps(facts, indent=2) if as_json else _in_words(facts))

@@ -75,7 +75,10 @@ which_option = click.option(
 
 
 field_option = click.option(
-    "--field", default="text", show_default=True, help="Field of JSON lines and parquet that holds the text."
+    "--field",
+    default="text",
+    show_default=True,
+    help="Field of JSON lines, CSV and parquet that holds the text.",
 )
 separator_option = click.option(
     "--separator",
@@ -129,11 +132,51 @@ def reading_options(function: Callable) -> Callable:
             split=split,
             seed=data_seed,
         )
+        if not options.get("resume"):
+            refuse_unheeded(config)
         return function(*args, data=config, **options)
 
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
     return wrapper
+
+
+def refuse_unheeded(data) -> None:
+    """Refuse options of reading and splitting that the sources of ``data``, a DataConfig, have no use for.
+
+    Raises:
+        click.UsageError: the first of them, and what it is for.
+    """
+    from mlxstories.data.config import DataConfig
+    from mlxstories.data.dataset import is_prepared
+    from mlxstories.data.folder import has_fields, is_plain, source_files
+
+    if is_prepared(data):  # which says itself what it was prepared with
+        return
+    told = isinstance(data.source, str)
+    asked = {
+        name
+        for name in ("field", "separator", "split", "seed")
+        if getattr(data, name) != getattr(DataConfig, name)
+    }
+    files = [] if told or not asked & {"field", "separator"} else source_files(data.source)
+    unheeded = {
+        "field": not any(map(has_fields, files)),
+        "separator": not any(map(is_plain, files)),
+        "split": told,
+        "seed": data.source == "tinystories" or (not told and data.split == "tail"),
+    }
+    for name, (option, what) in _READING.items():
+        if name in asked and unheeded[name]:
+            raise click.UsageError(f"{option} {what}: leave it out.")
+
+
+_READING = {
+    "field": ("--field", "names a column of JSON lines, CSV or parquet, and there is none to read"),
+    "separator": ("--separator", "is for text files, and there is none to read"),
+    "split": ("--split", "is for files, and what is built in, or is TinyStories, has a split of its own"),
+    "seed": ("--data-seed", "has nothing to draw: the split is given"),
+}
 
 
 _OPTIONS = (

@@ -126,6 +126,8 @@ def command(context, patience, **options):
     given = set(given_options())
     if {"epochs", "steps"} <= given:
         raise click.UsageError("--epochs and --steps both say how long to train: give one of them.")
+    if "max_repairs" in given and not options["repair"] and options["resume"] is None:
+        raise click.UsageError("--max-repairs goes with --repair: give --repair too, or leave it out.")
     options |= {"given": given, "changes": phase_changes(context.params)}
     group = distributed.join(patience)
     show = Display(quiet=not group.leads)

@@ -14,7 +14,16 @@ from mlxstories.model import ModelConfig
 from mlxstories.optim.schedules import SCHEDULES
 from mlxstories.storage.files import read_text
 from mlxstories.storage.serialize import dotted, parse_json
-from mlxstories.training.phases import PHASE_1, PHASE_2, PHASES, Phase, differences, override, values
+from mlxstories.training.phases import (
+    PHASE_1,
+    PHASE_2,
+    PHASES,
+    Phase,
+    differences,
+    override,
+    refuse_unheeded,
+    values,
+)
 
 _DATA = ("data", "stories", "validation", "tokenizer", "vocab_size", "split", "separator", "seed", "layout")
 # The story's five ingredients of phase 2, and the one that its author did not know of.
@@ -135,6 +144,7 @@ def _arm(path: Path, name: str, given: dict[str, Any]) -> Arm:
             )
     try:
         phase = override(PHASES[number], {key: _tuple(value) for key, value in given.items()})
+        refuse_unheeded(phase, given)
     except StoriesError as error:
         raise StoriesError(f"{where}: {error}") from error
     return Arm(name, phase, model)

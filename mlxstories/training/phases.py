@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +123,29 @@ def override(phase: Phase, changes: Mapping[str, Any]) -> Phase:
     own = nested.pop("", {})
     parts = {part: dataclasses.replace(getattr(phase, part), **inner) for part, inner in nested.items()}
     return dataclasses.replace(phase, **own, **parts)
+
+
+# Fields that some optimisers or schedules alone go by.
+_HEEDED_BY = {
+    "optimizer.betas": ("adamw", "adam", "nadamw", "lion", "muon"),
+    "optimizer.eps": ("adamw", "adam", "nadamw", "muon"),
+    "optimizer.momentum": ("muon", "sgd"),
+    "schedule.warmup": ("linear_warmup", "warmup_linear", "warmup_cosine", "noam", "wsd"),
+    "schedule.final": ("warmup_linear", "warmup_cosine", "wsd"),
+    "schedule.cooldown": ("wsd",),
+    "schedule.cooldown_shape": ("wsd",),
+    "schedule.dim": ("noam",),
+}
+
+
+def refuse_unheeded(phase: Phase, paths: Iterable[str]) -> None:
+    """Raises StoriesError if one of the fields that were set has no effect on the phase that they are part of."""
+    for path in paths:
+        part, names = path.partition(".")[0], _HEEDED_BY.get(path)
+        if names and (name := getattr(phase, part).name) not in names:
+            raise StoriesError(
+                f"{path} has no effect with the {part} {name}: leave it out, or take {' or '.join(names)}"
+            )
 
 
 def with_rate(phase: Phase, rate: float) -> dict[str, float]:

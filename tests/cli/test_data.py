@@ -103,18 +103,76 @@ def test_bad_input_is_one_line_and_exit_code_2(args, message):
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("data show --data a.txt --seed 3", "--seed is of the built-in stories"),
+        ("data show --separator line", "--separator is for text files"),
+        ("data show --field story --data a.txt", "--field names a column"),
+        ("data stats --data a.jsonl --separator line", "--separator is for text files"),
+        ("data stats --split tail", "--split is for files"),
+        ("data stats --data a.txt --split tail --data-seed 3", "--data-seed has nothing to draw"),
+        ("data prepare tinystories --data-seed 3 --to new", "--data-seed has nothing to draw"),
+        ("data prepare a.txt --field story --to new", "--field names a column"),
+        ("train --separator line", "--separator is for text files"),
+        ("train --data a.txt --field story", "--field names a column"),
+        ("train --max-repairs 2", "--max-repairs goes with --repair"),
+        ("train --schedule constant --warmup 5", "schedule.warmup has no effect with the schedule constant"),
+        ("train --set optimizer.momentum=0.9 --phase 1", "no effect with the optimizer adamw: leave it out"),
+        (
+            "train --data a.txt --set schedule.dim=8",
+            "no effect with the schedule wsd: leave it out, or take noam",
+        ),
+        ("compare --separator line", "--separator is for text files"),
+        ("info --layers 3", "--layers describes the model of --cost"),
+        ("info --check --cost", "give one of them"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("Tom ran.\n\nAnn ran.")
+    (tmp_path / "a.jsonl").write_text('{"text": "Tom ran."}\n{"text": "Ann ran."}\n')
+    result = CliRunner().invoke(main, words.split())
+    assert result.exit_code == 2 and told in " ".join(result.output.split()), result.output
+    assert result.output.splitlines()[-1].startswith("Error: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.txt"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "show --field text --separator auto",
+        "show --data a.txt --separator line",
+        "show --data a.txt --data a.jsonl --separator line --field text",
+        "stats --data a.jsonl --field text --split tail --validation 1",
+        "stats --stories 5 --validation 2 --data-seed 3",
+    ],
+)
+def test_an_option_with_an_effect_or_at_its_default_is_taken(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("Tom ran.\n\nAnn ran.")
+    (tmp_path / "a.jsonl").write_text('{"text": "Tom sat."}\n{"text": "Ann sat."}\n')
+    result = run(*words.split())
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
     ("args", "expected"),
     [
         ("", DataConfig()),
         ("--data tinystories --stories 7", DataConfig("tinystories", stories=7)),
         (
-            "--data a --data b --validation 3 --field f --separator file --split tail --tokenizer bpe "
-            "--vocab-size 500 --data-seed 9",
-            DataConfig(("a", "b"), None, 3, "f", "file", "bpe", 500, "tail", 9),
+            "--data a.jsonl --data b.txt --validation 3 --field f --separator file --tokenizer bpe --vocab-size 500 "
+            "--data-seed 9",
+            DataConfig(("a.jsonl", "b.txt"), None, 3, "f", "file", "bpe", 500, "seeded", 9),
         ),
+        ("--data b.txt --split tail", DataConfig("b.txt", split="tail")),
     ],
 )
-def test_options_build_a_configuration(args, expected):
+def test_options_build_a_configuration(tmp_path, monkeypatch, args, expected):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b.txt"):
+        (tmp_path / name).touch()
+
     @click.command()
     @data_options
     def command(data):
