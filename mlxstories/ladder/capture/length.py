@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from itertools import pairwise
-from math import prod
+from math import ceil, floor, prod
 from types import FrameType
 from typing import Any
 
@@ -76,15 +76,91 @@ def _in_body(loop: ast.For | ast.While, line: int) -> bool:
 
 
 def _rounds(loop: ast.For | ast.While, frame: FrameType) -> int | None:
-    if isinstance(loop, ast.While) or any(_left_early(node) for node in loop.body):
-        return None
-    over = loop.iter
-    if isinstance(over, ast.Call) and getattr(over.func, "id", "") not in _CALLED and over.args:
-        over = over.args[0]  # of tqdm, enumerate and the like
+    leaving = [node for node in loop.body if _left_early(node) and not _switched_off(node, loop, frame)]
     try:
+        if isinstance(loop, ast.While):
+            return _counted(loop, leaving, frame)
+        if leaving:
+            return None
+        over = loop.iter
+        if isinstance(over, ast.Call) and getattr(over.func, "id", "") not in _CALLED and over.args:
+            over = over.args[0]  # of tqdm, enumerate and the like
         return len(_value(over, frame))
-    except Exception:  # it is no range and no list, or is made by code of the script's own
+    except Exception:  # it is no range, list or count, or is made by code of the script's own
         return None
+
+
+def _switched_off(node: ast.AST, loop: ast.For | ast.While, frame: FrameType) -> bool:
+    """Whether an ``if`` waits for a name, maybe among others, that is false and that the loop leaves so."""
+    if not isinstance(node, ast.If) or node.orelse:
+        return False
+    all_of = isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And)
+    flags = [part for part in (node.test.values if all_of else [node.test]) if isinstance(part, ast.Name)]
+    try:
+        return any(not _value(flag, frame) and not _set_in(loop, flag) for flag in flags)
+    except NameError:
+        return False
+
+
+def _counted(loop: ast.While, leaving: list[ast.stmt], frame: FrameType) -> int | None:
+    """Of ``while n < N``, or of ``while True`` with one ``if n >= N: break``, where each round adds the same to n."""
+    leave = leaving[0] if leaving else None
+    if leave is not None:
+        endless = isinstance(loop.test, ast.Constant) and loop.test.value
+        if len(leaving) > 1 or not endless or not isinstance(leave, ast.If) or leave.orelse:
+            return None
+        if not isinstance(leave.body[-1], ast.Break) or any(map(_left_early, leave.body[:-1])):
+            return None
+    test = loop.test if leave is None else leave.test
+    if not isinstance(test, ast.Compare) or len(test.ops) > 1:
+        return None
+    steps = _set_in(loop, test.left)
+    by = _added(steps[0], test.left) if len(steps) == 1 and steps[0] in loop.body else None
+    if by is None or any(
+        isinstance(part, ast.Name) and _set_in(loop, part)
+        for end in (by, *test.comparators)
+        for part in ast.walk(end)
+    ):
+        return None
+    at, adds = frame.f_lineno, steps[0].lineno
+    step, bound = _value(by, frame), _value(test.comparators[0], frame)
+    start = _value(test.left, frame) - (step if adds < at else 0)
+    left, operator = bound - start, type(test.ops[0])
+    if not step > 0:
+        return None
+    if leave is None:
+        found = {ast.Lt: ceil(left / step), ast.LtE: floor(left / step) + 1}.get(operator)
+    else:
+        left -= step if adds < leave.lineno else 0
+        found = {ast.GtE: ceil(left / step) + 1, ast.Gt: floor(left / step) + 2}.get(operator)
+        found = found and max(found, 1) - (leave.lineno < at)
+    return found if found and found > 0 else None
+
+
+def _set_in(loop: ast.For | ast.While, target: ast.expr) -> list[ast.stmt]:
+    """The statements of a loop that set a name or an attribute."""
+    name = ast.unparse(target)
+    return [
+        node
+        for node in ast.walk(loop)
+        if isinstance(node, ast.stmt)
+        and any(
+            isinstance(getattr(part, "ctx", None), ast.Store) and ast.unparse(part) == name
+            for child in ast.iter_child_nodes(node)
+            if not isinstance(child, ast.stmt)
+            for part in ast.walk(child)
+        )
+    ]
+
+
+def _added(node: ast.stmt, target: ast.expr) -> ast.expr | None:
+    """What ``n += by`` or ``n = n + by`` adds."""
+    if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+        return node.value
+    value = node.value if isinstance(node, ast.Assign) else None
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
+        return value.right if ast.unparse(value.left) == ast.unparse(target) else None
+    return None
 
 
 def _left_early(node: ast.AST) -> bool:

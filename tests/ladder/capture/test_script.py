@@ -27,6 +27,16 @@ for epoch in range(5):
             total = grads if total is None else tree_map(mx.add, total, grads)
         optimizer.update(model, total)
 """
+COUNTED = """
+optimizer, step, i, N, off = optim.SGD(0.1), nn.value_and_grad(model, loss_fn), 0, 301, False
+while TEST:
+    BEGIN
+    data = rows()
+    loss, grads = step(model, data[:, :-1], data[:, 1:])
+    optimizer.update(model, grads)
+    i += 1
+    END
+"""
 
 
 @pytest.mark.parametrize(
@@ -39,9 +49,28 @@ for epoch in range(5):
         (LOOP.replace("    data =", "    if i == 9:\n        break\n    data ="), 9),  # seen to its end
         (LOOP.replace("for i in range(500):", "while True:"), None),
         (LOOP.replace("range(500)", "range(7)"), 7),
+        (COUNTED.replace("TEST", "i < N"), 301),
+        (COUNTED.replace("TEST", "i <= N"), 302),
+        (COUNTED.replace("TEST", "i < N and model"), None),
+        (COUNTED.replace("TEST", "True").replace("END", "if i > N: break"), 302),
+        (COUNTED.replace("TEST", "True").replace("END", "if i >= N:\n        print(i)\n        break"), 301),
+        (COUNTED.replace("TEST", "1").replace("BEGIN", "if i >= N: break"), 301),
+        (
+            COUNTED.replace("TEST", "True").replace(
+                "BEGIN", "if i == 0 and off: break\n    if i >= N: break"
+            ),
+            301,
+        ),
+        (COUNTED.replace("TEST", "True").replace("END", "if i > N: break\n    if loss > 99: break"), None),
+        (COUNTED.replace("TEST", "i < N").replace("END", "if i == 200: i += 50"), None),
+        (COUNTED.replace("TEST", "i < N").replace("i += 1", "i = i + 2"), 151),
+        (COUNTED.replace("TEST", "i < N").replace("i += 1", "i += B // 2"), 151),
+        (COUNTED.replace("TEST", "i < N").replace("i += 1", "k = 1\n    i += k"), None),
+        (COUNTED.replace("TEST", "i < N").replace("i += 1", "i += int(rng.integers(2))"), None),
     ],
 )
 def test_updates_are_read_from_the_loops(captured, loop, updates):
+    loop = loop.replace("BEGIN", "pass").replace("END", "pass")
     assert captured(MODEL + loop).subject.updates == updates
 
 
