@@ -215,7 +215,7 @@ def command(
     if offer:
         ladder.say(offer)
     _write(diagnosis, examined.name, ladder, story, export, report, log, form)
-    sys.exit(0 if diagnosis.healthy else 1)
+    sys.exit(diagnosis.exit_code)
 
 
 def _acceptable(codes: tuple[str, ...]) -> frozenset[str]:

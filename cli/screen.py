@@ -86,6 +86,7 @@ class Ladder:
 
     def verdict(self, diagnosis, *, story: bool) -> None:
         from mlxstories.ladder.registry import RUNGS
+        from mlxstories.ladder.verdict import OTHER_TASK, OUT_OF_TIME
 
         if story:
             self._beside_the_story(diagnosis)
@@ -105,7 +106,9 @@ class Ladder:
                 verdict = f"no error, but see {', '.join(failed)}"
             self.say(f"{diagnosis.subject}: {verdict}, in {diagnosis.seconds:.1f} s{rest}")
         else:
-            self.say(f"{diagnosis.subject}: {errors[0].code}, in {diagnosis.seconds:.1f} s")
+            ended = {OUT_OF_TIME: "time ran out", OTHER_TASK: "not examined"}
+            first = ended.get(errors[0].evidence.get("ended"), errors[0].code)
+            self.say(f"{diagnosis.subject}: {first}, in {diagnosis.seconds:.1f} s")
 
     def _finding(self, finding) -> None:
         accepted = " (accepted)" if finding.evidence.get("accepted") else ""

@@ -58,8 +58,7 @@ class Cause:
 
 # fmt: off
 CAUSES: tuple[Cause, ...] = (
-    Cause("subject-error", "subject", "data", "the subject's own code raised, hung or returned something unusable",
-          EVERYTHING),
+    Cause("subject-error", "subject", "data", "the subject's own code raised, hung or returned something unusable"),
     Cause("token-out-of-range", "subject", "data", "a token id lies outside the vocabulary or an embedding table",
           EVERYTHING),
 

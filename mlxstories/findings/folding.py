@@ -26,7 +26,7 @@ def fold(findings: list[Finding]) -> tuple[list[Finding], list[Finding]]:
     folded: list[Finding] = []
     under: dict[int, set[str]] = {}
     for finding in ordered:
-        cause = next((k for k in kept if _explains(k, finding) and not _ended(findings, k, finding)), None)
+        cause = next((k for k in kept if _explains(k, finding)), None)
         if cause is None:
             kept.append(finding)
             continue
@@ -44,14 +44,11 @@ def fold(findings: list[Finding]) -> tuple[list[Finding], list[Finding]]:
 def _explains(error: Finding, finding: Finding) -> bool:
     if error.severity != ERROR or finding.severity == NOTE:
         return False
+    if error.code == _FAILURE != finding.code:  # it ended the climb: whatever there is was found before
+        return False
     if error.code == finding.code or cause_of(finding.code).stage == "result":
         return True
     return finding.code in cause_of(error.code).brings_about
-
-
-def _ended(findings: list[Finding], error: Finding, finding: Finding) -> bool:
-    """Whether ``error`` is the subject's failure, which ended the climb, and ``finding`` had been found by then."""
-    return error.code == _FAILURE != finding.code and findings.index(finding) < findings.index(error)
 
 
 def _with_consequences(finding: Finding, codes: set[str] | None) -> Finding:

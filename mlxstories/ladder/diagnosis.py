@@ -7,6 +7,7 @@ from typing import Any
 
 from mlxstories.findings import ERROR, Finding
 from mlxstories.ladder.limits import Gauge
+from mlxstories.ladder.verdict import OTHER_TASK
 
 
 @dataclass
@@ -65,6 +66,12 @@ class Diagnosis:
     def healthy(self) -> bool:
         """Whether no finding is an error."""
         return not any(finding.severity == ERROR for finding in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where it is healthy, 1 where an error was found, 2 where the ladder has no questions to such a training."""
+        ended = {finding.evidence.get("ended") for finding in self.findings if finding.severity == ERROR}
+        return 0 if self.healthy else 2 if ended == {OTHER_TASK} else 1
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON report."""

@@ -9,6 +9,8 @@ from typing import Any
 from mlxstories.findings import ERROR, NOTE, WARNING, Place
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+OUT_OF_TIME, OTHER_TASK = "time limit", "no next token"
+"""As ``ended`` in the evidence of a `subject-error`: why nothing more was asked, where nothing was raised."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from click.testing import CliRunner
 from mlxstories.cli import main
 from mlxstories.cli.screen import Ladder
 from mlxstories.faults import FAULTS
+from mlxstories.findings import Finding
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
 from mlxstories.ladder.registry import checks_of
+from mlxstories.ladder.verdict import OTHER_TASK, OUT_OF_TIME
 
 SETUP = """
 import dataclasses
@@ -98,6 +100,20 @@ def test_a_check_that_passed_with_a_warning_has_no_tick(capsys):
     rung = Rung("init", "passed", checks=[Line("tied weights are one", "passed", "a and b are two", True)])
     Ladder(sys.stdout).checks(Diagnosis("a subject", [], [rung], 0.0))
     assert capsys.readouterr().out == "\ninit\n  ! tied weights are one: a and b are two\n"
+
+
+@pytest.mark.parametrize(
+    "evidence, told",
+    [
+        ({"ended": OUT_OF_TIME}, "time ran out"),
+        ({"ended": OTHER_TASK}, "not examined"),
+        ({}, "subject-error"),
+    ],
+)
+def test_a_climb_that_was_not_made_is_not_told_as_a_mistake(capsys, evidence, told):
+    finding = Finding("subject-error", "error", "data", "m", evidence, "f")
+    Ladder(sys.stdout).verdict(Diagnosis("a subject", [finding], [], 3.0), story=False)
+    assert capsys.readouterr().out.endswith(f"\na subject: {told}, in 3.0 s\n")
 
 
 WANTS = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--data', required=True)\np.parse_args()\n"

@@ -104,7 +104,10 @@ def test_a_cause_that_was_found_is_not_folded_under_the_clock():
         rungs = {name: climb.checks_of(name) for name in ("init", "minimal", "sweep")}
         diagnosis = climbing.through(rungs, None)
         assert diagnosis.findings[0].code == first and diagnosis.findings[0].severity == "error"
-        assert diagnosis.rungs[-1].status == "skipped"
+        assert diagnosis.rungs[-1].status == "skipped" and diagnosis.exit_code == 1
+        (clock,) = [f for f in diagnosis.findings if f.code == "subject-error"]
+        assert clock.message.startswith("time ran out: the climb was not finished after 1 s")
+        assert "raise --timeout" in clock.fix and "consequences" not in clock.evidence
     assert calls
 
 

@@ -31,7 +31,7 @@ from mlxstories.ladder.modes import modes, put_modes
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
-from mlxstories.ladder.verdict import Draft, error
+from mlxstories.ladder.verdict import OUT_OF_TIME, Draft, error
 
 _PART_OF = {
     "model": "model",
@@ -111,9 +111,11 @@ class Bench:
 
     def out_of_time(self, up: TimeLimitError, what: str = "") -> SubjectFault:
         """The same for a call during which the time limit ran out: it may hang, or only be slow."""
-        message = f"the climb is {up}{f', and {what} was under way' if what else ''}"
         return self.fault(
-            message, "raise the time limit, or make steps and batches smaller", blame(up) or what or None
+            f"time ran out: the climb was {up}{f', and {what} was under way' if what else ''}",
+            "raise --timeout, for a busy machine takes longer, or make steps and batches smaller",
+            blame(up) or what or None,
+            ended=OUT_OF_TIME,
         )
 
     def kept_at_a_call(self, names: list[str]) -> SubjectFault:

@@ -54,8 +54,12 @@ def ignored(inputs):
 
 
 def refused(**fields):
-    found = diagnose(subject(**fields), rungs=["data"]).findings
-    return [f.code for f in found if "masked language model" in f.message] == ["subject-error"]
+    diagnosis = diagnose(subject(**fields), rungs=["data"])
+    told = [f.code for f in diagnosis.findings if "masked language model" in f.message]
+    assert (diagnosis.exit_code == 2) == (
+        told == ["subject-error"]
+    )  # no error was found, and nothing is healthy
+    return bool(told)
 
 
 @pytest.mark.parametrize("unasked", [own, ignored])

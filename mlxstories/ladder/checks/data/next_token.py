@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.loss.restoring import replaced_in_loss, replaced_in_rows
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, passed
+from mlxstories.ladder.verdict import OTHER_TASK, Verdict, passed
 
 
 @check(
@@ -29,7 +29,7 @@ def predicts_the_next(bench: Bench, limits: Gauges) -> Verdict:
     Such a model may see its whole row, and its targets are not the next tokens: what the ladder asks of the data, the
     model and the loss has no meaning for it, so the climb ends here.
     Example: a masked language model such as BERT; a diffusion model of text.
-    Fix: nothing needs fixing for the ladder's sake.
+    Fix: nothing needs fixing for the ladder's sake. The exit code is 2, as for what cannot be examined.
     """
     found = replaced_in_rows(bench)
     if (
@@ -39,16 +39,17 @@ def predicts_the_next(bench: Bench, limits: Gauges) -> Verdict:
         and limits.rest.above(found.rest)
         and limits.never.below(found.asked)
     ):
-        raise bench.fault(*_words(f"in train_batches id {found.token} stands for tokens"))
+        raise _other_task(bench, f"in train_batches id {found.token} stands for tokens")
     found = replaced_in_loss(bench)
     if found is not None and limits.cells.above(found.cells) and limits.own.above(found.alike):
-        raise bench.fault(*_words("the loss puts other ids in the place of tokens"))
+        raise _other_task(bench, "the loss puts other ids in the place of tokens")
     return passed()
 
 
-def _words(how: str) -> tuple[str, str]:
-    return (
+def _other_task(bench: Bench, how: str) -> SubjectFault:
+    return bench.fault(
         f"{how} that the model is to put back where they were: it is a masked language model or a diffusion model, to "
         "which the ladder's questions about the next token do not apply",
         "nothing to fix: no mistake was found, and the other checks do not apply",
+        ended=OTHER_TASK,
     )
