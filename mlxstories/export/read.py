@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,18 @@ def read_model(source: Path) -> tuple[Transformer, Tokenizer]:
 
 def _read(source: Path) -> tuple[Transformer, Tokenizer, dict[str, Any]]:
     """The model, its tokenizer, and what an export of ours says of it."""
+    if not os.path.isdir(source):  # which, unlike Path, takes a name too long for one that is not there
+        wrong = "is no directory" if os.path.exists(source) else "does not exist"
+        raise StoriesError(f"{source} {wrong}: give the directory that `mlxstories export` wrote.")
     for name in ("config.json", "tokenizer.json"):
         if not (source / name).is_file():
-            raise StoriesError(f"{source} has no {name}: it is not an exported model.")
+            raise StoriesError(f"{source} has no {name}: it is not what `mlxstories export` or mlx-lm wrote.")
     described = read_json(source / "config.json")
+    if isinstance(described, dict) and "format" in described and "model_type" not in described:
+        raise StoriesError(
+            f"{source} is a run already and needs no import: mlxstories sample {source} tells its stories, and "
+            f"mlxstories train --from {source} goes on from its weights."
+        )
     kind = MODEL_TYPES.get(str(described.get("model_type"))) if isinstance(described, dict) else None
     if kind is None:
         raise StoriesError(

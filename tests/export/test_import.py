@@ -128,3 +128,19 @@ def test_bad_directories_are_one_line_and_exit_code_2(make_run, tmp_path):
     assert "rope_theta is 5" in broken("other", edit(mlxstories=None, rope_theta=5))
     assert "tokenizer.json" in broken("tongue", lambda path: (path / "tokenizer.json").write_text("{}"))
     assert "do not fit" in broken("shape", edit(mlxstories=None, intermediate_size=16))
+
+
+def test_what_is_no_exported_model_is_told_as_what_it_is(make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = make_run("llama", "word")
+    (tmp_path / "a.txt").write_text("Tom ran.")
+    (tmp_path / "tales").mkdir()
+    for source, told in (
+        (run.path, f"{run.path} is a run already and needs no import: mlxstories sample {run.path}"),
+        ("lost", "lost does not exist: give the directory that `mlxstories export` wrote"),
+        ("a.txt", "a.txt is no directory: give the directory"),
+        ("tales", "tales has no config.json: it is not what `mlxstories export` or mlx-lm wrote"),
+    ):
+        result = CliRunner().invoke(main, ["import", str(source)])
+        assert result.exit_code == 2 and told in " ".join(result.output.split()), result.output
+    assert not (tmp_path / "runs").exists()
