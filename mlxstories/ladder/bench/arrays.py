@@ -19,14 +19,18 @@ Arrays = dict[str, mx.array]
 
 
 class Answers(nn.Module):
-    """A model whose only parameter is its logits [B, T, V]; of shorter rows it returns the first places."""
+    """A model whose only parameter is its logits [B, T, V]; of shorter rows it returns the first places.
+
+    It keeps the ids [B, T] that it was asked about last.
+    """
 
     def __init__(self, logits: mx.array):
         super().__init__()
         self.logits = logits
 
     def __call__(self, *args, **kwargs):
-        return self.logits[:, : tokens_of(args, kwargs).shape[1]]
+        self._asked = tokens_of(args, kwargs)
+        return self.logits[:, : self._asked.shape[1]]
 
 
 def first_of(returned: Any) -> Any:

@@ -11,7 +11,6 @@ from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.loss.convention import first_logits, gradient_at
 from mlxstories.ladder.bench.material import sample, train_epoch
-from mlxstories.ladder.patches import tokens_of
 
 _ROWS, _LENGTH = 8, 64
 _CELLS = 16_000_000  # logits, at most
@@ -69,11 +68,11 @@ def replaced_in_loss(bench: Bench) -> Replaced | None:
     batch = sample(bench).rows(slice(0, _ROWS)).cut(_LENGTH)
     if np.prod((*batch.shape, bench.subject.vocab_size)) > _CELLS:
         return None
-    model = _Reader(mx.array(first_logits(bench, batch)))
+    model = Answers(mx.array(first_logits(bench, batch)))
     bench.seed_all(bench.seed)
     try:
         bench.loss(model, batch)
-        read = np.array(model._read)
+        read = np.array(model._asked)
     except Exception:  # it needs more of a model than logits
         return None
     if read.shape != batch.shape or not (read != batch.inputs).any():
@@ -85,11 +84,3 @@ def replaced_in_loss(bench: Bench) -> Replaced | None:
     cells = (read != batch.inputs) & (np.abs(gradient).max(-1) > 0)
     alike = (gradient.argmin(-1) == batch.inputs)[cells]
     return Replaced(int(cells.sum()), float(alike.mean()) if cells.any() else 0.0)
-
-
-class _Reader(Answers):
-    """Keeps the ids that it was asked about."""
-
-    def __call__(self, *args, **kwargs):
-        self._read = tokens_of(args, kwargs)
-        return super().__call__(*args, **kwargs)
