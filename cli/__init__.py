@@ -261,6 +261,9 @@ def _source(error: click.UsageError) -> str:
     options = [name for p in error.ctx.command.params for name in p.opts] if extra and error.ctx else []
     if "--data" not in options:
         return ""
+    if os.path.isfile(os.path.join(extra[1], "config.json")) and "--resume" in options:
+        run = shlex.quote(extra[1])
+        return f". Did you mean --resume {run}, or --from {run}?"
     if os.path.exists(extra[1]):
         return f". Did you mean --data {shlex.quote(extra[1])}?"
     several = all(map(os.path.exists, extra[1].split()))  # what the shell made of a pattern

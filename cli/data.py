@@ -122,6 +122,8 @@ def show(paths, stories, seed, field, separator, floor):
     if paths == ("tinystories",):
         paths, separator = (download("validation"),), "endoftext"
     if len(paths) == 1 and shards.is_prepared(Path(paths[0])):
+        if unread := [given[name] for name in ("field", "separator") if name in given]:
+            raise click.UsageError(f"{paths[0]} was read when it was prepared: leave out {unread[0]}.")
         prepared = shards.load(Path(paths[0]))
         documents = shards.Decoded(prepared.val, prepared.tokenizer)
     else:

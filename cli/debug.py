@@ -238,7 +238,7 @@ def _in_time(name: str, timeout: float) -> Iterator[None]:
         with supervision.limited(timeout):
             yield
     except TimeLimitError as error:
-        remedy = "raise --timeout, or have a script be smaller by --set NAME=VALUE"
+        remedy = "raise --timeout, or make a script smaller by --set NAME=VALUE"
         raise StoriesError(f"{name}: {error}; {remedy}") from error
 
 

@@ -62,7 +62,9 @@ def given_options() -> dict[str, str]:
     }
 
 
-runs_option = click.option("--runs", type=Place(), default="runs", show_default=True, help="Folder of runs.")
+runs_option = click.option(
+    "--runs", type=Place(file_okay=False), default="runs", show_default=True, help="Folder of runs."
+)
 which_option = click.option(
     "--weights",
     "--which",  # its name until 0.1

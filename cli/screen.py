@@ -111,11 +111,11 @@ class Ladder:
             self.say(f"{diagnosis.subject}: {first}, in {diagnosis.seconds:.1f} s")
 
     def _finding(self, finding) -> None:
+        from mlxstories.ladder.verdict import OTHER_TASK
+
         accepted = " (accepted)" if finding.evidence.get("accepted") else ""
-        self.say(
-            f"{finding.severity}{accepted}: {finding.code}"
-            + (f" at {finding.where}" if finding.where else "")
-        )
+        what = "not examined" if finding.evidence.get("ended") == OTHER_TASK else finding.severity
+        self.say(f"{what}{accepted}: {finding.code}" + (f" at {finding.where}" if finding.where else ""))
         self.say(f"  {finding.message}")
         if finding.fix:
             self.say(f"  Fix: {finding.fix}")

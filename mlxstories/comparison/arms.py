@@ -164,7 +164,9 @@ def _read(path: Path) -> Any:
         raise StoriesError(f"{path} cannot be read: {error.strerror}; {_FORM}, in a file.") from error
     # undecodable text and both syntax errors are ValueErrors
     except (ValueError, RecursionError) as error:
-        raise StoriesError(f"{path} cannot be read as {path.suffix[1:] or 'JSON'} ({error}).") from error
+        raise StoriesError(
+            f"{path} cannot be read as {'TOML' if path.suffix == '.toml' else 'JSON'} ({error})."
+        ) from error
 
 
 def _tuple(value: Any) -> Any:

@@ -111,12 +111,12 @@ def load_subject(spec: str) -> Subject:
         StoriesError: the file is missing, does not import, lacks the function, or returns something else.
     """
     path, name = _split(spec)
+    wanted = f"give a training script or notebook, or a Python file that defines {name}()"
     if not path.is_file():
-        raise StoriesError(
-            f"{path}: no such file; give a training script, or a Python file that defines {name}()"
-        )
+        what = "a directory, and no run" if path.is_dir() else "no such file"
+        raise StoriesError(f"{path}: {what}; {wanted}")
     if path.suffix != ".py" and not (is_notebook(path) and name == "subject"):
-        raise StoriesError(f"{path}: not a Python file; give a .py file that defines {name}()")
+        raise StoriesError(f"{path}: not a Python file; {wanted}")
     if name == "subject":
         from mlxstories.ladder.capture import CapturedScript, OwnTraining, is_script
 

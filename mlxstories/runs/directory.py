@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxstories.data.tokenizer import Tokenizer
-from mlxstories.errors import StoriesError, meant
+from mlxstories.errors import StoriesError, listed, meant
 from mlxstories.runs.checkpoint_state import Checkpoint, by_loss, refuse_odd, step_of
 from mlxstories.runs.config import check_types
 from mlxstories.storage.files import (
@@ -277,7 +277,7 @@ def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:
         StoriesError: there is no such run.
     """
     if name is None:
-        found = [path.parent for path in Path(runs).glob("*/config.json") if path.parent.name[0] != "."]
+        found = _under(runs)
         if not found:
             raise StoriesError(f"no run under {runs}/ yet: train one with `mlxstories train`.")
         return Run(max(found, key=lambda path: (path / "config.json").stat().st_mtime))
@@ -286,10 +286,17 @@ def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:
             return Run(path)
         if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
             raise StoriesError(f"cannot read {path}: Permission denied.")
-    known = [path.parent.name for path in Path(runs).glob("*/config.json")]
+    newest = sorted(_under(runs), key=lambda path: -(path / "config.json").stat().st_mtime)
+    known = [path.name for path in newest]
+    hint = meant(str(name), known) or (f" There are {listed(known, 3)}." if known else "")
     raise StoriesError(
-        f"{name} is not a run: no such directory with a config.json, here or under {runs}/.{meant(str(name), known)}"
+        f"{name} is not a run: no such directory with a config.json, here or under {runs}/.{hint}"
     )
+
+
+def _under(runs: Path) -> list[Path]:
+    """The runs in a folder, but for those that are being written."""
+    return [path.parent for path in Path(runs).glob("*/config.json") if path.parent.name[0] != "."]
 
 
 def _stays(finding: dict[str, Any], step: int) -> bool:

@@ -113,6 +113,17 @@ def test_bad_input_is_one_line_and_exit_code_2(args, message):
         ("data stats --data a.txt --split tail --data-seed 3", "--data-seed has nothing to draw"),
         ("data prepare tinystories --data-seed 3 --to new", "--data-seed has nothing to draw"),
         ("data prepare a.txt --field story --to new", "--field names a column"),
+        ("data show --data prep --field story", "prep was read when it was prepared: leave out --field"),
+        ("train --runs a.txt", "Directory 'a.txt' is a file"),
+        ("train run", "Did you mean --resume run, or --from run?"),
+        ("train a.txt", "Did you mean --data a.txt?"),
+        (
+            "sample lost",
+            "lost is not a run: no such directory with a config.json, here or under runs/. There are mine.",
+        ),
+        ("debug tales", "tales: a directory, and no run; give a training script or notebook"),
+        ("debug a.txt", "a.txt: not a Python file; give a training script or notebook, or a Python file"),
+        ("compare --arms a.txt", "a.txt cannot be read as JSON"),
         ("train --separator line", "--separator is for text files"),
         ("train --data a.txt --field story", "--field names a column"),
         ("train --max-repairs 2", "--max-repairs goes with --repair"),
@@ -127,14 +138,19 @@ def test_bad_input_is_one_line_and_exit_code_2(args, message):
         ("info --check --cost", "give one of them"),
     ],
 )
-def test_an_option_without_effect_is_refused(tmp_path, monkeypatch, words, told):
+def test_what_is_refused_says_what_to_do(tmp_path, monkeypatch, words, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("Tom ran.\n\nAnn ran.")
     (tmp_path / "a.jsonl").write_text('{"text": "Tom ran."}\n{"text": "Ann ran."}\n')
+    for folder in ("prep", "tales", "run", "runs/mine"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("prep/shards.json", "run/config.json", "runs/mine/config.json"):
+        (tmp_path / file).write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
     result = CliRunner().invoke(main, words.split())
     assert result.exit_code == 2 and told in " ".join(result.output.split()), result.output
     assert result.output.splitlines()[-1].startswith("Error: ")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.txt"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ class Bench:
         """The same for a call during which the time limit ran out: it may hang, or only be slow."""
         return self.fault(
             f"time ran out: the climb was {up}{f', and {what} was under way' if what else ''}",
-            "raise --timeout, for a busy machine takes longer, or make steps and batches smaller",
+            "raise --timeout (a busy machine needs more), or make steps and batches smaller",
             blame(up) or what or None,
             ended=OUT_OF_TIME,
         )
