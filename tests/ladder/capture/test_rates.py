@@ -51,6 +51,27 @@ def test_a_rate_set_by_hand_is_held_against_the_run(captured, updates, rate, hea
         assert found[0].evidence["rate"] == pytest.approx(1e-2) and "stays at 0.01" in found[0].message
 
 
+COUNTED = LOOP.replace("for i in range(N):", "i = 0\nwhile True:") + "    i += 1\n    if i > N: break\n"
+COSINE = "1e-3 + 9e-3 * 0.5 * (1 + np.cos(np.pi * min(i, N) / N)).item()"
+
+
+@pytest.mark.parametrize(
+    ("updates", "rate", "told"),
+    [
+        (200, COSINE, []),
+        (200, "1e-2 * min(1.0, (i + 1) / 10)", []),
+        (200, f"({COSINE}) if i >= 20 else 1e-2 * (i + 1) / 20", []),
+        (3000, COSINE, []),
+        (100, WARM, [("warmup-too-long", "error")]),
+    ],
+)
+def test_a_loop_that_counts_is_as_long_as_it_says(captured, updates, rate, told):
+    text = MODEL + f"N = {updates}" + COUNTED.replace("RATE", rate).replace("SET", SET)
+    script = captured(text)
+    assert script.subject.updates == updates + 1
+    assert [(f.code, f.severity) for f in findings(script)] == told
+
+
 @pytest.mark.parametrize(
     ("then", "leaps"), [("1e-2", False), ("9e-3", False), ("1e-3", True), ("1e-1", True)]
 )
