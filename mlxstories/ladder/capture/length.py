@@ -91,15 +91,13 @@ def _rounds(loop: ast.For | ast.While, frame: FrameType) -> int | None:
 
 
 def _switched_off(node: ast.AST, loop: ast.For | ast.While, frame: FrameType) -> bool:
-    """Whether an ``if`` waits for a name, maybe among others, that is false and that the loop leaves so."""
+    """Whether it is an ``if`` that asks, maybe beside other things, for a name that is False and stays so."""
     if not isinstance(node, ast.If) or node.orelse:
         return False
     all_of = isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And)
     flags = [part for part in (node.test.values if all_of else [node.test]) if isinstance(part, ast.Name)]
-    try:
-        return any(not _value(flag, frame) and not _set_in(loop, flag) for flag in flags)
-    except NameError:
-        return False
+    known = {**frame.f_globals, **frame.f_locals}
+    return any(known.get(flag.id) is False and not _set_in(loop, flag) for flag in flags)
 
 
 def _counted(loop: ast.While, leaving: list[ast.stmt], frame: FrameType) -> int | None:

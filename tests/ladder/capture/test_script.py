@@ -62,6 +62,8 @@ while TEST:
             301,
         ),
         (COUNTED.replace("TEST", "True").replace("END", "if i > N: break\n    if loss > 99: break"), None),
+        (COUNTED.replace("TEST", "i < N").replace("END", "if i == 900: off = True\n    if off: break"), None),
+        (COUNTED.replace("TEST", "i < N").replace("END", "if i and (loss < 0): break"), None),
         (COUNTED.replace("TEST", "i < N").replace("END", "if i == 200: i += 50"), None),
         (COUNTED.replace("TEST", "i < N").replace("i += 1", "i = i + 2"), 151),
         (COUNTED.replace("TEST", "i < N").replace("i += 1", "i += B // 2"), 151),
