@@ -24,6 +24,7 @@ LIMITS = SimpleNamespace(
     leaps=LEAPS,
     spent=Limit(0.1, "of the run, at 1 % of the peak or less"),
     half=Limit(0.5, "of the run, at 1 % of the peak or less"),
+    still=Limit(0.05, "of the run, at a rate of 0 from its start"),
     same=Limit(1.0001, "times the lowest rate"),
     apart=Limit(2.0, "times the lowest of the rates that the script computes"),
     enough=Limit(7, "updates"),
@@ -70,11 +71,12 @@ def falling(script: CapturedScript, most: int) -> bool:
 
 
 def findings(script: CapturedScript) -> Iterator[Finding]:
-    """A warmup that takes most of the run or does not meet what follows, a rate that is spent before its end, and one
-    that the script computes and its optimiser never hears of."""
+    """A rate that is 0 from the start, a warmup that takes most of the run or does not meet what follows, a rate that
+    is spent before its end, and one that the script computes and its optimiser never hears of."""
     if not by_hand(script):
         return
     curve = RateCurve(True, tuple(range(len(script.rates))), tuple(script.rates))
+    yield from _nought(script, curve)
     yield from _unheard(script, curve)
     yield from _leaps(script, curve)
     if script.subject.updates and curve.peak > 0:
@@ -82,6 +84,23 @@ def findings(script: CapturedScript) -> Iterator[Finding]:
         yield from _spent(script, curve, script.subject.updates) or _settled(
             script, curve, script.subject.updates
         )
+
+
+def _nought(script: CapturedScript, curve: RateCurve) -> Iterator[Finding]:
+    """A warmup may begin at 0, but the second update has a rate. Of two optimisers the other may be at work."""
+    still = next((n for n, rate in enumerate(curve.rates) if rate), len(curve.rates))
+    run = script.subject.updates or len(curve.rates)
+    if script.loop.seen.shared or not (LIMITS.enough.above(still) and LIMITS.still.above(still / run)):
+        return
+    yield Finding(
+        "no-update",
+        ERROR,
+        _RUNG,
+        f"the learning rate that is set by hand is 0 in each of the first {still} updates: they change nothing",
+        {"still": still, "watched": len(curve.rates)},
+        "compute it from the peak that is meant, not from the rate that was set before, and begin above 0",
+        place(_line(script)),
+    )
 
 
 def _climbs(script: CapturedScript, curve: RateCurve, updates: int) -> Iterator[Finding]:

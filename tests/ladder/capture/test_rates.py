@@ -37,6 +37,10 @@ WARM = "1e-2 * min(1.0, (i + 1) / 70)"
         (100, WARM, False, ("schedule-out-of-step", "error", None)),
         (100, "1e-2", False, None),
         (5000, WARM, True, None),
+        (200, "float(optimizer.learning_rate) * min(1.0, i / 20)", True, ("no-update", "error", None)),
+        (200, "1e-2 * min(1.0, i / 20)", True, None),  # only the first update is at 0
+        (200, "1e-2 * (i >= 20)", True, ("no-update", "error", None)),
+        (5000, "1e-2 * (i >= 20)", True, None),  # next to nothing of such a run
     ],
 )
 def test_a_rate_set_by_hand_is_held_against_the_run(captured, updates, rate, heard, told):
@@ -47,6 +51,8 @@ def test_a_rate_set_by_hand_is_held_against_the_run(captured, updates, rate, hea
     if told and told[2] is not None:
         start = found[0].evidence.get("warmup_steps", found[0].evidence.get("end"))
         assert start == pytest.approx(told[2], abs=1) and found[0].where["line"] == line_of(text, SET)
+    elif told and told[0] == "no-update":
+        assert found[0].where["line"] == line_of(text, SET)
     elif told:
         assert found[0].evidence["rate"] == pytest.approx(1e-2) and "stays at 0.01" in found[0].message
 
