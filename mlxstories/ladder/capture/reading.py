@@ -206,7 +206,8 @@ def _places(taken: mx.array, logits: mx.array) -> slice:
 def _shifted(logits: mx.array, shift: mx.array) -> mx.array:
     if logits.size != shift.size:
         return logits
-    return logits + shift.reshape(logits.shape).astype(logits.dtype)
+    # Where the model says nothing at all its loss can be read as well: the ladder says that it is not finite.
+    return mx.where(mx.isnan(logits), 0, logits) + shift.reshape(logits.shape).astype(logits.dtype)
 
 
 def _ask_for_ids_alone(model: nn.Module, ids: Any) -> None:

@@ -212,3 +212,13 @@ IGNORED = LOOP.replace(
     "    loss, grads = step(model, data[:, :-1], data[:, 1:])",
     "    y = mx.array(data[:, 1:])\n    y[:, :3] = -1\n    loss, grads = step(model, data[:, :-1], y)",
 )
+
+
+def test_a_model_that_says_nan_from_the_start_is_captured_and_told(captured):
+    text = MODEL.replace(
+        "return self.out(self.drop(x + mx.tanh(before)))", "return self.out(x + before) / mx.zeros((1,)) * 0"
+    )
+    script = captured(text + LOOP)
+    inputs, targets, _ = script.batches[0]
+    np.testing.assert_array_equal(targets[:, :-1], inputs[:, 1:])
+    assert diagnose(script.subject, rungs=("init",)).findings[0].code == "not-finite"
