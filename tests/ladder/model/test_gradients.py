@@ -65,8 +65,22 @@ class Constant(Tiny):
         self.mix.weight = mx.full(self.mix.weight.shape, 0.1)
 
 
+class Gated(Tiny):
+    """Starts as if it had no gate: next to nothing beside a bias of 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(16, 16)
+        self.gate.weight, self.gate.bias = mx.full((16, 16), 1e-3), mx.ones((16,))
+
+    def __call__(self, tokens):
+        x = self.mix(self.embed(tokens))
+        return self.head(mx.tanh(x) * self.gate(x))
+
+
 def test_taps_that_start_alike_are_no_copies_and_a_layer_of_one_number_is():
     assert judged("units start apart", model=Tapped) == []
+    assert judged("units start apart", model=Gated) == []
     assert judged("units start apart", model=Constant) == [("bad-initialization", "error")]
 
 

@@ -22,6 +22,7 @@ from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
 STEPS = 6
 _ROWS = 8
 _FEW_UNITS = 8  # a layer of fewer has no share of them worth a word
+_FAINT = 0.02  # of a usual start, 1/sqrt(fan in)
 _MANY, _EVEN = 64, 1e-2  # entries of a matrix, and how far apart the sizes of their gradients may be
 
 
@@ -214,12 +215,14 @@ class Constant:
 @measurement
 def constant_matrices(bench: Bench) -> Constant:
     """Matrices of the fresh model whose units would all compute and learn the same. A few rows or columns that are no
-    layer's weight are left out: they may scale channels one by one, as the taps of a short convolution do."""
+    layer's weight are left out: they may scale channels one by one, as the taps of a short convolution do. So is a
+    number next to 0: it is a gate's start, as 0 is, for what its layer returns is the bias."""
     flat = [(n, a) for n, a in tree_flatten(bench.model().trainable_parameters()) if a.ndim >= 2]
+    widths = {n: a.shape[-1] for n, a in flat}
     ranges = {n: _range(a) for n, a in flat if min(a.shape) > 1}
     same = {n: low for n, (low, high) in ranges.items() if high - low == 0}
     taps = {n for n, a in flat if min(a.shape) <= _FEW_UNITS and n.rpartition(".")[2] != "weight"}
-    stuck = [n for n, v in same.items() if v != 0 and n not in taps]
+    stuck = [n for n, v in same.items() if abs(v) > _FAINT / widths[n] ** 0.5 and n not in taps]
     return Constant([n for n, v in same.items() if v == 0], stuck)
 
 

@@ -16,7 +16,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed
     unless=("token-out-of-range", "not-finite", "vanishing-gradient"),
 )
 def constant(bench: Bench, limits: Gauges) -> Verdict:
-    """Looks for trainable matrices all of whose entries are one number other than 0.
+    """Looks for trainable matrices all of whose entries are one number, other than 0 or 2 % of a usual start.
 
     Their units compute the same, receive the same gradient and stay copies of one for ever: a wide layer is worth
     one unit. (At 0 start gates and output layers on purpose; what they block is another check's question.)
