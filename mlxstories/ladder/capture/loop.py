@@ -110,11 +110,13 @@ class Loop(Watcher):
             got[:] = got or [call.run()]
             return got[0]
 
+        seen = len(self.seen.updates)
         self.skipping = True
         for _ in range(self.lead):
             if self.waiting is not None:
                 self.advance(pass_over)
         self.skipping = False
+        del self.seen.updates[seen:]  # what is passed over was seen before
         if self.waiting is None:
             self.begin()
 

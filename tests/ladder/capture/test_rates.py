@@ -94,6 +94,15 @@ def test_a_warmup_by_hand_meets_what_follows(captured, then, leaps):
         assert found[0].where["line"] == line_of(text, "return warm")
 
 
+def test_a_loop_begun_anew_does_not_go_on_with_its_rates(captured):
+    text = MODEL + LOOP.replace("range(N)", "range(400)").replace("RATE", WARM).replace("SET", SET)
+    script = captured(text)
+    rates = list(script.rates)
+    assert script.loop.lead > 1
+    script.loop.begin_again()
+    assert script.rates == rates and not list(findings(script))
+
+
 def test_a_cosine_upside_down_begins_at_nothing_where_the_warmup_ends(captured):
     cosine = "5e-3 * (1 SIGN np.cos(np.pi * (i - 12) / 388)).item()"
     told = {}
