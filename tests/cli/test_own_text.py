@@ -110,6 +110,7 @@ def test_going_on_from_an_exported_model(place, first):
     assert config(place, "imported")["model"] == config(place, "first")["model"]
 
 
+@pytest.mark.long
 def test_going_on_with_the_record_is_slower_in_both_of_its_rates(place, first):
     where = ["--runs", str(place / "runs"), "--name", "slower", "--no-check", "--steps", "1"]
     result = CliRunner().invoke(main, ["train", "--from", "first", "--stories", "40", *where])
@@ -131,6 +132,7 @@ def test_a_model_of_another_size_is_no_way_to_go_on(place, first):
     assert not (place / "runs" / "larger").exists()
 
 
+@pytest.mark.long
 def test_an_architecture_of_mlx_lm_is_trained_and_gone_on_from_without_dropout(place):
     result = train(place, "llama", "--arch", "mlx-lm:llama")
     assert result.exit_code == 0, result.output

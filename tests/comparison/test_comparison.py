@@ -198,6 +198,7 @@ def test_encoder_and_decoder_are_not_compared(store):
     assert of_the_ceiling[0].endswith("%") and of_the_ceiling[1] == "?"  # it is that of next tokens
 
 
+@pytest.mark.long
 def test_every_figure_is_drawn(tables, store):
     assert {"differences"} <= set(figures(tables))
     larger = Setting(DataConfig(stories=48, validation=8), *list(vars(SETTING).values())[1:])
@@ -259,8 +260,8 @@ def test_a_store_that_cannot_be_written_is_refused_at_once():
 @pytest.mark.parametrize(
     "jobs, delay",
     [
-        ("1", 0),
-        pytest.param("2", 0, marks=pytest.mark.long),
+        pytest.param("1", 0, marks=pytest.mark.long),
+        ("2", 0),
         pytest.param("2", 0.3, marks=pytest.mark.long),
     ],
 )

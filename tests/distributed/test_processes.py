@@ -79,6 +79,7 @@ def test_two_processes_give_the_losses_of_one_across_a_stop_and_a_change_of_thei
             assert line["grad_norm"] == pytest.approx(one[position]["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_under_mlx_launch_a_killed_process_ends_all_and_the_run_continues_with_two(tmp_path):
     run = tmp_path / "run"
     command = cli(*TRAIN, "--steps", 500, "--evaluations", 250, "--runs", tmp_path, "--name", "run")

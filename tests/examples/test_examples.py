@@ -7,6 +7,8 @@ import json
 import runpy
 from pathlib import Path
 
+import pytest
+
 from mlxstories.ladder import diagnose
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -16,6 +18,7 @@ def subject(name: str):
     return runpy.run_path(str(EXAMPLES / name))["subject"]()
 
 
+@pytest.mark.long
 def test_three_mistakes_are_found_in_broken_and_none_in_fixed():
     broken, fixed = subject("broken.py"), subject("fixed.py")
     first = diagnose(broken, rungs=["init"])
@@ -34,6 +37,7 @@ def test_three_mistakes_are_found_in_broken_and_none_in_fixed():
     assert fixed.optimizer().bias_correction and not broken.optimizer().bias_correction
 
 
+@pytest.mark.long
 def test_the_notebook_runs_from_top_to_bottom(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     notebook = json.loads((EXAMPLES / "first_steps.ipynb").read_text(encoding="utf-8"))

@@ -128,13 +128,8 @@ def test_a_subject_that_removes_its_directory_is_examined_to_the_end(tmp_path):
     assert found["findings"][0]["code"] == "token-out-of-range"
 
 
-@pytest.mark.parametrize(
-    "loop",
-    [
-        pytest.param("any(itertools.repeat(0))", id="C"),
-        pytest.param("time.sleep(999)", id="Python", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("loop", ["any(itertools.repeat(0))", "time.sleep(999)"], ids=["C", "Python"])
 def test_the_limit_holds_for_deep_too(tmp_path, loop):
     (tmp_path / "hangs.py").write_text(
         "import itertools, time, traceback\ndef loss(model, batch):\n"
@@ -166,6 +161,7 @@ FOLLOWED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", FOLLOWED, ids=range(len(FOLLOWED)))
 def test_the_limit_holds_for_follow_where_it_is_given(tmp_path, script):
     (tmp_path / "train.py").write_text(f"import itertools, os, sys, time\n{script}\n")

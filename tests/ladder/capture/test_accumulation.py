@@ -46,12 +46,12 @@ SOUND = {
 }
 
 
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n != "a mean")) for n in SOUND])
 def test_sound_accumulation_shows_nothing(captured, name):
     assert not list(findings(captured(SOUND[name])))
 
 
-@pytest.mark.parametrize("batches", [3, 4, 5])
+@pytest.mark.parametrize("batches", [3, *(pytest.param(n, marks=pytest.mark.long) for n in (4, 5))])
 def test_the_first_step_collects_no_gradient_of_the_recording(captured, batches):
     script = captured(SOUND["a mean"], batches=batches)
     batch = script.batches[0]
@@ -61,7 +61,9 @@ def test_the_first_step_collects_no_gradient_of_the_recording(captured, batches)
     assert mx.array_equal(first.out.bias, second.out.bias)
 
 
-@pytest.mark.parametrize("kept, lost", [("grads", 2), ("tree_map(lambda g: g / 3, grads)", 2)])
+@pytest.mark.parametrize(
+    "kept, lost", [("grads", 2), pytest.param("tree_map(lambda g: g / 3, grads)", 2, marks=pytest.mark.long)]
+)
 def test_gradients_that_are_no_part_of_the_update_are_counted(captured, kept, lost):
     text = loop(after=f"total = {kept}")
     (found,) = findings(captured(text))
@@ -69,6 +71,7 @@ def test_gradients_that_are_no_part_of_the_update_are_counted(captured, kept, lo
     assert found.where["line"] == line_of(text, "optimizer.update")
 
 
+@pytest.mark.long
 def test_the_first_alone_is_no_sum_either(captured):
     text = loop(replaced=("tree_map(lambda a, b: a + b, total, grads)", "total"))
     (found,) = findings(captured(text))

@@ -36,7 +36,7 @@ def verdict(tmp_path, *words):
     [
         pytest.param((), None, marks=pytest.mark.long),
         pytest.param(("--set", "optimizer.betas=[0.99,0.9]"), "extreme-constants", marks=pytest.mark.long),
-        (("--set", "optimizer.eps=100"), "extreme-constants"),
+        pytest.param(("--set", "optimizer.eps=100"), "extreme-constants", marks=pytest.mark.long),
     ],
 )
 def test_the_verdict_is_that_of_the_run(tmp_path, monkeypatch, options, code):

@@ -79,6 +79,7 @@ def test_a_run_that_broke_down_has_not_memorised():
     assert not memorised(bench, Trial(None, None, points=[(1, 0.1, 1.0), (2, float("nan"), 0.0)]))
 
 
+@pytest.mark.long
 def test_a_slow_machine_changes_no_count_of_steps():
     def step(model, optimizer, batch):
         time.sleep(0.4)
