@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,10 @@ def parts(
             build_schedule(recipe.schedule, recipe.optimizer.learning_rate, config.steps)
         if known is None:
             return recipe, config, _shape(model, recipe, chosen, vocab_size)
-        dropout = chosen.get("dropout", model.get("dropout"))
-        return (
-            recipe,
-            config,
-            known.shape if dropout is None else dataclasses.replace(known.shape, dropout=dropout),
-        )
+        shape, dropout = known.shape, chosen.get("dropout", model.get("dropout"))
+        if dropout is not None:
+            shape = dataclasses.replace(shape, dropout=dropout)
+        return recipe, config, shape
 
     _require_one(lambda chosen: decided(chosen, data.vocab_size), _choices(given, data))
     texts, chosen, told = _chosen(given, data)
@@ -96,7 +95,8 @@ def parts(
         dataset = load_dataset(known.described(data), known.tokenizer, texts)
         return Parts(dataset, shape, recipe, config, known.weights, known.origin)
     dataset = load_dataset(data, texts=texts)
-    return Parts(dataset, decided(chosen, dataset.tokenizer.vocab_size)[2], recipe, config)
+    shape = _shape(model, recipe, chosen, dataset.tokenizer.vocab_size)
+    return Parts(dataset, shape, recipe, config)
 
 
 def _training(options: Mapping[str, Any], chosen: Mapping[str, Any], processes: int, max_repairs: int):
@@ -127,13 +127,12 @@ def _shape(model: Mapping[str, Any], phase, chosen: Mapping[str, Any], vocab_siz
 
 def _require_one(decided: Callable[[Mapping[str, Any]], Any], choices: list[dict[str, Any]]) -> None:
     """Raises a StoriesError if what was given goes with none of what may be chosen."""
-    for left, chosen in zip(range(len(choices))[::-1], choices, strict=True):
-        try:
+    *others, last = choices
+    for chosen in others:
+        with suppress(StoriesError):
             decided(chosen)
             return
-        except StoriesError:
-            if not left:
-                raise
+    decided(last)
 
 
 def _choices(given: set[str], data) -> list[dict[str, Any]]:
@@ -161,7 +160,8 @@ def _chosen(given: set[str], data):
     from mlxstories.training.suited import suited
 
     if takes_record(data, given):
-        return None, _record(given), [_recorded(_record(given))]
+        chosen = _record(given)
+        return None, chosen, [_recorded(chosen)]
     if isinstance(data.source, str) or is_prepared(data):
         return None, {}, []
     told = [f"{remark}." for remark in remarks(data.source, separator=data.separator)]

@@ -147,6 +147,7 @@ def _read_beside(call: GradientCall, value: float, key: mx.array) -> Reading:
     seen = [array for _, array in leaves([call.args, call.kwargs, seen_by(call.function)])]
     arrays = [host(array) for array in seen if array.ndim == 2 and array.size <= _CELLS]
     rows = [array for array in arrays if whole(array) and array.shape[1] > 1]
+    masks = [array for array in arrays if array.any() and set(np.unique(array)) <= {0, 1}]
     found = []
     try:
         model.update(tree_map(_moved, kept))
@@ -156,7 +157,7 @@ def _read_beside(call: GradientCall, value: float, key: mx.array) -> Reading:
             with suppress(Exception):  # it may be no ids of this model's
                 put_random_key(key)
                 logits = first_of(model(mx.array(inputs.astype(np.int32))))
-                for targets, mask in _pairs(inputs.shape, rows, arrays):
+                for targets, mask in _pairs(inputs.shape, rows, masks):
                     nats = nn.losses.cross_entropy(logits, mx.array(np.maximum(targets, 0)))
                     apart = abs(float((nats * mx.array(mask)).sum() / mask.sum()) - loss)
                     if apart < (1e-4 if logits.dtype == mx.float32 else 1e-2) * max(1.0, abs(loss)):
@@ -170,7 +171,7 @@ def _read_beside(call: GradientCall, value: float, key: mx.array) -> Reading:
 
 
 def _pairs(
-    shape: tuple, rows: list[np.ndarray], arrays: list[np.ndarray]
+    shape: tuple, rows: list[np.ndarray], masks: list[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What may be targets and a mask [B, T] for inputs of this shape."""
 
@@ -178,7 +179,6 @@ def _pairs(
         for array in several:
             yield from (cut for cut in (array, array[:, 1:]) if cut.shape == shape)
 
-    masks = [array for array in arrays if array.any() and set(np.unique(array)) <= {0, 1}]
     for targets in fitting(rows):
         targets = targets.astype(np.int64)
         for mask in ((targets >= 0), *fitting(masks)):
