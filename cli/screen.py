@@ -80,9 +80,9 @@ class Ladder:
                 needs = CHECKS[line.name].needs if line.name in CHECKS else ()
                 missing = [field for field in needs if f"no {field}" in line.detail]
                 hint = f"; Subject({'=, '.join(missing)}=) unlocks it" if missing else ""
-                detail = f": {line.detail}{hint}" if line.detail else ""
-                mark = self.marks["remarked" if line.remarked else line.status]
-                self.say(f"  {mark} {line.name}{detail}")
+                remarked = line.status == "passed" and line.codes
+                mark = self.marks["remarked" if remarked else line.status]
+                self.say(f"  {mark} {_told(line)}{hint}")
 
     def verdict(self, diagnosis, *, story: bool) -> None:
         from mlxstories.ladder.registry import RUNGS
@@ -140,8 +140,8 @@ class Ladder:
                 lines.append(f"after {steps} steps at a rate of {rate:.0e}: {point['accuracy']:.1%}{beside}")
         if lines:
             self.say(
-                "\nShare of the tokens of 4 stories known by heart; in brackets, the same in the failed training that "
-                "this project began with:"
+                "\nAccuracy on the 4 stories that it was trained on; in brackets, that of the training without a "
+                "causal mask that this project grew out of:"
             )
         for line in lines:
             self.say(f"  {line}")
@@ -150,7 +150,7 @@ class Ladder:
 def _summary(rung) -> str:
     failed = [check for check in rung.checks if check.status == "failed"]
     if failed:
-        return "; ".join(f"{c.name}: {c.detail}" if c.detail else c.name for c in failed)
+        return "; ".join(map(_told, failed))
     if rung.status == "skipped":
         return rung.checks[0].detail if rung.checks else ""
     passed = sum(check.status == "passed" for check in rung.checks)
@@ -160,6 +160,15 @@ def _summary(rung) -> str:
     ]
     counts = f"{passed} checks" + (f", {skipped} skipped" if skipped else "")
     return "; ".join([counts, *telling])
+
+
+def _told(line) -> str:
+    """A check and its figure. Its name says what a sound subject does; where it failed, what it found comes first."""
+    found = ", ".join(dict.fromkeys(line.codes))
+    if line.status == "failed" and found:
+        return f'{found}: fails "{line.name}"' + (f" ({line.detail})" if line.detail else "")
+    name = f"{line.name}, but {found}" if line.status == "passed" and found else line.name
+    return f"{name}: {line.detail}" if line.detail else name
 
 
 def _marks(stream) -> str:

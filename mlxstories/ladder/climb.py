@@ -167,8 +167,8 @@ class _Climb:
         verdict = check.ask(self.bench, gauges)
         self.gauges |= {(check.name, name): gauge for name, gauge in gauges.read().items()}
         rung.figures |= verdict.figures
-        remarked = verdict.status == PASSED and bool(verdict.drafts)
-        self.line(rung, Line(check.name, verdict.status, verdict.detail, remarked))
+        codes = tuple(draft.code for draft in verdict.drafts)
+        self.line(rung, Line(check.name, verdict.status, verdict.detail, codes))
         for draft in verdict.drafts:
             self.found(draft, rung, gauges)
 
@@ -188,7 +188,7 @@ class _Climb:
         self.out_of_time = out_of_time
         if out_of_time and self.errors:
             draft = replace(draft, severity=WARNING)
-        self.line(rung, Line("the subject runs", FAILED, draft.message))
+        self.line(rung, Line("the subject runs", FAILED, draft.message, (draft.code,)))
         self.found(draft, rung, None)
 
     def line(self, rung: Rung, line: Line) -> None:

@@ -18,13 +18,13 @@ class Line:
         name: what it claims of a sound subject.
         status: ``passed``, ``failed`` or ``skipped``.
         detail: the figure, or the reason for skipping.
-        remarked: whether it passed with a warning or a note.
+        codes: of the findings that it made; of a check that passed, these are warnings and notes.
     """
 
     name: str
     status: str
     detail: str = ""
-    remarked: bool = False
+    codes: tuple[str, ...] = ()
 
 
 @dataclass

@@ -97,9 +97,21 @@ def test_ctrl_c_does_not_end_as_an_error_that_was_found(monkeypatch):
 
 
 def test_a_check_that_passed_with_a_warning_has_no_tick(capsys):
-    rung = Rung("init", "passed", checks=[Line("tied weights are one", "passed", "a and b are two", True)])
+    rung = Rung(
+        "init", "passed", checks=[Line("tied weights are one", "passed", "a and b are two", ("tie-broken",))]
+    )
     Ladder(sys.stdout).checks(Diagnosis("a subject", [], [rung], 0.0))
-    assert capsys.readouterr().out == "\ninit\n  ! tied weights are one: a and b are two\n"
+    assert capsys.readouterr().out == "\ninit\n  ! tied weights are one, but tie-broken: a and b are two\n"
+
+
+def test_a_check_that_failed_does_not_read_as_its_claim(capsys):
+    line = Line("sees no later token", "failed", "1.0e+00 relative change", ("future-leak",))
+    rung = Rung("init", "failed", 1.0, [line])
+    screen = Ladder(sys.stdout)
+    screen.event("done", rung)
+    screen.checks(Diagnosis("a subject", [], [rung], 0.0))
+    told = 'future-leak: fails "sees no later token" (1.0e+00 relative change)'
+    assert capsys.readouterr().out.splitlines() == [f"✗ init       1.0 s  {told}", "", "init", f"  ✗ {told}"]
 
 
 @pytest.mark.parametrize(

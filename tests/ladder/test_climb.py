@@ -75,7 +75,7 @@ def test_a_check_that_passes_with_a_warning_is_told_from_one_that_passes():
         return model
 
     (rung,) = diagnose(subject(model=tied), rungs=["init"]).rungs
-    assert [line.name for line in rung.checks if line.remarked] == ["tied weights are one"]
+    assert [line.name for line in rung.checks if line.codes] == ["tied weights are one"]
 
 
 def test_an_unknown_rung_is_refused():
