@@ -198,7 +198,7 @@ def _in_one_line():
     except MemoryError as error:
         raise click.UsageError(f"out of memory ({one_line(str(error))}): take less at a time.") from error
     except StoriesError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(_as_typed(str(error))) from error
     except RuntimeError as error:
         if "Failed to compile" in str(error):
             raise click.UsageError(one_line(_no_compiler(error))) from error
@@ -242,6 +242,15 @@ _ELSEWHERE = {
     "--vocabulary": "--vocab-size",
     "--wd": "--weight-decay",
 }
+
+
+def _as_typed(message: str) -> str:
+    """A message that begins with the field of a configuration, by the option that set it where one was typed."""
+    field, _, rest = message.partition(" ")
+    option = "--" + field.rpartition(".")[2].replace("_", "-")
+    option = _ELSEWHERE.get(option, option)
+    words = shlex.split(click.get_current_context().find_root().obj)
+    return f"{option} {rest}" if option in {word.partition("=")[0] for word in words} else message
 
 
 def _like(error: click.NoSuchOption) -> list[str]:

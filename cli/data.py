@@ -13,7 +13,7 @@ from mlxstories.cli.options import (
     field_option,
     given_options,
     reading_options,
-    refuse_unheeded,
+    refuse_reading_options_without_effect,
     separator_option,
     sources_option,
     whole_option,
@@ -110,7 +110,9 @@ def show(paths, stories, seed, field, separator, floor):
     given = given_options()
     if "seed" in given and paths != ("stories",):
         raise click.UsageError("--seed is of the built-in stories: leave it out, or leave out --data.")
-    refuse_unheeded(DataConfig(paths[0] if len(paths) == 1 else paths, field=field, separator=separator))
+    refuse_reading_options_without_effect(
+        DataConfig(paths[0] if len(paths) == 1 else paths, field=field, separator=separator)
+    )
     if paths == ("stories",):
         for number, story in enumerate(source.stories(stories, seed)):
             click.echo(("\n" if number else "") + wrapped(story.text))

@@ -164,7 +164,7 @@ def command(
     target, *rest = (module, file) if module else (file,)
     given = tuple(part for part in (*rest, *arguments) if part is not None)
     examined = Examined(target, given, bool(module), steps, settings, fault, cell)
-    examined.refuse_what_is_not_heeded(given_options())
+    examined.refuse_options_without_effect(given_options())
     if fault == "list":
         list_faults()
         return

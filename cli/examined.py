@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,13 +66,15 @@ class Examined:
         file = Path(self.file or "")
         return self.module or (file.is_file() and is_script(file))
 
-    def refuse_what_is_not_heeded(self, options: dict[str, str]) -> None:
+    def refuse_options_without_effect(self, options: dict[str, str]) -> None:
         """Refuse options that have no effect on what is examined, or beside another one; ``options`` by name, as they
         were written.
 
         Raises:
             click.UsageError: the first such option, and what to do.
         """
+        if self.module and not _can_be_imported(self.file):
+            raise click.UsageError(f"-m {self.file}: no such module is installed or in the working directory")
         if self.fault == "list":
             _refuse_beside(options, "fault", set(), "list only lists the faults")
         if self.file and self.fault:
@@ -175,6 +180,15 @@ class Examined:
         if values.unused:
             click.echo(f"{self.file} assigns no {values.unused[0]}, so --set cannot replace it", err=True)
         return int(any(finding.severity == ERROR for finding in session.findings))
+
+
+def _can_be_imported(module: str) -> bool:
+    """Whether there is such a module or, of a dotted name, the package around it; nothing is run."""
+    package = module.partition(".")[0]
+    try:
+        return bool(package) and any((PathFinder.find_spec(package, [os.getcwd()]), find_spec(package)))
+    except ValueError:  # a module of its own making
+        return True
 
 
 def _refuse_beside(options: dict[str, str], name: str, heeded: set[str], what: str) -> None:

@@ -135,7 +135,7 @@ def reading_options(function: Callable) -> Callable:
             seed=data_seed,
         )
         if not options.get("resume"):
-            refuse_unheeded(config)
+            refuse_reading_options_without_effect(config)
         return function(*args, data=config, **options)
 
     for option in reversed(_OPTIONS):
@@ -143,7 +143,7 @@ def reading_options(function: Callable) -> Callable:
     return wrapper
 
 
-def refuse_unheeded(data) -> None:
+def refuse_reading_options_without_effect(data) -> None:
     """Refuse options of reading and splitting that the sources of ``data``, a DataConfig, have no use for.
 
     Raises:
@@ -162,14 +162,14 @@ def refuse_unheeded(data) -> None:
         if getattr(data, name) != getattr(DataConfig, name)
     }
     files = [] if told or not asked & {"field", "separator"} else source_files(data.source)
-    unheeded = {
+    without_effect = {
         "field": not any(map(has_fields, files)),
         "separator": not any(map(is_plain, files)),
         "split": told,
         "seed": data.source == "tinystories" or (not told and data.split == "tail"),
     }
     for name, (option, what) in _READING.items():
-        if name in asked and unheeded[name]:
+        if name in asked and without_effect[name]:
             raise click.UsageError(f"{option} {what}: leave it out.")
 
 

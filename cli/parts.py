@@ -195,7 +195,7 @@ def _recorded(chosen: Mapping[str, Any]) -> str:
 
 def _recipe(phase, chosen: Mapping[str, Any], changes: Mapping[str, Any], *, slower: bool):
     """The phase that was given, or the chosen one with the changes that were."""
-    from mlxstories.training.phases import PHASES, SPEEDRUN, override, refuse_unheeded, with_rate
+    from mlxstories.training.phases import PHASES, SPEEDRUN, override, refuse_fields_without_effect, with_rate
 
     if "phase" in chosen:
         decay = {"optimizer.weight_decay": chosen["weight_decay"]} if "weight_decay" in chosen else {}
@@ -203,7 +203,7 @@ def _recipe(phase, chosen: Mapping[str, Any], changes: Mapping[str, Any], *, slo
         phase = override(named[chosen["phase"]], {**decay, **changes})
     if slower and "optimizer.learning_rate" not in changes:
         phase = override(phase, with_rate(phase, SLOWER * phase.optimizer.learning_rate) | dict(changes))
-    refuse_unheeded(phase, changes)
+    refuse_fields_without_effect(phase, changes)
     return phase
 
 

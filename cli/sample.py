@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import click
 
 from mlxstories.cli.conversation import converse
-from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
+from mlxstories.cli.options import RUN, given_options, runs_option, which_option, whole_option
 from mlxstories.cli.types import Whole
 from mlxstories.cli.words import Growing, wrapped
 from mlxstories.errors import StoriesError
@@ -74,6 +74,7 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
 
     if streaming and as_json:
         raise StoriesError("--stream and --json exclude each other; take one of them")
+    _refuse_without_effect(sampling["temperature"])
     sampling = SamplingConfig(**sampling)
     found = find_run(run, runs)
     model, tokenizer, _ = load_model(found, which)
@@ -111,6 +112,17 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
         "distinct 1-, 2-, 3-grams {distinct_1:.2f} {distinct_2:.2f} {distinct_3:.2f}, "
         "repeated 4-grams {repeated_4:.1%}".format(**statistics)
     )
+
+
+def _refuse_without_effect(temperature: float) -> None:
+    """Raises click.UsageError where the likeliest token is taken, and an option was given that leaves it as it is."""
+    given = given_options()
+    for name in ("top_k", "top_p", "min_p"):
+        if temperature == 0 and name in given:
+            raise click.UsageError(
+                f"{given[name]} has no effect at --temperature 0, which takes the likeliest token: leave one of the "
+                "two out."
+            )
 
 
 def _print(stories: Iterator[str]) -> None:

@@ -128,8 +128,16 @@ def command(context, patience, **options):
         raise click.UsageError("--epochs and --steps both say how long to train: give one of them.")
     if "max_repairs" in given and not options["repair"] and options["resume"] is None:
         raise click.UsageError("--max-repairs goes with --repair: give --repair too, or leave it out.")
+    if options["model"]["across_stories"] and options["layout"] == "padded":
+        raise click.UsageError(
+            "--across-stories has no effect with --layout padded, where each row is one story: leave one of them out."
+        )
     options |= {"given": given, "changes": phase_changes(context.params)}
     group = distributed.join(patience)
+    if "patience" in given and group.size == 1:
+        raise click.UsageError(
+            "--patience is for several processes of mlx.launch, and this is one: leave it out."
+        )
     show = Display(quiet=not group.leads)
     try:
         with group.supervised(show.lost):

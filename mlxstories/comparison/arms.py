@@ -21,7 +21,7 @@ from mlxstories.training.phases import (
     Phase,
     differences,
     override,
-    refuse_unheeded,
+    refuse_fields_without_effect,
     values,
 )
 
@@ -144,7 +144,7 @@ def _arm(path: Path, name: str, given: dict[str, Any]) -> Arm:
             )
     try:
         phase = override(PHASES[number], {key: _tuple(value) for key, value in given.items()})
-        refuse_unheeded(phase, given)
+        refuse_fields_without_effect(phase, given)
     except StoriesError as error:
         raise StoriesError(f"{where}: {error}") from error
     return Arm(name, phase, model)

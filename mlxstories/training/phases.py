@@ -138,13 +138,13 @@ _HEEDED_BY = {
 }
 
 
-def refuse_unheeded(phase: Phase, paths: Iterable[str]) -> None:
+def refuse_fields_without_effect(phase: Phase, paths: Iterable[str]) -> None:
     """Raises StoriesError if one of the fields that were set has no effect on the phase that they are part of."""
     for path in paths:
         part, names = path.partition(".")[0], _HEEDED_BY.get(path)
         if names and (name := getattr(phase, part).name) not in names:
             raise StoriesError(
-                f"{path} has no effect with the {part} {name}: leave it out, or take {' or '.join(names)}"
+                f"{path} has no effect with the {part} {name}: leave it out, or take one of {', '.join(names)}"
             )
 
 

@@ -52,6 +52,8 @@ def test_what_was_not_climbed_is_not_called_healthy():
         (["--follow"], "--follow is for training scripts"),
         (["setup.py", "--", "more"], "what follows -- is for training scripts, and setup.py is not one"),
         (["lost.py", "--", "more"], "lost.py: no such file"),
+        (["-m", "lost"], "-m lost: no such module is installed or in the working directory"),
+        (["-m", "lost.train", "--follow"], "-m lost.train: no such module"),
     ],
 )
 def test_what_only_a_script_can_heed_is_refused_elsewhere(tmp_path, monkeypatch, words, told):
