@@ -20,7 +20,7 @@ from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.decay import penalty, undecayed_run, weight_decay
 from mlxstories.ladder.bench.step.optimizers import intercepted, read_schedule
 from mlxstories.ladder.bench.step.plan import first_negative, part_rates
-from mlxstories.ladder.bench.step.received import own_and_received
+from mlxstories.ladder.bench.step.received_gradient import own_and_received
 from mlxstories.ladder.exchange.training import own_optimizer
 
 RUNGS = ["minimal", "sweep"]

@@ -15,8 +15,8 @@ from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import masked_mean, token_losses
 from mlxstories.ladder.bench.batches import read_batch
+from mlxstories.ladder.bench.data.id_width import narrow_ids
 from mlxstories.ladder.bench.data.verbatim import verbatim
-from mlxstories.ladder.bench.data.widths import narrow
 from mlxstories.ladder.bench.data.windows import window_overlap
 from mlxstories.ladder.bench.evaluation.evaluation import (
     evaluation_batches,
@@ -79,7 +79,7 @@ def wide(seed, count=40):
 
 def test_texts_may_be_an_array():
     texts = np.array(told(batches(0)))
-    assert narrow(Bench(subject(vocab_size=300, tokenizer=Letters(), train_texts=texts))).beyond == 0
+    assert narrow_ids(Bench(subject(vocab_size=300, tokenizer=Letters(), train_texts=texts))).beyond == 0
 
 
 def test_texts_without_spaces_hold_no_phrase_to_compare():

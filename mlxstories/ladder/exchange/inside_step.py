@@ -13,7 +13,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.optimizers import parts, read_rate, read_schedule
-from mlxstories.ladder.bench.step.swings import turns
+from mlxstories.ladder.bench.step.schedule_restarts import count_restarts
 from mlxstories.ladder.exchange.intervention import Intervention, Site, is_own
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import Line, defined, updated_in
@@ -63,7 +63,7 @@ def _falls_with_the_run(bench: Bench) -> bool:
     if not updates:
         return False
     rates = schedule.at(np.arange(updates))
-    falls_once = rates.min() >= 0 and not turns(rates)
+    falls_once = rates.min() >= 0 and not count_restarts(rates)
     return bool(falls_once and rates.mean() >= _DESCENT * schedule.peak)
 
 

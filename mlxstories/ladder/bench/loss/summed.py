@@ -10,7 +10,7 @@ from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.loss.demands import uniform
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.step.received import own_and_received
+from mlxstories.ladder.bench.step.received_gradient import own_and_received
 
 _EXACT = 1e-3  # of the sum
 

@@ -17,7 +17,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.drawn import drawn
-from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
+from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step
 
 STEPS = 6
 _ROWS = 8

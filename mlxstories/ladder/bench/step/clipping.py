@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.step.received import own_and_received
+from mlxstories.ladder.bench.step.received_gradient import own_and_received
 from mlxstories.ladder.bench.training.rates import attempt, rate_sweep
 
 _ALIKE = 0.2  # mean square of the singular values over the largest square

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.step.adam import adams
-from mlxstories.ladder.bench.step.arriving import arriving
+from mlxstories.ladder.bench.step.gradient_arrival import gradient_arrival
 from mlxstories.ladder.bench.step.optimizers import parts
 
 
@@ -59,7 +59,7 @@ def _number(value: Any) -> float | None:
 @measurement
 def gradient_entry(bench: Bench) -> float | None:
     """Root mean square of an entry of the loss's gradient, before any clipping; None where it cannot be compared."""
-    found = arriving(bench)
+    found = gradient_arrival(bench)
     if isinstance(found, str):
         return None
     entries = sum(array.size for _, array in tree_flatten(bench.model().trainable_parameters()))

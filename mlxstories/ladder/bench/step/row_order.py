@@ -8,9 +8,9 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.step.arriving import arriving, distance, first_run
+from mlxstories.ladder.bench.step.gradient_arrival import distance, first_run, gradient_arrival
 from mlxstories.ladder.bench.step.optimizers import intercepted
-from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
+from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RowOrder:
 def row_order(bench: Bench) -> RowOrder | None:
     """Compare both orders; None where gradients cannot be read, are random, or a call is not one update."""
     batch, run = probe_batch(bench, 0), first_run(bench)
-    if isinstance(arriving(bench), str) or run is None or run.calls > 1 or batch.shape[0] < 2:
+    if isinstance(gradient_arrival(bench), str) or run is None or run.calls > 1 or batch.shape[0] < 2:
         return None
     model, optimizer, updates = bench.model(), bench.optimizer(), []
     model.eval()

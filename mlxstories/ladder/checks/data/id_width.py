@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.data.widths import Narrow, narrow
+from mlxstories.ladder.bench.data.id_width import NarrowIds, narrow_ids
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, warning
@@ -28,7 +28,7 @@ def id_width(bench: Bench, limits: Gauges) -> Verdict:
     Example: `np.array(ids, dtype=np.uint16)` of a vocabulary of 128 000.
     Fix: store ids in 32 bits, or in the smallest type that holds `vocab_size - 1`.
     """
-    found = narrow(bench)
+    found = narrow_ids(bench)
     if found is None or limits.cells.below(found.cells):
         return passed()
     detail = f"none above {found.highest}"
@@ -42,7 +42,7 @@ def id_width(bench: Bench, limits: Gauges) -> Verdict:
     return passed(detail, _draft(bench, warning, found, f"vocab_size is {bench.subject.vocab_size}"))
 
 
-def _draft(bench: Bench, severity, found: Narrow, told: str) -> Draft:
+def _draft(bench: Bench, severity, found: NarrowIds, told: str) -> Draft:
     return severity(
         "tokenizer-mismatch",
         f"no id of the training batches is above {2**found.bits - 1}, the last that {found.bits} bits hold, and "

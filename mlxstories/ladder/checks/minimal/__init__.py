@@ -14,7 +14,7 @@ from mlxstories.ladder.checks.minimal import (
     fresh_randomness,
     constants,
     optimizer_state,
-    moments_fed,
+    state_updated,
     grown,
     bias_correction,
     leaves_state,

@@ -8,8 +8,8 @@ import numpy as np
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.material import probe_batch
-from mlxstories.ladder.bench.step.onward import onward
-from mlxstories.ladder.bench.step.received import spoiled_by
+from mlxstories.ladder.bench.step.optimizer_alone import descent_cosines
+from mlxstories.ladder.bench.step.received_gradient import spoiled_by
 from mlxstories.ladder.bench.step.steps import watched_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -77,7 +77,7 @@ def keeps_descending(bench: Bench, limits: Gauges) -> Verdict:
 
     Fix: `w - rate * (g + momentum * v)`.
     """
-    cosines = onward(bench)
+    cosines = descent_cosines(bench)
     if not cosines:
         return skipped("it moves nothing, or takes no plain gradient")
     last = float(np.median(cosines[-5:]))

@@ -6,9 +6,9 @@ import mlx.core as mx
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import Arrays
-from mlxstories.ladder.bench.step.extremes import extremes
-from mlxstories.ladder.bench.step.received import spoiled_by
+from mlxstories.ladder.bench.step.received_gradient import spoiled_by
 from mlxstories.ladder.bench.step.steps import watched_steps
+from mlxstories.ladder.bench.step.unusual_batches import unusual_batches
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed
@@ -68,7 +68,7 @@ def extreme_steps(bench: Bench, limits: Gauges) -> Verdict:
 
     Fix: divide by `mx.maximum(mask.sum(), 1)`, and leave batches without targets out.
     """
-    found = extremes(bench)
+    found = unusual_batches(bench)
     broken = next((step for step in found if not step.finite), None)
     if broken is None:
         return passed(f"{len(found)} tried" if found else "all batches are alike, or large")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.following import (
+from mlxstories.ladder.bench.step.follows_weights import (
     Following,
     decoding_follows,
     evaluation_follows,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.arriving import Arrival, Arriving, arriving, loss_factors
+from mlxstories.ladder.bench.step.gradient_arrival import (
+    Arrival,
+    GradientArrival,
+    gradient_arrival,
+    loss_factors,
+)
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
@@ -39,7 +44,7 @@ def arrives(bench: Bench, limits: Gauges) -> Verdict:
     Fix: take the gradient of the loss that is reported, with respect to the model that is updated, and divide what
     is summed by how many there were.
     """
-    found = arriving(bench)
+    found = gradient_arrival(bench)
     if isinstance(found, str):
         return skipped(found)
     cosine = float(np.median([step.direction for step in found.steps]))
@@ -51,7 +56,7 @@ def arrives(bench: Bench, limits: Gauges) -> Verdict:
     return (failed if draft.severity == "error" else passed)(detail, draft)
 
 
-def _another_direction(bench: Bench, found: Arriving, cosine: float, limits: Gauges) -> Draft | None:
+def _another_direction(bench: Bench, found: GradientArrival, cosine: float, limits: Gauges) -> Draft | None:
     steps = found.steps
     away = all(limits.cosine.below(s.direction) and limits.signs.below(s.signs) for s in steps)
     if not away or all(limits.uphill.below(s.direction) for s in steps):
@@ -87,7 +92,7 @@ def _another_direction(bench: Bench, found: Arriving, cosine: float, limits: Gau
     )
 
 
-def _another_length(bench: Bench, found: Arriving, limits: Gauges) -> Draft | None:
+def _another_length(bench: Bench, found: GradientArrival, limits: Gauges) -> Draft | None:
     steps = found.steps
     ratios = [step.ratio for step in steps]
     ratio = float(np.mean(ratios))
@@ -126,7 +131,7 @@ def _too_long(bench: Bench, first: Arrival, ratio: float, severity, limits: Gaug
     )
 
 
-def _next_to_nothing(found: Arriving, limits: Gauges) -> Draft | None:
+def _next_to_nothing(found: GradientArrival, limits: Gauges) -> Draft | None:
     norms, ratio = [step.norm for step in found.steps], found.steps[0].ratio
     if not found.heeds_size or not ratio or not limits.left.below(ratio):
         return None

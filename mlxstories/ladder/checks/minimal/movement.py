@@ -6,7 +6,7 @@ import numpy as np
 
 from mlxstories.errors import shortened
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.arriving import arriving
+from mlxstories.ladder.bench.step.gradient_arrival import gradient_arrival
 from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.bench.step.steps import WatchedSteps, watched_steps
 from mlxstories.ladder.limits import Gauges, Limit
@@ -132,7 +132,7 @@ def moves_all(bench: Bench, limits: Gauges) -> Verdict:
 def _decayed(bench: Bench, watched: WatchedSteps, limits: Gauges) -> list[str]:
     """Parameters that move although the optimiser, which decays weights, is handed zeros for them."""
     decays = any(getattr(part, "weight_decay", 0) for part in parts(bench.optimizer()))
-    found = arriving(bench) if decays and bench.subject.train_step else ""
+    found = gradient_arrival(bench) if decays and bench.subject.train_step else ""
     if isinstance(found, str):
         return []
     moving = [name for name in watched.movers if name in found.silent]
@@ -140,7 +140,7 @@ def _decayed(bench: Bench, watched: WatchedSteps, limits: Gauges) -> list[str]:
 
 
 def _decay_alone(bench: Bench) -> bool:
-    found = arriving(bench)
+    found = gradient_arrival(bench)
     return not isinstance(found, str) and not any(step.norm for step in found.steps)
 
 

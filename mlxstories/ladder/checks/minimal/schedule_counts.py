@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.onward import counted
+from mlxstories.ladder.bench.step.optimizer_alone import steps_per_update
 from mlxstories.ladder.bench.step.plan import PartRate, first_negative, part_rates, plan
-from mlxstories.ladder.bench.step.swings import EPOCHS, swings
+from mlxstories.ladder.bench.step.schedule_restarts import EPOCHS, schedule_restarts
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning, worst
@@ -28,7 +28,7 @@ def counts_updates(bench: Bench, limits: Gauges) -> Verdict:
     """
     if not any(part.curve.scheduled for part in part_rates(bench)):
         return passed("a constant rate")
-    each = counted(bench)
+    each = steps_per_update(bench)
     if each is None:
         return skipped("the updates of a call are not seen, or the optimiser keeps no count")
     detail = f"{each:.2g} an update"
@@ -101,7 +101,7 @@ def goes_on(bench: Bench, limits: Gauges) -> Verdict:
 
 
 def _goes_on(bench: Bench, part: PartRate, limits: Gauges) -> Verdict:
-    found = swings(bench, part)
+    found = schedule_restarts(bench, part)
     if found is None:
         return skipped("a constant rate, or epochs were not read to the end")
     detail = f"begins again {found} times in {EPOCHS} epochs"

@@ -10,7 +10,7 @@ from mlx.utils import tree_map
 from tiny import V, first, line_with, nats, subject
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.unfed import unfed
+from mlxstories.ladder.bench.step.never_updated import never_updated
 
 
 class Unfed(optim.Adam):
@@ -80,7 +80,7 @@ def test_a_state_that_the_step_feeds_now_and_then(every):
             optimizer.curve(gradients)
         return loss
 
-    found = unfed(Bench(subject(optimizer=Curved, train_step=step)))
+    found = never_updated(Bench(subject(optimizer=Curved, train_step=step)))
     assert [key for _, key in found] == ([] if every == 10 else ["h"])
 
 
@@ -105,7 +105,7 @@ def test_a_state_that_the_step_feeds_now_and_then(every):
     ],
 )
 def test_states_that_are_fed_or_not_used(make):
-    assert not unfed(Bench(subject(optimizer=make)))
+    assert not never_updated(Bench(subject(optimizer=make)))
 
 
 class Layers(nn.Module):
@@ -118,7 +118,7 @@ class Layers(nn.Module):
 
 
 def test_an_unfed_entry_is_found_in_lists_too():
-    found = unfed(Bench(subject(model=Layers, optimizer=lambda: Unfed(1e-2))))
+    found = never_updated(Bench(subject(model=Layers, optimizer=lambda: Unfed(1e-2))))
     assert [key for _, key in found] == ["v"]
 
 
@@ -126,4 +126,6 @@ def test_of_several_optimisers_the_one_that_is_not_fed():
     def make():
         return optim.MultiOptimizer([Unfed(1e-3), optim.AdamW(1e-3)], [lambda name, weight: weight.ndim == 2])
 
-    assert [(type(keeper), key) for keeper, key in unfed(Bench(subject(optimizer=make)))] == [(Unfed, "v")]
+    assert [(type(keeper), key) for keeper, key in never_updated(Bench(subject(optimizer=make)))] == [
+        (Unfed, "v")
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.step.unfed import unfed
+from mlxstories.ladder.bench.step.never_updated import never_updated
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed
@@ -17,7 +17,7 @@ from mlxstories.ladder.where.places import keyed_in
     causes=("state-not-kept",),
     unless=("not-finite", "no-update"),
 )
-def moments_fed(bench: Bench, limits: Gauges) -> Verdict:
+def state_updated(bench: Bench, limits: Gauges) -> Verdict:
     """Gives a fresh optimiser three gradients and looks for an entry of its state that is 0 at every weight all the
     same, though another value of it gives another update.
 
@@ -28,7 +28,7 @@ def moments_fed(bench: Bench, limits: Gauges) -> Verdict:
 
     Fix: add the gradient's share, `(1 - b2) * gradient.square()`, and assign the sum to the state.
     """
-    found = unfed(bench)
+    found = never_updated(bench)
     if not found:
         return passed()
     keeper, key = found[0]

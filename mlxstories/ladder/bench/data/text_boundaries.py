@@ -17,7 +17,7 @@ _BATCHES = 64  # that are read
 
 
 @dataclass(frozen=True)
-class Joins:
+class TextBoundaries:
     """Places in the rows where one text ends and the next begins with nothing between them.
 
     Attributes:
@@ -32,7 +32,7 @@ class Joins:
 
 
 @measurement
-def joins(bench: Bench) -> Joins | None:
+def text_boundaries(bench: Bench) -> TextBoundaries | None:
     """Look for the last tokens of texts directly before the first tokens of others; None where the tokenizer names no
     end token."""
     end = end_token(bench)
@@ -46,7 +46,7 @@ def joins(bench: Bench) -> Joins | None:
         if rows.shape[1] >= 2 * _LENGTH:
             hashes = rolling(rows, _LENGTH)
             count += int((among(hashes[:, :-_LENGTH], last) & among(hashes[:, _LENGTH:], first)).sum())
-    return Joins(count, end, used)
+    return TextBoundaries(count, end, used)
 
 
 @dataclass(frozen=True)

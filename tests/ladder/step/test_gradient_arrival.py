@@ -13,7 +13,13 @@ from tiny import Tiny, accumulating, ask, nats, stepping, told
 
 from mlxstories.faults.recipe import built_in
 from mlxstories.ladder import diagnose
-from mlxstories.ladder.bench.step.arriving import Arrival, Arriving, _taking_part, arriving, loss_factors
+from mlxstories.ladder.bench.step.gradient_arrival import (
+    Arrival,
+    GradientArrival,
+    _taking_part,
+    gradient_arrival,
+    loss_factors,
+)
 
 GRADIENT = "the loss's gradient reaches the optimiser"
 
@@ -102,7 +108,7 @@ def test_what_decay_alone_moves_is_frozen():
 )
 def test_gradients_of_another_length(ratios, told):
     steps = tuple(Arrival(2.0, 2.0, 1.0, 1.0, ratio, ratio, 1, 1.0) for ratio in ratios)
-    taken = {arriving: Arriving(steps, True), loss_factors: (3.0, 3.0)}
+    taken = {gradient_arrival: GradientArrival(steps, True), loss_factors: (3.0, 3.0)}
     verdict = given("the loss's gradient reaches the optimiser", taken)
     assert [draft.code for draft in verdict.drafts] == (["gradient-mismatch"] if told else [])
     assert verdict.status == ("failed" if told else "passed")
@@ -110,7 +116,7 @@ def test_gradients_of_another_length(ratios, told):
 
 def test_gradients_as_long_as_the_calls_that_are_collected_were_added():
     steps = (Arrival(2.0, 2.0, 1.0, 1.0, 4.0, 4.0, 4, 1.0),) * 2
-    taken = {arriving: Arriving(steps, True), loss_factors: (1.0, 1.0)}
+    taken = {gradient_arrival: GradientArrival(steps, True), loss_factors: (1.0, 1.0)}
     (draft,) = given("the loss's gradient reaches the optimiser", taken).drafts
     assert "gradients of the 4 calls that it collects are added" in draft.message
 

@@ -14,17 +14,17 @@ EPOCHS = 4
 _READ = 512  # updates, spread over them
 
 
-def swings(bench: Bench, part: PartRate) -> int | None:
+def schedule_restarts(bench: Bench, part: PartRate) -> int | None:
     """How often in the first four epochs the learning rate falls by half and doubles again; None without a schedule,
     or where epochs were not read to the end."""
     scheduled, epoch = part.scheduled, epoch_steps(bench)
     if scheduled is None or not epoch:
         return None
     steps = np.unique(np.linspace(0, EPOCHS * epoch, min(EPOCHS * epoch + 1, _READ)).astype(int))
-    return turns([max(0.0, scheduled(int(step))) for step in steps])  # one below 0 is told elsewhere
+    return count_restarts([max(0.0, scheduled(int(step))) for step in steps])  # one below 0 is told elsewhere
 
 
-def turns(rates: Iterable[float]) -> int:
+def count_restarts(rates: Iterable[float]) -> int:
     """How often a series falls below half of what it reached and then rises to twice what it fell to."""
     count, falling, edge = 0, True, 0.0
     for rate in rates:

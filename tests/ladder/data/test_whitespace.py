@@ -8,7 +8,7 @@ import pytest
 from spelled import STORY, Letters, of_letters
 from tiny import judged
 
-from mlxstories.ladder.bench.data.spacing import spacing
+from mlxstories.ladder.bench.data.whitespace import whitespace
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_white_space_lost_on_the_way_into_rows_is_an_error(text, row, lost):
 
 def test_nothing_is_said_of_what_stands_between_texts():
     bench = of_letters(Letters().encode(STORY) * 20, [STORY] * 20)
-    assert spacing(bench).lost == 0 and spacing(bench).count > 20
+    assert whitespace(bench).lost == 0 and whitespace(bench).count > 20

@@ -17,7 +17,7 @@ _CALLS = 3
 
 
 @measurement
-def onward(bench: Bench) -> list[float]:
+def descent_cosines(bench: Bench) -> list[float]:
     """Cosine of each update with the descent of one gradient that a fresh optimiser is given again and again, always
     for the same weights; none where it moves nothing or takes no plain gradient."""
     model, optimizer = bench.model(), bench.optimizer()
@@ -40,7 +40,7 @@ def _dot(one: dict[str, mx.array], other: dict[str, mx.array]) -> float:
 
 
 @measurement
-def counted(bench: Bench) -> float | None:
+def steps_per_update(bench: Bench) -> float | None:
     """By how much the optimiser's count of steps, which its schedules go by, rises at an update. None where a call
     of the step does not show its updates, as when it is compiled."""
     model, optimizer, updates = bench.model(), bench.optimizer(), 0

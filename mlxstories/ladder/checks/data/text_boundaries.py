@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.data.joins import erased, joins
+from mlxstories.ladder.bench.data.text_boundaries import erased, text_boundaries
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -33,7 +33,7 @@ def told_apart(bench: Bench, limits: Gauges) -> Verdict:
     Example: `np.concatenate([tokenizer.encode(text) for text in texts])`.
     Fix: append the end token to each text before they are joined.
     """
-    found = joins(bench)
+    found = text_boundaries(bench)
     if found is None or found.used:
         return skipped("the tokenizer names no end token, or rows hold it")
     detail = f"{found.count} texts begin right behind another"

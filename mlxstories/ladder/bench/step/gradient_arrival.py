@@ -16,7 +16,7 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch, train_epoch
 from mlxstories.ladder.bench.step.adam import adams
 from mlxstories.ladder.bench.step.optimizers import parts
-from mlxstories.ladder.bench.step.received import loss_gradient, watched_step
+from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step
 
 _BATCHES = 2
 _SAME = 1e-4  # relative difference by rounding
@@ -55,7 +55,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Arriving:
+class GradientArrival:
     """Steps on several batches, and whether the optimiser's update depends on the size of gradients, as Adam's does
     where they are below its epsilon."""
 
@@ -69,7 +69,7 @@ class Arriving:
 
 
 @measurement
-def arriving(bench: Bench) -> Arriving | str:
+def gradient_arrival(bench: Bench) -> GradientArrival | str:
     """Compare the gradients, dropout off; a reason where they cannot be read, or are random."""
     steps = []
     for index in range(_BATCHES):
@@ -80,7 +80,7 @@ def arriving(bench: Bench) -> Arriving | str:
         steps.append(arrival)
     kinds = [type(part).__name__.lower() for part in parts(bench.optimizer())]
     heeds = not any(name in kind for kind in kinds for name in _INDIFFERENT)
-    return Arriving(tuple(steps), heeds or _below_epsilon(bench, steps))
+    return GradientArrival(tuple(steps), heeds or _below_epsilon(bench, steps))
 
 
 def _below_epsilon(bench: Bench, steps: list[Arrival]) -> bool:

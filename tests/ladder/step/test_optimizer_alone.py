@@ -8,7 +8,7 @@ import pytest
 from plain import bench
 
 from mlxstories.faults.reported import Backwards
-from mlxstories.ladder.bench.step.onward import counted, onward
+from mlxstories.ladder.bench.step.optimizer_alone import descent_cosines, steps_per_update
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,13 @@ from mlxstories.ladder.bench.step.onward import counted, onward
     ],
 )
 def test_sound_optimizers_keep_descending_along_one_gradient(make):
-    cosines = onward(bench(optimizer=make))
+    cosines = descent_cosines(bench(optimizer=make))
     assert cosines
     assert min(cosines) > 0.05
 
 
 def test_a_velocity_added_to_the_weights_climbs_after_a_while():
-    cosines = onward(bench(optimizer=Backwards))
+    cosines = descent_cosines(bench(optimizer=Backwards))
     assert cosines[0] > 0.9
     assert cosines[-1] < -0.9
 
@@ -51,6 +51,6 @@ def stepping(raise_by: int = 0, times: int = 1):
 
 def test_the_count_of_steps_rises_by_one_an_update_and_by_more_where_it_is_raised():
     given = {"optimizer": lambda: optim.SGD(optim.linear_schedule(0.1, 0.0, 100))}
-    assert counted(bench(train_step=stepping(), **given)) == 1
-    assert counted(bench(train_step=stepping(times=3), **given)) == 1
-    assert counted(bench(train_step=stepping(raise_by=3), **given)) == 4
+    assert steps_per_update(bench(train_step=stepping(), **given)) == 1
+    assert steps_per_update(bench(train_step=stepping(times=3), **given)) == 1
+    assert steps_per_update(bench(train_step=stepping(raise_by=3), **given)) == 4

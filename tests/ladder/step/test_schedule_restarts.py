@@ -7,13 +7,13 @@ import math
 import mlx.optimizers as optim
 import pytest
 
-from mlxstories.ladder.bench.step.swings import turns
+from mlxstories.ladder.bench.step.schedule_restarts import count_restarts
 
 RUN, EPOCH = 240, 60
 
 
 def over(schedule):
-    return turns([float(schedule(step)) for step in range(RUN)])
+    return count_restarts([float(schedule(step)) for step in range(RUN)])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mlxstories.ladder.bench.data.verbatim import LARGEST, stretches, train_deco
 
 
 @dataclass(frozen=True)
-class Spacing:
+class Whitespace:
     """Stretches of 32 characters that occur in a text once white space is ignored.
 
     Attributes:
@@ -28,7 +28,7 @@ class Spacing:
 
 
 @measurement
-def spacing(bench: Bench) -> Spacing | None:
+def whitespace(bench: Bench) -> Whitespace | None:
     """Look up stretches of decoded training rows in the texts, with all white space between two words as one space, and
     with none; None where the tokenizer cannot read them, or the texts are large."""
     size = sum(len(str(text)) for text in bench.subject.train_texts[:CORPUS])
@@ -39,7 +39,7 @@ def spacing(bench: Bench) -> Spacing | None:
     corpora = tuple("\0".join(joint.join(text.split()) for text in decoded.texts) for joint in (" ", ""))
     count, lost = _lost(decoded.rows, *corpora)
     words = sum(len("".join(text.split())) for text in decoded.texts)
-    return Spacing(count, lost, _lost(decoded.own, *corpora)[1], 1 - words / size)
+    return Whitespace(count, lost, _lost(decoded.own, *corpora)[1], 1 - words / size)
 
 
 def _lost(decoded: Sequence[str], spaced: str, bare: str) -> tuple[int, float]:

@@ -16,7 +16,7 @@ _LOGITS = 4_000_000  # of a batch, at most
 
 
 @dataclass(frozen=True)
-class Extreme:
+class UnusualBatch:
     """One step of a fresh model.
 
     Attributes:
@@ -35,7 +35,7 @@ class Extreme:
 
 
 @measurement
-def extremes(bench: Bench) -> list[Extreme]:
+def unusual_batches(bench: Bench) -> list[UnusualBatch]:
     """Take a step on the batches of fewest and of most real cells, and on the narrowest and the widest, unmodified.
     Empty where all are alike; batches on which a step would be slow are left out."""
     batches = train_epoch(bench).batches
@@ -46,7 +46,7 @@ def extremes(bench: Bench) -> list[Extreme]:
     return [_step(bench, i, batches[i], int(real[i])) for i in cheap]
 
 
-def _step(bench: Bench, index: int, batch: HostBatch, real: int) -> Extreme:
+def _step(bench: Bench, index: int, batch: HostBatch, real: int) -> UnusualBatch:
     model, optimizer = bench.model(), bench.optimizer()
     model.train()
     bench.seed_all(bench.seed)
@@ -54,4 +54,4 @@ def _step(bench: Bench, index: int, batch: HostBatch, real: int) -> Extreme:
     weights = [
         a for _, a in tree_flatten(model.trainable_parameters()) if mx.issubdtype(a.dtype, mx.floating)
     ]
-    return Extreme(index, batch.shape, real, loss, all(bool(mx.isfinite(a).all()) for a in weights))
+    return UnusualBatch(index, batch.shape, real, loss, all(bool(mx.isfinite(a).all()) for a in weights))

@@ -17,7 +17,7 @@ _HALF = 0.5  # of a row's stretches
 
 
 @dataclass(frozen=True)
-class Untaught:
+class UnusedTexts:
     """Validation's rows, by the share of their stretches that occur in the texts but in no batch of two epochs.
 
     Attributes:
@@ -32,7 +32,7 @@ class Untaught:
 
 
 @measurement
-def untaught(bench: Bench) -> Untaught | None:
+def unused_texts(bench: Bench) -> UnusedTexts | None:
     """Look for validation's stretches in the texts and in the batches of two epochs; None where these were not read to
     the end. Places in the texts that are validation's own are left aside."""
     epochs, val = whole_epochs(bench), val_epoch(bench)
@@ -52,7 +52,7 @@ def untaught(bench: Bench) -> Untaught | None:
             shares += list(((found & whole).sum(1) / np.maximum(asked, 1))[asked >= _SHORT])
     if not shares:
         return None
-    return Untaught(float(np.mean(np.array(shares) >= _HALF)), float(np.median(shares)), len(shares))
+    return UnusedTexts(float(np.mean(np.array(shares) >= _HALF)), float(np.median(shares)), len(shares))
 
 
 def _told(bench: Bench, own: np.ndarray, long: int) -> np.ndarray:
@@ -76,7 +76,7 @@ def _each_among(hashes: list[np.ndarray], known: np.ndarray) -> list[np.ndarray]
 
 
 @dataclass(frozen=True)
-class Heads:
+class TextBeginnings:
     """Stretches of 12 tokens of the texts that are longer than two rows.
 
     Attributes:
@@ -92,7 +92,7 @@ class Heads:
 
 
 @measurement
-def heads(bench: Bench) -> Heads | None:
+def text_beginnings(bench: Bench) -> TextBeginnings | None:
     """Look for the texts' stretches by their place; None where epochs were not read to the end or no text is long
     enough."""
     epochs = whole_epochs(bench)
@@ -107,4 +107,4 @@ def heads(bench: Bench) -> Heads | None:
     head = np.concatenate([f[: row - 2 * _STRETCH + 1] for f in found])
     rest = np.concatenate([f[row:] for f in found])
     size = sum(map(len, texts))
-    return Heads(float(head.mean()), float(rest.mean()), 1 - len(texts) * row / size, len(texts))
+    return TextBeginnings(float(head.mean()), float(rest.mean()), 1 - len(texts) * row / size, len(texts))

@@ -18,7 +18,7 @@ _STEPS = 12  # a curvature is taken every tenth, as a rule
 
 
 @measurement
-def unfed(bench: Bench) -> list[tuple[Optimizer, str]]:
+def never_updated(bench: Bench) -> list[tuple[Optimizer, str]]:
     """Entries of the optimiser's state, each with the optimiser that keeps it, that are still 0 for every weight after
     three updates with gradients that are not, although updates depend on them: with the gradient's size in their place
     the update is another. Empty where the optimiser takes no plain gradients, or the subject's own step fills them."""

@@ -15,7 +15,7 @@ _TEXTS = 64  # that are encoded
 
 
 @dataclass(frozen=True)
-class Narrow:
+class NarrowIds:
     """Ids that all fit into so many bits although those of the vocabulary do not.
 
     Attributes:
@@ -37,14 +37,14 @@ class Narrow:
 
 
 @measurement
-def narrow(bench: Bench) -> Narrow | None:
+def narrow_ids(bench: Bench) -> NarrowIds | None:
     """The training batches' ids beside what 8 and 16 bits hold; None where the vocabulary needs no more, or ids do."""
     batches = train_epoch(bench).batches
     highest = max(int(max(batch.inputs.max(), batch.targets.max())) for batch in batches)
     bits = next((b for b in _BITS if highest < 2**b < bench.subject.vocab_size), None)
     if bits is None:
         return None
-    return Narrow(bits, highest, sum(batch.inputs.size for batch in batches), _beyond(bench, 2**bits))
+    return NarrowIds(bits, highest, sum(batch.inputs.size for batch in batches), _beyond(bench, 2**bits))
 
 
 def _beyond(bench: Bench, size: int) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from plain import B, T, V, bench
 from tiny import judged
 
-from mlxstories.ladder.bench.step.extremes import extremes
+from mlxstories.ladder.bench.step.unusual_batches import unusual_batches
 
 
 def batches(widths=(T,) * 6, counts=lambda index: T):
@@ -40,10 +40,10 @@ def one_empty(index):
 def test_a_batch_without_a_target_ends_a_training_that_divides_by_their_number(least, found):
     on = bench(loss=mean(least), train_batches=batches(counts=one_empty))
     assert judged("unusual batches keep it finite", on) == found
-    assert [(step.index, step.real) for step in extremes(on)] == [(0, B * T), (3, 0)]
+    assert [(step.index, step.real) for step in unusual_batches(on)] == [(0, B * T), (3, 0)]
 
 
 def test_the_widest_and_the_narrowest_are_tried_and_batches_that_are_alike_are_not():
     on = bench(loss=mean(1.0), train_batches=batches(widths=(8, 12, 6, 10), counts=lambda index: 4))
-    assert [step.shape for step in extremes(on)] == [(B, 12), (B, 6)]
-    assert extremes(bench(train_batches=batches())) == []
+    assert [step.shape for step in unusual_batches(on)] == [(B, 12), (B, 6)]
+    assert unusual_batches(bench(train_batches=batches())) == []

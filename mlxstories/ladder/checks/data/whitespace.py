@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.data.spacing import spacing
+from mlxstories.ladder.bench.data.whitespace import whitespace
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -29,7 +29,7 @@ def kept(bench: Bench, limits: Gauges) -> Verdict:
     Example: `"".join(line.strip() for line in file)`; a loader that takes the newlines off.
     Fix: put back what parted the lines, `"\\n".join(...)`.
     """
-    found = spacing(bench)
+    found = whitespace(bench)
     if found is None or limits.enough.below(found.count) or limits.spaces.below(found.spaces):
         return skipped("rows too short to compare, or not to be decoded, or texts without white space")
     if limits.faithful.above(found.own):

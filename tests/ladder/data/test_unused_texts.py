@@ -7,7 +7,7 @@ from spelled import TEXTS, Digits, dealt, rows_of
 from tiny import T, subject
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.data.untaught import heads, untaught
+from mlxstories.ladder.bench.data.unused_texts import text_beginnings, unused_texts
 
 
 def of_texts(trained, val, texts=None, length=T):
@@ -34,19 +34,19 @@ def test_rows_of_a_source_that_is_never_read_lack_what_others_do_not():
     """A source of few pairs, which validation repeats, beside digits at random."""
     pairs = ["ab" * 4 + "".join(f"b{TEXTS[n][i]}" for i in range(26)) for n in range(12)]
     again = ["ab" * 30 for _ in range(4)]
-    unread = untaught(of_texts(TEXTS, mixed(TEXTS) + again, TEXTS + pairs))
-    read = untaught(of_texts(TEXTS + pairs, mixed(TEXTS) + again, TEXTS + pairs))
+    unread = unused_texts(of_texts(TEXTS, mixed(TEXTS) + again, TEXTS + pairs))
+    read = unused_texts(of_texts(TEXTS + pairs, mixed(TEXTS) + again, TEXTS + pairs))
     assert unread.of_a_kind > read.of_a_kind and read.of_a_kind < 0.02 and unread.median < 0.1
 
 
 def test_texts_that_are_validation_itself_are_no_lost_teaching():
-    found = untaught(of_texts(TEXTS[:30], TEXTS[30:]))
+    found = unused_texts(of_texts(TEXTS[:30], TEXTS[30:]))
     assert found.of_a_kind == 0 and found.median == 0
 
 
 def test_the_rest_of_each_text_is_told_from_a_part_of_the_texts():
     long = ["".join(TEXTS[n : n + 4]) for n in range(0, 32, 4)]
-    cut = heads(of_texts([text[:41] for text in long], TEXTS[:4], long, 40))
-    some = heads(of_texts(long[:3], TEXTS[:4], long, 40))
+    cut = text_beginnings(of_texts([text[:41] for text in long], TEXTS[:4], long, 40))
+    some = text_beginnings(of_texts(long[:3], TEXTS[:4], long, 40))
     assert cut.texts == some.texts == 8
     assert cut.rest < 0.1 < some.rest and some.head < 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.data.untaught import heads, untaught
+from mlxstories.ladder.bench.data.unused_texts import text_beginnings, unused_texts
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -33,7 +33,7 @@ def sources(bench: Bench, limits: Gauges) -> Verdict:
     Example: a mixture of two sources of which the loader reads the first.
     Fix: count the tokens of an epoch by source.
     """
-    found = untaught(bench)
+    found = unused_texts(bench)
     if found is None or limits.rows.below(found.rows):
         return skipped("epochs were not read to the end, or validation is small")
     detail = f"{found.of_a_kind:.1%} of validation's rows, the median row lacks {found.median:.1%}"
@@ -73,7 +73,7 @@ def beyond_the_head(bench: Bench, limits: Gauges) -> Verdict:
     Example: `tokenizer.encode(text)[:context]`, or `truncation=True`.
     Fix: split a long text over several rows, or pack texts one after the other.
     """
-    found = heads(bench)
+    found = text_beginnings(bench)
     if found is None or limits.texts.below(found.texts):
         return skipped("epochs were not read to the end, or few texts are longer than two rows")
     detail = f"{found.head:.0%} of the beginnings, {found.rest:.0%} of the rest"
