@@ -16,9 +16,9 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import put, token_losses
 from mlxstories.ladder.bench.batches import HostBatch, read_batch
+from mlxstories.ladder.bench.epoch import Epoch, raw_epoch
 from mlxstories.ladder.bench.loss.convention import convention
 from mlxstories.ladder.bench.material import val_epoch
-from mlxstories.ladder.bench.reading import Epoch, raw_epoch
 from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.exchange.material import plain_loss
 

@@ -71,7 +71,7 @@ def with_more(rows=None):
     }
 
 
-def test_further_fields_of_a_batch_go_by_its_rows_and_columns():
+def test_extra_fields_of_a_batch_go_by_its_rows_and_columns():
     read = read_batch(with_more())
     one = read.rows(np.array([3, 1])).cut(2).user()
     assert one["lengths"].tolist() == [2, 4] and one["texts"] == ["d", "b"]
@@ -84,7 +84,7 @@ def test_further_fields_of_a_batch_go_by_its_rows_and_columns():
     assert other["lengths"].tolist() == [5, 4, 3, 2, 5, 4] and other["segments"].shape == (6, 3)
 
 
-def test_a_loss_that_needs_a_further_field_is_examined():
+def test_a_loss_that_needs_an_extra_field_is_examined():
     def dicts(seed):
         for batch in uneven(seed):
             yield {

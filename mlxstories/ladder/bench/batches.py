@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxstories.batch import Batch
-from mlxstories.ladder.bench.further import KEYS, Further, further_fields, joined_fields, on_host
+from mlxstories.ladder.bench.extra_fields import KEYS, ExtraFields, extra_fields, joined_fields, on_host
 
 
 class UnusableBatch(Exception):
@@ -40,7 +40,7 @@ class HostBatch:
         mask: float32 [B, T]; all ones where the user gives none; 0 where the convention leaves a cell out.
         form: the object it was read from.
         convention: how the user's form says what counts.
-        further: other fields with an axis of rows or columns, by name.
+        extra: other fields with an axis of rows or columns, by name.
     """
 
     inputs: np.ndarray
@@ -48,7 +48,7 @@ class HostBatch:
     mask: np.ndarray
     form: Any
     convention: Convention = Convention()
-    further: Mapping[str, Further] = field(default_factory=dict)
+    extra: Mapping[str, ExtraFields] = field(default_factory=dict)
 
     def __post_init__(self):
         ignored, shifted = self.convention.ignored, self.convention.shifted
@@ -87,19 +87,19 @@ class HostBatch:
     def rows(self, index) -> HostBatch:
         """The rows of ``index``, in this order."""
         arrays = {name: getattr(self, name)[index] for name in KEYS}
-        return self.with_(**arrays, further={name: f.of_rows(index) for name, f in self.further.items()})
+        return self.with_(**arrays, extra={name: f.of_rows(index) for name, f in self.extra.items()})
 
     def cut(self, length: int) -> HostBatch:
         """The first ``length`` columns."""
         arrays = {name: getattr(self, name)[:, :length] for name in KEYS}
-        return self.with_(**arrays, further={name: f.cut(length) for name, f in self.further.items()})
+        return self.with_(**arrays, extra={name: f.cut(length) for name, f in self.extra.items()})
 
     def with_(self, **changes) -> HostBatch:
-        """The batch with other arrays; its further fields are fitted to other rows or fewer columns."""
-        if self.further and "further" not in changes:
+        """The batch with other arrays; its extra fields are fitted to other rows or fewer columns."""
+        if self.extra and "extra" not in changes:
             rows, columns = changes.get("inputs", self.inputs).shape
             index = slice(None) if rows == self.shape[0] else np.arange(rows) % self.shape[0]
-            changes["further"] = {name: f.of_rows(index).cut(columns) for name, f in self.further.items()}
+            changes["extra"] = {name: f.of_rows(index).cut(columns) for name, f in self.extra.items()}
         return replace(self, **changes)
 
     def device(self) -> Batch:
@@ -123,9 +123,7 @@ class HostBatch:
                     if key in self.form
                 }
             )
-            rebuilt.update(
-                {key: _like(self.form[key], f.told(values[-1])) for key, f in self.further.items()}
-            )
+            rebuilt.update({key: _like(self.form[key], f.told(values[-1])) for key, f in self.extra.items()})
             return rebuilt
         parts = [_like(old, new) for old, new in zip(self.form, values, strict=False)]
         if hasattr(self.form, "_fields"):
@@ -170,19 +168,19 @@ def read_batch(item: Any) -> HostBatch:
             )
     if not np.isfinite(mask).all():
         raise UnusableBatch("has a mask that is not finite")
-    return HostBatch(inputs, targets, mask, item, further=further_fields(item, mask))
+    return HostBatch(inputs, targets, mask, item, extra=extra_fields(item, mask))
 
 
 def joined(batches: Sequence[HostBatch]) -> HostBatch:
     """The rows of several batches of one width in one batch."""
     first = batches[0]
     arrays = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in KEYS}
-    further = {}
-    for name in first.further:
-        parts = [batch.further[name] for batch in batches if name in batch.further]
+    extra = {}
+    for name in first.extra:
+        parts = [batch.extra[name] for batch in batches if name in batch.extra]
         if len(parts) == len(batches) and len({(part.rows, part.array.shape[1:]) for part in parts}) == 1:
-            further[name] = joined_fields(parts)
-    return first.with_(**arrays, further=further)
+            extra[name] = joined_fields(parts)
+    return first.with_(**arrays, extra=extra)
 
 
 def _mask_of(form: Any) -> Any:

@@ -6,8 +6,8 @@ import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch, joined
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.epoch import Epoch, raw_epoch, read
 from mlxstories.ladder.bench.loss.convention import convention
-from mlxstories.ladder.bench.reading import Epoch, raw_epoch, read
 
 _CHEAP = 1_200_000  # logits of a step on the bench
 _ROWS = 64  # distinct rows that are looked at

@@ -10,7 +10,7 @@ import pytest
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.distance import rises
-from mlxstories.ladder.bench.model.inside import inside
+from mlxstories.ladder.bench.model.forward_pass import forward_pass
 from mlxstories.ladder.registry import CHECKS
 
 V, T, D, H = 17, 24, 16, 4
@@ -77,7 +77,7 @@ def test_nothing_is_read_from_scores_that_are_not_numbers():
 )
 def test_a_bias_that_rewards_the_distance(slopes, accused, fast):
     on, check = bench(slopes, fast), CHECKS["attention is not drawn to far tokens"]
-    assert len(inside(on).rises) == H
+    assert len(forward_pass(on).rises) == H
     verdict = check.ask(on, check.gauges())
     assert [(draft.code, draft.severity) for draft in verdict.drafts] == [("context-cut", "error")] * accused
     assert verdict.status == ("failed" if accused else "passed")

@@ -13,7 +13,7 @@ from tiny import B, T, adamw, judged, nats, subject
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench.training.memorising import memorising
 from mlxstories.ladder.bench.training.rates import RateSweep, rate_sweep
-from mlxstories.ladder.checks.sweep import explaining
+from mlxstories.ladder.checks.sweep import rate_evidence
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import CHECKS
 
@@ -36,17 +36,17 @@ def sweep(**losses: float) -> dict:
     ],
 )
 def test_a_larger_rate_helps_where_it_does_far_better(own, more, helps, monkeypatch):
-    monkeypatch.setattr(explaining, "row_entropy", lambda bench: 3.9)
+    monkeypatch.setattr(rate_evidence, "row_entropy", lambda bench: 3.9)
     on = bench()
     on.taken |= sweep(own=own, more=more)
-    rates = explaining.judge_rates(on, Gauges(explaining.RATE_LIMITS))
+    rates = rate_evidence.judge_rates(on, Gauges(rate_evidence.RATE_LIMITS))
     assert (rates.raise_helps, rates.lower_helps, rates.best) == (helps, False, 10.0)
 
 
 def test_a_smaller_rate_helps_where_it_finds_far_more_tokens():
     on = bench()
     on.taken |= {rate_sweep: RateSweep({1.0: (3.5, 0.1), 0.1: (3.4, 0.6)}, 30, 4.0)}
-    assert explaining.judge_rates(on, Gauges(explaining.RATE_LIMITS)).lower_helps
+    assert rate_evidence.judge_rates(on, Gauges(rate_evidence.RATE_LIMITS)).lower_helps
 
 
 def test_a_rate_too_small_is_named_with_its_factor():

@@ -10,7 +10,7 @@ from mlx.optimizers import SGD
 from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.bench.batches import Convention, HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.reading import raw_epoch
+from mlxstories.ladder.bench.epoch import raw_epoch
 
 _ROWS = 8  # of a batch that the loss is shown
 _SAME = 0.9  # of the real cells: the targets are the inputs

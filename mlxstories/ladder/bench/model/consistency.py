@@ -13,7 +13,7 @@ from mlxstories.ladder.bench.arrays import full_precision, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.bench.model.drawn import drawn
+from mlxstories.ladder.bench.model.random_arrays import random_arrays
 from mlxstories.ladder.modes import in_mode
 
 _ODD = (2, 3, 5, 7, 11, 13)  # a single token is what a decoding step looks like: that is asked there
@@ -213,7 +213,7 @@ def transplanted(bench: Bench) -> tuple[Change, bool] | None:
     """How the logits of a fresh model differ once it has all parameters of another, drawn after another seed; and
     whether all is of full precision. None where the subject returns one model, or copies of it, or models of different
     shapes."""
-    first, fresh = plain(bench), drawn(bench)
+    first, fresh = plain(bench), random_arrays(bench)
     if fresh is None or fresh.others.isdisjoint(_shapes(first.parameters)):
         return None
     other = bench.model(bench.seed + 1)

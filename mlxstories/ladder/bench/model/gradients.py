@@ -16,7 +16,7 @@ from mlxstories.ladder.bench.arrays import is_pattern
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.bench.model.drawn import drawn
+from mlxstories.ladder.bench.model.random_arrays import random_arrays
 from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step
 
 STEPS = 6
@@ -173,7 +173,11 @@ def tables(bench: Bench) -> list[str]:
     """The dead parameters that a formula fills: several numbers that are the same in another fresh model, whose
     matrices differ. MLX counts a table of positions among the weights."""
     names = dead(bench)
-    if not names or (fresh := drawn(bench)) is None or fresh.same.issuperset(followed(bench).matrices):
+    if (
+        not names
+        or (fresh := random_arrays(bench)) is None
+        or fresh.same.issuperset(followed(bench).matrices)
+    ):
         return []
     arrays = dict(tree_flatten(bench.model().trainable_parameters()))
     return [n for n in names if n in fresh.same and arrays[n].size > 1 and len(set(_range(arrays[n]))) > 1]

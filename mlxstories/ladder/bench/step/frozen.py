@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.bench.model.drawn import drawn, hidden_arrays
+from mlxstories.ladder.bench.model.random_arrays import hidden_arrays, random_arrays
 from mlxstories.ladder.bench.training.trial import score
 
 _SIDE = 512  # of the part of a matrix that is looked at
@@ -45,7 +45,7 @@ class Frozen:
 @measurement
 def frozen(bench: Bench) -> Frozen:
     """Look for arrays that start at random values and stay there."""
-    fresh, model = drawn(bench), bench.model()
+    fresh, model = random_arrays(bench), bench.model()
     everything, hidden = dict(tree_flatten(model.parameters())), hidden_arrays(model)
     trainable = dict(tree_flatten(model.trainable_parameters()))
     names = [name for name, array in everything.items() if name not in trainable and _floating(array)]
@@ -93,7 +93,7 @@ def edge(array: mx.array) -> float:
 def structure(bench: Bench) -> float | None:
     """How far the trainable matrices are from random numbers: the median of `edge`, their means removed. None where
     there are none, or another fresh model has other values, which shows that they are drawn."""
-    fresh = drawn(bench)
+    fresh = random_arrays(bench)
     matrices = {n: a for n, a in tree_flatten(bench.model().trainable_parameters()) if a.ndim == 2}
     if fresh is not None and not matrices.keys() <= fresh.same:
         return None

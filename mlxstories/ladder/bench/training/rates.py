@@ -10,7 +10,7 @@ from typing import Any
 from mlx.utils import tree_map
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.loss.summed import summed
+from mlxstories.ladder.bench.loss.sum_over_tokens import sum_over_tokens
 from mlxstories.ladder.bench.material import minimal_batch
 from mlxstories.ladder.bench.step.adam import uncorrected_betas
 from mlxstories.ladder.bench.training.memorising import memorising, start_loss
@@ -124,7 +124,7 @@ def corrected_run(bench: Bench) -> Trial | None:
 def divided_run(bench: Bench) -> tuple[float, float] | None:
     """Loss and accuracy after a run of the sweep with gradients divided by the number of tokens that the loss sums;
     None where it is no sum."""
-    if summed(bench) is None:
+    if sum_over_tokens(bench) is None:
         return None
     tokens = float((minimal_batch(bench).mask > 0).sum())
     return attempt(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench, SubjectFault
-from mlxstories.ladder.bench.loss.restoring import replaced_in_loss, replaced_in_rows
+from mlxstories.ladder.bench.loss.denoising import replaced_in_loss, replaced_in_rows
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import OTHER_TASK, Verdict, passed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.derivative import Derivative, derivative_in_training, derivatives
-from mlxstories.ladder.bench.model.inside import inside
+from mlxstories.ladder.bench.model.forward_pass import forward_pass
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
@@ -50,7 +50,7 @@ def backward_pass(bench: Bench, limits: Gauges) -> Verdict:
             **evidence,
         )
         return passed(f"{worst.missing:.0%} apart", draft)
-    if (drowned := inside(bench).drowned) is not None:
+    if (drowned := forward_pass(bench).drowned) is not None:
         draft = error(
             "backward-mismatch",
             f"{apart}; a query has all its keys masked, by a number in which float32 loses the scores, so that it "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.inside import inside
+from mlxstories.ladder.bench.model.forward_pass import forward_pass
 from mlxstories.ladder.bench.model.untrained import first_answer
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -28,7 +28,7 @@ def far_tokens(bench: Bench, limits: Gauges) -> Verdict:
     Example: a linear bias (ALiBi) of the wrong sign, which its gentle slopes make learnable all the same, only worse.
     Fix: penalise the distance, do not reward it.
     """
-    answer, found = first_answer(bench), inside(bench).rises
+    answer, found = first_answer(bench), forward_pass(bench).rises
     if limits.knows.above(answer.expected - answer.loss):
         return skipped("the model is trained already")
     lines = [head.rise for head in found if limits.fit.above(abs(head.fit))]

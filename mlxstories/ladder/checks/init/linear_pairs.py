@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.answers import linear_pairs
-from mlxstories.ladder.bench.model.chains import chained
+from mlxstories.ladder.bench.model.linear_chains import linear_chains
+from mlxstories.ladder.bench.model.module_response import linear_pairs
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, passed, warning
@@ -27,7 +27,7 @@ def nonlinear(bench: Bench, limits: Gauges) -> Verdict:
     """
     modules = linear_pairs(bench)
     within = tuple(f"{path}." for path in modules)
-    chains = [(one, other) for one, other in chained(bench) if not other.startswith(within)]
+    chains = [(one, other) for one, other in linear_chains(bench) if not other.startswith(within)]
     if not modules and not chains:
         return passed()
     where = modules[0] if modules else chains[0][1]

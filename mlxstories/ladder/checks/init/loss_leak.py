@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.loss.foresight import loss_sees_future, step_sees_future
+from mlxstories.ladder.bench.loss.future_tokens import loss_sees_future, step_sees_future
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.inside import inside
+from mlxstories.ladder.bench.model.forward_pass import forward_pass
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, passed, skipped, warning
@@ -24,7 +24,7 @@ def kept(bench: Bench, limits: Gauges) -> Verdict:
     Example: a mask made by `mx.zeros((T, T))` and added to bfloat16 scores; scalars that are float32 parameters.
     Fix: `mask.astype(x.dtype)`.
     """
-    found = inside(bench)
+    found = forward_pass(bench)
     if not found.halves:
         return skipped("no layer has weights of 16 bits")
     share = len(found.promoted) / found.halves

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.unused import returned
+from mlxstories.ladder.bench.model.layer_results import layer_results
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, passed, skipped, warning
@@ -28,7 +28,7 @@ def results_used(bench: Bench, limits: Gauges) -> Verdict:
     Example: `rope(q)` where `q = rope(q)` is meant; the model has no positions.
     Fix: assign what the layer returns, and use it; or delete the call.
     """
-    found = returned(bench)
+    found = layer_results(bench)
     if not found:
         return skipped("no layer without weights is called")
     idle = next((call for call in found if limits.effect.below(call.moved)), None)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.answers import degrees
-from mlxstories.ladder.bench.model.entering import stream_start, told_by_tokens
-from mlxstories.ladder.bench.model.inside import inside
+from mlxstories.ladder.bench.model.block_input import stream_start, told_by_tokens
+from mlxstories.ladder.bench.model.forward_pass import forward_pass
+from mlxstories.ladder.bench.model.module_response import degrees
 from mlxstories.ladder.bench.model.untrained import first_answer
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
@@ -35,7 +35,7 @@ def scales(bench: Bench, limits: Gauges) -> Verdict:
     Fix: divide scores by the root of the head's width; multiply by `rsqrt`; start embeddings at 1 / sqrt(width) where
     they are multiplied.
     """
-    watched, powers, start = inside(bench), degrees(bench), stream_start(bench)
+    watched, powers, start = forward_pass(bench), degrees(bench), stream_start(bench)
     spread = watched.scores
     detail = f"scores spread by {spread:.2g}" if spread else "no scores are seen"
     answer = first_answer(bench)

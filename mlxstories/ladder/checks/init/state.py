@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.buffers import buffers
 from mlxstories.ladder.bench.model.consistency import transplanted
-from mlxstories.ladder.bench.model.unlisted import unlisted
+from mlxstories.ladder.bench.model.hidden_parameters import hidden_parameters
 from mlxstories.ladder.checks.init import leaks
 from mlxstories.ladder.checks.init.consistency import LIMITS, tolerance
 from mlxstories.ladder.limits import Gauges, Limit
@@ -59,7 +59,7 @@ _KEEP = (
 def _listed(bench: Bench, limits: Gauges) -> Verdict:
     """Of the one model that there is, the layers that it computes with and that are none of its parameters; those
     that were loaded or trained elsewhere may be meant to stay as they are."""
-    found = unlisted(bench)
+    found = hidden_parameters(bench)
     if found is None:
         return passed("of the one model, no layer is outside of parameters()")
     moved = found.change.judged(found.full_precision)

@@ -15,7 +15,7 @@ from mlxstories.ladder.checks.minimal import (
     constants,
     optimizer_state,
     state_updated,
-    grown,
+    weight_growth,
     bias_correction,
     leaves_state,
     step_loss,

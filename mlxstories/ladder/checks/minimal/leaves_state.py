@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlxstories.errors import shortened
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation.traces import Traces, drawn_with, traces
+from mlxstories.ladder.bench.evaluation.side_effects import SideEffects, drawn_with, side_effects
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
@@ -33,7 +33,7 @@ def leaves(bench: Bench, limits: Gauges) -> Verdict:
     Fix: save `model.parameters()` before and restore them with `model.update(...)` after; give validation its own
     generator.
     """
-    found = traces(bench)
+    found = side_effects(bench)
     if not found:
         return skipped("the model in training mode is not repeatable under one seed")
     told = {name: _told(bench, name, one, limits) for name, one in found.items()}
@@ -45,7 +45,7 @@ def leaves(bench: Bench, limits: Gauges) -> Verdict:
     return verdict(detail, *drafts)
 
 
-def _told(bench: Bench, name: str, one: Traces, limits: Gauges) -> list[Draft]:
+def _told(bench: Bench, name: str, one: SideEffects, limits: Gauges) -> list[Draft]:
     drafts = []
     if one.weights and limits.change.above(one.change):
         drafts.append(_weights(name, one))
@@ -57,7 +57,7 @@ def _told(bench: Bench, name: str, one: Traces, limits: Gauges) -> list[Draft]:
     return [draft for draft in drafts if draft is not None]
 
 
-def _weights(name: str, one: Traces) -> Draft:
+def _weights(name: str, one: SideEffects) -> Draft:
     return error(
         "evaluation-changes-state",
         f"{name} changes {len(one.weights)} parameters ({shortened(one.weights)}): training goes on from other weights",
@@ -68,7 +68,7 @@ def _weights(name: str, one: Traces) -> Draft:
     )
 
 
-def _moments(name: str, one: Traces) -> Draft:
+def _moments(name: str, one: SideEffects) -> Draft:
     return warning(
         "evaluation-changes-state",
         f"{name} changes the optimiser's state, by {one.moments:.1g} of its norm: training goes on with other moments "
@@ -79,7 +79,7 @@ def _moments(name: str, one: Traces) -> Draft:
     )
 
 
-def _behaviour(name: str, one: Traces, limits: Gauges) -> Draft:
+def _behaviour(name: str, one: SideEffects, limits: Gauges) -> Draft:
     """An error where training goes on with another function; less dropout is the same one, less disturbed."""
     bad = not one.random and limits.other.above(one.change)
     what = "a position or a state that is counted on, say" if bad else "a rate of dropout say"

@@ -15,7 +15,7 @@ from mlxstories.ladder.bench.step.clipping import (
 )
 from mlxstories.ladder.bench.training.memorising import memorising
 from mlxstories.ladder.bench.training.rates import rate_sweep
-from mlxstories.ladder.checks.sweep.explaining import sweep_evidence
+from mlxstories.ladder.checks.sweep.rate_evidence import sweep_evidence
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning

@@ -7,7 +7,7 @@ import math
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import minimal_batch
 from mlxstories.ladder.bench.training.memorising import Memorising, memorising, row_entropy, start_loss
-from mlxstories.ladder.checks.sweep.explaining import RATE_LIMITS, Rates, judge_rates
+from mlxstories.ladder.checks.sweep.rate_evidence import RATE_LIMITS, Rates, judge_rates
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, warning

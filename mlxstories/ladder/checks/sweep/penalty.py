@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.decay import penalty
 from mlxstories.ladder.bench.training.memorising import first_score, memorising
-from mlxstories.ladder.checks.sweep.explaining import sweep_evidence
+from mlxstories.ladder.checks.sweep.rate_evidence import sweep_evidence
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.loss.summed import summed
+from mlxstories.ladder.bench.loss.sum_over_tokens import sum_over_tokens
 from mlxstories.ladder.bench.step.adam import uncorrected_betas, uncorrected_warmup
 from mlxstories.ladder.bench.training.memorising import memorised, memorising, start_loss
 from mlxstories.ladder.bench.training.rates import corrected_run, divided_run, plain_run
-from mlxstories.ladder.checks.sweep.explaining import (
+from mlxstories.ladder.checks.sweep.rate_evidence import (
     RATE_LIMITS,
     Rates,
     judge_rates,
@@ -137,7 +137,7 @@ def undivided_sum(bench: Bench, limits: Gauges) -> Verdict:
     trial = divided_run(bench) if rates.lower_helps else None
     if trial is None or not math.isfinite(trial[0]):
         return passed()
-    tokens, start = summed(bench).tokens, start_loss(bench)
+    tokens, start = sum_over_tokens(bench).tokens, start_loss(bench)
     if not limits.mended.above((start - trial[0]) / (start - rates.by_scale[rates.best][0])):
         return passed("divided it does not either")
     have = rates.evidence["accuracy_by_scale"]["1"]

@@ -6,7 +6,7 @@ from mlxstories.findings.limits import FADES
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.decay import undecayed_run, weight_decay
 from mlxstories.ladder.bench.training.memorising import memorised, memorising
-from mlxstories.ladder.checks.sweep.explaining import sweep_evidence, without_steps
+from mlxstories.ladder.checks.sweep.rate_evidence import sweep_evidence, without_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, warning

@@ -9,7 +9,7 @@ from mlxstories.ladder.checks.trained import (
     evaluation_accuracy,
     evaluation_figures,
     evaluation_bits,
-    both_ways,
+    train_and_eval,
     greedy,
     context_end,
     greedy_rows,

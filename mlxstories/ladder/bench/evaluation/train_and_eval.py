@@ -18,7 +18,7 @@ _ROWS, _EXACT = 4, 1e-3
 
 
 @dataclass(frozen=True)
-class BothWays:
+class TrainAndEvalLosses:
     """Nats per real token of one model with noise on its weights, in evaluation mode.
 
     Attributes:
@@ -34,7 +34,7 @@ class BothWays:
 
 
 @measurement
-def both_ways(bench: Bench) -> BothWays | None:
+def train_and_eval_losses(bench: Bench) -> TrainAndEvalLosses | None:
     """Ask both about a few training rows; None where the loss or validation is no plain mean cross-entropy of logits,
     the loss is random even in evaluation mode, or validation does not take such a batch."""
     if not _minimises_the_mean(bench) or not _validates_the_mean(bench):
@@ -60,7 +60,7 @@ def both_ways(bench: Bench) -> BothWays | None:
         told, told_of_other = validated(batch), validated(other)
     except (SubjectFault, KeyError):
         return None
-    return BothWays(own, told, abs((own - told) - (trained(other) - told_of_other)))
+    return TrainAndEvalLosses(own, told, abs((own - told) - (trained(other) - told_of_other)))
 
 
 def _minimises_the_mean(bench: Bench) -> bool:

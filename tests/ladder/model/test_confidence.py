@@ -13,7 +13,7 @@ from tiny import judged
 
 from mlxstories.ladder import Subject
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.boldness import boldest, cut_off, flattest_scores
+from mlxstories.ladder.bench.model.confidence import cut_off, flattest_scores, highest_confidence
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import CHECKS
 
@@ -40,7 +40,9 @@ def batches(seed):
 def asked(end):
     bench = Bench(Subject(model=lambda: Ended(end), vocab_size=V, train_batches=batches))
     checked = CHECKS["logits can be sure of a token"]
-    return boldest(bench), [draft.code for draft in checked.ask(bench, Gauges(checked.limits)).drafts]
+    return highest_confidence(bench), [
+        draft.code for draft in checked.ask(bench, Gauges(checked.limits)).drafts
+    ]
 
 
 @pytest.mark.parametrize(

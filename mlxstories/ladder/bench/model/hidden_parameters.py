@@ -16,7 +16,7 @@ from mlxstories.ladder.bench.model.consistency import Change, ask, change_of, no
 
 
 @dataclass(frozen=True)
-class Unlisted:
+class HiddenParameters:
     """Weights that a model computes with and that are not among its parameters.
 
     Attributes:
@@ -33,7 +33,7 @@ class Unlisted:
 
 
 @measurement
-def unlisted(bench: Bench) -> Unlisted | None:
+def hidden_parameters(bench: Bench) -> HiddenParameters | None:
     """Weights of modules that `parameters()` leaves out, with noise on them, where there are any: layers in attributes
     that begin with an underscore, in tuples and in plain objects."""
     if not _outside(bench.model()):
@@ -50,7 +50,7 @@ def unlisted(bench: Bench) -> Unlisted | None:
         for module, name, array in found.values():
             module[name] = array
     drawn = any(_as_drawn(array) for _, _, array in found.values())
-    return Unlisted(list(found), moved, drawn, first.full_precision)
+    return HiddenParameters(list(found), moved, drawn, first.full_precision)
 
 
 def _outside(model: nn.Module) -> dict[str, tuple[nn.Module, str, mx.array]]:

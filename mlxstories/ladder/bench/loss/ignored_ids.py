@@ -18,7 +18,7 @@ _ROWS, _LENGTH = 4, 64  # of the cells in which the commonest ids are tried
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class IgnoredIds:
     """Ids that the loss leaves out.
 
     Attributes:
@@ -31,7 +31,7 @@ class LeftOut:
 
 
 @measurement
-def left_out(bench: Bench) -> LeftOut | None:
+def ignored_ids(bench: Bench) -> IgnoredIds | None:
     """Try the commonest ids of the texts as targets, each at two places; None where the loss needs more of a model than
     logits. The id for unknown words may be left out."""
     if bench.minimises_ours:
@@ -52,7 +52,7 @@ def left_out(bench: Bench) -> LeftOut | None:
             return None
         asked.update(tried[np.abs(gradient).max(-1)[real] > 0].tolist())
     total, unknown = sum(counts.values()), unknown_id(bench)
-    return LeftOut({i: counts[i] / total for i in ids if not asked[i] and i != unknown}, len(ids))
+    return IgnoredIds({i: counts[i] / total for i in ids if not asked[i] and i != unknown}, len(ids))
 
 
 def _inner_ids(bench: Bench) -> Counter[int]:

@@ -17,7 +17,7 @@ _LENGTH, _LINES = 32, 24  # tokens of a row; lines that are tried
 
 
 @dataclass(frozen=True)
-class Returned:
+class LayerResult:
     """What the calls from one line return.
 
     Attributes:
@@ -33,7 +33,7 @@ class Returned:
 
 
 @measurement
-def returned(bench: Bench) -> list[Returned]:
+def layer_results(bench: Bench) -> list[LayerResult]:
     """Add noise to what one layer without weights returns, layer by layer. Left out are layers within a layer whose own
     result moves nothing, such as an expert that no token chooses, and models whose calls differ from time to time."""
     first, model = plain(bench), noised(bench)
@@ -63,7 +63,7 @@ def returned(bench: Bench) -> list[Returned]:
             most = max(most, moved(index) if all(moved(outer) for outer in around) else float("inf"))
             if most:
                 break
-        found.append(Returned(line, type(seen[indices[0]].module).__name__, most))
+        found.append(LayerResult(line, type(seen[indices[0]].module).__name__, most))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation.both_ways import both_ways
+from mlxstories.ladder.bench.evaluation.train_and_eval import train_and_eval_losses
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -32,7 +32,7 @@ def called_alike(bench: Bench, limits: Gauges) -> Verdict:
     Example: `model(x, positions=...)` in the loss, with positions that are wrong, and `model(x)` in validation.
     Fix: call the model in one function, for training, validation and decoding.
     """
-    found = both_ways(bench)
+    found = train_and_eval_losses(bench)
     if found is None:
         return skipped("the loss is no plain cross-entropy of logits, or cannot be asked the same")
     apart = min(abs(found.trained - found.validated), found.apart) / max(abs(found.validated), 1e-9)

@@ -8,7 +8,7 @@ import pytest
 from tiny import V, judged, subject
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.entering import stream_start
+from mlxstories.ladder.bench.model.block_input import stream_start
 
 
 class Loud(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.loss.summed import summed
+from mlxstories.ladder.bench.loss.sum_over_tokens import sum_over_tokens
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, passed, skipped, warning
@@ -26,7 +26,7 @@ def divided(bench: Bench, limits: Gauges) -> Verdict:
     Example: `(losses * mask).sum()`.
     Fix: `(losses * mask).sum() / mask.sum()`.
     """
-    found = summed(bench)
+    found = sum_over_tokens(bench)
     if found is None:
         return skipped("the loss is no sum over tokens")
     detail = f"a sum of {found.tokens} tokens, whose gradient arrives at {found.arriving:.3g} times that of the mean"

@@ -13,7 +13,7 @@ KEYS = ("inputs", "targets", "mask")
 
 
 @dataclass(frozen=True)
-class Further:
+class ExtraFields:
     """A further field of a batch that is a dictionary, such as lengths [B] or segments [B, T].
 
     Attributes:
@@ -30,11 +30,11 @@ class Further:
     mask: bool = False
     beyond: int | None = None
 
-    def of_rows(self, index) -> Further:
+    def of_rows(self, index) -> ExtraFields:
         """The rows of ``index``, in this order."""
         return replace(self, array=self.array[index]) if self.rows else self
 
-    def cut(self, length: int) -> Further:
+    def cut(self, length: int) -> ExtraFields:
         """The first ``length`` columns."""
         axes = range(self.array.ndim)
         return replace(
@@ -48,7 +48,7 @@ class Further:
         return self.array if self.beyond is None else mask.sum(1) + self.beyond
 
 
-def further_fields(form: Any, mask: np.ndarray) -> dict[str, Further]:
+def extra_fields(form: Any, mask: np.ndarray) -> dict[str, ExtraFields]:
     """The fields of a dictionary batch, beside those of every batch, that have an axis of rows or columns."""
     rows, columns = mask.shape
     found = {}
@@ -62,7 +62,7 @@ def further_fields(form: Any, mask: np.ndarray) -> dict[str, Further]:
         by_rows = array.shape[:1] == (rows,)
         axes = range(1 if by_rows else 0, array.ndim)
         by_columns = tuple(axis for axis in axes if array.shape[axis] == columns)
-        one = Further(array, by_rows, by_columns, np.array_equal(array, mask), _beyond(array, mask))
+        one = ExtraFields(array, by_rows, by_columns, np.array_equal(array, mask), _beyond(array, mask))
         if one.rows or one.columns:
             found[name] = one
     return found
@@ -75,7 +75,7 @@ def _beyond(array: np.ndarray, mask: np.ndarray) -> int | None:
     return int(apart[0]) if (apart == apart[0]).all() and abs(apart[0]) <= 1 else None
 
 
-def joined_fields(parts: list[Further]) -> Further:
+def joined_fields(parts: list[ExtraFields]) -> ExtraFields:
     """One field of several batches, as of all their rows."""
     first = parts[0]
     if not first.rows:

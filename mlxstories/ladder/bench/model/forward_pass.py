@@ -23,7 +23,7 @@ _DROWNED = -1e6  # from which on float32 rounds scores by a tenth
 
 
 @dataclass
-class Seen:
+class ModuleCall:
     """What a module was called with for the first time, one array in and one out."""
 
     module: nn.Module
@@ -32,7 +32,7 @@ class Seen:
 
 
 @dataclass
-class Inside:
+class ForwardPass:
     """The pass.
 
     Attributes:
@@ -48,7 +48,7 @@ class Inside:
         at_work: paths of the modules that are being called, the innermost last.
     """
 
-    calls: dict[str, Seen] = field(default_factory=dict)
+    calls: dict[str, ModuleCall] = field(default_factory=dict)
     scores: float = 0.0
     attention: str = ""
     rises: list[Rise] = field(default_factory=list)
@@ -70,10 +70,10 @@ class Inside:
 
 
 @measurement
-def inside(bench: Bench) -> Inside:
+def forward_pass(bench: Bench) -> ForwardPass:
     """Show the fresh model a few rows in evaluation mode."""
     tokens = short(bench, np.arange(ROWS) % sample(bench).shape[0], _LENGTH).inputs
-    model, found = bench.model(), Inside()
+    model, found = bench.model(), ForwardPass()
     model.eval()
     with ExitStack() as watching:
         watching.enter_context(_watched_modules(model, found))
@@ -83,7 +83,7 @@ def inside(bench: Bench) -> Inside:
 
 
 @contextmanager
-def _watched_modules(model: nn.Module, found: Inside) -> Iterator[None]:
+def _watched_modules(model: nn.Module, found: ForwardPass) -> Iterator[None]:
     """Every module below the model notes its first call."""
     paths = {id(module): (path, module) for path, module in model.named_modules() if path}
     with ExitStack() as watching:
@@ -92,21 +92,21 @@ def _watched_modules(model: nn.Module, found: Inside) -> Iterator[None]:
         yield
 
 
-def _noting(path: str, module: nn.Module, found: Inside) -> Callable[..., Any]:
+def _noting(path: str, module: nn.Module, found: ForwardPass) -> Callable[..., Any]:
     def call(own, *args, **kwargs):
         found.at_work.append(path)
         made = own(*args, **kwargs)
         found.at_work.pop()
         alone = len(args) == 1 and not kwargs and isinstance(made, mx.array)
         if alone and isinstance(args[0], mx.array) and path not in found.calls:
-            found.calls[path] = Seen(module, args[0], made)
+            found.calls[path] = ModuleCall(module, args[0], made)
             _note_precision(module, path, args[0], found)
         return made
 
     return call
 
 
-def _note_precision(module: nn.Module, path: str, given: mx.array, found: Inside) -> None:
+def _note_precision(module: nn.Module, path: str, given: mx.array, found: ForwardPass) -> None:
     weight = module.get("weight")
     if not isinstance(weight, mx.array) or weight.ndim < 2 or weight.dtype not in HALF:
         return

@@ -24,7 +24,7 @@ _PROMPT, _IDS = 6, 4
 
 
 @dataclass(frozen=True)
-class Traces:
+class SideEffects:
     """Of one call.
 
     Attributes:
@@ -44,7 +44,7 @@ class Traces:
 
 
 @measurement
-def traces(bench: Bench) -> dict[str, Traces]:
+def side_effects(bench: Bench) -> dict[str, SideEffects]:
     """By what was called: ``evaluate``, ``generate``, ``model(tokens) in evaluation mode``; left out where a model
     in training mode is not repeatable even so, or the call fails."""
     model, optimizer = bench.model(), bench.optimizer()
@@ -88,7 +88,7 @@ def _traces(
     batch: HostBatch,
     call: Callable[[], object],
     disturbed: bool,
-) -> Traces | None:
+) -> SideEffects | None:
     before = _training_logits(bench, model, batch)
     if not np.array_equal(before, _training_logits(bench, model, batch)):
         return None
@@ -106,7 +106,7 @@ def _traces(
         float(before.std()), 1e-30
     )
     alike = [n for n, one, other in zip(GENERATORS, *states, strict=True) if one == other]
-    return Traces(changed, shift, apart, alike, disturbed)
+    return SideEffects(changed, shift, apart, alike, disturbed)
 
 
 def _state(optimizer: Optimizer) -> dict[str, mx.array]:

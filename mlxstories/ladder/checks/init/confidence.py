@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.boldness import boldest, cut_off, flattest_scores
-from mlxstories.ladder.bench.model.inside import inside
+from mlxstories.ladder.bench.model.confidence import cut_off, flattest_scores, highest_confidence
+from mlxstories.ladder.bench.model.forward_pass import forward_pass
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -28,7 +28,7 @@ def can_be_sure(bench: Bench, limits: Gauges) -> Verdict:
     Example: `mx.tanh(self.head(x))`, a sigmoid, or cosines without a temperature.
     Fix: return the output of the last linear layer, or multiply what is bounded by a temperature.
     """
-    found = boldest(bench)
+    found = highest_confidence(bench)
     if found is None:
         return skipped("the weights overflow")
     detail = f"logits up to {found.apart:.3g} apart"
@@ -125,7 +125,7 @@ def attends(bench: Bench, limits: Gauges) -> Verdict:
             f"no token gets more than {np.exp(apart):.2g} times the share of another: attention stays close to a mean",
             fix="multiply normalised queries and keys by a temperature of about 10, or a learned one, instead of "
             "dividing them by the root of the head's width",
-            where=inside(bench).attention or "model",
+            where=forward_pass(bench).attention or "model",
             apart=apart,
         ),
     )

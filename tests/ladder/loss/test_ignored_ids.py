@@ -9,7 +9,7 @@ from spelled import TEXTS, Digits
 from tiny import T, V, judged, subject
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.loss.left_out import left_out
+from mlxstories.ladder.bench.loss.ignored_ids import ignored_ids
 
 
 def leaving_out(token):
@@ -23,7 +23,7 @@ def leaving_out(token):
 
 def test_an_id_that_the_loss_leaves_out_is_found_and_weighed():
     fields = {"loss": leaving_out(3), "tokenizer": Digits(), "train_texts": TEXTS}
-    found = left_out(Bench(subject(**fields)))
+    found = ignored_ids(Bench(subject(**fields)))
     inner = "".join(text.strip(text[0] + text[-1]) for text in TEXTS)
     assert list(found.shares) == [3] and found.tried == V - 1
     assert found.shares[3] == pytest.approx(inner.count("3") / len(inner), abs=0.01)
@@ -37,4 +37,4 @@ def test_a_loss_of_some_places_leaves_out_no_id():
         return (nats * late).sum() / late.sum()
 
     for loss in (second_half, leaving_out(-100)):
-        assert left_out(Bench(subject(loss=loss, tokenizer=Digits(), train_texts=TEXTS))).shares == {}
+        assert ignored_ids(Bench(subject(loss=loss, tokenizer=Digits(), train_texts=TEXTS))).shares == {}

@@ -12,13 +12,13 @@ from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.consistency import ask, noised, plain
 from mlxstories.ladder.bench.model.distance import HIDDEN
-from mlxstories.ladder.bench.model.inside import watched_scores
+from mlxstories.ladder.bench.model.forward_pass import watched_scores
 
 _TIMES = (1, 8, 64, 512)
 
 
 @dataclass(frozen=True)
-class Boldest:
+class HighestConfidence:
     """The row's place where logits lie farthest apart.
 
     Attributes:
@@ -99,13 +99,13 @@ def _apart(scores: mx.array) -> float:
 
 
 @measurement
-def boldest(bench: Bench) -> Boldest | None:
+def highest_confidence(bench: Bench) -> HighestConfidence | None:
     """Show one row to a model whose weights grow up to 512-fold; None where they overflow."""
     apart = _grown(bench).logits
     if not np.isfinite(apart).all():
         return None
     others = plain(bench).logits.shape[-1] - 1
-    return Boldest(max(apart), float(1 / (1 + others * np.exp(-max(apart)))))
+    return HighestConfidence(max(apart), float(1 / (1 + others * np.exp(-max(apart)))))
 
 
 @measurement

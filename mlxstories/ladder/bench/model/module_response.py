@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.model.inside import inside, rms
+from mlxstories.ladder.bench.model.forward_pass import forward_pass, rms
 
 _LOUDER = 4.0  # times the input of a norm
 
@@ -21,7 +21,7 @@ def degrees(bench: Bench) -> dict[str, float]:
     """For each module whose parameters are all vectors, as a norm's are: the power with which its output grows with its
     input, which is 0 for a norm, 1 for a scale and 2 for one that squares."""
     found = {}
-    for path, call in inside(bench).calls.items():
+    for path, call in forward_pass(bench).calls.items():
         weights = tree_flatten(call.module.parameters())
         vectors = bool(weights) and all(a.shape == call.given.shape[-1:] for _, a in weights)
         if vectors and call.given.shape == call.made.shape and rms(call.given) > 0:
@@ -36,7 +36,7 @@ def linear_pairs(bench: Bench) -> list[str]:
     """Paths of modules that have two or more matrices, none narrower than what goes in and out, and are linear all the
     same: the sum of two inputs gives the sum of their outputs, also in what they add to their input."""
     found: list[str] = []
-    for path, call in inside(bench).calls.items():
+    for path, call in forward_pass(bench).calls.items():
         shapes = [a.shape for _, a in tree_flatten(call.module.parameters()) if a.ndim >= 2]
         given, made = call.given, call.made
         if len(shapes) < 2 or not mx.issubdtype(given.dtype, mx.floating) or given.ndim != 3 or not made.ndim:

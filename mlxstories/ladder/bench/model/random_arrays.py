@@ -14,7 +14,7 @@ _ANOTHER = 101  # added to the seed for the other model
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RandomArrays:
     """Paths of parameters and of `hidden_arrays` that both fresh models have.
 
     Attributes:
@@ -27,13 +27,13 @@ class Drawn:
 
 
 @measurement
-def drawn(bench: Bench) -> Drawn | None:
+def random_arrays(bench: Bench) -> RandomArrays | None:
     """Compare two fresh models; None where the subject returns one object, which cannot differ from itself."""
     if bench.hands_out_one_model:
         return None
     one, other = (_arrays(bench.model(bench.seed + seed)) for seed in (0, _ANOTHER))
     same = {name for name in one.keys() & other.keys() if mx.array_equal(one[name], other[name])}
-    return Drawn(frozenset(one.keys() & other.keys() - same), frozenset(same))
+    return RandomArrays(frozenset(one.keys() & other.keys() - same), frozenset(same))
 
 
 def _arrays(model: nn.Module) -> dict[str, mx.array]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.consistency import noised, short
-from mlxstories.ladder.bench.model.inside import Seen, inside
+from mlxstories.ladder.bench.model.forward_pass import ModuleCall, forward_pass
 from mlxstories.ladder.patches import rerouted
 from mlxstories.ladder.where.dropped import noisy
 
@@ -18,11 +18,13 @@ _LENGTH = 32  # tokens of a row
 
 
 @measurement
-def chained(bench: Bench) -> list[tuple[str, str]]:
+def linear_chains(bench: Bench) -> list[tuple[str, str]]:
     """Paths of linear layers, each with those that are given its output as the same array. Left out are pairs whose
     middle is narrower than their input and output, as in low-rank layers, and those whose first layer also serves
     others: the values of an mLSTM are made from what its queries and keys see through an activation."""
-    layers = {path: call for path, call in inside(bench).calls.items() if isinstance(call.module, nn.Linear)}
+    layers = {
+        path: call for path, call in forward_pass(bench).calls.items() if isinstance(call.module, nn.Linear)
+    }
     makers = {id(call.made): (path, call) for path, call in layers.items()}
     pairs = [
         (*makers[id(call.given)], path, call) for path, call in layers.items() if id(call.given) in makers
@@ -64,5 +66,5 @@ def _serves_others(bench: Bench, first: str, seconds: list[str]) -> bool:
         return not mx.array_equal(before, bench.logits(model, tokens))
 
 
-def _narrow(one: Seen, other: Seen) -> bool:
+def _narrow(one: ModuleCall, other: ModuleCall) -> bool:
     return one.made.shape[-1] < min(one.given.shape[-1], other.made.shape[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.loss.left_out import left_out
+from mlxstories.ladder.bench.loss.ignored_ids import ignored_ids
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -34,7 +34,7 @@ def leaves_out_no_token(bench: Bench, limits: Gauges) -> Verdict:
     Example: `ignore_index=0`, "padding by convention", of a vocabulary in which 0 is the blank or the newline.
     Fix: give padding an id of its own, or mask by length.
     """
-    found = left_out(bench)
+    found = ignored_ids(bench)
     if found is None:
         return skipped("the loss needs more of a model than its logits, or is the default")
     share = sum(found.shares.values())

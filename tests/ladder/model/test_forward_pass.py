@@ -7,7 +7,7 @@ import mlx.nn as nn
 import pytest
 from plain import Net, bench
 
-from mlxstories.ladder.bench.model.inside import inside
+from mlxstories.ladder.bench.model.forward_pass import forward_pass
 
 
 class Attend(nn.Module):
@@ -28,6 +28,6 @@ class Attend(nn.Module):
 @pytest.mark.parametrize("factor", [0.5, 5.0])
 def test_scores_are_read_where_they_are_seen(factor):
     before = mx.softmax
-    found = inside(bench(model=lambda: Net(Attend(factor))))
+    found = forward_pass(bench(model=lambda: Net(Attend(factor))))
     assert found.scores == pytest.approx(factor, rel=0.2)  # eight rows give a standard deviation
     assert mx.softmax is before

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
-from mlxstories.ladder.bench.model.inside import ROWS, Seen, inside, rms
+from mlxstories.ladder.bench.model.forward_pass import ROWS, ModuleCall, forward_pass, rms
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Start:
     loudest: str
 
 
-def _of_blocks(calls: dict[str, Seen], depth: int) -> dict[str, Seen]:
+def _of_blocks(calls: dict[str, ModuleCall], depth: int) -> dict[str, ModuleCall]:
     """Calls of modules of a list, or within these, that take and give the same shape."""
     return {
         path: call
@@ -52,8 +52,8 @@ def _has_matrix(module: nn.Module) -> bool:
 def stream_start(bench: Bench) -> Start | None:
     """Watch the blocks, which are modules of a list that take and return the same shape; where they are given more than
     the stream, the branches within them. None where there are none."""
-    blocks = _of_blocks(inside(bench).calls, 1)
-    seen = blocks or _of_blocks(inside(bench).calls, 2)
+    blocks = _of_blocks(forward_pass(bench).calls, 1)
+    seen = blocks or _of_blocks(forward_pass(bench).calls, 2)
     if not seen:
         return None
     first = min(seen, key=lambda path: int(path.split(".")[1]))
@@ -87,7 +87,7 @@ class Told:
 def told_by_tokens(bench: Bench) -> Told | None:
     """None where there are no numbered modules, or too few rows differ."""
     rows = sample(bench).rows(slice(0, ROWS)).inputs
-    seen = {path: call.given for path, call in inside(bench).calls.items()}
+    seen = {path: call.given for path, call in forward_pass(bench).calls.items()}
     first = next((path for path in seen if _numbered(path) and _stream(seen[path])), None)
     if first is None or len(np.unique(rows, axis=0)) < ROWS:
         return None

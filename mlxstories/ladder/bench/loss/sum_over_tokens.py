@@ -29,7 +29,7 @@ class Sum:
 
 
 @measurement
-def summed(bench: Bench) -> Sum | None:
+def sum_over_tokens(bench: Bench) -> Sum | None:
     """Measure a loss that is a sum; None where it is not, sums a single token, or cannot be asked."""
     found = uniform(bench)
     if found is None or min(found.counts) < 2:

@@ -9,8 +9,8 @@ from plain import D, Net, bench
 from tiny import Tiny, subject
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.answers import degrees, linear_pairs
-from mlxstories.ladder.bench.model.chains import chained
+from mlxstories.ladder.bench.model.linear_chains import linear_chains
+from mlxstories.ladder.bench.model.module_response import degrees, linear_pairs
 
 
 class Pair(nn.Module):
@@ -35,8 +35,8 @@ class BentLast(Pair):
 @pytest.mark.parametrize(("hidden", "told"), [(32, [("middle.up", "middle.down")]), (4, [])])
 def test_an_activation_behind_two_linear_layers_leaves_them_one(hidden, told):
     assert linear_pairs(bench(model=lambda: Net(BentLast(hidden, False)))) == []
-    assert chained(bench(model=lambda: Net(BentLast(hidden, False)))) == told
-    assert chained(bench(model=lambda: Net(Pair(32, True)))) == []
+    assert linear_chains(bench(model=lambda: Net(BentLast(hidden, False)))) == told
+    assert linear_chains(bench(model=lambda: Net(Pair(32, True)))) == []
 
 
 class Shared(nn.Module):
@@ -55,7 +55,7 @@ class Shared(nn.Module):
     ("bent", "told"), [(True, []), (False, [("middle.up", "middle.key"), ("middle.up", "middle.value")])]
 )
 def test_a_layer_that_serves_others_through_an_activation_is_no_half_of_a_pair(bent, told):
-    assert chained(bench(model=lambda: Net(Shared(bent)))) == told
+    assert linear_chains(bench(model=lambda: Net(Shared(bent)))) == told
 
 
 class Norm(nn.Module):
