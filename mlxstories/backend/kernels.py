@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import mlx.core as mx
 import numpy as np
 
-from mlxstories.backend import blas, memory, room
+from mlxstories.backend import blas, compiler, memory
 
 _SMALL = 4096  # elements, for which a polynomial's several loops cost more than they save
 
@@ -47,7 +47,7 @@ def prepare() -> None:
     blas.install()
     memory.bound()
     if on_cpu():
-        room.find_room()
+        compiler.make_ready()
         # MLX hands out at most so many operations breadth first before it goes deep, and so leaves one of two
         # streams waiting for the other. A step with two took 1180 ms, and takes 720.
         os.environ.setdefault("MLX_BFS_MAX_WIDTH", "100")
@@ -60,7 +60,7 @@ def try_compiling() -> None:
         RuntimeError: of MLX; on a CPU there is no compiler, or no temporary directory to compile in.
     """
     if on_cpu():
-        room.find_room()
+        compiler.make_ready()
     mx.eval(mx.compile(lambda x: mx.abs(x) * x + 1)(mx.ones(2)))
 
 
