@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import click
 
-from mlxstories.cli import completion, supervision
+from mlxstories.cli import completion, so_far, supervision
 from mlxstories.cli.examined import Examined
 from mlxstories.cli.options import RUN_OR_FILE, given_options, whole_option
 from mlxstories.cli.screen import Ladder
@@ -173,15 +174,23 @@ def command(
     if follow:
         sys.exit(_followed(examined, report, timeout))
     ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
+
+    def told(kind, value):
+        so_far.keep(kind, value)
+        ladder.event(kind, value)
+
     if target is not None and supervision.wanted():
-        outcome = supervision.run(_words(), timeout)
-        if isinstance(outcome, int):
-            sys.exit(outcome)
+        with tempfile.TemporaryFile() as found:
+            outcome = supervision.run(_words(), timeout, found)
+            if isinstance(outcome, int):
+                sys.exit(outcome)
+            diagnosis = _fallen(examined.name, outcome, *so_far.kept(found))
         ladder.console.show_cursor()  # a live table, which hides it, may have been cut off
-        diagnosis = _fallen(examined.name, outcome)
+        if every:
+            ladder.checks(diagnosis)
         ladder.verdict(diagnosis, story=False)
         _write(diagnosis, examined.name, ladder, False, None, report, log, form)
-        sys.exit(1)
+        sys.exit(diagnosis.exit_code)
     from mlxstories.cli.deep import after_climb
     from mlxstories.ladder import diagnose, directory
     from mlxstories.ladder.time_limit import TimeLimitError
@@ -192,6 +201,8 @@ def command(
                 examined.write_subject(setup)
                 return
             subject, captured = examined.load(stack, ladder, seed)
+        for finding in captured.findings if captured is not None else ():
+            so_far.keep("finding", finding)
         with ladder, supervision.limited(timeout):
             diagnosis = diagnose(
                 subject,
@@ -199,7 +210,7 @@ def command(
                 rungs=rungs or None,
                 stories=stories,
                 accept=accept,
-                on_event=ladder.event,
+                on_event=told,
             )
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
@@ -262,7 +273,8 @@ def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
     if "timeout" not in given_options():
         return examined.follow(report)
     if supervision.wanted():
-        outcome = supervision.run(_words(), timeout, patient=True)
+        with tempfile.TemporaryFile() as found:
+            outcome = supervision.run(_words(), timeout, found, patient=True)
         if isinstance(outcome, str):
             raise StoriesError(f"{examined.name} {outcome}")
         return outcome
@@ -270,23 +282,37 @@ def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
         return examined.follow(report)
 
 
-def _fallen(name: str, how: str):
-    """The diagnosis when the process that examined the subject ended, hung or broke."""
+def _fallen(name: str, how: str, findings: list, rungs: list):
+    """The diagnosis when the process that examined the subject ended, hung or broke, after it had found and climbed
+    something or nothing."""
+    from mlxstories.findings import fold
+    from mlxstories.ladder.diagnosis import Diagnosis, Line
+    from mlxstories.ladder.verdict import FAILED
+
     fix = (
         "run its parts by hand and fix what ends or holds up the process; if it is only slow, raise --timeout"
     )
     if "SIGSEGV" in how or "SIGBUS" in how:
         fix = "look for ids that are no row of their embedding, of tokens or positions: MLX reads past the table"
-    return _broken(name, f"{name} {how}", fix)
+    fallen = _subject_error(name, f"{name} {how}", fix)
+    if rungs:
+        rungs[-1].status = FAILED
+        rungs[-1].checks.append(Line("the subject runs", FAILED, fallen.message))
+    kept, folded = fold([fallen, *findings])
+    return Diagnosis(name, kept, rungs, sum(rung.seconds for rung in rungs), folded)
 
 
 def _broken(name: str, message: str, fix: str):
     """The diagnosis of what could not be examined."""
-    from mlxstories.findings import ERROR, Finding
     from mlxstories.ladder.diagnosis import Diagnosis
 
-    finding = Finding("subject-error", ERROR, "data", message, fix=fix, where=name)
-    return Diagnosis(name, [finding], [], 0.0)
+    return Diagnosis(name, [_subject_error(name, message, fix)], [], 0.0)
+
+
+def _subject_error(name: str, message: str, fix: str):
+    from mlxstories.findings import ERROR, Finding
+
+    return Finding("subject-error", ERROR, "data", message, fix=fix, where=name)
 
 
 def _write(diagnosis, name: str, ladder: Ladder, story: bool, export, report, log, form: str) -> None:

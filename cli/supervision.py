@@ -25,9 +25,7 @@ GRACE = 5.0  # seconds after the limit in which Python code, which the limit rea
 _SLOW = 0.1  # of the limit, for one call in C that a busy machine is slow with
 LAST_WORDS = 2.0  # seconds for a process to end after it has said its exit code, or after Ctrl-C
 _PDEATHSIG, _CHILD_SUBREAPER = 1, 36  # prctl(2)
-_MAIN = (
-    "import sys; sys.path[:] = {path!r}; from mlxstories.cli.supervision import child; child({pipe}, {lines})"
-)
+_MAIN = "import sys; sys.path[:] = {path!r}; from mlxstories.cli.supervision import child; child({pipe}, {lines}, {found})"
 _FRAME = re.compile(r'File "(.+)", line (\d+) in ')  # as faulthandler writes it, the innermost first
 
 _told: tuple[int, int] | None = None  # in the child: the pipe to the parent, and its own process id
@@ -38,18 +36,19 @@ def wanted() -> bool:
     return _told is None and sys.stdout is sys.__stdout__
 
 
-def child(pipe: int, lines: int) -> None:
+def child(pipe: int, lines: int, found: int) -> None:
     """Run the command line ``sys.argv[1:]``; the parent is told the exit code, or what our code could not stand.
 
-    Where a signal ends this process, the file ``lines`` tells at which lines.
+    Where a signal ends this process, the file ``lines`` tells at which lines, and ``found`` what a climb had found.
     """
     global _told
-    from mlxstories.cli import main
+    from mlxstories.cli import main, so_far
     from mlxstories.ladder.subject import describe_error
 
     _told = pipe, os.getpid()
     _prctl(_PDEATHSIG, signal.SIGKILL)
     faulthandler.enable(lines)
+    so_far.keep_in(found)
     try:
         main(sys.argv[1:], prog_name="mlxstories")
     except SystemExit as end:
@@ -86,8 +85,9 @@ def _tell(news: str) -> None:
         os.write(pipe, news.encode(errors="replace"))
 
 
-def run(words: list[str], timeout: float, *, patient: bool = False) -> int | str:
-    """Run ``mlxstories *words`` in a child; its exit code, or how it ended if it did not come to one.
+def run(words: list[str], timeout: float, found: IO[bytes], *, patient: bool = False) -> int | str:
+    """Run ``mlxstories *words`` in a child; its exit code, or how it ended if it did not come to one. What a climb has
+    found until then stands in ``found``, to be read by `so_far.kept`.
 
     ``timeout`` counts, in seconds, within each block that the child runs under ``limited``. Processes that it leaves
     behind are ended too (on Linux). Where it is ``patient``, a signal that asks the child to end leaves it its time.
@@ -98,8 +98,9 @@ def run(words: list[str], timeout: float, *, patient: bool = False) -> int | str
     os.close(low)
     lines = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
     path = [str(Path(place).absolute()) for place in sys.path]
-    code = _MAIN.format(path=path, pipe=pipe, lines=lines.fileno())
-    process = subprocess.Popen([sys.executable, "-c", code, *words], pass_fds=[pipe, lines.fileno()])
+    code = _MAIN.format(path=path, pipe=pipe, lines=lines.fileno(), found=found.fileno())
+    passed = [pipe, lines.fileno(), found.fileno()]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], pass_fds=passed)
     os.close(pipe)
     try:
         return _Parent(process, reading, lines, timeout, patient).outcome()

@@ -102,6 +102,22 @@ def test_an_end_that_python_does_not_see(tmp_path, name):
     assert {path.name for path in tmp_path.iterdir()} <= {"setup.py", "found.json", "__pycache__"}
 
 
+def test_what_was_found_before_such_an_end_is_told_beside_it(tmp_path):
+    deed = (
+        "Model.__call__ = lambda model, tokens: os.abort(); return Subject(model=Model, vocab_size=32, "
+        "train_batches=lambda seed: 40 * list(batches(seed))[:1])"
+    )
+    result = debug(tmp_path, deed, "--rung", "init")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert result.returncode == 1 and not found["healthy"], result.stdout
+    assert [f["code"] for f in found["findings"]] == ["subject-error", "constant-batches"]
+    assert [(rung["name"], rung["status"]) for rung in found["rungs"]] == [
+        ("data", "failed"),
+        ("init", "failed"),
+    ]
+    assert "SIGABRT" in found["rungs"][-1]["checks"][-1]["detail"]
+
+
 @pytest.mark.parametrize(
     "deed",
     [

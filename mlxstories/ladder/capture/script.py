@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxstories.errors import StoriesError
-from mlxstories.findings import fold
+from mlxstories.findings import Finding, fold
 from mlxstories.findings.notebooks import cells, in_cell, is_notebook
 from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.as_subject import subject_of
@@ -140,14 +140,15 @@ class CapturedScript:
         """Gradients that an update collects, as a rule."""
         return mode(update.gradients for update in self.loop.seen.updates)
 
+    @property
+    def findings(self) -> list[Finding]:
+        """What only the script shows, before any climb."""
+        return [*findings(self), *self.told.findings()]
+
     def explained(self, diagnosis: Diagnosis) -> Diagnosis:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""
-        kept, folded = fold(
-            [
-                *(*findings(self), *self.told.findings(), *diagnosis.findings, *diagnosis.consequences),
-                *failures(self),
-            ]
-        )
+        climbed = [*diagnosis.findings, *diagnosis.consequences]
+        kept, folded = fold([*self.findings, *climbed, *failures(self)])
         return located(replace(diagnosis, findings=kept, consequences=folded), self)
 
     def close(self) -> None:

@@ -1,0 +1,54 @@
+"""What a climb has found so far, kept in a file that outlives the process that climbs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlxstories.findings import Finding
+    from mlxstories.ladder.diagnosis import Rung
+
+_file: int | None = None  # in the process that climbs
+
+
+def keep_in(file: int) -> None:
+    """From now on `keep` writes to this descriptor."""
+    global _file
+    _file = file
+
+
+def keep(kind: str, value: Any) -> None:
+    """Write down an event of a climb, as `diagnose` tells of it; nothing where no process waits for it."""
+    if _file is None:
+        return
+    told = {name: item for name, item in asdict(value).items() if name != "figures"}
+    line = json.dumps([kind, told], default=str) + "\n"
+    with contextlib.suppress(OSError):  # closed by what is examined
+        os.write(_file, line.encode())
+
+
+def kept(file: IO[bytes]) -> tuple[list[Finding], list[Rung]]:
+    """The findings and the rungs that were written down; the last rung may be unfinished."""
+    from mlxstories.findings import Finding, Place
+    from mlxstories.ladder.diagnosis import Line, Rung
+
+    findings: list[Finding] = []
+    rungs: dict[str, Rung] = {}
+    file.seek(0)
+    for line in file.read().decode(errors="replace").splitlines():
+        try:
+            kind, value = json.loads(line)
+        except ValueError:  # cut off by the end of the process
+            break
+        if kind == "finding":
+            where = value["where"]
+            findings.append(Finding(**{**value, "where": Place(where) if isinstance(where, dict) else where}))
+        elif kind == "check":
+            list(rungs.values())[-1].checks.append(Line(**value))
+        else:
+            rungs[value["name"]] = Rung(**{**value, "checks": [Line(**check) for check in value["checks"]]})
+    return findings, list(rungs.values())
