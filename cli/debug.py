@@ -217,6 +217,8 @@ def command(
         diagnosis, offer = after_climb(
             diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs, accept=accept
         )
+        if captured is not None:
+            diagnosis = captured.located(diagnosis)
         with suppress(TimeLimitError), supervision.limited(supervision.GRACE):
             stack.close()  # a script's own code to run at its end, which changes nothing any more
     story = target is None and stories == 4

@@ -149,7 +149,11 @@ class CapturedScript:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""
         climbed = [*diagnosis.findings, *diagnosis.consequences]
         kept, folded = fold([*self.findings, *climbed, *failures(self)])
-        return located(replace(diagnosis, findings=kept, consequences=folded), self)
+        return self.located(replace(diagnosis, findings=kept, consequences=folded))
+
+    def located(self, diagnosis: Diagnosis) -> Diagnosis:
+        """The diagnosis with the lines of the script where its findings lie."""
+        return located(diagnosis, self)
 
     def close(self) -> None:
         """End the script and leave everything as it was found."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlxstories.findings import Finding, Place
 from mlxstories.ladder.diagnosis import Diagnosis
-from mlxstories.ladder.where.places import place
+from mlxstories.ladder.where.places import Line, place
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
@@ -53,6 +53,8 @@ def _located(finding: Finding, script: CapturedScript) -> Finding:
         found = place(replayed.called.line)
     elif finding.where == "val_batches":
         found = place(script.told.line)
+    elif (part := str(finding.where)) in (parts := _of_part(script)):
+        found = place(parts[part])
     elif code in _DATA:
         found = place(loop.seen.drawn)
     elif code in _LOSS:
@@ -66,3 +68,14 @@ def _located(finding: Finding, script: CapturedScript) -> Finding:
     if finding.where and replayed is None:
         found["module"] = str(finding.where)
     return replace(finding, where=found)
+
+
+def _of_part(script: CapturedScript) -> dict[str, Line | None]:
+    """Lines by the words in which an exchange names a part of a setup whose functions are the ladder's."""
+    seen = script.loop.seen
+    return {
+        "the data": seen.drawn,
+        "the loss": script.roles.first.line,
+        "the step": seen.updates[0].line if seen.updates else None,
+        "the optimizer": script.loop.made,
+    }

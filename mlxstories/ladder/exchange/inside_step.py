@@ -14,9 +14,10 @@ from mlx.optimizers import Optimizer
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.step.optimizers import parts, read_rate, read_schedule
 from mlxstories.ladder.bench.step.schedule_restarts import count_restarts
-from mlxstories.ladder.exchange.intervention import Intervention, Site, is_own
+from mlxstories.ladder.exchange.intervention import OPTIMIZER, Intervention, Site, is_own
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import Line, defined, updated_in
+from mlxstories.ladder.where.working import worked
 
 _BETAS, _EPSILON = [0.9, 0.999], 1e-8
 _MOMENTUM = 0.9
@@ -29,7 +30,7 @@ def for_step(bench: Bench, lowered: bool = False) -> list[Intervention]:
         Intervention("the optimiser given the gradient of the loss", "step", own_gradient=True),
         Intervention("gradients not clipped", "step", around=_unclipped),
     ]
-    each = parts(bench.optimizer())
+    each, made = parts(bench.optimizer()), _made(bench)
     if bench.schedule.scheduled or lowered:
         meant = bool(bench.subject.updates) if lowered else _falls_with_the_run(bench)
         schedule = each[0]._schedulers.get("learning_rate")
@@ -43,17 +44,28 @@ def for_step(bench: Bench, lowered: bool = False) -> list[Intervention]:
         )
         found.append(change)
     if any(getattr(o, "weight_decay", 0) for o in each):
-        found.append(Intervention("no weight decay", "step", optimizer=_setting(weight_decay=0.0)))
+        found.append(_set(made, "no weight decay", weight_decay=0.0))
     if any(list(getattr(o, "betas", _BETAS)) != _BETAS or getattr(o, "eps", _EPSILON) > 1e-6 for o in each):
-        change = _setting(betas=_BETAS, eps=_EPSILON)
         found.append(
-            Intervention("the optimiser's moments and epsilon at their standard", "step", optimizer=change)
+            _set(made, "the optimiser's moments and epsilon at their standard", betas=_BETAS, eps=_EPSILON)
         )
     if any(getattr(o, "bias_correction", True) is False for o in each):
-        found.append(Intervention("Adam's bias corrected", "step", optimizer=_setting(bias_correction=True)))
+        found.append(_set(made, "Adam's bias corrected", bias_correction=True))
     if any(getattr(o, "momentum", 0) > _MOMENTUM for o in each):
-        found.append(Intervention("momentum at 0.9", "step", optimizer=_setting(momentum=_MOMENTUM)))
+        found.append(_set(made, "momentum at 0.9", momentum=_MOMENTUM))
     return found + _own_updates(each)
+
+
+def _made(bench: Bench) -> Site:
+    """Where the subject makes its optimiser."""
+    function = bench.subject.optimizer
+    line = worked(bench, "behind-reference", "optimizer") or (function and defined(function))
+    return _at_line(line) or Site(part=OPTIMIZER)
+
+
+def _set(made: Site, name: str, **wanted) -> Intervention:
+    """What the optimiser was made with, set otherwise."""
+    return Intervention(name, "step", optimizer=_setting(**wanted), site=made)
 
 
 def _falls_with_the_run(bench: Bench) -> bool:

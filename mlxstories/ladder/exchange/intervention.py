@@ -13,6 +13,10 @@ from mlx.optimizers import Optimizer
 from mlxstories.ladder.where.places import own_file
 
 
+OPTIMIZER = "optimizer"
+"""A site's part where its line is not known: what the optimiser was made with, and not the step that uses it."""
+
+
 class Site(dict):
     """``part`` of the setup and, where known, ``module``, ``file`` and ``line``.
 

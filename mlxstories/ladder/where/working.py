@@ -1,4 +1,4 @@
-"""The line where a function of a subject's does its work: calls the model, or has it updated."""
+"""The line where a function of a subject's does its work: calls the model, has it updated, or makes the optimiser."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _BATCHES = 2  # that are evaluated
 
 
 def worked(bench: Bench, code: str, part: str) -> Line | None:
-    """The line of ``evaluate`` or ``generate`` that calls the model, and of ``train_step`` that updates it, directly
-    or in what it calls; where that is left out, the last one that is run. Where another function than the subject's own
+    """The line of ``evaluate`` or ``generate`` that calls the model, of ``train_step`` that updates it, and of
+    ``optimizer`` that makes it, directly or in what it calls; where that is left out, the last one that is run. Where another function than the subject's own
     goes through the batches or tokens, it is a line of that. Of a wrong figure, the last line that changes what is
     returned, or the one that calls the model where it is not asked about the inputs. None for other parts, for a
     function that is not written in Python, and for one that fails by itself: it may not end.
@@ -35,7 +35,12 @@ def worked(bench: Bench, code: str, part: str) -> Line | None:
     Args:
         code: of the finding.
     """
-    run = {"evaluate": _evaluate, "generate": _generate, "train_step": _step}.get(part)
+    run, works = {
+        "evaluate": (_evaluate, _asks),
+        "generate": (_generate, _asks),
+        "train_step": (_step, _updates),
+        "optimizer": (Bench.optimizer, _makes),
+    }.get(part, (None, None))
     function = inspect.unwrap(getattr(bench.subject, part)) if run else None
     body = getattr(getattr(function, "__func__", function), "__code__", None)
     if (
@@ -45,7 +50,7 @@ def worked(bench: Bench, code: str, part: str) -> Line | None:
         or not own_file(body.co_filename)
     ):
         return None
-    watch = _Watch(body, _updates if part == "train_step" else _asks)
+    watch = _Watch(body, works)
     with (
         traced(watch.entered),
         suppress(Exception),
@@ -98,6 +103,10 @@ def _asks(frame: FrameType) -> bool:
 def _updates(frame: FrameType) -> bool:
     names = ("update", "apply_gradients")
     return frame.f_code.co_name in names and isinstance(frame.f_locals.get("self"), Optimizer)
+
+
+def _makes(frame: FrameType) -> bool:
+    return frame.f_code.co_name == "__init__" and isinstance(frame.f_locals.get("self"), Optimizer)
 
 
 class _Watch:

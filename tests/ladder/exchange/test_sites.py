@@ -63,3 +63,16 @@ def test_a_rate_lies_where_the_subjects_own_schedule_does(rate, known):
     assert constant.site == (
         {"part": "step", "file": __file__, "line": line_of(falling, "def ")} if known else None
     )
+
+
+def begun_slowly():
+    rate = 1e-2
+    return optim.Adam(rate, betas=[0.9, 0.95])
+
+
+@pytest.mark.parametrize("change", ["Adam's bias corrected", "the optimiser's moments and epsilon"])
+def test_what_an_optimiser_was_made_with_lies_where_it_is_made(change):
+    bench = Bench(subject(optimizer=begun_slowly))
+    with bench.protected():
+        (found,) = [one for one in for_step(bench) if one.name.startswith(change)]
+    assert found.site == {"part": "step", "file": __file__, "line": line_of(begun_slowly, "optim.Adam(")}
