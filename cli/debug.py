@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from mlxstories.cli import completion, so_far, supervision
+from mlxstories.cli.compiling import say_of_compiling
 from mlxstories.cli.examined import Examined
 from mlxstories.cli.options import RUN_OR_FILE, given_options, whole_option
 from mlxstories.cli.screen import Ladder
@@ -200,6 +201,7 @@ def command(
             if setup:
                 examined.write_subject(setup)
                 return
+            say_of_compiling(ladder.say)
             subject, captured = examined.load(stack, ladder, seed)
         for finding in captured.findings if captured is not None else ():
             so_far.keep("finding", finding)

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from mlxstories.cli.compiling import say_of_compiling
 from mlxstories.cli.display import Display
 from mlxstories.cli.options import RUN, data_options, given_options, runs_option, say_what_suits, whole_option
 from mlxstories.cli.parts import parts, takes_record
@@ -216,6 +217,7 @@ def _run(trainer, show, *, check: bool) -> None:
     from mlxstories.training.progress import NotFinite
 
     trainer.warn = show.finding
+    say_of_compiling(show.say)
     if check and trainer.group.leads:
         show.check(check_before(trainer))
     try:

@@ -64,6 +64,11 @@ def try_compiling() -> None:
     mx.eval(mx.compile(lambda x: mx.abs(x) * x + 1)(mx.ones(2)))
 
 
+def compiles_anew() -> bool:
+    """Whether MLX has yet to compile each kernel, which on a CPU it does once for each user."""
+    return on_cpu() and compiler.make_ready()
+
+
 def chunk_elements() -> int:
     """Logits to handle at once: what a CPU's cache holds, or enough to fill a GPU."""
     return 1 << 21 if on_cpu() else 1 << 25

@@ -46,8 +46,13 @@ def taken(folder, monkeypatch):
 
 
 def test_the_usual_folder_is_taken_where_it_can_be_written(temporary, unprepared):
-    make_ready()
+    assert make_ready()  # nothing is there yet
     assert os.environ["TMPDIR"] == str(temporary) and not list(temporary.iterdir())
+
+
+def test_where_something_was_compiled_the_next_process_knows_it(temporary, unprepared):
+    (temporary / "mlx" / mx.__version__ / "cpu").mkdir(parents=True)
+    assert not make_ready()
 
 
 def test_each_user_compiles_in_a_folder_of_their_own_where_another_has_taken_mlx(
