@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 # SIGHUP says that the terminal was closed, or the ssh connection: what Ctrl-C on mlx.launch does to other computers
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_UNCOMPILED = "[Compile::eval_cpu]"  # how MLX begins to say that its compiler failed
+# How MLX begins to say that its compiler failed, or left nothing behind.
+_UNCOMPILED = ("[Compile::eval_cpu]", "Could not load C++ shared library")
 
 
 @contextlib.contextmanager

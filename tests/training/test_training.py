@@ -99,11 +99,18 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(dataset, tmp_path, n
     assert untimed(second.run.metrics()) == untimed(whole.run.metrics())
 
 
-def test_a_stop_that_ends_the_compiler_of_a_step_is_an_interrupt(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[Compile::eval_cpu] Failed to compile function f: error code 2",
+        "Could not load C++ shared library /tmp/mlx/f.so: cannot open shared object file: No such file or directory",
+    ],
+)
+def test_a_stop_that_ends_the_compiler_of_a_step_is_an_interrupt(dataset, tmp_path, monkeypatch, words):
     class Uncompiled(TrainStep):
         def __call__(self, *args, **options):
             os.kill(os.getpid(), signal.SIGINT)
-            raise RuntimeError("[Compile::eval_cpu] Failed to compile function f: error code 2")
+            raise RuntimeError(words)
 
     monkeypatch.setattr("mlxstories.training.trainer.TrainStep", Uncompiled)
     with pytest.raises(KeyboardInterrupt):
