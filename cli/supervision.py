@@ -25,7 +25,10 @@ GRACE = 5.0  # seconds after the limit in which Python code, which the limit rea
 _SLOW = 0.1  # of the limit, for one call in C that a busy machine is slow with
 LAST_WORDS = 2.0  # seconds for a process to end after it has said its exit code, or after Ctrl-C
 _PDEATHSIG, _CHILD_SUBREAPER = 1, 36  # prctl(2)
-_MAIN = "import sys; sys.path[:] = {path!r}; from mlxstories.cli.supervision import child; child({pipe}, {lines}, {found})"
+_MAIN = (
+    "import sys; sys.path[:] = {path!r}; from mlxstories.cli.supervision import child; "
+    "child({pipe}, {lines}, {found})"
+)
 _FRAME = re.compile(r'File "(.+)", line (\d+) in ')  # as faulthandler writes it, the innermost first
 
 _told: tuple[int, int] | None = None  # in the child: the pipe to the parent, and its own process id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.capture import hooks
 from mlxstories.ladder.capture.copies import clone
 from mlxstories.ladder.capture.hooks import GradientCall
+from mlxstories.ladder.capture.log import new_log
 from mlxstories.ladder.capture.optimizers import share
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.capture.settings import Settings
@@ -60,15 +60,7 @@ class Loop(Watcher):
         cell: int | None = None,
     ):
         super().__init__()
-        self.log = tempfile.NamedTemporaryFile(  # noqa: SIM115  (stays, for the user to read)
-            "w",
-            buffering=1,
-            prefix="mlxstories-",
-            suffix=".log",
-            delete=False,
-            encoding="utf-8",
-            errors="replace",
-        )
+        self.log = new_log()
         self._start = lambda: Script(target, argv, self.log, module=module, settings=settings, cell=cell)
         self.target = target
         self._named = f"-m {target}" if module else target

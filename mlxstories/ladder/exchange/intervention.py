@@ -12,7 +12,6 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.where.places import own_file
 
-
 OPTIMIZER = "optimizer"
 """A site's part where its line is not known: what the optimiser was made with, and not the step that uses it."""
 

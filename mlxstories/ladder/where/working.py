@@ -27,10 +27,11 @@ _BATCHES = 2  # that are evaluated
 
 def worked(bench: Bench, code: str, part: str) -> Line | None:
     """The line of ``evaluate`` or ``generate`` that calls the model, of ``train_step`` that updates it, and of
-    ``optimizer`` that makes it, directly or in what it calls; where that is left out, the last one that is run. Where another function than the subject's own
-    goes through the batches or tokens, it is a line of that. Of a wrong figure, the last line that changes what is
-    returned, or the one that calls the model where it is not asked about the inputs. None for other parts, for a
-    function that is not written in Python, and for one that fails by itself: it may not end.
+    ``optimizer`` that makes it, directly or in what it calls; where that is left out, the last one that is run. Where
+    another function than the subject's own goes through the batches or tokens, it is a line of that. Of a wrong figure,
+    the last line that changes what is returned, or the one that calls the model where it is not asked about the inputs.
+    None for other parts, for a function that is not written in Python, and for one that fails by itself: it may not
+    end.
 
     Args:
         code: of the finding.
