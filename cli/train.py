@@ -164,6 +164,7 @@ def _train(group, show, *, command, name, runs, report_to, no_check, resume, **r
     from mlxstories.runs.trackers import Trackers
     from mlxstories.training import experiment
 
+    say_of_compiling(show.say)
     trackers = group.together(lambda: Trackers((report_to or []) if group.leads else []))
     with contextlib.ExitStack() as held:
         if resume is not None:
@@ -217,7 +218,6 @@ def _run(trainer, show, *, check: bool) -> None:
     from mlxstories.training.progress import NotFinite
 
     trainer.warn = show.finding
-    say_of_compiling(show.say)
     if check and trainer.group.leads:
         show.check(check_before(trainer))
     try:

@@ -28,17 +28,17 @@ _NEEDS_FREE = 1 << 30  # bytes; the header takes 50 million, and MLX must not la
 
 
 @functools.cache
-def make_ready() -> bool:
-    """Have MLX compile in a folder that this user can write to, with its header already precompiled there.
-
-    Returns:
-        Whether nothing was compiled there before.
-    """
+def make_ready() -> None:
+    """Have MLX compile in a folder that this user can write to, with its header already precompiled there."""
     folder = _own_folder()
-    new = folder is not None and not folder.exists()
     if folder is not None and sys.platform == "linux":
         _precompile(folder)
-    return new
+
+
+def is_new() -> bool:
+    """Whether nothing was compiled yet where MLX will compile."""
+    folder = _own_folder()
+    return folder is not None and not folder.exists()
 
 
 def _own_folder() -> Path | None:

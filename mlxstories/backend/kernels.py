@@ -66,7 +66,7 @@ def try_compiling() -> None:
 
 def compiles_anew() -> bool:
     """Whether MLX has yet to compile each kernel, which on a CPU it does once for each user."""
-    return on_cpu() and compiler.make_ready()
+    return on_cpu() and compiler.is_new()
 
 
 def chunk_elements() -> int:

@@ -15,7 +15,7 @@ import mlx.core as mx
 import pytest
 
 from mlxstories.backend import compiler
-from mlxstories.backend.compiler import make_ready
+from mlxstories.backend.compiler import is_new, make_ready
 
 needs_compiler = pytest.mark.skipif(
     sys.platform != "linux" or mx.default_device().type != mx.cpu or shutil.which("g++") is None,
@@ -46,13 +46,14 @@ def taken(folder, monkeypatch):
 
 
 def test_the_usual_folder_is_taken_where_it_can_be_written(temporary, unprepared):
-    assert make_ready()  # nothing is there yet
+    make_ready()
     assert os.environ["TMPDIR"] == str(temporary) and not list(temporary.iterdir())
 
 
 def test_where_something_was_compiled_the_next_process_knows_it(temporary, unprepared):
+    assert is_new()
     (temporary / "mlx" / mx.__version__ / "cpu").mkdir(parents=True)
-    assert not make_ready()
+    assert not is_new()
 
 
 def test_each_user_compiles_in_a_folder_of_their_own_where_another_has_taken_mlx(
