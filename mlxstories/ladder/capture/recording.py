@@ -38,7 +38,10 @@ def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarr
     loop.skipping = loop.seen.evaluations.open = False
     loop.deadline = None
     if not loop.spare and (spare := loop.came_to_nothing or loop.unused):
-        loop.on_note(f"the first {spare} gradient{'s' * (spare > 1)} led to no update: passed over")
+        of = "is none" if spare == 1 else "are none"
+        loop.on_note(
+            f"the first {spare} gradient{'s' * (spare > 1)} {of} of its training loop's: passed over"
+        )
         loop.begin_anew(spare)
         loop.begin()
         script.read()

@@ -32,6 +32,8 @@ from mlxstories.ladder.where.places import Line, defined, own_file, stack
 from mlxstories.training.trainer import Trainer
 
 _ARRAYS = 8  # gradients of arrays alone after which no model is waited for
+_EARLY = 8  # updates by which a loop that goes on has begun
+_WARMING = 4  # updates at most of a step that is only tried or compiled, on rows of any kind
 
 
 class Watcher(Forwards):
@@ -50,10 +52,10 @@ class Watcher(Forwards):
         left: the weights as the last gradient left them.
         taken: gradients since the last update, while they are recorded.
         others: optimisers beside the first, each with a copy from before its first update.
-        spare: gradients at the beginning from which no update is made, as of a validation or to warm up: not watched.
+        spare: gradients at the beginning that are none of the training's, as of a validation or a warm-up: not watched.
         came_to_nothing: gradients before that of another model of the same class, with none of which the first one was
             updated.
-        stacks: of the gradients before the second update: their number, the updates made by then, and their lines.
+        stacks: of the gradients before the first few updates: their number, the updates made by then, and their lines.
     """
 
     script: Script | None = None
@@ -80,6 +82,7 @@ class Watcher(Forwards):
         self.stacks: list[tuple[int, int, tuple[Line, ...]]] = []
         self.taken: list[Taken] = []
         self.others: dict[int, tuple[Optimizer, Optimizer]] = {}
+        self._unused: dict[int, Optimizer] = {}  # copies from before the updates of spare gradients
         self.forget()
 
     @property
@@ -111,7 +114,7 @@ class Watcher(Forwards):
         self.seen.evaluations.gradient(self.script.world.written)
         if not self.seen.gradient or (self.seen.rounds is None and not self.updated):
             self._look(call, sys._getframe())
-        if self.updated < 2 and self.handed is None:
+        if self.updated < _EARLY and self.handed is None:
             self.stacks.append((self._gradients, self.updated, tuple(stack(sys._getframe()))))
         return self.script.ask(call)(call)
 
@@ -121,10 +124,13 @@ class Watcher(Forwards):
 
     @property
     def unused(self) -> int:
-        """Gradients at the beginning whose lines do not occur again between the first update and the second."""
-        again = {lines for _, updates, lines in self.stacks if updates == 1}
-        used = [number for number, updates, lines in self.stacks if updates == 0 and lines in again]
-        return used[0] - 1 if used else 0
+        """Gradients at the beginning whose lines do not occur again where the loop goes on, if few updates or none are
+        made of them."""
+        last = max((updates for _, updates, _ in self.stacks), default=0)
+        loop = {lines for _, updates, lines in self.stacks if updates >= max(1, last - 1)}
+        used = [(number, updates) for number, updates, lines in self.stacks if lines in loop]
+        number, updates = used[0] if used else (1, 0)
+        return number - 1 if updates <= min(_WARMING, last // 2) else 0
 
     def begin_anew(self, spare: int) -> None:
         """Forget all that was seen, since the first ``spare`` gradients do not belong to the training."""
@@ -182,10 +188,12 @@ class Watcher(Forwards):
 
     def on_update(self, optimizer: Optimizer, apply: Callable, gradients: Any, nothing: Any) -> Any:
         if self.model is None:
+            if id(optimizer) not in self._unused:
+                self._unused[id(optimizer)] = clone(optimizer)
             return self._unwatched(apply, optimizer, gradients)
         if self.first_optimizer is None or isinstance(self.first_optimizer, Shell):
             self.own = None  # what looked like one of the script's own is something else
-            self.first_optimizer = clone(optimizer)
+            self.first_optimizer = self._unused.get(id(optimizer)) or clone(optimizer)
             self.made = next(iter(self._made_at.get(id(optimizer), [])[-1:]), None)
         beside = self.optimizer not in (None, optimizer) and not self._since  # of the same gradient
         if beside or type(optimizer) is not type(self.first_optimizer):
