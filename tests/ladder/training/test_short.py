@@ -128,6 +128,12 @@ def test_why_training_is_no_better_than_frequencies(went, found):
     assert judged("better than word frequencies", short(bench(), 4.0, 4.0, 4.0, **went)) == found
 
 
+@pytest.mark.parametrize(("updates", "found"), [(20, []), (300, [("overfitting", "warning")])])
+def test_rows_are_not_learned_by_heart_in_a_run_that_ends_before(updates, found):
+    went = short(bench(updates=updates), 4.0, 4.0, 4.0, known=3.0)
+    assert judged("better than word frequencies", went) == found
+
+
 @pytest.mark.parametrize(
     ("best", "end", "status"), [(3.99, 4.0, "failed"), (3.0, 4.0, "passed"), (3.99, 3.5, "passed")]
 )

@@ -73,6 +73,10 @@ def _by_heart(bench: Bench, short: ShortTraining, limits: Gauges) -> Verdict | N
     known, easy, unigram = known_loss(bench), known_unigram(bench), baselines(bench).unigram
     if not limits.by_heart.above(easy - known):
         return None
+    updates = bench.subject.updates
+    if updates is not None and updates < short.steps:  # its own run ends before
+        detail = f"{_detail(bench, short)}; the run's {updates} updates may not learn its rows by heart"
+        return skipped(detail)
     finding = warning(
         "overfitting",
         f"after {short.steps} steps training rows cost {known:.2f} nats where word frequencies cost {easy:.2f}, "
