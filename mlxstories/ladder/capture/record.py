@@ -10,8 +10,8 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.capture.accumulation import Collected
-from mlxstories.ladder.capture.figures import Evaluations
 from mlxstories.ladder.capture.hooks import Listed
+from mlxstories.ladder.capture.passes import Evaluations
 from mlxstories.ladder.capture.uses import Use
 from mlxstories.ladder.where.places import Line
 

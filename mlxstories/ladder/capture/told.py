@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlxstories.findings import ERROR, WARNING, Finding
+from mlxstories.findings import ERROR, NOTE, WARNING, Finding
 from mlxstories.ladder.bench.evaluation.averages import MEAN, PADDED
 from mlxstories.ladder.capture.figures import PART, Match, Printed, matches
 from mlxstories.ladder.capture.places import below
@@ -71,7 +71,9 @@ class Told:
             )
 
     def findings(self) -> Iterator[Finding]:
-        """An average that is not per token, where every figure is one of its kind and the difference is no rounding."""
+        """An average that is not per token, where every figure is one of its kind and the difference is no rounding;
+        and a note where none is an average."""
+        yield from self._unexplained()
         ways = {match.way for match in self.matches}
         first = next((m for m in self.matches if not m.printed.coarse), None)
         if self.others or len(ways) != 1 or ways == {MEAN} or first is None:
@@ -93,8 +95,33 @@ class Told:
             place(self._line(first)),
         )
 
-    def _line(self, match: Match) -> Line | None:
-        return below(match.passes[0].lines, self.script.loop.seen)
+    def _unexplained(self) -> Iterator[Finding]:
+        """Figures of which none is an average of the losses before it, told as they stand: why is not known."""
+        far = [p for p in self.others if p.passes and not p.coarse and not p.loose and _apart(p) >= _MOVED]
+        if (
+            self.matches
+            or len({p.value for p in far}) < _FIGURES
+            or not self.script.loop.seen.evaluations.whole
+        ):
+            return
+        first = far[0]
+        yield Finding(
+            "metric-mismatch",
+            NOTE,
+            _RUNG,
+            f"the {first.label!r} that the script prints, {first.value:g}, is no average of the "
+            f"{len(first.passes)} losses before it, which are {first.honest:.4f} per token",
+            {"printed": first.value, "per_token": first.honest, "figures": len(far)},
+            "look at what it adds to them, leaves out, or divides by, if it is to be compared",
+            place(self._line(first)),
+        )
+
+    def _line(self, figure: Match | Printed) -> Line | None:
+        return below(figure.passes[0].lines, self.script.loop.seen)
+
+
+def _apart(figure: Printed) -> float:
+    return abs(figure.value - figure.honest) / max(abs(figure.honest), 1e-9)
 
 
 def _at(line: Line | None) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mlxstories.ladder.capture import recording
-from mlxstories.ladder.capture.figures import following, numbers
+from mlxstories.ladder.capture.figures import numbers
+from mlxstories.ladder.capture.passes import following
 from tests.ladder.scripts import LOOP, MODEL, line_of
 
 HELD = """
@@ -158,10 +159,45 @@ def test_a_validation_per_real_token_is_none(captured):
     assert script.told.matches[0].honest == pytest.approx(reference(script, own, True), rel=1e-5)
 
 
-def test_a_figure_of_something_else_is_no_finding(captured):
+@pytest.mark.parametrize(
+    ("often", "found"), [("i % 40 == 30", []), ("i % 8 == 0", [("metric-mismatch", "note")])]
+)
+def test_figures_of_something_else_are_a_note_where_they_are_so_twice(captured, often, found):
     text = MODEL + HELD + LOOP + PLAIN.replace("/ len(losses)", "/ len(losses) + 0.3")
+    script = captured(text.replace("i % 40 == 30", often))
+    assert script.told.others and not script.told.matches
+    told = list(script.told.findings())
+    assert [(f.code, f.severity) for f in told] == found
+    assert all(f.where["line"] == line_of(text, "losses = [") for f in told)
+    assert all(f.evidence["printed"] - f.evidence["per_token"] > 0.2 for f in told)
+
+
+IGNORED = """
+def validated(x, y):
+    nats = nn.losses.cross_entropy(model(x), mx.maximum(y, 0))
+    counts = (y != -1).astype(mx.float32)
+    return (nats * counts).sum() / {}
+held = [mx.array(rng.integers(1, V, (4, T + 1))) for _ in range(3)]
+for data in held:
+    data[:, 4:] = -1
+"""
+CUT = IGNORED.replace("y):", "labels):\n    y = labels[:, 1:]").replace("(y, 0)", "(labels[:, 1:], 0)")
+
+
+@pytest.mark.parametrize("way", [IGNORED, CUT], ids=["labels", "rows of one token more"])
+@pytest.mark.parametrize(("by", "found"), [("counts.sum()", []), ("counts.size", ["padding-in-accuracy"])])
+def test_labels_below_nought_say_what_counts_though_they_are_replaced(captured, way, by, found):
+    """PyTorch's -100, or -1, of which MLX would make the last id."""
+    call = (
+        "validated(mx.maximum(data[:, :-1], 0), data[:, 1:])"
+        if way is IGNORED
+        else "validated(mx.maximum(data[:, :-1], 0), data)"
+    )
+    text = MODEL + way.format(by) + LOOP + PLAIN.replace("loss_fn(model, data[:, :-1], data[:, 1:])", call)
     script = captured(text)
-    assert script.told.others and not script.told.matches and not list(script.told.findings())
+    assert script.told.matches and not script.told.others
+    assert [f.code for f in script.told.findings()] == found
+    assert script.told.matches[0].tokens == 3 * 4 * 3
 
 
 EPOCHS = """

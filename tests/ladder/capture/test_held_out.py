@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlxstories.ladder import diagnose
-from mlxstories.ladder.capture.figures import _inputs
+from mlxstories.ladder.capture.passes import _inputs
 from tests.ladder.scripts import LOOP, MODEL, line_of
 
 HELD = "held = [rows() for _ in range(12)]\n"
