@@ -28,13 +28,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices gain nothin
 
 FAULTS_ROOM = Path(__file__).parent.parent / "mlxstories" / "faults"
 _PREFIX = re.compile(r"^(f|p|c|ok|h)_")
-USED_IN = {
-    "attention_mask": ".attention"
-}  # the modules in which what a method of the model returns takes effect
-PARTS = {
-    "block-never-called": "blocks.1",
-    "blocks-in-private-attribute": "_layers",
-}  # that no comparison shows
+# the modules in which what a method of the model returns takes effect
+USED_IN = {"attention_mask": ".attention"}
+# that no comparison shows
+PARTS = {"block-never-called": "blocks.1", "blocks-in-private-attribute": "_layers"}
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,8 @@ def applied(source: str, tree: ast.Module, edit: Edit, slot: tuple) -> str | Non
     start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
     end = sum(map(len, lines[: node.end_lineno - 1])) + node.end_col_offset
     raw, text = source.encode(), ast.unparse(new)
-    lost = "\n" * (
-        node.end_lineno - node.lineno - text.count("\n")
-    )  # so that the lines below keep their numbers
+    # so that the lines below keep their numbers
+    lost = "\n" * (node.end_lineno - node.lineno - text.count("\n"))
     for form in (f"{text}{lost}", f"({text})", text):
         mutated = (raw[:start] + form.encode() + raw[end:]).decode()
         try:

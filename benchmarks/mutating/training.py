@@ -24,11 +24,8 @@ from mlxstories.ladder.exchange.material import plain_loss
 
 FIRST = 8  # updates, after which a training that is the original's has its weights to the last bit
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the updates, after which it is measured
-CERTAIN = {
-    0.25: 0.3,
-    0.5: 0.15,
-    0.75: 0.1,
-}  # of the held-out loss, by share: nothing makes up for it any more
+# of the held-out loss, by share: nothing makes up for it any more
+CERTAIN = {0.25: 0.3, 0.5: 0.15, 0.75: 0.1}
 _VALIDATED = 300  # rows of validation on which figures are compared
 _SEEN = 1e-3  # of the logits' spread, by which other tokens move what they must not
 

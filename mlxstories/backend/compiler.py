@@ -17,13 +17,8 @@ from pathlib import Path
 import mlx.core as mx
 
 _HEADER = Path("mlx/backend/cpu/compiled_preamble.h")
-_COMMAND = (
-    "g++",
-    "-std=c++17",
-    "-O3",
-    "-Wall",
-    "-fPIC",
-)  # as MLX's own, for g++ takes it for the same options alone
+# as MLX's own, for g++ takes it for the same options alone
+_COMMAND = ("g++", "-std=c++17", "-O3", "-Wall", "-fPIC")
 _NEEDS_FREE = 1 << 30  # bytes; the header takes 50 million, and MLX must not lack room because of it
 
 

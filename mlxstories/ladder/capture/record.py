@@ -89,9 +89,8 @@ class Seen:
     drawn: Line | None = None  # the line that hands over the batch
     compiled: Compiled | None = None
     tokenizers: list[Any] = field(default_factory=list)  # that are at hand at the gradient
-    uses: dict[tuple[Line, ...], Use] = field(
-        default_factory=dict
-    )  # where the model is called outside of gradients
+    # where the model is called outside of gradients
+    uses: dict[tuple[Line, ...], Use] = field(default_factory=dict)
     saved: dict[int, Saved] = field(default_factory=dict)  # by the updates before
     empty: list[float] = field(default_factory=list)  # losses of batches in which nothing counts
     evaluations: Evaluations = field(default_factory=Evaluations)

@@ -33,10 +33,8 @@ SHUFFLED, WHOLE = "rows shuffled anew", "rows of all texts"
 AROUND = {"data": (AS_IS, (SHUFFLED, WHOLE)), "step": (AS_IS, (STEP,)), "loss": (STEP, (LOSS,))}
 """Parts around the model, the training before the exchange of each, and those after it, of which the best counts."""
 
-_RATES = (
-    1e-3,
-    3e-3,
-)  # that a reference may have at a width of 64, and inversely for others (Yang et al. 2022)
+# that a reference may have at a width of 64, and inversely for others (Yang et al. 2022)
+_RATES = (1e-3, 3e-3)
 _USUAL_WIDTH = 64
 _RACED = 0.25  # of the updates, after which the better rate goes on alone
 _NEAR = 0.02  # a gap of less says that both parts between are sound

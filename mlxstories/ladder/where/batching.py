@@ -7,11 +7,8 @@ import inspect
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.where.places import Line, line_of, own_file
 
-_WHICH = (
-    "constant-batches",
-    "texts-never-seen",
-    "train-val-overlap",
-)  # of which batches come, not of what they hold
+# of which batches come, not of what they hold
+_WHICH = ("constant-batches", "texts-never-seen", "train-val-overlap")
 
 
 def made(bench: Bench, code: str, part: str) -> Line | None:

@@ -52,10 +52,8 @@ def worked(bench: Bench, code: str, part: str) -> Line | None:
     ):
         return None
     watch = _Watch(body, works)
-    with (
-        traced(watch.entered),
-        suppress(Exception),
-    ):  # called in ways that it need not bear: what was run is known
+    # called in ways that it need not bear: what was run is known
+    with traced(watch.entered), suppress(Exception):
         run(bench)
     frame, line = watch.within()
     if frame is None:

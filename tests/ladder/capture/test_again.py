@@ -109,9 +109,8 @@ def test_decoding_is_the_script_s_and_draws_the_likeliest(captured, form):
         text = text.replace("mx.array([[1, 2]])", "[1, 2]")
     script = captured(MODEL.replace("Model()\n", "Model(0.5)\n") + text + LOOP)
     model, ids = noisy(script), [3, 1, 4]
-    told = script.subject.generate(
-        model, ids, 9
-    )  # more than the script itself asked for is no more to be had
+    # more than the script itself asked for is no more to be had
+    told = script.subject.generate(model, ids, 9)
     model.eval()
     for token in told:
         assert token == int(mx.argmax(model(mx.array([ids]))[0, -1]))

@@ -369,10 +369,8 @@ def test_a_rate_that_was_behind_early_on_is_gone_on_with_where_the_other_is_stuc
     exchange = Exchange(Bench(subject(val_batches=lambda: batches(99, 4)))).go()
     good, rate = exchange.runs[LOSS], exchange.rates[LOSS]
     ((other, late),) = exchange.left[LOSS].items()
-    exchange.runs[LOSS], exchange.rates[LOSS] = (
-        exchange.runs[AS_IS],
-        0.0,
-    )  # hardly trained at the default rate
+    # hardly trained at the default rate
+    exchange.runs[LOSS], exchange.rates[LOSS] = exchange.runs[AS_IS], 0.0
     exchange.left[LOSS] |= {rate: good}
     exchange.at_any_rate(LOSS)
     assert late.updates == good.updates and exchange.rates[LOSS] in (rate, other)

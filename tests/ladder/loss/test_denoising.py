@@ -56,9 +56,8 @@ def ignored(inputs):
 def refused(**fields):
     diagnosis = diagnose(subject(**fields), rungs=["data"])
     told = [f.code for f in diagnosis.findings if "masked language model" in f.message]
-    assert (diagnosis.exit_code == 2) == (
-        told == ["subject-error"]
-    )  # no error was found, and nothing is healthy
+    # no error was found, and nothing is healthy
+    assert (diagnosis.exit_code == 2) == (told == ["subject-error"])
     return bool(told)
 
 

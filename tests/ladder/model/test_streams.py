@@ -108,9 +108,8 @@ class Dropping(Block):
 class DroppingBranches(Dropping):
     def __call__(self, x):
         x = x + self.drop(self.mix(self.n1(x)))
-        return x + self.drop(
-            self.feed(self.n2(self.drop(x)))
-        )  # a branch reads what is dropped, the stream is whole
+        # a branch reads what is dropped, the stream is whole
+        return x + self.drop(self.feed(self.n2(self.drop(x))))
 
 
 class DroppingNothing(Dropping):

@@ -76,9 +76,8 @@ def test_parts_of_a_subject_lead_to_the_line_of_their_function():
     bench = Bench(subject())
     where = located(bench, Finding("constant-batches", ERROR, "data", "", where="train, batch 3")).where
     assert where["line"] == batches.__code__.co_firstlineno
-    assert (
-        located(bench, Finding("loss-sign", ERROR, "init", "", where="loss")).where == "loss"
-    )  # there is none
+    # there is none
+    assert located(bench, Finding("loss-sign", ERROR, "init", "", where="loss")).where == "loss"
     assert defined(np.zeros) is None
 
 

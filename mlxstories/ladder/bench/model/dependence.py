@@ -17,10 +17,8 @@ from mlxstories.ladder.modes import in_mode
 AT_FIRST, NOISY, TRAINING = "at initialisation", "with noise on the weights", "in training mode"
 
 _ROWS = 8  # that a row's mates are taken from
-_APART = {
-    True: 2e-5,
-    False: 2e-2,
-}  # by full precision: rows that move each other by less share a forward pass
+# by full precision: rows that move each other by less share a forward pass
+_APART = {True: 2e-5, False: 2e-2}
 _ROUNDED = 1e-6  # of the change: less is none
 _LOUD = 8.0  # times the noise that usually is enough
 
@@ -90,9 +88,8 @@ def dependence(bench: Bench, model: nn.Module, *, seed: int, training: bool = Fa
         together = rows <= _APART[full] and not training  # dropout would differ between rows
         moved = _moved(probe, cuts, plain, together)
         future, where = _future(moved, cuts, spread, probe.asked)
-        if (
-            together and future > _ROUNDED
-        ):  # the rows of a batch are not all rounded alike, a row alone always is
+        # the rows of a batch are not all rounded alike, a row alone always is
+        if together and future > _ROUNDED:
             moved = _moved(probe, cuts, plain, together=False)
             future, where = _future(moved, cuts, spread, probe.asked)
         own = float(moved[-2, probe.end]) / spread

@@ -105,9 +105,8 @@ def followed(bench: Bench) -> Followed:
     optimizer = AdamW(2e-3, bias_correction=True, weight_decay=0.0)
     model.train()
     linear = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    linear = {
-        name for name in linear if found.sizes.get(name)
-    }  # one that starts as the identity looks like a mask
+    # one that starts as the identity looks like a mask
+    linear = {name for name in linear if found.sizes.get(name)}
     rows = sample(bench)
     count = min(_ROWS, rows.shape[0])
     # Weights of 16 bits have a float32 master each: Adam's epsilon is 0 in float16, and a division by it infinite.
