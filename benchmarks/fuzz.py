@@ -50,7 +50,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.export import export, import_model
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.plots.report import page
-from mlxstories.plots.report.accounts import read_accounts
+from mlxstories.plots.report.summary import read_summaries
 from mlxstories.plots.runs import read_curves
 from mlxstories.runs import checkpoints
 from mlxstories.runs.checkpoint_state import Checkpoint
@@ -264,7 +264,7 @@ def _use(draw, run: Run) -> None:
     elif use == "curves":
         read_curves([run])
     elif use == "report":
-        page.of_runs(read_accounts([run]), {run.path.name: "No stories."})
+        page.of_runs(read_summaries([run]), {run.path.name: "No stories."})
     elif use == "export":
         export(run, run.path.parent / "model")
     elif use == "find":

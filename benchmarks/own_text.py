@@ -7,7 +7,7 @@ DIR holds books.txt (pieces of children's and adventure books, separated by ``<|
 and tinystories_excerpt.txt, and of any further KIND a file KIND.txt with the same separator. ``run`` trains every
 combination of what it is given, one after the other, and appends a line for each to benchmarks/own_text.jsonl; what is
 there already is left out, so that a grid can grow. ``table`` sets the best of each text's grid beside what the rule of
-`mlxstories.training.suited` chooses, which is a cell like any other: ``run --texts ... --rule`` measures it.
+`mlxstories.training.recommended` chooses, which is a cell like any other: ``run --texts ... --rule`` measures it.
 
 Each text is one held-out tenth and nine tenths to train on. The figure is the lowest validation loss of the run, one
 validation an epoch, times the held-out tokens, in bits for each held-out character.
@@ -103,9 +103,9 @@ def measure(path: Path, cell: dict, seed: int) -> dict:
 
 def chosen(name: str, rest: float | None = None) -> dict:
     """The cell that the rule takes for a text called KIND-KILOBYTES; ``rest``: the rate of AdamW's share."""
-    from mlxstories.training.suited import CONTEXT, DECAY, PHASE, suited
+    from mlxstories.training.recommended import CONTEXT, DECAY, PHASE, recommended
 
-    row = suited(["x" * (int(name.partition("-")[2]) * 900)]).row
+    row = recommended(["x" * (int(name.partition("-")[2]) * 900)]).row
     training = (row.batch_size, row.dropout, row.epochs, DECAY, PHASE, rest)
     values = ("bpe", row.vocab_size, row.size, CONTEXT, *training)
     return dict(zip(FACTORS, values, strict=True))

@@ -281,7 +281,7 @@ def _source(error: click.UsageError) -> str:
 
 def _show(error: click.UsageError, file=None) -> None:
     """As click does, wrapped at a terminal and with the word Error in colour."""
-    from mlxstories.cli.words import wrapped
+    from mlxstories.cli.text_output import wrapped
 
     text = io.StringIO()
     click.UsageError.show(error, file=text)

@@ -11,8 +11,8 @@ import click
 from mlxstories.cli import completion
 from mlxstories.cli.options import data_options, given_options, whole_option
 from mlxstories.cli.sections import STORIES, Sectioned
+from mlxstories.cli.text_output import wrapped
 from mlxstories.cli.types import Listed, Name, Place, Whole
-from mlxstories.cli.words import wrapped
 from mlxstories.durations import duration
 from mlxstories.errors import listed
 
@@ -200,8 +200,8 @@ def show(tables) -> None:
     """Every setting as a table, what its arms differ in, and the answer in words."""
     from rich.console import Console
 
+    from mlxstories.comparison.conclusion import answer
     from mlxstories.comparison.document import differing
-    from mlxstories.comparison.words import answer
 
     out = Console(highlight=False)
     if not out.is_terminal:

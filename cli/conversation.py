@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from mlxstories.cli.words import wrapped
+from mlxstories.cli.text_output import wrapped
 from mlxstories.errors import StoriesError, meant
 
 HELP = (
@@ -102,7 +102,7 @@ def _number(text: str) -> float | None:
 def converse(model, tokenizer, *, max_tokens: int, sampling, seed: int) -> None:
     """Talk at the terminal with a model."""
     from mlxstories.generation.decoding import generate
-    from mlxstories.generation.telling import encode, told
+    from mlxstories.generation.story_text import encode, told
 
     def tell(beginning: str, temperature: float, seed: int) -> tuple[str, list[str]]:
         tokens, notes = encode(tokenizer, beginning, model.config.context)

@@ -18,8 +18,8 @@ from mlxstories.cli.options import (
     sources_option,
     whole_option,
 )
+from mlxstories.cli.text_output import wrapped
 from mlxstories.cli.types import MOST_SEED, Name, Place
-from mlxstories.cli.words import wrapped
 from mlxstories.errors import StoriesError
 
 

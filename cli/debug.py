@@ -14,12 +14,12 @@ import click
 from mlxstories.cli import completion, so_far, supervision
 from mlxstories.cli.compiling import say_of_compiling
 from mlxstories.cli.examined import Examined
+from mlxstories.cli.json_output import write_json
+from mlxstories.cli.ladder_screen import LadderScreen
 from mlxstories.cli.options import RUN_OR_FILE, given_options, whole_option
-from mlxstories.cli.screen import Ladder
 from mlxstories.cli.sections import Sectioned
+from mlxstories.cli.text_output import wrapped
 from mlxstories.cli.types import MOST_SEED, Number, Place
-from mlxstories.cli.words import wrapped
-from mlxstories.cli.written import write_json
 from mlxstories.errors import StoriesError
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
@@ -174,7 +174,7 @@ def command(
         raise click.UsageError("--json and --sarif name the same place: give each its own")
     if follow:
         sys.exit(_followed(examined, report, timeout))
-    ladder = Ladder(sys.stderr if Path("-") in (report, log) else sys.stdout)
+    ladder = LadderScreen(sys.stderr if Path("-") in (report, log) else sys.stdout)
 
     def told(kind, value):
         so_far.keep(kind, value)
@@ -319,7 +319,7 @@ def _subject_error(name: str, message: str, fix: str):
     return Finding("subject-error", ERROR, "data", message, fix=fix, where=name)
 
 
-def _write(diagnosis, name: str, ladder: Ladder, story: bool, export, report, log, form: str) -> None:
+def _write(diagnosis, name: str, ladder: LadderScreen, story: bool, export, report, log, form: str) -> None:
     """Write what was asked for besides the screen; ``name`` is what was examined, as it was given."""
     from mlxstories.findings.github import github_lines
     from mlxstories.findings.place import in_repository

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlxstories.cli import supervision
 
 if TYPE_CHECKING:
-    from mlxstories.cli.screen import Ladder
+    from mlxstories.cli.ladder_screen import LadderScreen
     from mlxstories.ladder.diagnosis import Diagnosis
     from mlxstories.ladder.subject import Subject
 
@@ -19,7 +19,7 @@ _RESERVE = 0.1  # of the time limit, left for the training that is running and t
 def after_climb(
     diagnosis: Diagnosis,
     subject: Subject,
-    ladder: Ladder,
+    ladder: LadderScreen,
     deep: bool,
     seed: int,
     timeout: float,
@@ -43,7 +43,7 @@ def _explained(diagnosis: Diagnosis) -> bool:
 def _deepened(
     diagnosis: Diagnosis,
     subject: Subject,
-    ladder: Ladder,
+    ladder: LadderScreen,
     seed: int,
     timeout: float,
     accept: Collection[str],

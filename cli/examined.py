@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxstories.cli.screen import Ladder
+from mlxstories.cli.ladder_screen import LadderScreen
 from mlxstories.errors import StoriesError, own_arguments
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ class Examined:
         if self.cell > (most := len(cells(self.file))):
             raise click.UsageError(f"{self.file}: has {most} code cells, and no cell {self.cell}")
 
-    def load(self, stack: ExitStack, ladder: Ladder, seed: int) -> tuple[Subject, CapturedScript | None]:
+    def load(
+        self, stack: ExitStack, ladder: LadderScreen, seed: int
+    ) -> tuple[Subject, CapturedScript | None]:
         """The subject, and the script that it was captured from, which is ended when ``stack`` is left."""
         from mlxstories.faults.recipe import built_in
         from mlxstories.ladder.capture import OwnTraining
@@ -200,7 +202,7 @@ def _refuse_beside(options: dict[str, str], name: str, heeded: set[str], what: s
 def _subject(spec: str, seed: int) -> Subject:
     from mlxstories.faults.architecture import architecture
     from mlxstories.ladder import load_subject
-    from mlxstories.ladder.own import subject_of
+    from mlxstories.ladder.own_training import subject_of
     from mlxstories.model.mlx_lm import PREFIX
     from mlxstories.runs.directory import RUNS, find_run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from mlxstories.cli.options import RUN, runs_option, which_option
+from mlxstories.cli.text_output import continued, wrapped
 from mlxstories.cli.types import Place
-from mlxstories.cli.words import continued, wrapped
 
 
 @click.command("export")

@@ -11,7 +11,7 @@ import click
 from mlxstories.cli.options import given_options, whole_option
 from mlxstories.cli.recipe import model_options
 from mlxstories.cli.sections import MODEL, Sectioned
-from mlxstories.cli.words import wrapped
+from mlxstories.cli.text_output import wrapped
 
 _SECTIONS = {
     "What to show": ("check", "cost", "as_json"),
@@ -72,8 +72,8 @@ def command(as_json, cost, check, model, vocab_size, batch_size):
 
 
 def _check(facts: dict, as_json: bool) -> None:
+    from mlxstories.selfcheck import against_mlx_lm, speed
     from mlxstories.selfcheck import device as examination
-    from mlxstories.selfcheck import peer, speed
 
     device, versions = facts["device"], facts["versions"]
     say = (lambda line: None) if as_json else click.echo
@@ -89,17 +89,17 @@ def _check(facts: dict, as_json: bool) -> None:
     for rate in speed.speeds():
         rates.append(rate)
         say(f"{rate.size:<45}   {rate.training:>8,.0f}   {rate.sampling:>8,.0f}")
-    duel = peer.against_mlx_lm()
-    if duel:
+    compared = against_mlx_lm.compare_speed()
+    if compared:
         say(
-            f"\none story, size base: {duel.ours:,.0f} tokens a second, mlx-lm {duel.theirs:,.0f} "
-            f"(ratio {duel.ours / duel.theirs:.2f})"
+            f"\none story, size base: {compared.ours:,.0f} tokens a second, mlx-lm {compared.theirs:,.0f} "
+            f"(ratio {compared.ours / compared.theirs:.2f})"
         )
     if as_json:
         parts = {
             "lines": [dataclasses.asdict(line) | {"passed": line.passed} for line in lines],
             "speeds": [dataclasses.asdict(rate) for rate in rates],
-            "mlx_lm": duel and dataclasses.asdict(duel),
+            "mlx_lm": compared and dataclasses.asdict(compared),
         }
         click.echo(json.dumps(facts | parts, indent=2))
     if failed := [line.name for line in lines if not line.passed]:

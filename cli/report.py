@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from mlxstories.cli.options import RUN, runs_option, which_option, whole_option
+from mlxstories.cli.text_output import wrapped
 from mlxstories.cli.types import Place
-from mlxstories.cli.words import wrapped
 from mlxstories.errors import StoriesError
 
 
@@ -32,26 +32,26 @@ def command(names, to, show, num, which, runs):
     one arm, with 95 % intervals.
     """
     from mlxstories.plots.report import page
-    from mlxstories.plots.report.accounts import read_accounts
     from mlxstories.plots.report.stories import stories
+    from mlxstories.plots.report.summary import read_summaries
     from mlxstories.plots.report.verdict import verdict
     from mlxstories.runs.directory import find_run
     from mlxstories.storage.files import write_text, writing
 
-    accounts = read_accounts([find_run(name, runs) for name in names or (None,)])
+    summaries = read_summaries([find_run(name, runs) for name in names or (None,)])
     told = {}
-    for account in accounts:
+    for summary in summaries:
         try:
-            told[account.label] = stories(account.run, num, which)
+            told[summary.label] = stories(summary.run, num, which)
         except StoriesError as error:
-            told[account.label] = f"No stories: {error}"
-    html = page.of_runs(accounts, told)
-    to = to or (accounts[0].run.path if len(accounts) == 1 else Path()) / "report.html"
+            told[summary.label] = f"No stories: {error}"
+    html = page.of_runs(summaries, told)
+    to = to or (summaries[0].run.path if len(summaries) == 1 else Path()) / "report.html"
     with writing(to):
         to.parent.mkdir(parents=True, exist_ok=True)
     write_text(to, html)
-    for account in accounts:
-        click.echo(wrapped(f"{account.label}: {verdict(account).text}"))
+    for summary in summaries:
+        click.echo(wrapped(f"{summary.label}: {verdict(summary).text}"))
     click.echo(to)
     if show:
         click.launch(str(to))

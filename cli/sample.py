@@ -12,8 +12,8 @@ import click
 
 from mlxstories.cli.conversation import converse
 from mlxstories.cli.options import RUN, given_options, runs_option, which_option, whole_option
+from mlxstories.cli.text_output import Growing, wrapped
 from mlxstories.cli.types import Whole
-from mlxstories.cli.words import Growing, wrapped
 from mlxstories.errors import StoriesError
 
 
@@ -146,7 +146,7 @@ def _longest(model, max_tokens: int | None) -> int:
 
 def _encoded(model, tokenizer, beginnings: list[str]) -> list[list[int]]:
     """The tokens of each beginning; notes on words never seen, and on what is too long, go to standard error."""
-    from mlxstories.generation.telling import encode
+    from mlxstories.generation.story_text import encode
 
     encoded = {beginning: encode(tokenizer, beginning, model.config.context) for beginning in beginnings}
     for note in dict.fromkeys(note for _, notes in encoded.values() for note in notes):
@@ -155,7 +155,7 @@ def _encoded(model, tokenizer, beginnings: list[str]) -> list[list[int]]:
 
 
 def _in_words(tokenizer, beginnings, starts, stories) -> Iterator[str]:
-    from mlxstories.generation.telling import told
+    from mlxstories.generation.story_text import told
 
     for beginning, start, story in zip(beginnings, starts, stories, strict=True):
         yield told(tokenizer, beginning, start, story.tokens, finished=story.finished)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
+from mlxstories.cli.text_output import continued, wrapped
 from mlxstories.cli.types import Place
-from mlxstories.cli.words import continued, wrapped
 from mlxstories.errors import StoriesError
 
 

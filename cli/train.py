@@ -13,11 +13,11 @@ from typing import Any
 import click
 
 from mlxstories.cli.compiling import say_of_compiling
-from mlxstories.cli.display import Display
 from mlxstories.cli.options import RUN, data_options, given_options, runs_option, say_what_suits, whole_option
-from mlxstories.cli.parts import parts, takes_record
 from mlxstories.cli.recipe import model_options, phase_changes, phase_options
 from mlxstories.cli.sections import MODEL, RECIPE, STORIES, Sectioned
+from mlxstories.cli.training_parts import parts, takes_record
+from mlxstories.cli.training_screen import TrainingScreen
 from mlxstories.cli.types import MOST_SEED, Listed, Name, Number, Whole
 from mlxstories.errors import StoriesError
 
@@ -139,7 +139,7 @@ def command(context, patience, **options):
         raise click.UsageError(
             "--patience is for several processes of mlx.launch, and this is one: leave it out."
         )
-    show = Display(quiet=not group.leads)
+    show = TrainingScreen(quiet=not group.leads)
     try:
         with group.supervised(show.lost):
             group.require_equal(_shared(context))
@@ -159,7 +159,7 @@ def _shared(context) -> dict[str, Any]:
 
 
 def _train(group, show, *, command, name, runs, report_to, no_check, resume, **recipe):
-    from mlxstories.distributed.following import open_run
+    from mlxstories.distributed.follower import open_run
     from mlxstories.runs.directory import find_run, free, run_path
     from mlxstories.runs.trackers import Trackers
     from mlxstories.training import experiment
@@ -212,7 +212,7 @@ def _name(recipe: Mapping[str, Any]) -> str:
 
 
 def _run(trainer, show, *, check: bool) -> None:
-    from mlxstories.ladder.own import check as check_before
+    from mlxstories.ladder.own_training import check as check_before
     from mlxstories.repair import GaveUp
     from mlxstories.training import experiment
     from mlxstories.training.progress import NotFinite

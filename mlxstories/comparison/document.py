@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlxstories.comparison.arms import changed
+from mlxstories.comparison.conclusion import answer
 from mlxstories.comparison.study import Row, Table
-from mlxstories.comparison.words import answer
 
 COLUMNS = (
     "arm",

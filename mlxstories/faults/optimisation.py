@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlxstories.batch import Batch
 from mlxstories.faults.fault import Faults, change, minimising, optimizer, phase
 from mlxstories.faults.recipe import Recipe
-from mlxstories.ladder.own import scheduled_optimizer
+from mlxstories.ladder.own_training import scheduled_optimizer
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.optim import OptimizerConfig, ScheduleConfig, clip_by_global_norm
 from mlxstories.training.losses import cross_entropy

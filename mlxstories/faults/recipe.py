@@ -14,7 +14,7 @@ from mlx.optimizers import Optimizer
 from mlxstories.batch import Batch
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.data.packing import Documents, Rows, pack
-from mlxstories.ladder.own import UPDATES, Update, mean_objective, scheduled_optimizer
+from mlxstories.ladder.own_training import UPDATES, Update, mean_objective, scheduled_optimizer
 from mlxstories.ladder.subject import Subject
 from mlxstories.model import KVCache, MlxLmConfig, ModelConfig, Transformer, size_config
 from mlxstories.training.losses import next_token, next_token_metrics

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from mlxstories.errors import StoriesError
-from mlxstories.model.mlx_lm_peculiar import PECULIAR, Size
+from mlxstories.model.mlx_lm_special_cases import PECULIAR, Size
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
 

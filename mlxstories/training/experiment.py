@@ -15,7 +15,7 @@ from mlxstories.backend import kernels, memory
 from mlxstories.data.counts import baselines
 from mlxstories.data.dataset import DataConfig, Dataset, load_dataset
 from mlxstories.distributed import ALONE, Group
-from mlxstories.distributed.following import Following
+from mlxstories.distributed.follower import FollowerRun
 from mlxstories.errors import StoriesError
 from mlxstories.generation.decoding import Generated, generate
 from mlxstories.generation.sampling import SamplingConfig
@@ -107,7 +107,7 @@ def start(
         "training": to_dict(training),
     }
     group.require_equal({**recipe, "fingerprint of the stories": dataset.fingerprint})
-    run = Run(path) if group.leads else Following(path, recipe)
+    run = Run(path) if group.leads else FollowerRun(path, recipe)
     trainer = group.together(lambda: _trainer(model_config, phase, dataset, training, run, report, group))
     config = {
         **recipe,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mlxstories.errors import StoriesError
 from mlxstories.plots.report import page
-from mlxstories.plots.report.accounts import read_accounts
 from mlxstories.plots.report.stories import Story, stories
+from mlxstories.plots.report.summary import read_summaries
 from mlxstories.runs.directory import Run
 
 _FILES = ("config.json", "metrics.jsonl", "findings.json", "result.json")
@@ -36,7 +36,7 @@ class LiveReport:
         Raises:
             StoriesError: the run's files are damaged or gone.
         """
-        accounts = read_accounts([self._run])
+        summaries = read_summaries([self._run])
         newest = self._newest()
         if self._count and newest not in (None, self._teller):
             try:
@@ -45,7 +45,7 @@ class LiveReport:
                 if not isinstance(self._told, list):
                     self._told = f"No stories: {error}"
             self._teller = newest
-        return page.of_runs(accounts, {accounts[0].label: self._told}, live=True)
+        return page.of_runs(summaries, {summaries[0].label: self._told}, live=True)
 
     def _newest(self) -> str | None:
         found = [path.name for path in (self._run.path / "checkpoints").glob("step-*")]

@@ -13,13 +13,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mlxstories.comparison.conclusion import answer
 from mlxstories.comparison.document import COLUMNS, cells, differing, title
 from mlxstories.comparison.study import Table
-from mlxstories.comparison.words import answer
 from mlxstories.plots.report import figures, palette, phrases
-from mlxstories.plots.report.accounts import Account
 from mlxstories.plots.report.repeats import arms
 from mlxstories.plots.report.stories import Story
+from mlxstories.plots.report.summary import RunSummary
 from mlxstories.plots.report.svg import Drawing
 from mlxstories.plots.report.verdict import capital, verdict
 from mlxstories.storage.serialize import dotted
@@ -45,37 +45,39 @@ class Section:
         return hashlib.sha256(self.html.encode()).hexdigest()[:16]
 
 
-def of_runs(accounts: Sequence[Account], told: Mapping[str, list[Story] | str], *, live: bool = False) -> str:
+def of_runs(
+    summaries: Sequence[RunSummary], told: Mapping[str, list[Story] | str], *, live: bool = False
+) -> str:
     """The report on runs, the verdict first.
 
     Args:
-        accounts: one or several, at most as many as can be told apart in a figure.
+        summaries: one or several, at most as many as can be told apart in a figure.
         told: by label the stories of a run, or in a sentence why there are none.
         live: the page asks its server for what has changed.
 
     Raises:
         StoriesError: too many runs.
     """
-    several = len(accounts) > 1
-    curves = [account.curves for account in accounts if account.curves is not None]
+    several = len(summaries) > 1
+    curves = [summary.curves for summary in summaries if summary.curves is not None]
     drawings = figures.of_runs(curves) if curves else []
-    judged = [{"account": account, "verdict": verdict(account)} for account in accounts]
-    sections = [_section("verdict", "Verdict", accounts=judged, gaps=_gaps(accounts[0]))]
-    if several and (found := arms(accounts)):
+    judged = [{"summary": summary, "verdict": verdict(summary)} for summary in summaries]
+    sections = [_section("verdict", "Verdict", summaries=judged, gaps=_gaps(summaries[0]))]
+    if several and (found := arms(summaries)):
         sections.append(_section("repeats", "Comparison", arms=found))
     known = any(story.known for stories in told.values() if not isinstance(stories, str) for story in stories)
     level = 4 if several else 3
     sections += [
         _section("curves", "Curves", drawings=drawings, curves=curves),
-        _section("findings", "Findings", accounts=accounts, level=level),
+        _section("findings", "Findings", summaries=summaries, level=level),
         _section("stories", "Stories", runs=list(told.items()), known=known, level=level),
         _section(
-            "configuration", "Configuration", labels=[a.label for a in accounts], groups=_groups(accounts)
+            "configuration", "Configuration", labels=[a.label for a in summaries], groups=_groups(summaries)
         ),
-        _section("reproduce", "How to reproduce", commands=[_command(account) for account in accounts]),
+        _section("reproduce", "How to reproduce", commands=[_command(summary) for summary in summaries]),
     ]
-    name = ", ".join(account.label for account in accounts)
-    subtitle = None if several else _subtitle(accounts[0])
+    name = ", ".join(summary.label for summary in summaries)
+    subtitle = None if several else _subtitle(summaries[0])
     return _page(name, "watch" if live else "report", subtitle, sections, drawings, live)
 
 
@@ -144,18 +146,18 @@ def _policy(script: str, live: bool) -> str:
     return "; ".join([*rules, "connect-src 'self'"] if live else rules)
 
 
-def _gaps(account: Account) -> dict[str, float | None]:
+def _gaps(summary: RunSummary) -> dict[str, float | None]:
     """For each kind of token its part in the distance between loss and floor."""
     nats = {
         kind: None if row.floor is None or not row.tokens else row.tokens * (row.loss - row.floor)
-        for kind, row in account.by_kind.items()
+        for kind, row in summary.by_kind.items()
     }
     total = None if None in nats.values() else sum(nats.values())
     return {kind: part / total if total and total > 0 else None for kind, part in nats.items()}
 
 
-def _subtitle(account: Account) -> str:
-    config = account.config
+def _subtitle(summary: RunSummary) -> str:
+    config = summary.config
     data = config.get("data") or {}
     source = data.get("source", "stories of unknown source")
     files = [source] if isinstance(source, str) else [Path(file).name for file in source]
@@ -171,9 +173,9 @@ def _subtitle(account: Account) -> str:
     return " · ".join(fact for fact in facts if fact)
 
 
-def _groups(accounts: Sequence[Account]) -> dict[str, list[tuple[str, list[str]]]]:
+def _groups(summaries: Sequence[RunSummary]) -> dict[str, list[tuple[str, list[str]]]]:
     """By part of the configuration every field and its value in each run; what is in no part is the run's own."""
-    found = [dict(dotted(account.config)) for account in accounts]
+    found = [dict(dotted(summary.config)) for summary in summaries]
     groups: dict[str, list] = {}
     for path in dict.fromkeys(path for one in found for path in one):
         if path not in ("format", "name", "command"):
@@ -183,10 +185,10 @@ def _groups(accounts: Sequence[Account]) -> dict[str, list[tuple[str, list[str]]
     return groups
 
 
-def _command(account: Account) -> tuple[str, str | None, str | None]:
-    versions = account.config.get("versions") or {}
+def _command(summary: RunSummary) -> tuple[str, str | None, str | None]:
+    versions = summary.config.get("versions") or {}
     used = ", ".join(f"{name} {number}" for name, number in versions.items())
-    return account.label, account.config.get("command"), f"With {used}." if used else None
+    return summary.label, summary.config.get("command"), f"With {used}." if used else None
 
 
 def _environment() -> Environment:

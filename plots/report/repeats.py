@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlxstories.comparison.statistics import Difference, Estimate, estimate, paired, together
-from mlxstories.plots.report.accounts import Account
+from mlxstories.plots.report.summary import RunSummary
 from mlxstories.storage.serialize import dotted
 
 # What a run's configuration says that is no choice, or the seed; parts of the model stand with the model too.
@@ -27,7 +27,7 @@ class Arm:
     """
 
     name: str
-    accounts: list[Account]
+    summaries: list[RunSummary]
     loss: Estimate
     accuracy: Estimate
     differs: dict[str, tuple[Any, Any]]
@@ -36,20 +36,20 @@ class Arm:
 
     @property
     def of_ceiling(self) -> float | None:
-        ceiling = self.accounts[0].scores.ceiling
+        ceiling = self.summaries[0].scores.ceiling
         return None if not ceiling else self.accuracy.mean / ceiling
 
     @property
     def seeds(self) -> list[int]:
-        return [account.config.get("seed") for account in self.accounts]
+        return [summary.config.get("seed") for summary in self.summaries]
 
 
-def arms(accounts: Sequence[Account]) -> list[Arm]:
+def arms(summaries: Sequence[RunSummary]) -> list[Arm]:
     """Group measured runs by recipe, in their order; the first arm is the reference."""
-    groups: dict[str, list[Account]] = {}
-    for account in accounts:
-        if account.scores is not None:
-            groups.setdefault(repr(sorted(recipe(account.config).items())), []).append(account)
+    groups: dict[str, list[RunSummary]] = {}
+    for summary in summaries:
+        if summary.scores is not None:
+            groups.setdefault(repr(sorted(recipe(summary.config).items())), []).append(summary)
     found = [_arm(group, next(iter(groups.values()))) for group in groups.values()]
     pairs = [(index, _paired(arm, found[0])) for index, arm in enumerate(found) if index and arm.comparable]
     differences = [(index, difference) for index, difference in pairs if difference is not None]
@@ -58,14 +58,14 @@ def arms(accounts: Sequence[Account]) -> list[Arm]:
     return [Arm(**{**arm.__dict__, "difference": verdicts.get(index)}) for index, arm in enumerate(found)]
 
 
-def _arm(group: list[Account], reference: list[Account]) -> Arm:
+def _arm(group: list[RunSummary], reference: list[RunSummary]) -> Arm:
     here, there = recipe(group[0].config), recipe(reference[0].config)
     label = group[0].label if len(group) == 1 else f"{group[0].label} and {len(group) - 1} more"
     return Arm(
         label,
         group,
-        estimate([account.scores.loss for account in group]),
-        estimate([account.scores.accuracy for account in group]),
+        estimate([summary.scores.loss for summary in group]),
+        estimate([summary.scores.accuracy for summary in group]),
         {k: (here.get(k), there.get(k)) for k in {**there, **here} if here.get(k) != there.get(k)},
         _stories(group[0]) == _stories(reference[0]),
     )
@@ -73,7 +73,7 @@ def _arm(group: list[Account], reference: list[Account]) -> Arm:
 
 def _paired(arm: Arm, reference: Arm) -> Difference | None:
     mine, theirs = (
-        {account.config.get("seed"): account.scores.loss for account in one.accounts}
+        {summary.config.get("seed"): summary.scores.loss for summary in one.summaries}
         for one in (arm, reference)
     )
     shared = sorted(mine.keys() & theirs.keys())
@@ -88,9 +88,9 @@ def recipe(config: dict[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in dotted(kept) if path not in _NOT_RECIPE}
 
 
-def _stories(account: Account) -> tuple:
+def _stories(summary: RunSummary) -> tuple:
     """What two runs must share for their losses to mean the same: held-out stories, tokens and what is predicted."""
-    config = account.config
+    config = summary.config
     data, model = config.get("data") or {}, config.get("model") or {}
     held_out = (
         {name: value for name, value in data.items() if name != "stories"}

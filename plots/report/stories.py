@@ -13,7 +13,7 @@ from mlxstories.data.texts import validation_seed
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.data.verbatim import Passage
 from mlxstories.generation.reading import Reading, read
-from mlxstories.generation.telling import ended_tokens
+from mlxstories.generation.story_text import ended_tokens
 from mlxstories.plots.report.own import OwnText, own_text
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.runs.directory import Run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlxstories.findings import Finding
 from mlxstories.findings.limits import BELOW_FLOOR
-from mlxstories.plots.report.accounts import Account, Scores
+from mlxstories.plots.report.summary import RunSummary, Scores
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,27 @@ class Verdict:
         return f"{self.word}: {self.sentence}"
 
 
-def verdict(account: Account) -> Verdict:
+def verdict(summary: RunSummary) -> Verdict:
     """Errors first, then warnings, then how far the run came; nothing is called healthy before it has ended."""
-    reached = _reached(account.scores)
-    if "pairs" in account.baselines:
-        reached += f"; counts of token pairs alone reach {account.baselines['pairs']:.3f}"
-    elif account.scores is not None and account.scores.floor is None:
+    reached = _reached(summary.scores)
+    if "pairs" in summary.baselines:
+        reached += f"; counts of token pairs alone reach {summary.baselines['pairs']:.3f}"
+    elif summary.scores is not None and summary.scores.floor is None:
         reached += "; no floor is known for these stories"
-    if not account.finished:
-        reached = f"{_done(account)}; {reached}" if account.scores else _done(account)
-    if account.errors:
-        return Verdict("error", "Not healthy", f"{_cause(account.errors)}. {capital(reached)}.")
-    if impossible := _impossible(account):
+    if not summary.finished:
+        reached = f"{_done(summary)}; {reached}" if summary.scores else _done(summary)
+    if summary.errors:
+        return Verdict("error", "Not healthy", f"{_cause(summary.errors)}. {capital(reached)}.")
+    if impossible := _impossible(summary):
         return Verdict("error", "Not healthy", f"{impossible}. {capital(reached)}.")
-    if account.repaired:
-        fix = account.repaired[0].fix
-        return Verdict("warning", "Repaired", f"{_cause(account.repaired)}; {fix}. {capital(reached)}.")
-    if account.warnings:
-        return Verdict("warning", "A warning", f"{_cause(account.warnings)}. {capital(reached)}.")
-    if behind := _behind_counts(account):
+    if summary.repaired:
+        fix = summary.repaired[0].fix
+        return Verdict("warning", "Repaired", f"{_cause(summary.repaired)}; {fix}. {capital(reached)}.")
+    if summary.warnings:
+        return Verdict("warning", "A warning", f"{_cause(summary.warnings)}. {capital(reached)}.")
+    if behind := _behind_counts(summary):
         return Verdict("warning", "Not trained enough", f"{behind}. {capital(reached)}.")
-    if not account.finished:
+    if not summary.finished:
         return Verdict("open", "Unfinished", f"{reached}, and nothing wrong so far.")
     return Verdict("good", "Healthy", f"{reached}.")
 
@@ -58,24 +58,24 @@ def _cause(found: list[Finding]) -> str:
     return f"{found[0].code}{more}: {found[0].message}"
 
 
-def _impossible(account: Account) -> str | None:
+def _impossible(summary: RunSummary) -> str | None:
     """What the figures alone say against a run in which nothing was found."""
-    scores = account.scores
+    scores = summary.scores
     if scores is None:
         return None
     if scores.floor is not None and BELOW_FLOOR.above(scores.floor - scores.loss):
         return "the loss is below the floor, which no honest model can reach"
-    if account.finished and account.first is not None and scores.loss >= account.first:
-        return f"training made nothing better than the untrained model's {account.first:.3f} nats"
+    if summary.finished and summary.first is not None and scores.loss >= summary.first:
+        return f"training made nothing better than the untrained model's {summary.first:.3f} nats"
     return None
 
 
-def _behind_counts(account: Account) -> str | None:
+def _behind_counts(summary: RunSummary) -> str | None:
     """Where a finished model of a text of one's own predicts worse than counting pairs of tokens."""
-    pairs = account.baselines.get("pairs")
-    if not account.finished or account.scores is None or pairs is None or account.scores.loss <= pairs:
+    pairs = summary.baselines.get("pairs")
+    if not summary.finished or summary.scores is None or pairs is None or summary.scores.loss <= pairs:
         return None
-    over = account.best is not None and account.best[0] < account.step  # and going on would not have helped
+    over = summary.best is not None and summary.best[0] < summary.step  # and going on would not have helped
     needed = "more text" if over else "more epochs or more text"
     return f"counting which token follows which predicts better: {needed} would help"
 
@@ -85,11 +85,11 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _done(account: Account) -> str:
-    if account.step == 0:
+def _done(summary: RunSummary) -> str:
+    if summary.step == 0:
         return "no update has been measured yet"
-    planned = f" of {account.total:,}" if account.total else ""
-    return f"{account.step:,}{planned} updates done"
+    planned = f" of {summary.total:,}" if summary.total else ""
+    return f"{summary.step:,}{planned} updates done"
 
 
 def _reached(scores: Scores | None) -> str:

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
-from mlxstories.cli.screen import Ladder
+from mlxstories.cli.ladder_screen import LadderScreen
 from mlxstories.faults import FAULTS
 from mlxstories.findings import Finding
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
@@ -102,14 +102,14 @@ def test_a_check_that_passed_with_a_warning_has_no_tick(capsys):
     rung = Rung(
         "init", "passed", checks=[Line("tied weights are one", "passed", "a and b are two", ("tie-broken",))]
     )
-    Ladder(sys.stdout).checks(Diagnosis("a subject", [], [rung], 0.0))
+    LadderScreen(sys.stdout).checks(Diagnosis("a subject", [], [rung], 0.0))
     assert capsys.readouterr().out == "\ninit\n  ! tied weights are one, but tie-broken: a and b are two\n"
 
 
 def test_a_check_that_failed_does_not_read_as_its_claim(capsys):
     line = Line("sees no later token", "failed", "1.0e+00 relative change", ("future-leak",))
     rung = Rung("init", "failed", 1.0, [line])
-    screen = Ladder(sys.stdout)
+    screen = LadderScreen(sys.stdout)
     screen.event("done", rung)
     screen.checks(Diagnosis("a subject", [], [rung], 0.0))
     told = 'future-leak: fails "sees no later token" (1.0e+00 relative change)'
@@ -126,7 +126,7 @@ def test_a_check_that_failed_does_not_read_as_its_claim(capsys):
 )
 def test_a_climb_that_was_not_made_is_not_told_as_a_mistake(capsys, evidence, told):
     finding = Finding("subject-error", "error", "data", "m", evidence, "f")
-    Ladder(sys.stdout).verdict(Diagnosis("a subject", [finding], [], 3.0), story=False)
+    LadderScreen(sys.stdout).verdict(Diagnosis("a subject", [finding], [], 3.0), story=False)
     assert capsys.readouterr().out.endswith(f"\na subject: {told}, in 3.0 s\n")
 
 

@@ -17,7 +17,7 @@ from mlxstories.cli import main
 from mlxstories.cli.options import SUITED
 from mlxstories.cli.sections import Sectioned
 from mlxstories.training.phases import RECORD
-from mlxstories.training.suited import ROWS
+from mlxstories.training.recommended import ROWS
 
 
 def commands(context: click.Context):

@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
-from mlxstories.cli.parts import in_a_line
+from mlxstories.cli.training_parts import in_a_line
 from mlxstories.data import source
-from mlxstories.training.suited import suited
+from mlxstories.training.recommended import recommended
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_what_suits_is_chosen_and_said(place, first):
 
 
 def test_where_all_is_given_nothing_is_said_to_be_chosen():
-    found = suited(["Once there was a fox. " * 40] * 3)
+    found = recommended(["Once there was a fox. " * 40] * 3)
     assert in_a_line(found, {"stop_after": 4}).endswith("stories of about 880 characters: very little text.")
 
 

@@ -21,9 +21,9 @@ from mlxstories.cli import main
 from mlxstories.cli.compare import _LEFT_OUT, _grid
 from mlxstories.comparison import Arm, Study, StudyConfig, arms, cells, document, workers
 from mlxstories.comparison.cells import Cell, Setting
+from mlxstories.comparison.conclusion import answer, effects
 from mlxstories.comparison.document import markdown
 from mlxstories.comparison.study import as_dict
-from mlxstories.comparison.words import answer, effects
 from mlxstories.data.dataset import DataConfig
 from mlxstories.errors import StoriesError
 from mlxstories.plots.comparison import figures

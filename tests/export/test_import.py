@@ -15,7 +15,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.export import export, import_model
 from mlxstories.export.read import is_exported
 from mlxstories.ladder import diagnose
-from mlxstories.ladder.own import subject_of
+from mlxstories.ladder.own_training import subject_of
 from mlxstories.model import size_config
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.training import experiment

@@ -21,14 +21,14 @@ from mlxstories.data import source
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.data.packing import Documents
 from mlxstories.errors import StoriesError
-from mlxstories.generation.telling import ended
+from mlxstories.generation.story_text import ended
 from mlxstories.model import ModelConfig
 from mlxstories.plots.report import page
-from mlxstories.plots.report.accounts import read_accounts
 from mlxstories.plots.report.palette import COLOURS, GRAPHIC, TEXT, contrast, legible
 from mlxstories.plots.report.phrases import chance
 from mlxstories.plots.report.repeats import arms
 from mlxstories.plots.report.stories import Story, Token, stories
+from mlxstories.plots.report.summary import read_summaries
 from mlxstories.plots.report.verdict import verdict
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.training import experiment
@@ -100,8 +100,8 @@ def told(trained):
 
 @pytest.fixture(scope="module")
 def html(trained, told):
-    (account,) = read_accounts([trained])
-    return page.of_runs([account], {"trained": told})
+    (summary,) = read_summaries([trained])
+    return page.of_runs([summary], {"trained": told})
 
 
 def spaced(html):
@@ -165,7 +165,7 @@ def test_a_finding_shows_the_code_around_its_line(make_run, tmp_path):
     (finding,) = json.loads((run.path / "findings.json").read_text())
     for where, lines in (({"file": str(tmp_path / "train.py"), "line": 2}, 3), ("model", 0)):
         (run.path / "findings.json").write_text(json.dumps([finding | {"where": where}]))
-        html = page.of_runs(read_accounts([run]), {})
+        html = page.of_runs(read_summaries([run]), {})
         assert html.count("<pre") == bool(lines)
         assert ("wrong = &#39;&lt;b&gt;&#39;" in html) == bool(lines)
 
@@ -186,9 +186,9 @@ def test_nothing_comes_from_elsewhere_and_only_its_own_script_runs(html):
 
 @pytest.mark.parametrize("live", [False, True])
 def test_what_a_run_says_is_text(make_run, live):
-    (account,) = read_accounts([hostile(make_run("<img src=x onerror=alert(1)>&b"))])
+    (summary,) = read_summaries([hostile(make_run("<img src=x onerror=alert(1)>&b"))])
     token = Token(EVIL, 0.5, 1.0, EVIL)
-    found = Page(page.of_runs([account], {account.label: [Story(EVIL, [token], 1.0, None)]}, live=live))
+    found = Page(page.of_runs([summary], {summary.label: [Story(EVIL, [token], 1.0, None)]}, live=live))
     assert len(found.all("script")) == 1 and not found.all("img")
     assert not any(name.startswith("on") for _, attributes in found.elements for name in attributes)
     shown = found.all("main")[0][1]
@@ -228,10 +228,10 @@ def test_every_colour_of_the_drawings_is_defined_for_light_and_dark(html):
 
 
 def test_the_page_says_what_was_measured(html, trained):
-    (account,) = read_accounts([trained])
+    (summary,) = read_summaries([trained])
     result = json.loads((trained.path / "result.json").read_text())
     text = " ".join(Page(html).all("body")[0][1].split())
-    assert verdict(account).text.split(": ", 1)[1] in text
+    assert verdict(summary).text.split(": ", 1)[1] in text
     for number in (f"{result['loss']:.3f}", f"floor {result['floor']:.3f}", f"{result['accuracy']:.1%}"):
         assert number in text
     for row in result["by_kind"].values():
@@ -243,7 +243,7 @@ def test_the_page_says_what_was_measured(html, trained):
         assert f"{record['loss']:.4f} {record['bits_per_character']:.3f} {record['accuracy']:.2%}" in spaced(
             html
         )
-    gaps = page._gaps(account)
+    gaps = page._gaps(summary)
     assert sum(gaps.values()) == pytest.approx(1)
     whole = sum(r["tokens"] * (r["loss"] - r["floor"]) for r in result["by_kind"].values())
     assert whole / result["tokens"] == pytest.approx(result["loss"] - result["floor"], rel=0.05)
@@ -307,15 +307,15 @@ def test_the_verdict_says_the_worst_first(make_run, found, result, status, said)
     write_findings(run, *found)
     if result is not None:
         with_result(run, **result)
-    (account,) = read_accounts([run])
-    assert verdict(account).status == status and said in verdict(account).text
+    (summary,) = read_summaries([run])
+    assert verdict(summary).status == status and said in verdict(summary).text
 
 
 def test_where_the_epoch_still_reads_zero_the_plan_is_not_known(make_run):
     """Four digits of it are written: on millions of stories the first lines are of epoch 0.0."""
     run = make_run(steps=20, per_epoch=10**7)
     (run.path / "config.json").write_text(json.dumps(run.config | {"training": {"epochs": 1}}))
-    assert "Unfinished: 20 updates done" in verdict(read_accounts([run])[0]).text
+    assert "Unfinished: 20 updates done" in verdict(read_summaries([run])[0]).text
 
 
 @pytest.mark.parametrize(
@@ -332,30 +332,30 @@ def test_more_epochs_are_named_where_the_last_validation_was_the_best(make_run, 
         run.append(validation | changes)
     result = {"loss": validation["loss"], "steps": 700 if after else validation["step"]}
     with_result(run, floor=None, baselines={"frequencies": 5.0, "pairs": 1.8}, **result)
-    assert needed in verdict(read_accounts([run])[0]).text
+    assert needed in verdict(read_summaries([run])[0]).text
 
 
 def test_a_run_that_was_repaired_is_said_to_be(make_run):
     run = with_result(make_run())
     write_findings(run, ("exploding-gradient", "error", "the gradient grew"))
-    assert verdict(read_accounts([run])[0]).word == "Not healthy"
+    assert verdict(read_summaries([run])[0]).word == "Not healthy"
     position = {"step": 300, "epoch": 1.5, "tokens": 300 * 4096}
     run.append(position | {"split": "repair", "code": "exploding-gradient"})
-    (account,) = read_accounts([run])
-    assert verdict(account).text.startswith(
+    (summary,) = read_summaries([run])
+    assert verdict(summary).text.startswith(
         "Repaired: exploding-gradient: the gradient grew; do this. Held-out"
     )
-    text = page.of_runs([account], {})
+    text = page.of_runs([summary], {})
     assert "repaired: exploding-gradient" in text
 
 
 def test_a_run_without_a_floor_or_a_measurement(make_run):
     run = with_result(make_run(floor=None))
-    assert "no floor is known" in verdict(read_accounts([run])[0]).text
+    assert "no floor is known" in verdict(read_summaries([run])[0]).text
     begun = make_run("begun")
     (begun.path / "metrics.jsonl").write_text("")
-    (account,) = read_accounts([begun])
-    text = Page(page.of_runs([account], {"begun": "No stories: none."})).all("main")[0][1]
+    (summary,) = read_summaries([begun])
+    text = Page(page.of_runs([summary], {"begun": "No stories: none."})).all("main")[0][1]
     assert "no update has been measured yet" in text and "No training measurements yet" in text
 
 
@@ -368,10 +368,10 @@ def test_runs_that_differ_in_their_seed_are_one_arm_with_an_interval(make_run):
         rate = 0.1 if run.path.name.startswith("b") else 0.2
         config = run.config | {"data": data, "fingerprint": run.path.name, "phase": {"rate": rate}}
         (run.path / "config.json").write_text(json.dumps(config))
-    accounts = read_accounts(runs)
-    first, second, other = arms(accounts)
+    summaries = read_summaries(runs)
+    first, second, other = arms(summaries)
     assert [first.seeds, second.seeds, other.seeds] == [[0, 1, 2], [0, 1, 2], [0]]
-    losses = [np.array([account.scores.loss for account in arm.accounts]) for arm in (first, second)]
+    losses = [np.array([summary.scores.loss for summary in arm.summaries]) for arm in (first, second)]
     low, high = stats.t.interval(0.95, 2, losses[0].mean(), stats.sem(losses[0]))
     assert (first.loss.low, first.loss.high) == pytest.approx((low, high))
     test = stats.ttest_rel(losses[1], losses[0])
@@ -379,7 +379,7 @@ def test_runs_that_differ_in_their_seed_are_one_arm_with_an_interval(make_run):
     assert second.difference.verdict == ("worse" if test.pvalue < 0.05 else "undecided")
     assert second.differs == {"phase.rate": (0.1, 0.2)}
     assert not other.comparable and other.difference is None
-    text = " ".join(Page(page.of_runs(accounts, {})).all("main")[0][1].split())
+    text = " ".join(Page(page.of_runs(summaries, {})).all("main")[0][1].split())
     assert f"{first.loss.mean:.3f} ± {first.loss.half:.3f}" in text
     assert "b0 and 2 more differs from a0 and 2 more in phase.rate 0.1 for 0.2." in text
     assert "not comparable: other held-out stories" in text
@@ -391,7 +391,7 @@ def test_parts_of_the_model_that_the_phase_or_an_option_named_are_the_same_recip
     for run, phase in zip(runs, (parts, dict.fromkeys(parts)), strict=True):
         config = run.config | {"model": parts, "phase": {"name": run.path.name, **phase}}
         (run.path / "config.json").write_text(json.dumps(config))
-    (arm,) = arms(read_accounts(runs))
+    (arm,) = arms(read_summaries(runs))
     assert arm.seeds == [0, 1]
 
 
@@ -426,7 +426,7 @@ def test_command_writes_one_file(make_run, tmp_path):
     result = CliRunner().invoke(main, ["report", "--runs", str(tmp_path / "runs")])
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == [
-        f"phase1-base: {verdict(read_accounts([run])[0]).text}",
+        f"phase1-base: {verdict(read_summaries([run])[0]).text}",
         str(run.path / "report.html"),
     ]
     assert "No stories:" in (run.path / "report.html").read_text()
@@ -439,4 +439,4 @@ def test_accounts_refuse_what_plots_refuse(make_run):
     run = make_run()
     (run.path / "metrics.jsonl").write_text('{"split": "train", "step": 1}\n')
     with pytest.raises(StoriesError, match="has a line without"):
-        read_accounts([run])
+        read_summaries([run])

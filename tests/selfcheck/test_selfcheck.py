@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from mlxstories.backend import embedding, kernels
 from mlxstories.cli import main
+from mlxstories.selfcheck import against_mlx_lm, resuming, speed
 from mlxstories.selfcheck import device as selfcheck
-from mlxstories.selfcheck import peer, resuming, speed
 
 numbers_that_differ = resuming.numbers_that_differ
 
@@ -88,7 +88,7 @@ def test_coarse_products_widen_what_is_made_of_them_but_not_repetition(monkeypat
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_command_ends_with_one_where_a_line_fails(monkeypatch, as_json):
     lines = [selfcheck.Line("loss", 1e-7, 1e-5), selfcheck.Line("gradients", float("nan"), 1e-4, "Oops: why")]
-    monkeypatch.setattr(peer, "against_mlx_lm", lambda: peer.Duel(300.0, 200.0))
+    monkeypatch.setattr(against_mlx_lm, "compare_speed", lambda: against_mlx_lm.Comparison(300.0, 200.0))
     monkeypatch.setattr(speed, "speeds", lambda: [speed.Speed("debug", 1234.5, 67.0)])
     for found, code in ((lines, 1), (lines[:1], 0)):
         monkeypatch.setattr(selfcheck, "check", lambda found=found: iter(found))
@@ -113,9 +113,9 @@ def test_a_killed_training_is_resumed_to_the_same_weights_and_others_are_counted
 
 
 def test_one_story_is_told_here_and_by_mlx_lm(monkeypatch):
-    monkeypatch.setattr(peer, "_TOKENS", 8)
-    duel = peer.against_mlx_lm()
-    assert duel.ours > 0 and duel.theirs > 0
+    monkeypatch.setattr(against_mlx_lm, "_TOKENS", 8)
+    compared = against_mlx_lm.compare_speed()
+    assert compared.ours > 0 and compared.theirs > 0
 
 
 def test_tokens_a_second_are_counted(monkeypatch):

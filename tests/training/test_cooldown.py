@@ -7,13 +7,13 @@ import signal
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxstories.cli.display import Display
+from mlxstories.cli.training_screen import TrainingScreen
 from mlxstories.data.dataset import DataConfig, load_dataset
 from mlxstories.model import ModelConfig, build_model
 from mlxstories.optim import ScheduleConfig, build_optimizer
 from mlxstories.optim.schedules import wsd
 from mlxstories.plots.report import page
-from mlxstories.plots.report.accounts import read_accounts
+from mlxstories.plots.report.summary import read_summaries
 from mlxstories.runs import checkpoints
 from mlxstories.runs.checkpoints import load_model
 from mlxstories.training import experiment
@@ -134,17 +134,17 @@ def test_the_rate_falls_as_one_minus_the_root_from_the_first_update_on(finished)
 
 def test_the_report_tells_of_it(finished):
     trainer, line, _ = finished
-    told = page.of_runs(read_accounts([trainer.run]), {})
+    told = page.of_runs(read_summaries([trainer.run]), {})
     assert f"cool-down from step {line['weights_of']}" in told  # in the figures
     assert f"cooled down from the weights of step {line['weights_of']} after {line['step']} updates" in told
     (trainer.run.path / "result.json").unlink()  # as while it trains
-    (account,) = read_accounts([trainer.run])
-    assert account.total == line["step"] + line["updates"]
+    (summary,) = read_summaries([trainer.run])
+    assert summary.total == line["step"] + line["updates"]
 
 
 def test_the_terminal_tells_of_it(finished, capsys):
     trainer, line, result = finished
-    show = Display()
+    show = TrainingScreen()
     show(line)
     assert show.total == trainer.total_steps
     show.result(trainer, result)

@@ -63,7 +63,7 @@ def _val_batches(
     script: CapturedScript, masked: bool
 ) -> Callable[[], Iterator[tuple[np.ndarray, ...]]] | None:
     """The batches of its own validation, where they were seen; in the form of the training's."""
-    seen = script.told.batches
+    seen = script.validation_log.batches
     if not seen:
         return None
     masked = masked or not all(mask.all() for _, _, mask in seen)

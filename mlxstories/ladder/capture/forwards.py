@@ -13,10 +13,10 @@ import mlx.nn as nn
 
 from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.capture.copies import whole
+from mlxstories.ladder.capture.model_uses import Use, at_work
 from mlxstories.ladder.capture.passes import passed
 from mlxstories.ladder.capture.record import Forward, Seen
 from mlxstories.ladder.capture.running import Script, Stop
-from mlxstories.ladder.capture.uses import Use, at_work
 from mlxstories.ladder.where.places import stack
 
 _FORWARDS = 600  # that are kept

@@ -21,7 +21,7 @@ from mlxstories.ladder.capture.optimizers import share
 from mlxstories.ladder.capture.running import Script
 from mlxstories.ladder.capture.settings import Settings
 from mlxstories.ladder.capture.watcher import Watcher
-from mlxstories.ladder.own import subject_of_trainer
+from mlxstories.ladder.own_training import subject_of_trainer
 from mlxstories.ladder.random_states import put_random_key, random_key
 from mlxstories.ladder.subject import Subject
 from mlxstories.ladder.time_limit import TimeLimitError

@@ -11,8 +11,8 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.capture.accumulation import Collected
 from mlxstories.ladder.capture.hooks import Listed
+from mlxstories.ladder.capture.model_uses import Use
 from mlxstories.ladder.capture.passes import Evaluations
-from mlxstories.ladder.capture.uses import Use
 from mlxstories.ladder.where.places import Line
 
 

@@ -11,7 +11,7 @@ from mlxstories.ladder.capture.accumulation import taken
 from mlxstories.ladder.capture.batches import one_epoch
 from mlxstories.ladder.capture.rates import by_hand, falling, warming
 from mlxstories.ladder.capture.running import STOPPED
-from mlxstories.ladder.capture.seen import DROPOUT
+from mlxstories.ladder.capture.script_findings import DROPOUT
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript

@@ -11,9 +11,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxstories.errors import StoriesError
+from mlxstories.ladder.capture.batch_parts import BatchParts, ends_of
 from mlxstories.ladder.capture.copies import host, leaves, refitted, seen_by, whole, with_leaf
 from mlxstories.ladder.capture.hooks import GradientCall
-from mlxstories.ladder.capture.parts import Parts, ends_of
 from mlxstories.ladder.capture.reading import Reading, read
 
 
@@ -28,7 +28,7 @@ class Roles:
 
     def _find(self, call: GradientCall, first: Reading, *, cut: bool) -> None:
         """Which arrays play a part in what was read."""
-        self.first, self.parts = first, Parts(first, cut)
+        self.first, self.parts = first, BatchParts(first, cut)
         self.places: dict[tuple, str] = {}
         self.padding: int | None = None  # the target of every cell that does not count
         self.masked = False

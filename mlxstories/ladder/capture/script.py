@@ -15,17 +15,17 @@ import numpy as np
 from mlxstories.errors import StoriesError
 from mlxstories.findings import Finding, fold
 from mlxstories.findings.notebooks import cells, in_cell, is_notebook
-from mlxstories.ladder.capture.again import decoding_of, validation_of
 from mlxstories.ladder.capture.as_subject import subject_of
 from mlxstories.ladder.capture.copies import scalar
-from mlxstories.ladder.capture.last_place import logits_everywhere
+from mlxstories.ladder.capture.last_position import logits_everywhere
 from mlxstories.ladder.capture.loop import INSTEAD, Loop
 from mlxstories.ladder.capture.reading import read
 from mlxstories.ladder.capture.recording import record
+from mlxstories.ladder.capture.replay import decoding_of, validation_of
 from mlxstories.ladder.capture.roles import Roles
-from mlxstories.ladder.capture.seen import DROPOUT, failures, findings
+from mlxstories.ladder.capture.script_findings import DROPOUT, failures, findings
 from mlxstories.ladder.capture.settings import Settings
-from mlxstories.ladder.capture.told import Told
+from mlxstories.ladder.capture.validation_log import ValidationLog
 from mlxstories.ladder.capture.where import located
 from mlxstories.ladder.diagnosis import Diagnosis
 from mlxstories.ladder.random_states import put_random_key, random_key, undisturbed
@@ -80,13 +80,13 @@ class CapturedScript:
             self.losses: list[float] = []
             self.batches = record(self, steps, batches)
             self._tell_of_cells()
-            self.told = Told(self)
+            self.validation_log = ValidationLog(self)
             self.validation, self.decoding = validation_of(self), decoding_of(self)
             for what, found in (("validation", self.validation), ("decoding", self.decoding)):
                 if found is not None:
                     line = found.called.line
                     self.loop.on_note(f"its own {what} is examined too: {line.function} at {line}")
-            for note in self.told.notes():
+            for note in self.validation_log.notes():
                 self.loop.on_note(note)
             self.subject = subject_of(self)
         except StoriesError as error:
@@ -143,7 +143,7 @@ class CapturedScript:
     @property
     def findings(self) -> list[Finding]:
         """What only the script shows, before any climb."""
-        return [*findings(self), *self.told.findings()]
+        return [*findings(self), *self.validation_log.findings()]
 
     def explained(self, diagnosis: Diagnosis) -> Diagnosis:
         """The diagnosis with what only the script shows, and with the lines where the findings lie."""

@@ -21,11 +21,11 @@ from mlxstories.ladder.capture.copies import clone, leaves
 from mlxstories.ladder.capture.expressions import Making, making
 from mlxstories.ladder.capture.forwards import Forwards
 from mlxstories.ladder.capture.hooks import GradientCall, Listed
-from mlxstories.ladder.capture.length import rounds, seldom
 from mlxstories.ladder.capture.optimizers import Shell, find_own, share
 from mlxstories.ladder.capture.places import assigned, holder
 from mlxstories.ladder.capture.rates import meant
 from mlxstories.ladder.capture.record import Saved, Seen, Update, compiled
+from mlxstories.ladder.capture.run_length import rounds, seldom
 from mlxstories.ladder.capture.running import Script, Stop
 from mlxstories.ladder.capture.tokenizer import at_hand
 from mlxstories.ladder.where.places import Line, defined, own_file, stack

@@ -52,7 +52,7 @@ def _located(finding: Finding, script: CapturedScript) -> Finding:
     if replayed is not None:
         found = place(replayed.called.line)
     elif finding.where == "val_batches":
-        found = place(script.told.line)
+        found = place(script.validation_log.line)
     elif (part := str(finding.where)) in (parts := _of_part(script)):
         found = place(parts[part])
     elif code in _DATA:

@@ -12,7 +12,7 @@ from mlxstories.ladder.exchange.intervention import Site, site_of
 from mlxstories.ladder.exchange.training import Training
 from mlxstories.ladder.verdict import Draft, error, warning
 from mlxstories.ladder.where.batching import made
-from mlxstories.ladder.where.working import worked
+from mlxstories.ladder.where.function_lines import function_line
 
 
 def other_data(exchange: Exchange, between: Gap, make=error) -> Draft:
@@ -74,7 +74,7 @@ def site(bench: Bench, part: str) -> Site:
     """Where a step has the weights updated, a generator of batches begins, and a loss."""
     subject, line = bench.subject, None
     if part == "step":
-        line = worked(bench, "behind-reference", "train_step")
+        line = function_line(bench, "behind-reference", "train_step")
     if part == "data":
         line = made(bench, "constant-batches", "train_batches")
     if line is not None:

@@ -16,8 +16,8 @@ from mlxstories.ladder.bench.step.optimizers import parts, read_rate, read_sched
 from mlxstories.ladder.bench.step.schedule_restarts import count_restarts
 from mlxstories.ladder.exchange.intervention import OPTIMIZER, Intervention, Site, is_own
 from mlxstories.ladder.patches import Patches
+from mlxstories.ladder.where.function_lines import function_line
 from mlxstories.ladder.where.places import Line, defined, updated_in
-from mlxstories.ladder.where.working import worked
 
 _BETAS, _EPSILON = [0.9, 0.999], 1e-8
 _MOMENTUM = 0.9
@@ -59,7 +59,7 @@ def for_step(bench: Bench, lowered: bool = False) -> list[Intervention]:
 def _made(bench: Bench) -> Site:
     """Where the subject makes its optimiser."""
     function = bench.subject.optimizer
-    line = worked(bench, "behind-reference", "optimizer") or (function and defined(function))
+    line = function_line(bench, "behind-reference", "optimizer") or (function and defined(function))
     return _at_line(line) or Site(part=OPTIMIZER)
 
 

@@ -16,7 +16,15 @@ from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.material import probe_batch, sample
 from mlxstories.ladder.bench.step.optimizers import unusable_schedule
 from mlxstories.ladder.patches import Patches
-from mlxstories.ladder.where import arithmetic, backward, batching, forward, gradcheck, stopped, working
+from mlxstories.ladder.where import (
+    arithmetic,
+    backward,
+    batching,
+    forward,
+    function_lines,
+    gradcheck,
+    stop_gradient,
+)
 from mlxstories.ladder.where.calls import calls, steps
 from mlxstories.ladder.where.dropped import dropped
 from mlxstories.ladder.where.places import Line, class_line, defined, place
@@ -72,7 +80,11 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
         return _in_model(bench, code)
     if hasattr(bench.subject, part):
         function = getattr(bench.subject, part)
-        line = batching.made(bench, code, part) if part in _BATCHES else working.worked(bench, code, part)
+        line = (
+            batching.made(bench, code, part)
+            if part in _BATCHES
+            else function_lines.function_line(bench, code, part)
+        )
         return place(line or (defined(function) if callable(function) else None), part)
     model = bench.model()
     if code in _SLOPES:
@@ -82,7 +94,7 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
     if code in _CUT:
         found = _without_effect(bench, part) if code == "dead-parameters" else None
         found = found or backward.cut_off(model, _ids(bench), part)
-        line = stopped.in_model(model, _ids(bench), part)
+        line = stop_gradient.in_model(model, _ids(bench), part)
         return place(line, (found or {}).get("module")) if line else found
     if code == "not-finite":
         return backward.broken(model, _ids(bench), part)
@@ -101,7 +113,7 @@ def _updated(bench: Bench, code: str) -> Line | None:
 
 def _in_loss(bench: Bench) -> Place | None:
     model, batch = bench.model(), probe_batch(bench, 0)
-    return place(stopped.in_loss(lambda: bench.loss(model, batch)), "loss")
+    return place(stop_gradient.in_loss(lambda: bench.loss(model, batch)), "loss")
 
 
 def _of_module(model: nn.Module, path: str) -> Place | None:

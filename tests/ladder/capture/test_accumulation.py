@@ -8,7 +8,7 @@ import pytest
 
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.capture.accumulation import findings
-from mlxstories.ladder.capture.seen import findings as findings_of
+from mlxstories.ladder.capture.script_findings import findings as findings_of
 from tests.ladder.scripts import MODEL, line_of
 
 LOOP = """

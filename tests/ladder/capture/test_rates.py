@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxstories.ladder.capture.seen import findings
+from mlxstories.ladder.capture.script_findings import findings
 from tests.ladder.scripts import MODEL, line_of
 
 LOOP = """

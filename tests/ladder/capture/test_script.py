@@ -12,7 +12,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.ladder import load_subject
 from mlxstories.ladder.bench.arrays import Answers, first_of
 from mlxstories.ladder.bench.step.optimizers import read_schedule
-from mlxstories.ladder.capture import is_script, seen
+from mlxstories.ladder.capture import is_script, script_findings
 from mlxstories.ladder.capture.optimizers import Shell
 from tests.ladder.scripts import LOOP, MODEL, STYLES, flat, line_of
 
@@ -292,7 +292,7 @@ for i in range(500):
 """
     )
     assert [update.gradients for update in script.loop.seen.updates[:3]] == [3, 3, 3]
-    assert not seen.findings(script)
+    assert not script_findings.findings(script)
     model, optimizer, batch = script.subject.model(), script.subject.optimizer(), script.batches[0][:2]
     before = model.out.bias
     gradient = nn.value_and_grad(model, lambda m: script.subject.loss(m, batch))(model)[1]

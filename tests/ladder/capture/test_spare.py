@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.optimizers as optim
 import pytest
 
-from mlxstories.ladder.capture import seen
+from mlxstories.ladder.capture import script_findings
 from tests.ladder.scripts import LOOP, MODEL, line_of
 
 LOOKED_AT = """
@@ -36,7 +36,7 @@ def test_a_loss_that_is_looked_at_before_training_is_none_of_it(captured, looks,
     text = MODEL + LOOKED_AT.format(looks) + between + LOOP
     script = captured(text)
     assert script.loop.seen.gradient[-1].line == line_of(text, "loss, grads = step(")
-    assert not seen.findings(script)
+    assert not script_findings.findings(script)
     assert script.subject.updates == 500 and script.collects == 1
     assert any(f"the first {looks} gradient" in note and "passed over" in note for note in script.notes)
     model, optimizer = script.subject.model(), script.subject.optimizer()
@@ -64,7 +64,7 @@ def test_a_step_that_is_compiled_on_noughts_is_none_of_the_training(captured, ca
     text = MODEL + WARMING.format(calls)
     script = captured(text)
     assert line_of(text, "# trains") in {line.line for line in script.loop.seen.gradient}
-    assert script.subject.updates == 500 and not seen.findings(script)
+    assert script.subject.updates == 500 and not script_findings.findings(script)
     assert all(batch[0].any() for batch in script.batches)
     model, optimizer = script.subject.model(), script.subject.optimizer()
     script.subject.train_step(model, optimizer, script.batches[0])
@@ -84,7 +84,7 @@ def test_a_gradient_that_an_update_is_made_of_stays(captured, loop):
 
 def test_a_loop_without_an_update_is_told_still(captured):
     script = captured(MODEL + LOOP.replace("optimizer.update(model, grads)", "print('taken')"))
-    assert [finding.code for finding in seen.findings(script)] == ["no-update"]
+    assert [finding.code for finding in script_findings.findings(script)] == ["no-update"]
     subject, taken = script.subject, Path(script.log).read_text().count("taken")
     for _ in range(3):
         subject.train_step(subject.model(), optim.SGD(0.1), script.batches[0])

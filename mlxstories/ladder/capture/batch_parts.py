@@ -8,7 +8,7 @@ from mlxstories.ladder.capture.copies import whole
 from mlxstories.ladder.capture.reading import Reading
 
 
-class Parts:
+class BatchParts:
     """Recognises the inputs, targets, mask, tokens, labels, lengths or spans of a batch that was read.
 
     Args:

@@ -26,7 +26,7 @@ _VOCABULARY, _TOKENS, _TURNS = 4096, 128, 3
 
 
 @dataclass(frozen=True)
-class Duel:
+class Comparison:
     """Tokens a second of one story, greedily, a model of size base; each the median of turns taken in alternation.
 
     Attributes:
@@ -38,7 +38,7 @@ class Duel:
     theirs: float
 
 
-def against_mlx_lm() -> Duel | None:
+def compare_speed() -> Comparison | None:
     """The duel, or None where mlx-lm is not installed."""
     if importlib.util.find_spec("mlx_lm") is None:
         return None
@@ -71,4 +71,4 @@ def against_mlx_lm() -> Duel | None:
             tokens = tell()
             if turn:  # the first compiles
                 found.append(tokens / (time.perf_counter() - began))
-    return Duel(statistics.median(rates[ours]), statistics.median(rates[theirs]))
+    return Comparison(statistics.median(rates[ours]), statistics.median(rates[theirs]))

@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from mlxstories.cli.debug import list_faults
-from mlxstories.cli.display import Display
-from mlxstories.cli.pace import Pace
-from mlxstories.cli.screen import Ladder
-from mlxstories.cli.words import Growing, continued, styled, wrapped
+from mlxstories.cli.ladder_screen import LadderScreen
+from mlxstories.cli.text_output import Growing, continued, styled, wrapped
+from mlxstories.cli.time_left import TimeLeft
+from mlxstories.cli.training_screen import TrainingScreen
 from mlxstories.durations import between, duration
 from mlxstories.faults import FAULTS
 
@@ -40,7 +40,7 @@ def test_without_a_terminal_nothing_is_wrapped():
 def test_at_a_terminal_lines_fit():
     leader, follower = pty.openpty()
     os.set_blocking(leader, True)
-    code = "from mlxstories.cli.words import wrapped; print(wrapped('word ' * 100, '  '))"
+    code = "from mlxstories.cli.text_output import wrapped; print(wrapped('word ' * 100, '  '))"
     subprocess.run(
         [sys.executable, "-c", code], stdout=follower, env={**os.environ, "COLUMNS": "60"}, check=True
     )
@@ -53,7 +53,7 @@ def test_a_long_command_is_continued_as_a_shell_takes_it():
     leader, follower = pty.openpty()
     os.set_blocking(leader, True)
     command = "$ mlxstories train " + " ".join(f'--option-{n} "{n} of 12"' for n in range(12))
-    code = f"from mlxstories.cli.words import continued; print(continued({command!r}))"
+    code = f"from mlxstories.cli.text_output import continued; print(continued({command!r}))"
     subprocess.run(
         [sys.executable, "-c", code], stdout=follower, env={**os.environ, "COLUMNS": "60"}, check=True
     )
@@ -67,7 +67,7 @@ def test_a_long_command_is_continued_as_a_shell_takes_it():
 
 def test_signs_are_those_that_the_encoding_has():
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=name) for name in ("utf-8", "ascii")]
-    signs = [set(Ladder(stream).marks.values()) for stream in streams]
+    signs = [set(LadderScreen(stream).marks.values()) for stream in streams]
     assert signs == [set("✓✗–!"), set("+x-!")]
 
 
@@ -91,16 +91,16 @@ def test_fix_stands_out():
     ],
 )
 def test_the_time_left_is_that_of_the_last_half_and_of_twenty_updates(monkeypatch, steps, clock, told):
-    show, now = Display(quiet=True), iter(map(float, clock))
-    show.total, show.pace = 100, Pace(20)
+    show, now = TrainingScreen(quiet=True), iter(map(float, clock))
+    show.total, show.pace = 100, TimeLeft(20)
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     expected = [f"  {duration(seconds)} left" if seconds else "" for seconds in told]
     assert [show._left(step) for step in steps] == expected
 
 
 def test_no_time_is_left_at_the_end_nor_told_where_a_repair_went_back(monkeypatch):
-    show = Display(quiet=True)
-    show.total, show.pace = 30, Pace(20)
+    show = TrainingScreen(quiet=True)
+    show.total, show.pace = 30, TimeLeft(20)
     monkeypatch.setattr("time.monotonic", iter([100.0, 110.0, 115.0, 125.0, 135.0]).__next__)
     assert [show._left(step) for step in (10, 20, 10, 20, 30)] == ["", "  10 s left", "", "  10 s left", ""]
 

@@ -43,7 +43,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Account:
+class RunSummary:
     """A run as its files tell it.
 
     Attributes:
@@ -95,8 +95,8 @@ class Account:
         return [finding for finding in self.findings if finding.severity == WARNING]
 
 
-def read_accounts(runs: Sequence[Run]) -> list[Account]:
-    """The accounts of several runs, measured or just begun.
+def read_summaries(runs: Sequence[Run]) -> list[RunSummary]:
+    """The summaries of several runs, measured or just begun.
 
     Raises:
         StoriesError: a file is missing or damaged.
@@ -104,7 +104,7 @@ def read_accounts(runs: Sequence[Run]) -> list[Account]:
     return [_read(run, label) for run, label in zip(runs, labels(runs), strict=True)]
 
 
-def _read(run: Run, label: str) -> Account:
+def _read(run: Run, label: str) -> RunSummary:
     config, records = run.config, run.metrics()
     begun = any(record["split"] == "train" for record in records)
     curves = None
@@ -115,7 +115,7 @@ def _read(run: Run, label: str) -> Account:
     validations = [r for r in records if r["split"] == "val"]
     try:
         best = min(validations, key=lambda r: (r["loss"] is None, r["loss"]), default=None)
-        return Account(
+        return RunSummary(
             run,
             label,
             config,

@@ -138,7 +138,7 @@ def _require_one(decided: Callable[[Mapping[str, Any]], Any], choices: list[dict
 def _choices(given: set[str], data) -> list[dict[str, Any]]:
     """All that may be chosen, as known before any text is read."""
     from mlxstories.data.dataset import is_prepared
-    from mlxstories.training.suited import ROWS
+    from mlxstories.training.recommended import ROWS
 
     if takes_record(data, given):
         return [_record(given)]
@@ -157,7 +157,7 @@ def _chosen(given: set[str], data):
     from mlxstories.data.dataset import is_prepared
     from mlxstories.data.folder import remarks
     from mlxstories.data.texts import read_texts
-    from mlxstories.training.suited import suited
+    from mlxstories.training.recommended import recommended
 
     if takes_record(data, given):
         chosen = _record(given)
@@ -166,7 +166,7 @@ def _chosen(given: set[str], data):
         return None, {}, []
     told = [f"{remark}." for remark in remarks(data.source, separator=data.separator)]
     texts = read_texts(data)
-    found = suited(texts.train)
+    found = recommended(texts.train)
     chosen = _left(found.row.values(), given)
     return texts, chosen, [*told, in_a_line(found, chosen)] if chosen else told
 

@@ -15,7 +15,7 @@ from mlxstories.distributed.group import Group
 from mlxstories.runs.directory import Run
 
 
-class Following(Run):
+class FollowerRun(Run):
     """A run that rank 0 writes: here, perhaps on another computer, it is not even a directory."""
 
     def __init__(self, path: Path, config: dict[str, Any], tokenizer: str = ""):
@@ -58,4 +58,4 @@ def open_run(group: Group, find: Callable[[], Run]) -> Run:
         return json.dumps([str(found[0].path), found[0].config, tokenizer]).encode()
 
     path, config, tokenizer = json.loads(group.first(read))
-    return found[0] if group.leads else Following(Path(path), config, tokenizer)
+    return found[0] if group.leads else FollowerRun(Path(path), config, tokenizer)

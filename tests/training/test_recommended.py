@@ -14,7 +14,7 @@ from mlxstories.training.advice import advice
 from mlxstories.training.config import TrainingConfig
 from mlxstories.training.estimate import estimate
 from mlxstories.training.phases import PHASES, override
-from mlxstories.training.suited import ROWS, suited
+from mlxstories.training.recommended import ROWS, recommended
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,11 @@ def shape(dataset, **parts):
 )
 def test_the_row_nearest_by_ratio_is_taken(characters, row):
     text = "x" * characters
-    assert suited([text[: characters // 2], text[characters // 2 :]]).row is ROWS[row]
+    assert recommended([text[: characters // 2], text[characters // 2 :]]).row is ROWS[row]
 
 
 def test_what_is_seen_of_a_text():
-    found = suited(["Tom ran.", "Tom sat down.", "Tom saw a very old tree."])
+    found = recommended(["Tom ran.", "Tom sat down.", "Tom saw a very old tree."])
     assert (found.characters, found.distinct, found.story) == (8 + 13 + 24, 10, 13)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Ladder:
+class LadderScreen:
     """The climb on the screen: live in a terminal, one line a rung elsewhere."""
 
     def __init__(self, stream):
@@ -33,7 +33,7 @@ class Ladder:
             return
         from rich.padding import Padding
 
-        from mlxstories.cli.words import styled
+        from mlxstories.cli.text_output import styled
 
         line = text.lstrip(" ")
         self.console.print(Padding(styled(line), (0, 0, 0, len(text) - len(line))))

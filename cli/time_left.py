@@ -6,7 +6,7 @@ import collections
 import time
 
 
-class Pace:
+class TimeLeft:
     """Told the current step now and then; measures the pace over the last half of the updates. Other load on the
     machine changes, but not so slowly that the last few updates alone would say more (docs/own_stories.md).
 

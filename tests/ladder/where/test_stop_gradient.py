@@ -11,7 +11,7 @@ from tiny import Tiny, subject
 
 from mlxstories.findings import ERROR, Finding
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.where import located, stopped
+from mlxstories.ladder.where import located, stop_gradient
 
 
 class StopsTwice(Tiny):
@@ -35,4 +35,4 @@ def test_the_stop_that_cuts_a_parameter_off(path):
 
 def test_a_parameter_that_is_reached_is_not_stopped():
     ids = np.arange(8)[None]
-    assert stopped.in_model(StopsTwice(), ids, "head.weight") is None
+    assert stop_gradient.in_model(StopsTwice(), ids, "head.weight") is None

@@ -10,8 +10,8 @@ import numpy as np
 
 from mlxstories.findings import ERROR, NOTE, WARNING, Finding
 from mlxstories.ladder.bench.evaluation.averages import MEAN, PADDED
-from mlxstories.ladder.capture.figures import PART, Match, Printed, matches
 from mlxstories.ladder.capture.places import below
+from mlxstories.ladder.capture.printed_figures import PART, Match, Printed, matches
 from mlxstories.ladder.where.places import Line, place
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _FIGURES = 2  # different ones that are the same part of a mean
 _RUNG = "script"
 
 
-class Told:
+class ValidationLog:
     """Figures of validation in the log of a script that was recorded.
 
     Attributes:

@@ -3,7 +3,7 @@
 import pytest
 
 from mlxstories.data.tokenizer import UNKNOWN, Tokenizer
-from mlxstories.generation.telling import encode, ended, ended_tokens, told
+from mlxstories.generation.story_text import encode, ended, ended_tokens, told
 
 TEXT = "Tom lost a red ball. Mia found the ball, and Tom was happy."
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import click
 
-from mlxstories.cli.pace import Pace
-from mlxstories.cli.words import styled, wrapped
+from mlxstories.cli.text_output import styled, wrapped
+from mlxstories.cli.time_left import TimeLeft
 from mlxstories.durations import between, duration
 
 _SAME = 1e-4  # by which a loss that is measured again may differ
 _HEADINGS = {"bits_per_character": "bits/char"}
 
 
-class Display:
+class TrainingScreen:
     """Live progress in a terminal, a plain line for every record elsewhere."""
 
     def __init__(self, quiet: bool = False):
@@ -24,7 +24,7 @@ class Display:
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.console.soft_wrap = not self.console.is_terminal  # a file or a pipe has no width
         self.live = self.run = None
-        self.total, self.at_most, self.pace = 0, "", Pace(1)
+        self.total, self.at_most, self.pace = 0, "", TimeLeft(1)
 
     def begin(self, trainer) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -44,7 +44,7 @@ class Display:
         )
         if trainer.progress.step == 0 and trainer.group.leads:
             self._before(trainer)
-        self.total, self.pace = trainer.total_steps, Pace(2 * trainer.evaluate_every)
+        self.total, self.pace = trainer.total_steps, TimeLeft(2 * trainer.evaluate_every)
         self.at_most = "up to " if config.stop_after and trainer.progress.cooldown is None else ""
         if self.console.is_terminal and not self.console.quiet:
             columns = (BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total}"))
@@ -142,7 +142,7 @@ class Display:
         """Loss and accuracy beside what is possible, three stories, and what to do next."""
         from rich.console import Console
 
-        from mlxstories.generation.telling import ended
+        from mlxstories.generation.story_text import ended
 
         out = Console(highlight=False)
         out.soft_wrap = not out.is_terminal

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mlxstories.ladder.capture import recording
-from mlxstories.ladder.capture.figures import numbers
 from mlxstories.ladder.capture.passes import following
+from mlxstories.ladder.capture.printed_figures import numbers
 from tests.ladder.scripts import LOOP, MODEL, line_of
 
 HELD = """
@@ -70,11 +70,15 @@ def test_a_figure_printed_in_the_loop_is_matched(captured, way, line):
     held = "held = [rows() for _ in range(3)]\n"
     text = MODEL + held + LOOP + PLAIN.replace(AT_ONCE, way)
     script = captured(text)
-    (match,) = script.told.matches[:1]
+    (match,) = script.validation_log.matches[:1]
     own = script.loop.script.names()["held"]
     assert match.way == "mean" and match.printed.value == pytest.approx(match.honest, abs=6e-5)
     assert match.honest == pytest.approx(reference(script, own, False), rel=1e-5)
-    assert len(match.passes) == 3 and not script.told.others and not list(script.told.findings())
+    assert (
+        len(match.passes) == 3
+        and not script.validation_log.others
+        and not list(script.validation_log.findings())
+    )
     (note,) = [n for n in script.notes if "validation was seen" in n]
     assert f"train.py:{line_of(text, line)}" in note and "the mean per token of 3 losses, 96 tokens" in note
 
@@ -84,7 +88,7 @@ def test_the_same_part_of_a_mean_twice_is_no_chance(captured, often, codes):
     """As where validation is divided by the number of gradients that an update collects."""
     held = "held = [rows() for _ in range(3)]\n"
     divided = PLAIN.replace("i % 40 == 30", often).replace("/ len(losses)", "/ len(losses) / 4")
-    found = list(captured(MODEL + held + LOOP + divided).told.findings())
+    found = list(captured(MODEL + held + LOOP + divided).validation_log.findings())
     assert [f.code for f in found] == codes
     assert not found or "divided by 4" in found[0].message
 
@@ -94,7 +98,7 @@ def test_the_mean_of_unequal_batches_is_an_error_with_its_line(captured):
     text = text.replace("data[0, 5:] = 0", "data[-1] = data[-1] // data.shape[0] ** 0")
     text = text.replace("model = Model()", "model = Model()\nmodel.out.weight *= 6")
     script = captured(text)
-    (found,) = script.told.findings()
+    (found,) = script.validation_log.findings()
     assert found.code == "metric-mismatch" and found.severity == "error"
     assert "mean of batch means" in found.message and found.where["line"] == line_of(text, "losses = [")
 
@@ -114,10 +118,12 @@ def test_a_cross_entropy_written_by_hand_is_matched_too(captured, sizes):
         "model = Model()", "model = Model()\nmodel.out.weight *= 6"
     )
     script = captured(text)
-    assert not script.told.others and [len(m.passes) for m in script.told.matches][:1] == [3]
+    assert not script.validation_log.others and [len(m.passes) for m in script.validation_log.matches][
+        :1
+    ] == [3]
     own = script.loop.script.names()["held"]
-    assert script.told.matches[0].honest == pytest.approx(reference(script, own, False), rel=1e-5)
-    found = list(script.told.findings())
+    assert script.validation_log.matches[0].honest == pytest.approx(reference(script, own, False), rel=1e-5)
+    found = list(script.validation_log.findings())
     assert [f.code for f in found] == ([] if "6" not in sizes else ["metric-mismatch"])
     assert all(f.where["line"] == line_of(text, "losses = [") for f in found)
 
@@ -145,18 +151,19 @@ def test_a_validation_over_padding_is_an_error(captured):
     )
     held = HELD.replace("(4, 4, 1)", "(4, 4, 4)").replace("5:", "2:")
     script = captured(MODEL + MASKED + plain + held + LOOP + loose)
-    (found,) = script.told.findings()
+    (found,) = script.validation_log.findings()
     assert found.code == "padding-in-accuracy"
 
 
 def test_a_validation_per_real_token_is_none(captured):
     script = captured(MODEL + MASKED + HELD + LOOP + PER_TOKEN)
-    assert [m.way for m in script.told.matches] == ["mean", "mean"] and script.told.matches[
-        0
-    ].tokens == 9 * 8 - 3 * 4
-    assert not list(script.told.findings())
+    assert [m.way for m in script.validation_log.matches] == [
+        "mean",
+        "mean",
+    ] and script.validation_log.matches[0].tokens == 9 * 8 - 3 * 4
+    assert not list(script.validation_log.findings())
     own = script.loop.script.names()["held"]
-    assert script.told.matches[0].honest == pytest.approx(reference(script, own, True), rel=1e-5)
+    assert script.validation_log.matches[0].honest == pytest.approx(reference(script, own, True), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +172,8 @@ def test_a_validation_per_real_token_is_none(captured):
 def test_figures_of_something_else_are_a_note_where_they_are_so_twice(captured, often, found):
     text = MODEL + HELD + LOOP + PLAIN.replace("/ len(losses)", "/ len(losses) + 0.3")
     script = captured(text.replace("i % 40 == 30", often))
-    assert script.told.others and not script.told.matches
-    told = list(script.told.findings())
+    assert script.validation_log.others and not script.validation_log.matches
+    told = list(script.validation_log.findings())
     assert [(f.code, f.severity) for f in told] == found
     assert all(f.where["line"] == line_of(text, "losses = [") for f in told)
     assert all(f.evidence["printed"] - f.evidence["per_token"] > 0.2 for f in told)
@@ -195,9 +202,9 @@ def test_labels_below_nought_say_what_counts_though_they_are_replaced(captured, 
     )
     text = MODEL + way.format(by) + LOOP + PLAIN.replace("loss_fn(model, data[:, :-1], data[:, 1:])", call)
     script = captured(text)
-    assert script.told.matches and not script.told.others
-    assert [f.code for f in script.told.findings()] == found
-    assert script.told.matches[0].tokens == 3 * 4 * 3
+    assert script.validation_log.matches and not script.validation_log.others
+    assert [f.code for f in script.validation_log.findings()] == found
+    assert script.validation_log.matches[0].tokens == 3 * 4 * 3
 
 
 EPOCHS = """
@@ -214,7 +221,9 @@ for epoch in range(9):
 
 def test_validation_once_an_epoch_is_waited_for(captured):
     script = captured(MODEL + "held = [rows() for _ in range(3)]\n" + EPOCHS)
-    assert [m.printed.label for m in script.told.matches] == ["val"] and script.loop.waiting is not None
+    assert [m.printed.label for m in script.validation_log.matches] == [
+        "val"
+    ] and script.loop.waiting is not None
 
 
 def test_a_validation_without_end_is_cut_off_and_the_loop_goes_on(captured, monkeypatch):

@@ -25,7 +25,7 @@ _PROMPT = 4  # tokens
 _BATCHES = 2  # that are evaluated
 
 
-def worked(bench: Bench, code: str, part: str) -> Line | None:
+def function_line(bench: Bench, code: str, part: str) -> Line | None:
     """The line of ``evaluate`` or ``generate`` that calls the model, of ``train_step`` that updates it, and of
     ``optimizer`` that makes it, directly or in what it calls; where that is left out, the last one that is run. Where
     another function than the subject's own goes through the batches or tokens, it is a line of that. Of a wrong figure,

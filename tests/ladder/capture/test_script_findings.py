@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from mlxstories.cli import main
-from mlxstories.ladder.capture.seen import failures
-from mlxstories.ladder.capture.seen import findings as findings_of
+from mlxstories.ladder.capture.script_findings import failures
+from mlxstories.ladder.capture.script_findings import findings as findings_of
 from mlxstories.ladder.where.forward import begins, probe_of
 from tests.ladder.scripts import LOOP, MODEL, line_of
 

@@ -13,7 +13,7 @@ from mlx.utils import tree_map
 
 from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.capture.copies import alike, bound, clone, host, whole
-from mlxstories.ladder.capture.uses import Called, Use
+from mlxstories.ladder.capture.model_uses import Called, Use
 from mlxstories.ladder.modes import modes, put_modes
 from mlxstories.ladder.patches import Patches, rerouted
 from mlxstories.ladder.random_states import undisturbed

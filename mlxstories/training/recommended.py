@@ -61,7 +61,7 @@ DECAY = 0.1
 
 
 @dataclass(frozen=True)
-class Suited:
+class Recommendation:
     """A row for a text, and what was seen of the text.
 
     Attributes:
@@ -76,7 +76,7 @@ class Suited:
     story: int
 
 
-def suited(texts: Sequence[str]) -> Suited:
+def recommended(texts: Sequence[str]) -> Recommendation:
     """What suits these training stories."""
     characters = sum(map(len, texts))
     row = min(ROWS, key=lambda row: abs(math.log(max(characters, 1) / row.characters)))
@@ -88,4 +88,4 @@ def suited(texts: Sequence[str]) -> Suited:
         seen.update(words(text))
         looked += len(text)
     lengths = sorted(map(len, texts))
-    return Suited(row, characters, len(seen), lengths[len(lengths) // 2])
+    return Recommendation(row, characters, len(seen), lengths[len(lengths) // 2])
