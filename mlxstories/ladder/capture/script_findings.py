@@ -10,9 +10,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.findings import ERROR, WARNING, Finding, Place
+from mlxstories.findings import ERROR, NOTE, WARNING, Finding, Place
 from mlxstories.ladder.capture import accumulation, rates
 from mlxstories.ladder.capture.copies import host
+from mlxstories.ladder.capture.modes import validates_while_training
 from mlxstories.ladder.capture.places import below
 from mlxstories.ladder.capture.record import Forward
 from mlxstories.ladder.subject import blame, describe_error
@@ -169,6 +170,25 @@ def _dropout(script: CapturedScript) -> Iterator[Finding]:
             {"passes": len(wrong), "dropout_layers": len(layers)},
             "call model.eval() before validation, and model.train() after it",
             place(below(wrong[0].lines, script.loop.seen)),
+        )
+    elif not any(len(forward.ids) > 1 for forward in script.loop.seen.forwards):
+        yield from _never_off(script, len(layers))
+
+
+def _never_off(script: CapturedScript, layers: int) -> Iterator[Finding]:
+    """Dropout that nothing switches off, in a script whose validation was not seen."""
+    with script.inside():
+        line = validates_while_training(script.target)
+    if line is not None:
+        yield Finding(
+            "dropout-in-evaluation",
+            NOTE,
+            _RUNG,
+            f"nothing here calls model.eval(): held-out data, which were not come to, are judged with {layers} dropout "
+            "layers on",
+            {"dropout_layers": layers},
+            "call model.eval() before validation, and model.train() after it",
+            place(line),
         )
 
 

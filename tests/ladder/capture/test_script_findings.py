@@ -142,6 +142,33 @@ def test_dropout_in_validation_is_seen_with_its_line(captured):
     assert not findings(captured(mended))
 
 
+BEHIND = """
+held = [rows() for _ in range(4)]
+losses = [loss_fn(model, data[:, :-1], data[:, 1:]).item() for data in held]
+print(f"final validation loss {sum(losses) / len(losses):.4f}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "severity"),
+    [
+        ("", "", ["note"]),
+        ("held = [", "model.eval()\nheld = [", []),
+        ("held = [", "model.train(False)\nheld = [", []),
+        ("validation loss", "loss", []),
+        ("Model(0.5)", "Model(0.0)", []),
+    ],
+)
+def test_dropout_that_nothing_switches_off_is_noted_where_validation_is_not_come_to(
+    captured, right, wrong, severity
+):
+    text = MODEL.replace("model = Model()", "model = Model(0.5)") + LOOP + BEHIND.replace("held", "rest")
+    text = text.replace(right.replace("held", "rest"), wrong.replace("held", "rest"))
+    found = findings_of(captured(text))
+    assert [(f.code, f.severity) for f in found] == [("dropout-in-evaluation", s) for s in severity]
+    assert not found or found[0].where["line"] == line_of(text, "final validation loss")
+
+
 def test_dropout_that_heeds_an_argument_of_its_own_is_off_in_validation(captured):
     guarded = MODEL.replace("model = Model()", "model = Model(0.5)").replace(
         "def __call__(self, ids):", "def __call__(self, ids, training=True):"
