@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from mlxstories.ladder.where.places import Line, own_file, parsed
+from mlxstories.ladder.where.places import Line, parsed
 
-_HELD_OUT = re.compile(r"(?<![a-z])(val|valid|validat\w*|eval|evaluat\w*|test|dev|held)(?![a-z])", re.I)
+_HELD_OUT = re.compile(r"(?<![a-z])(val|valid|validat\w*|evaluat\w*|held.?out)(?![a-z])", re.I)
 _LIBRARIES = ("mx", "core")  # whose eval() computes arrays
 
 
-def validates_while_training(target: str) -> Line | None:
+def validates_while_training(files: Collection[str]) -> Line | None:
     """The last line that speaks of held-out data, in the files of a script that never leaves training mode; None where
-    it does, or speaks of none. To be asked where the script's own modules are those that are loaded."""
-    loaded = {getattr(module, "__file__", None) or "<" for module in list(sys.modules.values())}
-    files = sorted({target, *filter(own_file, loaded)})
+    it does, or speaks of none."""
     if any(_leaves_training(node) for file in files for node in ast.walk(parsed(file))):
         return None
-    lines = [Line(file, line, "") for file in files for line in _held_out(file)]
+    lines = [Line(file, max(found), "") for file in sorted(files) if (found := list(_held_out(file)))]
     return lines[-1] if lines else None
 
 

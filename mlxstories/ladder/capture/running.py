@@ -93,6 +93,11 @@ class World:
         self._modules: dict[str, ModuleType] = {}
         self._bytecode = sys.dont_write_bytecode
 
+    @property
+    def sources(self) -> set[str]:
+        """Of the modules that it has imported and that are no library's, while it waits."""
+        return {file for module in self._modules.values() if (file := getattr(module, "__file__", None))}
+
     def __enter__(self) -> World:
         self._swap()
         self._before = set(sys.modules)

@@ -177,8 +177,8 @@ def _dropout(script: CapturedScript) -> Iterator[Finding]:
 
 def _never_off(script: CapturedScript, layers: int) -> Iterator[Finding]:
     """Dropout that nothing switches off, in a script whose validation was not seen."""
-    with script.inside():
-        line = validates_while_training(script.target)
+    loop = script.loop
+    line = validates_while_training({loop.seen.gradient[0].file, *loop.script.world.sources})
     if line is not None:
         yield Finding(
             "dropout-in-evaluation",
