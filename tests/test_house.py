@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlxstories"
 FLOORS = (
     {"bounds", "durations", "errors", "findings"},
-    {"storage", "backend"},
+    {"storage", "backend", "trees"},
     {"batch", "data", "model", "optim"},
     {"distributed", "training", "generation", "runs"},
     {"ladder"},

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from mlxstories.data.tokenizer import END
 from mlxstories.errors import StoriesError
@@ -19,6 +18,7 @@ from mlxstories.model import ModelConfig
 from mlxstories.runs.checkpoints import load_model, save_arrays
 from mlxstories.runs.directory import Run
 from mlxstories.storage.files import new_directory, write_json, write_text
+from mlxstories.trees import by_path
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -46,7 +46,7 @@ def export(
     checkpoint = run.checkpoint(which)
     model, tokenizer, config = load_model(run, checkpoint)
     kind, step = model_type_of(model.config), checkpoint.step
-    arrays = kind.export(dict(tree_flatten(model.parameters())), model.config)
+    arrays = kind.export(by_path(model.parameters()), model.config)
     arrays = {name: array.astype(getattr(mx, dtype)) for name, array in arrays.items()}
     described = {
         **config_of(model.config),

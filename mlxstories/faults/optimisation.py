@@ -9,7 +9,7 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.batch import Batch
 from mlxstories.faults.fault import Faults, change, minimising, optimizer, phase
@@ -18,6 +18,7 @@ from mlxstories.ladder.own_training import scheduled_optimizer
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.optim import OptimizerConfig, ScheduleConfig, clip_by_global_norm
 from mlxstories.training.losses import cross_entropy
+from mlxstories.trees import by_path
 
 FAULTS = Faults("optimisation")
 _BEFORE = 1 << 40  # seed of the model built before; the ladder seeds its own with small numbers
@@ -152,7 +153,7 @@ def decaying_step(model, optimizer, batch, recipe):
 
 
 def penalised(model, batch):
-    squares = sum(weight.square().sum() for _, weight in tree_flatten(model.parameters()))
+    squares = sum(weight.square().sum() for weight in by_path(model.parameters()).values())
     return mean_nats(model, batch) + 1.0 * squares
 
 

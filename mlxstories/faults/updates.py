@@ -7,7 +7,7 @@ from dataclasses import replace
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_map, tree_unflatten
 
 from mlxstories.batch import Batch
 from mlxstories.data.tokenizer import MASK
@@ -20,6 +20,7 @@ from mlxstories.model import ModelConfig, Transformer
 from mlxstories.optim import clip_by_global_norm
 from mlxstories.optim.build import is_hidden_matrix
 from mlxstories.optim.muon import orthogonalize
+from mlxstories.trees import by_path
 
 FAULTS = Faults("updates")
 
@@ -120,7 +121,7 @@ def plain_step(model, optimizer, batch, recipe):
 def muon_clipped_late(model, optimizer, batch, recipe):
     """Hidden matrices take orthogonalised steps, all else AdamW's; what both are given is clipped."""
     loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
-    flat = [(n, orthogonalize(g) if is_hidden_matrix(n, g) else g) for n, g in tree_flatten(gradients)]
+    flat = [(n, orthogonalize(g) if is_hidden_matrix(n, g) else g) for n, g in by_path(gradients).items()]
     optimizer.update(model, clip_by_global_norm(tree_unflatten(flat), 1.0)[0])
     return loss
 

@@ -7,13 +7,13 @@ import re
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlxstories.backend import memory
 from mlxstories.errors import StoriesError
 from mlxstories.model.cache import KVCache
 from mlxstories.model.config import ModelConfig
 from mlxstories.model.layers import Block, Embedding, build_norm
+from mlxstories.trees import by_path
 
 EMBEDDING_STD = 0.02  # Radford et al. 2019
 TIED_LOGIT = 5.12  # the most a tied model may say at first for the token it just read, 0.02 * 256
@@ -61,7 +61,7 @@ class Transformer(nn.Module):
         """
         cache, context = KVCache(self.config, batch_size, room), self.config.context
         memory.require(
-            sum(array.nbytes for _, array in tree_flatten(cache.state)),  # not there yet
+            sum(array.nbytes for array in by_path(cache.state).values()),  # not there yet
             f"continuing {batch_size:,} rows of up to {context:,} tokens",
             "take fewer, or a model of a smaller context",
         )
@@ -134,7 +134,7 @@ class Transformer(nn.Module):
         embedding = min(EMBEDDING_STD, TIED_LOGIT / self.config.dim)
         residual = embedding / math.sqrt(2 * self.config.layers)
         weights = []
-        for name, value in tree_flatten(self.parameters()):
+        for name, value in by_path(self.parameters()).items():
             if name in ("embed.weight", "position.weight"):
                 std = embedding
             elif value.ndim == 2 and not name.endswith("taps"):
@@ -158,7 +158,7 @@ def sinusoids(positions: mx.array, dim: int) -> mx.array:
 
 def parameter_count(model: nn.Module) -> int:
     """Numbers that training sets; a tied embedding counts once."""
-    return sum(value.size for _, value in tree_flatten(model.parameters()))
+    return sum(value.size for value in by_path(model.parameters()).values())
 
 
 def block_of(parameter: str) -> str:

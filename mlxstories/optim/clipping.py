@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.backend import kernels
 from mlxstories.bounds import check_number
 from mlxstories.optim.stacks import alike, stacks
+from mlxstories.trees import by_path
 
 
 def clip_by_global_norm(gradients, max_norm: float):
@@ -26,7 +27,7 @@ def clip_by_global_norm(gradients, max_norm: float):
 
 def parameter_norms(gradients) -> mx.array:
     """The L2 norm of each gradient of a tree, float32 [P], in the order of ``tree_flatten``."""
-    leaves = [gradient.astype(mx.float32) for _, gradient in tree_flatten(gradients)]
+    leaves = [gradient.astype(mx.float32) for gradient in by_path(gradients).values()]
     if not kernels.copies_pay():
         return mx.sqrt(mx.stack([mx.square(leaf).sum() for leaf in leaves]))
     order, sums = [], []
@@ -43,7 +44,7 @@ def global_norm(gradients, count: mx.array | float = 1.0) -> mx.array:
     """
     if not kernels.copies_pay():
         return mx.linalg.norm(parameter_norms(gradients) / count)
-    leaves = [gradient.astype(mx.float32) for _, gradient in tree_flatten(gradients)]
+    leaves = [gradient.astype(mx.float32) for gradient in by_path(gradients).values()]
     sums = (_added([mx.square(leaves[index]) for index in indices]).sum() for indices in alike(leaves))
     return mx.sqrt(_added(list(sums))) / count
 

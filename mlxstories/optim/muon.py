@@ -6,12 +6,13 @@ import itertools
 import math
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.bounds import check_choice, check_number
 from mlxstories.optim.optimizers import Rule
 from mlxstories.optim.schedules import Schedule
 from mlxstories.optim.stacks import stacks
+from mlxstories.trees import by_path
 
 POLYNOMIALS = {
     # one that is steep at zero rather than convergent, five times (Jordan et al. 2024)
@@ -64,8 +65,8 @@ class Muon(Rule):
         if not self._initialized:
             self.init(gradients)
         ahead = tree_map(self._ahead, gradients, self.state)
-        directions = {}
-        for indices, stack in stacks([u for _, u in tree_flatten(ahead)]):
+        directions: dict[int, mx.array] = {}
+        for indices, stack in stacks(list(by_path(ahead).values())):
             directions.update(zip(indices, orthogonalize(stack, self.orthogonalizer), strict=True))
         order = itertools.count()
         return super().apply_gradients(tree_map(lambda _: directions[next(order)], ahead), parameters)
@@ -93,7 +94,7 @@ def orthogonalize(matrix: mx.array, orthogonalizer: str = "jordan") -> mx.array:
     """
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.swapaxes(-1, -2) if tall else matrix
-    x = x / mx.maximum(mx.linalg.norm(x, axis=(-2, -1), keepdims=True), 1e-7)
+    x = x / mx.maximum(mx.linalg.norm(x, axis=[-2, -1], keepdims=True), 1e-7)
     for a, b, c in POLYNOMIALS[orthogonalizer]:
         gram = x @ x.swapaxes(-1, -2)
         # a x + (b gram + c gram²) x, in products that add as they go

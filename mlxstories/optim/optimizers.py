@@ -56,7 +56,7 @@ class Rule(Optimizer):
         The stack is an operation that mx.compile cannot fuse; else each element would compute them.
         """
         if self._once is None:
-            self._once = list(mx.stack(scalars()))
+            self._once = list(mx.stack(list(scalars())))
         return self._once
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
@@ -75,7 +75,7 @@ class Rule(Optimizer):
 class _Adaptive(Rule):
     """What the Adam family shares: m and v, their means over time, and how their start at 0 is corrected."""
 
-    moments = ("m", "v")
+    moments: tuple[str, ...] = ("m", "v")
 
     def __init__(
         self,

@@ -15,7 +15,6 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.findings import CATALOGUE
 from mlxstories.findings.limits import (
@@ -30,6 +29,7 @@ from mlxstories.findings.limits import (
 )
 from mlxstories.ladder.bench.step.adam import overstep
 from mlxstories.training.phases import Phase
+from mlxstories.trees import by_path
 
 LIMITS = SimpleNamespace(
     fades=FADES,
@@ -178,8 +178,8 @@ def _of_step(phase: Phase, gradient_norm: float | None) -> Iterator[Suspect]:
 
 def bad_start(weights: Any, fresh: Any) -> Suspect | None:
     """Whether a weight matrix starts at quite another scale than in a fresh draw (two trees of parameters)."""
-    drawn = dict(tree_flatten(fresh))
-    for name, own in dict(tree_flatten(weights)).items():
+    drawn = by_path(fresh)
+    for name, own in by_path(weights).items():
         usual, actual = (float(mx.linalg.norm(array)) for array in (drawn[name], own))
         if usual > 0 and not 1 / LIMITS.scale.value < actual / usual < LIMITS.scale.value:
             return Suspect(

@@ -6,20 +6,22 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 from safetensors import SafetensorError, safe_open
 
 from mlxstories.data.tokenizer import Tokenizer
 from mlxstories.errors import StoriesError
 from mlxstories.model import Transformer, build_model, read_config
+from mlxstories.model.mlx_lm import MlxLmModel
 from mlxstories.runs.checkpoint_state import ARRAY_FILES, Checkpoint
 from mlxstories.runs.directory import Run
 from mlxstories.storage.files import new_directory, remove_partial, sync
+from mlxstories.trees import by_path
 
 _DTYPES = {  # of the safetensors format
     mx.bool_: "BOOL",
@@ -75,7 +77,9 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer | Non
     mx.eval(model.parameters())
 
 
-def load_model(run: Run, which: str | Checkpoint = "best") -> tuple[Transformer, Tokenizer, dict[str, Any]]:
+def load_model(
+    run: Run, which: str | Checkpoint = "best"
+) -> tuple[Transformer | MlxLmModel, Tokenizer, dict[str, Any]]:
     """A trained model in evaluation mode, its tokenizer and the run's configuration.
 
     Args:
@@ -90,7 +94,7 @@ def load_model(run: Run, which: str | Checkpoint = "best") -> tuple[Transformer,
 
 def save_arrays(path: Path, tree: Any) -> None:
     """Write a tree of arrays as safetensors; OSError if that fails."""
-    arrays = dict(tree_flatten(tree))
+    arrays = by_path(tree)
     try:
         mx.save_safetensors(str(path), arrays, metadata={"format": "mlx"})
     except RuntimeError as error:  # how MLX reports a failed write, without its cause
@@ -101,7 +105,7 @@ def save_arrays(path: Path, tree: Any) -> None:
 
 def _load_arrays(path: Path, like: Any) -> dict[str, mx.array]:
     """The arrays of a safetensors file, which must be those of the tree ``like`` in name, type and shape."""
-    wanted = {name: (_DTYPES[array.dtype], list(array.shape)) for name, array in tree_flatten(like)}
+    wanted = {name: (_DTYPES[array.dtype], list(array.shape)) for name, array in by_path(like).items()}
     try:
         with safe_open(path, framework="np") as file:  # checks the header's size and all offsets
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -115,6 +119,6 @@ def _load_arrays(path: Path, like: Any) -> dict[str, mx.array]:
                 f"{'differs' if len(different) == 1 else 'differ'} in name, type or shape"
                 f"{f', and {len(different) - 3} more' if len(different) > 3 else ''}."
             )
-        return mx.load(str(path))
+        return cast("dict[str, mx.array]", mx.load(str(path)))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise StoriesError(f"{path} cannot be read: {error}.") from error

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from mlxstories.data.tokenizer import END
 from mlxstories.export.model_types import model_type_of
@@ -21,6 +20,7 @@ from mlxstories.generation.decoding import generate
 from mlxstories.generation.sampling import SamplingConfig
 from mlxstories.model import size_config
 from mlxstories.training.experiment import new_model
+from mlxstories.trees import by_path
 
 _VOCABULARY, _TOKENS, _TURNS = 4096, 128, 3
 
@@ -52,7 +52,7 @@ def compare_speed() -> Comparison | None:
     with tempfile.TemporaryDirectory() as name:
         folder, kind = Path(name), model_type_of(config)
         mx.save_safetensors(
-            str(folder / "model.safetensors"), kind.export(dict(tree_flatten(model.parameters())), config)
+            str(folder / "model.safetensors"), kind.export(by_path(model.parameters()), config)
         )
         (folder / "config.json").write_text(json.dumps(config_of(config)), encoding="utf-8")
         other, _ = load_model(folder)

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.backend import embedding, kernels
 from mlxstories.batch import Batch
@@ -27,6 +27,7 @@ from mlxstories.training.experiment import new_model
 from mlxstories.training.losses import objective
 from mlxstories.training.phases import PHASE_1, PHASE_3, PHASES, Phase
 from mlxstories.training.step import TrainStep
+from mlxstories.trees import by_path
 
 # heads of 64, which Metal decodes fused
 SHAPE = ModelConfig(97, dim=64, layers=2, heads=1, context=32, separator=0)
@@ -264,7 +265,7 @@ def _computed(array: mx.array) -> mx.array:
 
 
 def _flat(tree) -> dict[str, mx.array]:
-    return dict(tree_flatten(tree))
+    return by_path(tree)
 
 
 def _relative(got: mx.array, wanted: mx.array) -> float:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.training.stream import Stream
 from mlxstories.training.trainer import Trainer
+from mlxstories.trees import by_path
 
 WORTH_IT = 50  # updates; a shorter training is over before it is measured
 _MOST = 64  # updates that are timed
@@ -66,7 +67,7 @@ def estimate(trainer: Trainer) -> Estimate:
     # The mean, since a busy machine makes a few updates far slower, and their share counts; twice its standard error.
     mean, error = timed.mean(), 2 * timed.std(ddof=1) / math.sqrt(len(timed))
     off = max(error, _SPREAD * mean)
-    saved = sum(array.nbytes for _, array in tree_flatten(kept) if isinstance(array, mx.array))
+    saved = sum(array.nbytes for array in by_path(kept).values() if isinstance(array, mx.array))
     return Estimate(
         compiling + (updates + scored) * max(mean - off, timed.min()),
         compiling + (updates + scored) * (mean + off),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from mlxstories.backend import memory
 from mlxstories.model import ModelConfig, Transformer, parameter_count
 from mlxstories.training.evaluation import ROWS
+from mlxstories.trees import by_path
 
 _FLOAT = 4  # bytes
 
@@ -34,7 +34,7 @@ def require_for_training(model: Transformer, optimizer_state, rows: int, dtype: 
     """
     config = model.config
     weights = _FLOAT * parameter_count(model)
-    moments = sum(getattr(value, "nbytes", 0) for _, value in tree_flatten(optimizer_state))
+    moments = sum(getattr(value, "nbytes", 0) for value in by_path(optimizer_state).values())
     tokens = rows * config.context
     step = 20 * tokens  # inputs, targets and mask, and where they come from
     if isinstance(config, ModelConfig):

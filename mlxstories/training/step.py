@@ -9,12 +9,13 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.backend import kernels
 from mlxstories.batch import Batch, shares
 from mlxstories.distributed import ALONE, Group
 from mlxstories.optim.clipping import clip_factor, global_norm, parameter_norms, scaled
+from mlxstories.trees import by_path
 
 Objective = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
 """``(model, batch, key, label_smoothing) -> (objective, tokens, hits, nats)``, sums over real tokens."""
@@ -68,7 +69,7 @@ class TrainStep:
         self.model = model
         self.optimizer = optimizer
         optimizer.init(model.trainable_parameters())
-        self.names = [name for name, _ in tree_flatten(model.trainable_parameters())]
+        self.names = [name for name in by_path(model.trainable_parameters())]
         weights, moments = model.state, optimizer.state
 
         def total(batch: Batch, key: mx.array):
@@ -79,7 +80,7 @@ class TrainStep:
             return minimised, (nats, tokens, hits)
 
         differentiate = nn.value_and_grad(model, total)
-        parameters = sum(weight.size for _, weight in tree_flatten(model.trainable_parameters()))
+        parameters = sum(weight.size for weight in by_path(model.trainable_parameters()).values())
 
         # value_and_grad leaves traced arrays in the model, so the weights are an output here too
         @partial(mx.compile, inputs=[weights, mx.random.state], outputs=[weights, mx.random.state])

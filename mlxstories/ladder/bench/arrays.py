@@ -8,9 +8,9 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.patches import tokens_of
+from mlxstories.trees import by_path
 
 HALF = (mx.bfloat16, mx.float16)
 
@@ -74,7 +74,7 @@ def masked_mean(model: nn.Module, batch) -> mx.array:
 
 def full_precision(parameters: dict) -> bool:
     """Whether no array of a tree has 16 bits, with which rounding is a thousand times as coarse."""
-    return all(a.dtype not in HALF for _, a in tree_flatten(parameters))
+    return all(a.dtype not in HALF for a in by_path(parameters).values())
 
 
 def norm(arrays: dict[str, mx.array]) -> float:

@@ -32,6 +32,7 @@ from mlxstories.ladder.random_states import undisturbed
 from mlxstories.ladder.subject import Subject, blame, describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
 from mlxstories.ladder.verdict import OUT_OF_TIME, Draft, error
+from mlxstories.trees import by_path
 
 _PART_OF = {
     "model": "model",
@@ -280,7 +281,7 @@ class Bench:
         """Gradients of our own masked mean cross-entropy by parameter path, evaluated."""
         if not tree_flatten(model.trainable_parameters()):
             return {}
-        flat = {name: g for name, g in tree_flatten(self.slope(model, batch)) if isinstance(g, mx.array)}
+        flat = {name: g for name, g in by_path(self.slope(model, batch)).items() if isinstance(g, mx.array)}
         with self.calling("the gradient of model(tokens)"):
             mx.eval(flat)
         return flat
@@ -321,7 +322,7 @@ class Bench:
         model = self.model()
         rng = np.random.default_rng((self.seed, seed))
         changed = {}
-        for name, array in tree_flatten(model.parameters() if frozen else model.trainable_parameters()):
+        for name, array in by_path(model.parameters() if frozen else model.trainable_parameters()).items():
             if not mx.issubdtype(array.dtype, mx.floating) or array.size == 0:
                 continue
             if not bool(mx.all(mx.abs(array.astype(mx.float32)) < 1e3)) or is_pattern(array):
@@ -338,7 +339,7 @@ class Bench:
 
 
 def _names(model: nn.Module) -> set[str]:
-    return {name for name, _ in tree_flatten(model.parameters())}
+    return {name for name in by_path(model.parameters())}
 
 
 def measurement(take: Callable[[Bench], T]) -> Callable[[Bench], T]:

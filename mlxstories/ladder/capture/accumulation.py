@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.findings import ERROR, WARNING, Finding
 from mlxstories.ladder.where.places import place
+from mlxstories.trees import by_path
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
@@ -56,7 +56,7 @@ class Collected:
 def entries(gradients: Any) -> dict[str, np.ndarray]:
     """Some entries of each array in a tree of gradients, by the array's name."""
     arrays = {
-        name: a.reshape(-1) for name, a in tree_flatten(gradients) if isinstance(a, mx.array) and a.size
+        name: a.reshape(-1) for name, a in by_path(gradients).items() if isinstance(a, mx.array) and a.size
     }
     few = {name: a[:: max(1, a.size // _ENTRIES)].astype(mx.float32) for name, a in arrays.items()}
     return {name: np.array(a, np.float64) for name, a in few.items()}

@@ -11,11 +11,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.modes import modes, put_modes
 from mlxstories.ladder.patches import rerouted, tokens_of
+from mlxstories.trees import by_path
 
 Path = tuple  # of keys and indices that lead to a leaf
 
@@ -136,7 +136,7 @@ def alike(own: nn.Module, model: Any) -> bool:
     """Whether ``model`` has the parameters of ``own``, by name; a mask's shape may depend on the last call."""
     if not isinstance(model, nn.Module):
         return False
-    names = [{name for name, _ in tree_flatten(m.parameters())} for m in (own, model)]
+    names = [{name for name in by_path(m.parameters())} for m in (own, model)]
     return names[0] == names[1]
 
 

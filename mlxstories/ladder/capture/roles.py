@@ -8,13 +8,13 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.errors import StoriesError
 from mlxstories.ladder.capture.batch_parts import BatchParts, ends_of
 from mlxstories.ladder.capture.copies import host, leaves, refitted, seen_by, whole, with_leaf
 from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.reading import Reading, read
+from mlxstories.trees import by_path
 
 
 class Roles:
@@ -108,14 +108,14 @@ class Roles:
 
     def _weights(self, call: GradientCall) -> list[tuple]:
         """Places where the loss is handed the parameters themselves, as with `mx.value_and_grad`."""
-        own = {name for name, _ in tree_flatten(call.model.trainable_parameters())}
+        own = {name for name in by_path(call.model.trainable_parameters())}
         named = [(("arg", i), v) for i, v in enumerate(call.args)] + [
             (("kw", k), v) for k, v in call.kwargs.items()
         ]
         return [
             place
             for place, value in named
-            if type(value) is dict and {name for name, _ in tree_flatten(value)} == own
+            if type(value) is dict and {name for name in by_path(value)} == own
         ]
 
     def _reading(self, call: GradientCall) -> Reading:

@@ -13,7 +13,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.step.optimizers import parts, read_rate
 from mlxstories.ladder.capture.accumulation import Taken, collect
@@ -30,6 +29,7 @@ from mlxstories.ladder.capture.running import Script, Stop
 from mlxstories.ladder.capture.tokenizer import at_hand
 from mlxstories.ladder.where.places import Line, defined, own_file, stack
 from mlxstories.training.trainer import Trainer
+from mlxstories.trees import by_path
 
 _ARRAYS = 8  # gradients of arrays alone after which no model is waited for
 _EARLY = 8  # updates by which a loop that goes on has begun
@@ -157,7 +157,7 @@ class Watcher(Forwards):
         return 2 * sum(a is not b for a, b in zip(left, now, strict=False)) > len(now)
 
     def weights(self) -> list[mx.array]:
-        return [array for _, array in tree_flatten(self.model.trainable_parameters())]
+        return [array for array in by_path(self.model.trainable_parameters()).values()]
 
     def _of_arrays(self, call: GradientCall) -> Any:
         """A gradient in which no module is at hand: passed over, unless the whole training is so."""
@@ -260,7 +260,7 @@ class Watcher(Forwards):
         if self.model is None or self.handed is not None or not self.updated:
             return
         kept = {id(array) for _, array in leaves(values)}
-        own, first = (dict(tree_flatten(m.trainable_parameters())) for m in (self.model, self.snapshot))
+        own, first = (by_path(m.trainable_parameters()) for m in (self.model, self.snapshot))
         names = {name for name, array in own.items() if id(array) in kept}
         line = next(iter(stack(frame)[-1:]), None)
         saved = self.seen.saved.setdefault(self.updated, Saved(set(), set(own), line))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.capture.expressions import Expressions, Gap
 from mlxstories.ladder.capture.losses import Losses
 from mlxstories.ladder.capture.optimizers import Shell
 from mlxstories.ladder.random_states import undisturbed
 from mlxstories.storage.files import write_text, writing
+from mlxstories.trees import by_path
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
@@ -73,7 +73,7 @@ def write_subject(script: CapturedScript, path: Path, argv: Sequence[str], *, mo
         _optimizer(script, written, gaps),
         _subject(script, gaps),
     ]
-    held = {f"weights/{name}": a for name, a in tree_flatten(loop.snapshot.parameters())}
+    held = {f"weights/{name}": a for name, a in by_path(loop.snapshot.parameters()).items()}
     masked = any((mask == 0).any() for _, _, mask in script.batches)
     for index, batch in enumerate(script.batches):
         for name, array in zip(("inputs", "targets", "mask")[: 3 if masked else 2], batch, strict=False):
@@ -160,7 +160,7 @@ def _changed_after(script: CapturedScript) -> str | None:
         again = type(script.loop.snapshot)(*making.args, **making.kwargs)
         for parameters in ("parameters", "trainable_parameters"):
             models = (script.loop.snapshot, again)
-            own, first = ({n for n, _ in tree_flatten(getattr(m, parameters)())} for m in models)
+            own, first = ({n for n in by_path(getattr(m, parameters)())} for m in models)
             if own != first:
                 return min(own ^ first)
     return None

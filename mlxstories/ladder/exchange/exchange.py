@@ -9,7 +9,6 @@ from functools import cached_property, partial
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import HostBatch
@@ -27,6 +26,7 @@ from mlxstories.ladder.exchange.training import (
     plain_step,
 )
 from mlxstories.ladder.exchange.unseen import rows_of_all_texts
+from mlxstories.trees import by_path
 
 AS_IS, STEP, LOSS, ALL = "as it is", "plain step", "plain step and loss", "all plain"
 SHUFFLED, WHOLE = "rows shuffled anew", "rows of all texts"
@@ -227,7 +227,7 @@ class Exchange:
             with self.bench.calling("loss"):
                 _, slope = nn.value_and_grad(model, lambda m, loss=loss: loss(m, batch))(model)
             slopes.append(
-                np.concatenate([np.array(g.astype(mx.float32)).ravel() for _, g in tree_flatten(slope)])
+                np.concatenate([np.array(g.astype(mx.float32)).ravel() for g in by_path(slope).values()])
             )
         own, plain = slopes
         return bool(np.linalg.norm(own - plain) < 1e-3 * np.linalg.norm(plain))

@@ -7,7 +7,6 @@ from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import changed
@@ -15,6 +14,7 @@ from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.exchange.intervention import Intervention, is_numbered, site_of
 from mlxstories.ladder.patches import reroute
 from mlxstories.ladder.where.calls import Call, calls
+from mlxstories.trees import by_path
 
 _MOST = 4  # branches tried
 
@@ -52,7 +52,7 @@ def _ends(call: Call, block: Call, seen: list[Call]) -> bool:
     shapes = [array.shape for array in (*call.after[:1], *block.before[:1])]
     if len(shapes) < 2 or shapes[0] != shapes[1] or len(shapes[0]) != 3 or not call.before:
         return False
-    if not any(array.ndim == 2 for _, array in tree_flatten(call.module.parameters())):
+    if not any(array.ndim == 2 for array in by_path(call.module.parameters()).values()):
         return False
     beside = [other for other in seen if other is not call and other.parent is block and other.before]
     return all(other.before[0] is not call.before[0] for other in beside)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import changed, full_precision, is_pattern, put
 from mlxstories.ladder.exchange.inside_attention import for_attention
@@ -15,6 +14,7 @@ from mlxstories.ladder.exchange.inside_modules import for_modules
 from mlxstories.ladder.exchange.intervention import Intervention, Site, is_numbered, site_of
 from mlxstories.ladder.exchange.reference import begins_as_gpt_2, table_of
 from mlxstories.ladder.patches import Patches, reroute
+from mlxstories.trees import by_path
 
 _OFF = 2.0  # factor on a first scale from which it is no standard one
 _FAR_OFF = 8.0  # from which no recipe begins a layer there
@@ -41,7 +41,7 @@ def for_model(model: nn.Module, vocab: int) -> list[Intervention]:
 def _first_scales(model: nn.Module) -> list[Intervention]:
     """The standard deviation of a group's matrices set to that of the library's layers; those that begin as GPT-2's
     are as usual."""
-    arrays = dict(tree_flatten(model.parameters()))
+    arrays = by_path(model.parameters())
     off = {n: f for n, f in _factors(model).items() if max(f, 1 / f) > _OFF}
     return _rescaled({n: f for n, f in off.items() if not begins_as_gpt_2(arrays[n])})
 
@@ -57,13 +57,13 @@ def drawn_matrices(model: nn.Module) -> list[Intervention]:
     """Matrices that begin at 0, drawn as the library's layers are. Several in a row, such as a head and the ends of the
     branches before it, wake up slowly; if only the ends begin at 0, that is a choice, and costs little."""
     usual = _usual(model)
-    matrices = dict(tree_flatten(model.trainable_parameters()))
+    matrices = by_path(model.trainable_parameters())
     empty = [name for name in usual if not bool(mx.any(matrices[name]))]
     if not empty:
         return []
 
     def change(fresh: nn.Module) -> None:
-        arrays = dict(tree_flatten(fresh.parameters()))
+        arrays = by_path(fresh.parameters())
         put(
             fresh,
             {n: (usual[n] * mx.random.normal(arrays[n].shape)).astype(arrays[n].dtype) for n in empty},
@@ -76,7 +76,7 @@ def drawn_matrices(model: nn.Module) -> list[Intervention]:
 
 def _factors(model: nn.Module) -> dict[str, float]:
     """For each matrix that does not begin at 0, the library's standard deviation over its own."""
-    arrays, usual = dict(tree_flatten(model.trainable_parameters())), _usual(model)
+    arrays, usual = by_path(model.trainable_parameters()), _usual(model)
     own = {n: float(arrays[n].astype(mx.float32).std()) for n in usual}
     return {n: usual[n] / own[n] for n in usual if own[n] > 0}
 
@@ -86,7 +86,7 @@ def _usual(model: nn.Module) -> dict[str, float]:
     tables = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
     return {
         name: (array.shape[1] * (1 if name in tables else 3)) ** -0.5
-        for name, array in tree_flatten(model.trainable_parameters())
+        for name, array in by_path(model.trainable_parameters()).items()
         if array.ndim == 2 and mx.issubdtype(array.dtype, mx.floating) and not is_pattern(array)
     }
 
@@ -99,7 +99,7 @@ def _rescaled(factors: dict[str, float]) -> list[Intervention]:
 
     def multiplied(by: dict[str, float]) -> Callable[[nn.Module], None]:
         def change(fresh: nn.Module) -> None:
-            arrays = dict(tree_flatten(fresh.parameters()))
+            arrays = by_path(fresh.parameters())
             put(fresh, {n: (arrays[n] * factor).astype(arrays[n].dtype) for n, factor in by.items()})
 
         return change

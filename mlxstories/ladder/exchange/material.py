@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mlxstories.ladder.bench import Bench, measurement
@@ -17,6 +16,7 @@ from mlxstories.ladder.bench.data.hashing import among, rolling
 from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
 from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.bench.training.short import rows
+from mlxstories.trees import by_path
 
 _UPDATES, _FEWEST = 160, 60
 _WORK = (
@@ -96,7 +96,7 @@ def _spread(rows: HostBatch) -> HostBatch:
 
 def _updates(bench: Bench, tokens: int) -> int:
     """How many, by sizes alone: so the machine's load changes no verdict; no more than a schedule lasts."""
-    weights = sum(a.size for _, a in tree_flatten(bench.model().parameters()))
+    weights = sum(a.size for a in by_path(bench.model().parameters()).values())
     work = tokens * (weights + _LOGIT * bench.subject.vocab_size)
     updates = int(min(_UPDATES, max(_FEWEST, _UPDATES * _WORK / work)))
     schedule, epoch = bench.schedule, epoch_steps(bench)

@@ -10,7 +10,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import sample
@@ -18,6 +17,7 @@ from mlxstories.ladder.exchange.intervention import Intervention, is_numbered, i
 from mlxstories.ladder.exchange.reference import PlainAttention, PlainBlock, PlainFeedForward, Shape
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.calls import Call, calls
+from mlxstories.trees import by_path
 
 _SAME = 1e-4  # relative difference by rounding
 
@@ -88,7 +88,7 @@ def _role(call: Call) -> str | None:
     plain = answer(given)
     if _apart(answer(mx.where(first, noise, given))[:, 1:], plain[:, 1:]) > _SAME:
         return "mixing"
-    matrices = sum(array.ndim == 2 for _, array in tree_flatten(call.module.parameters()))
+    matrices = sum(array.ndim == 2 for array in by_path(call.module.parameters()).values())
     return "norm" if not matrices else "feed-forward layer" if matrices > 1 else None
 
 

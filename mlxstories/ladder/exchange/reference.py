@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.ladder.bench.arrays import is_pattern
 from mlxstories.ladder.bench.model.gradients import depth_groups, is_block
+from mlxstories.trees import by_path
 
 _HEAD = ((128, 16), (512, 32))  # widths up to, and the size of a head there
 _WIDEST_HEAD = 64
@@ -54,7 +55,7 @@ class Shape:
 
 def shape_of(model: nn.Module, vocab: int, length: int) -> Shape:
     """The shape of a plain decoder that is like ``model``, for rows of ``length`` tokens."""
-    arrays = {name: a for name, a in tree_flatten(model.parameters()) if a.ndim >= 2}
+    arrays = {name: a for name, a in by_path(model.parameters()).items() if a.ndim >= 2}
     # Without an embedding, a matrix with as many rows.
     rows = [a for a in arrays.values() if a.ndim == 2 and a.shape[0] == vocab]
     table = arrays.get(f"{table_of(model, vocab)}.weight", rows[0] if rows else None)
@@ -62,10 +63,12 @@ def shape_of(model: nn.Module, vocab: int, length: int) -> Shape:
     depth = max(1, min(12, sum(is_block(group) for group in depth_groups(arrays))))
     positions = _learned_positions(model, arrays, vocab, length)
     tied = table is not None and sum(a.shape[0] == table.shape[0] for a in arrays.values()) == 1
-    total = sum(a.size for _, a in tree_flatten(model.parameters()))
+    total = sum(a.size for a in by_path(model.parameters()).values())
     left = total - vocab * width * (1 if tied else 2) - positions * width - depth * 4 * width**2
     hidden = min(max(left // (2 * depth * width), width), 8 * width)
-    matrices = [a for _, a in tree_flatten(model.trainable_parameters()) if a.ndim == 2 and not is_pattern(a)]
+    matrices = [
+        a for a in by_path(model.trainable_parameters()).values() if a.ndim == 2 and not is_pattern(a)
+    ]
     small = matrices and np.mean([begins_as_gpt_2(a) for a in matrices]) > 0.5
     return Shape(vocab, width, depth, int(hidden), positions, tied, deviation=GPT_2 if small else None)
 

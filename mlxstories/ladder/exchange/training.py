@@ -11,7 +11,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import AdamW, Optimizer, clip_grad_norm, join_schedules, linear_schedule
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.arrays import between, put
@@ -26,6 +25,7 @@ from mlxstories.ladder.bench.step.optimizers import (
     read_schedule,
 )
 from mlxstories.ladder.exchange.material import Measured, held_out, material
+from mlxstories.trees import by_path
 
 POINTS = 8  # measurements of a curve
 _WARMUP = 20  # updates
@@ -152,7 +152,7 @@ class Training:
 
     def _keep(self, model: nn.Module, optimizer: Optimizer, step: Step) -> None:
         # Some subjects hand out one model, so each training keeps what is its own.
-        parameters = dict(tree_flatten(model.parameters()))
+        parameters = by_path(model.parameters())
         self._kept = model, parameters, optimizer, [copied(o.state) for o in parts(optimizer)], step
 
     def _segment(self, batches: list[HostBatch], mark: int) -> None:
@@ -211,11 +211,11 @@ def own_step(bench: Bench, scale: float = 1.0, *, own_gradient: bool = False) ->
         return nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)[1]
 
     def step(model: nn.Module, optimizer: Optimizer, batch: HostBatch) -> None:
-        before = dict(tree_flatten(model.parameters())) if scale != 1 else {}
+        before = by_path(model.parameters()) if scale != 1 else {}
         with intercepted(optimizer, (lambda _: gradient(model, batch)) if own_gradient else None):
             bench.step(model, optimizer, batch)
         if before:
-            after = dict(tree_flatten(model.parameters()))
+            after = by_path(model.parameters())
             put(model, {n: between(before[n], a, scale) for n, a in after.items() if n in before})
 
     return step

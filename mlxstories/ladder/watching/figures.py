@@ -8,7 +8,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
+
+from mlxstories.trees import by_path
 
 _ENTRIES = 32  # of each weight that are compared between updates
 
@@ -49,7 +50,7 @@ def block(path: str) -> str:
 def squares(gradients: Any) -> dict[str, mx.array]:
     """Sum of squares by block, not yet evaluated."""
     sums: dict[str, mx.array] = {}
-    for path, gradient in tree_flatten(gradients):
+    for path, gradient in by_path(gradients).items():
         if isinstance(gradient, mx.array) and mx.issubdtype(gradient.dtype, mx.floating):
             total = mx.square(gradient.astype(mx.float32)).sum()
             name = block(path)
@@ -61,7 +62,7 @@ def entries(model: nn.Module) -> mx.array | None:
     """Some entries of every trainable weight in one row, not yet evaluated."""
     parts = [
         array.reshape(-1)[:_ENTRIES].astype(mx.float32)
-        for _, array in tree_flatten(model.trainable_parameters())
+        for array in by_path(model.trainable_parameters()).values()
         if isinstance(array, mx.array) and mx.issubdtype(array.dtype, mx.floating) and array.size
     ]
     return mx.concatenate(parts) if parts else None

@@ -9,12 +9,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.findings import Place
 from mlxstories.ladder.bench.arrays import full_precision
 from mlxstories.ladder.where.calls import Call, Step, calls, steps
 from mlxstories.ladder.where.places import Line, line_of, of_model, place
+from mlxstories.trees import by_path
 
 _ROUNDING = 1e-5  # of the largest entry, with weights of 32 bits
 _COARSE = 2e-2  # of 16 bits
@@ -122,7 +122,7 @@ def _shares(one: list[mx.array], _) -> bool:
 
 
 def _parameters(model: nn.Module) -> list[mx.array]:
-    return [array for _, array in tree_flatten(model.parameters())]
+    return [array for array in by_path(model.parameters()).values()]
 
 
 def begins(model: nn.Module, probe: Probe, prepare: Callable[[int], None] = lambda nth: None) -> Place | None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
@@ -28,6 +27,7 @@ from mlxstories.ladder.where import (
 from mlxstories.ladder.where.calls import calls, steps
 from mlxstories.ladder.where.dropped import dropped
 from mlxstories.ladder.where.places import Line, class_line, defined, place
+from mlxstories.trees import by_path
 
 _KINDS = {
     "future-leak": ("future",),
@@ -89,7 +89,7 @@ def _place(bench: Bench, code: str, where: str) -> Place | None:
     model = bench.model()
     if code in _SLOPES:
         return backward.steepest(model, _ids(bench), grows=code == "exploding-gradient")
-    if part not in dict(tree_flatten(model.parameters())):
+    if part not in by_path(model.parameters()):
         return _of_module(model, part)
     if code in _CUT:
         found = _without_effect(bench, part) if code == "dead-parameters" else None
@@ -177,7 +177,7 @@ def _begins(bench: Bench, kind: str, model: nn.Module, prepare: Callable[[int], 
 def _without_effect(bench: Bench, path: str) -> Place | None:
     """Where a change of a parameter is lost, on its way to the logits."""
     model = bench.noisy()
-    kept = dict(tree_flatten(model.parameters()))[path]
+    kept = by_path(model.parameters())[path]
 
     def prepare(nth: int) -> None:
         bench.seed_all(0)
@@ -234,7 +234,7 @@ def _loudest(bench: Bench) -> Place | None:
             best, found = ratio, call
     if found is not None and best > 3:
         return backward.assigned(model, f"{forward.name_of(model, found.module)}.weight")
-    matrices = {name: array for name, array in tree_flatten(model.parameters()) if array.ndim == 2}
+    matrices = {name: array for name, array in by_path(model.parameters()).items() if array.ndim == 2}
     loud = max(
         matrices, key=lambda name: _size(matrices[name]) * matrices[name].shape[-1] ** 0.5, default=None
     )

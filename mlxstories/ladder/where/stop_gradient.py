@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where.places import Line, of_model, stack
+from mlxstories.trees import by_path
 
 _LINES = 8  # that are tried
 
@@ -33,7 +33,7 @@ def in_model(model: nn.Module, ids: np.ndarray, path: str) -> Line | None:
             tokens = mx.array(ids)
             _, gradients = nn.value_and_grad(model, lambda m: _scalar(m(tokens)))(model)
             lines.update(found)
-            slope = dict(tree_flatten(gradients)).get(path)
+            slope = by_path(gradients).get(path)
             return slope is not None and bool(mx.any(slope != 0))
 
     lines: dict[Line, None] = {}

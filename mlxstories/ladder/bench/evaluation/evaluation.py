@@ -11,7 +11,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import first_of
 from mlxstories.ladder.bench.batches import HostBatch
@@ -22,6 +21,7 @@ from mlxstories.ladder.bench.material import train_epoch, val_epoch
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.bench.training.trained import trained_model
 from mlxstories.ladder.patches import rerouted, tokens_of, with_tokens
+from mlxstories.trees import by_path
 
 _BATCHES = 3
 _OWN = 24  # of validation's own batches
@@ -200,10 +200,10 @@ def swapped(bench: Bench) -> Swapped | None:
     """What ``evaluate`` puts in for an untrained model's weights; None where it does not hand its batches to the model
     as they are."""
     model, batches, changes = bench.model(), evaluation_batches(bench), []
-    own, names = dict(tree_flatten(model.trainable_parameters())), set()
+    own, names = by_path(model.trainable_parameters()), set()
 
     def look():
-        during = dict(tree_flatten(model.parameters()))
+        during = by_path(model.parameters())
         names.update(n for n, a in own.items() if n not in during or not mx.array_equal(a, during[n]))
 
     with _heard(model, look) as said:

@@ -10,13 +10,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import minimal_batch, probe_batch
 from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.bench.step.step_loss import is_random
+from mlxstories.trees import by_path
 
 GENERATORS = ("numpy", "random", "mx.random")
 _STEPS = 2
@@ -92,14 +92,14 @@ def _traces(
     before = _training_logits(bench, model, batch)
     if not np.array_equal(before, _training_logits(bench, model, batch)):
         return None
-    weights, moments = dict(tree_flatten(model.parameters())), _state(optimizer)
+    weights, moments = by_path(model.parameters()), _state(optimizer)
     states = []
     for seed in (101, 102):
         bench.seed_all(seed)
         with bench.calling("the call"):
             call()
         states.append(_random_states())
-    after, touched = dict(tree_flatten(model.parameters())), _state(optimizer)
+    after, touched = by_path(model.parameters()), _state(optimizer)
     changed = [n for n, a in weights.items() if n not in after or not _equal(a, after[n])]
     shift = max((_shift(a, touched.get(n)) for n, a in moments.items()), default=0.0)
     apart = float(np.abs(_training_logits(bench, model, batch) - before).max()) / max(
@@ -111,7 +111,7 @@ def _traces(
 
 def _state(optimizer: Optimizer) -> dict[str, mx.array]:
     """The arrays of all its parts but the learning rate, by number and path."""
-    flat = {f"{i}.{n}": a for i, part in enumerate(parts(optimizer)) for n, a in tree_flatten(part.state)}
+    flat = {f"{i}.{n}": a for i, part in enumerate(parts(optimizer)) for n, a in by_path(part.state).items()}
     return {n: a for n, a in flat.items() if isinstance(a, mx.array) and not n.endswith("learning_rate")}
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import minimal_batch, sample
 from mlxstories.ladder.bench.model.dependence import different
+from mlxstories.trees import by_path
 
 _OTHERS = 2  # choices of the prefix's targets
 _LEAST = 1e-6  # change of a loss, relative where it is above 1, that is more than rounding
@@ -40,7 +40,7 @@ def step_sees_future(bench: Bench) -> float | None:
     """The same for the loss that the subject's step returns, always with the same weights."""
 
     def value(model: nn.Module, batch: HostBatch) -> float:
-        kept = dict(tree_flatten(model.parameters()))
+        kept = by_path(model.parameters())
         loss = bench.step(model, bench.optimizer(), batch)
         put(model, kept)
         return loss

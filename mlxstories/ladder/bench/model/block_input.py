@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.forward_pass import ROWS, ModuleCall, forward_pass, rms
+from mlxstories.trees import by_path
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def _of_blocks(calls: dict[str, ModuleCall], depth: int) -> dict[str, ModuleCall
 
 
 def _has_matrix(module: nn.Module) -> bool:
-    return any(a.ndim > 1 for _, a in tree_flatten(module.parameters()))
+    return any(a.ndim > 1 for a in by_path(module.parameters()).values())
 
 
 @measurement

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import is_pattern, put
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import minimal_batch, sample
 from mlxstories.ladder.bench.model.dependence import dependence
+from mlxstories.trees import by_path
 
 _STEPS = 3  # a warmup may start at 0
 
@@ -40,14 +40,14 @@ class Buffers:
 def buffers(bench: Bench) -> Buffers | None:
     """Train for a few steps and look at masks and tables afterwards; None where only weights are trainable."""
     model = bench.model()
-    before = {n: a for n, a in tree_flatten(model.trainable_parameters()) if _is_buffer(a)}
+    before = {n: a for n, a in by_path(model.trainable_parameters()).items() if _is_buffer(a)}
     if not before:
         return None
     model.train()
     optimizer, batch = bench.optimizer(), minimal_batch(bench)
     for _ in range(_STEPS):
         bench.step(model, optimizer, batch)
-    after = dict(tree_flatten(model.parameters()))
+    after = by_path(model.parameters())
     moved = {n: how for n, a in before.items() if (how := _difference(a, after[n]))}
     if not moved:
         return Buffers({}, 0.0, 0.0, False, True)

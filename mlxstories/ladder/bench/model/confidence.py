@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.consistency import ask, noised, plain
 from mlxstories.ladder.bench.model.distance import HIDDEN
 from mlxstories.ladder.bench.model.forward_pass import watched_scores
+from mlxstories.trees import by_path
 
 _TIMES = (1, 8, 64, 512)
 
@@ -78,7 +78,7 @@ class _Grown:
 def _grown(bench: Bench) -> _Grown:
     model, row, found = noised(bench), plain(bench).row, _Grown([], [])
     weights = {
-        n: a for n, a in tree_flatten(model.parameters()) if a.size and mx.issubdtype(a.dtype, mx.floating)
+        n: a for n, a in by_path(model.parameters()).items() if a.size and mx.issubdtype(a.dtype, mx.floating)
     }
     for times in _TIMES:
         put(model, {name: times * array for name, array in weights.items()})

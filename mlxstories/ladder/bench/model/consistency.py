@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import full_precision, put
 from mlxstories.ladder.bench.batches import HostBatch
@@ -15,6 +14,7 @@ from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.random_arrays import random_arrays
 from mlxstories.ladder.modes import in_mode
+from mlxstories.trees import by_path
 
 _ODD = (2, 3, 5, 7, 11, 13)  # a single token is what a decoding step looks like: that is asked there
 
@@ -113,7 +113,7 @@ def rounds_inside(bench: Bench) -> bool:
     one shape to another, then decides about a whole rounding step. Ten times a very small change of its weights moves
     the logits of any other model ten times as far."""
     model, row = bench.noisy(0), sample(bench).inputs[:1]
-    weights = {n: a for n, a in tree_flatten(model.parameters()) if a.dtype == mx.float32}
+    weights = {n: a for n, a in by_path(model.parameters()).items() if a.dtype == mx.float32}
     first, again = ask(bench, model, row), ask(bench, model, row)
     if not np.array_equal(first, again):
         return False
@@ -224,4 +224,4 @@ def transplanted(bench: Bench) -> tuple[Change, bool] | None:
 
 
 def _shapes(parameters: dict) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in tree_flatten(parameters)}
+    return {name: array.shape for name, array in by_path(parameters).items()}

@@ -17,6 +17,7 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.consistency import noised, plain, short
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.patches import Patches
+from mlxstories.trees import by_path
 
 _MODULES, _ROWS, _LENGTH = 16, 4, 32
 _DIRECTIONS = 3
@@ -94,7 +95,7 @@ def derivative_in_training(bench: Bench) -> Derivative | None:
 
 def _groups(model: nn.Module, gradients: dict[str, mx.array]) -> dict[str, dict[str, mx.array]]:
     """Gradients by module, of the arrays that have one."""
-    arrays = dict(tree_flatten(model.trainable_parameters()))
+    arrays = by_path(model.trainable_parameters())
     found: dict[str, dict[str, mx.array]] = {}
     for name, slope in gradients.items():
         if name in arrays and not is_pattern(arrays[name]) and bool(mx.any(slope != 0)):
@@ -112,7 +113,7 @@ def _ask(
     bench: Bench, model: nn.Module, loss: Callable[[], float], name: str, slopes: dict[str, mx.array]
 ) -> Derivative | None:
     """Move one module's weights along random directions; None where the loss moves too little to tell."""
-    kept = {path: a for path, a in tree_flatten(model.trainable_parameters()) if path in slopes}
+    kept = {path: a for path, a in by_path(model.trainable_parameters()).items() if path in slopes}
     sizes = {path: max(float(mx.sqrt(a.square().mean())), _STEP) for path, a in kept.items()}
     expected = float(np.hypot.reduce([size * float(mx.linalg.norm(slopes[p])) for p, size in sizes.items()]))
     step = max(_STEP, _TOLD / expected) if expected else np.inf

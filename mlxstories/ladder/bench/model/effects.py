@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.consistency import ask, noised, plain, short
+from mlxstories.trees import by_path
 
 _MATRICES, _LENGTH = 48, 32
 
@@ -40,7 +41,7 @@ def effects(bench: Bench) -> list[Effect]:
     model.eval()
     norms = {n: float(mx.linalg.norm(g)) for n, g in bench.gradients(model, batch).items()}
     whole = float(np.linalg.norm(list(norms.values()))) or 1.0
-    weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if _is_matrix(a)}
+    weights = {n: a for n, a in by_path(model.trainable_parameters()).items() if _is_matrix(a)}
     names = [n for n in weights if norms.get(n)]
     # The very rows of the gradient: an expert that no token chooses moves nothing, and gets none.
     rows, rng = batch.inputs, np.random.default_rng((bench.seed, 31))

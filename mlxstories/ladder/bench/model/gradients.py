@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import AdamW
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.ladder.bench.arrays import is_pattern
 from mlxstories.ladder.bench.batches import HostBatch
@@ -18,6 +18,7 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.random_arrays import random_arrays
 from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step
+from mlxstories.trees import by_path
 
 STEPS = 6
 _ROWS = 8
@@ -95,10 +96,10 @@ def followed(bench: Bench) -> Followed:
         # A mask or a table in a public attribute counts as a parameter, but nobody means it to learn.
         {
             name: a.shape
-            for name, a in tree_flatten(model.trainable_parameters())
+            for name, a in by_path(model.trainable_parameters()).items()
             if mx.issubdtype(a.dtype, mx.floating) and not is_pattern(a)
         },
-        [name for name, a in tree_flatten(model.parameters()) if a.ndim >= 2],
+        [name for name, a in by_path(model.parameters()).items() if a.ndim >= 2],
     )
     if not found.shapes:
         return found
@@ -124,7 +125,7 @@ def followed(bench: Bench) -> Followed:
 def _step(bench: Bench, model: nn.Module, optimizer: AdamW, batch: HostBatch, linear: set[str], masters):
     tree = bench.slope(model, batch)
     with bench.calling("the gradient of model(tokens)"):
-        flat = {n: g.astype(mx.float32) for n, g in tree_flatten(tree) if isinstance(g, mx.array)}
+        flat = {n: g.astype(mx.float32) for n, g in by_path(tree).items() if isinstance(g, mx.array)}
         norms = {n: mx.linalg.norm(g) for n, g in flat.items()}
         units = {n: mx.abs(flat[n]).max(-1) > 0 for n in flat if n in linear}
         whole = tree_map(lambda g: g.astype(mx.float32), tree)
@@ -178,7 +179,7 @@ def tables(bench: Bench) -> list[str]:
         or fresh.same.issuperset(followed(bench).matrices)
     ):
         return []
-    arrays = dict(tree_flatten(bench.model().trainable_parameters()))
+    arrays = by_path(bench.model().trainable_parameters())
     return [n for n in names if n in fresh.same and arrays[n].size > 1 and len(set(_range(arrays[n]))) > 1]
 
 
@@ -220,7 +221,7 @@ def constant_matrices(bench: Bench) -> Constant:
     """Matrices of the fresh model whose units would all compute and learn the same. A few rows or columns that are no
     layer's weight are left out: they may scale channels one by one, as the taps of a short convolution do. So is a
     number next to 0: it is a gate's start, as 0 is, for what its layer returns is the bias."""
-    flat = [(n, a) for n, a in tree_flatten(bench.model().trainable_parameters()) if a.ndim >= 2]
+    flat = [(n, a) for n, a in by_path(bench.model().trainable_parameters()).items() if a.ndim >= 2]
     widths = {n: a.shape[-1] for n, a in flat}
     ranges = {n: _range(a) for n, a in flat if min(a.shape) > 1}
     same = {n: low for n, (low, high) in ranges.items() if high - low == 0}

@@ -9,10 +9,10 @@ from types import FunctionType, ModuleType
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.consistency import Change, ask, change_of, noised, plain
+from mlxstories.trees import by_path
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def hidden_parameters(bench: Bench) -> HiddenParameters | None:
 
 def _outside(model: nn.Module) -> dict[str, tuple[nn.Module, str, mx.array]]:
     """By where it lies, each array of weights that is no parameter: its module, and its name there."""
-    listed = {id(array) for _, array in tree_flatten(model.parameters())}
+    listed = {id(array) for array in by_path(model.parameters()).values()}
     return {
         f"{path}.{name}": (module, name, array)
         for path, module in _modules_in(model)

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.forward_pass import forward_pass, rms
+from mlxstories.trees import by_path
 
 _LOUDER = 4.0  # times the input of a norm
 
@@ -37,7 +38,7 @@ def linear_pairs(bench: Bench) -> list[str]:
     same: the sum of two inputs gives the sum of their outputs, also in what they add to their input."""
     found: list[str] = []
     for path, call in forward_pass(bench).calls.items():
-        shapes = [a.shape for _, a in tree_flatten(call.module.parameters()) if a.ndim >= 2]
+        shapes = [a.shape for a in by_path(call.module.parameters()).values() if a.ndim >= 2]
         given, made = call.given, call.made
         if len(shapes) < 2 or not mx.issubdtype(given.dtype, mx.floating) or given.ndim != 3 or not made.ndim:
             continue

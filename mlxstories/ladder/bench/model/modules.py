@@ -10,6 +10,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.trees import by_path
 
 _RANK = 64  # of a low-rank pair, at most
 _ADAPTERS = ("lora_a", "lora_b")
@@ -31,7 +32,9 @@ def is_bigram(bench: Bench) -> bool:
     them, so that nothing in it could look at an earlier token."""
     model = bench.model()
     tables = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
-    matrices = [name.rpartition(".")[0] for name, array in tree_flatten(model.parameters()) if array.ndim > 1]
+    matrices = [
+        name.rpartition(".")[0] for name, array in by_path(model.parameters()).items() if array.ndim > 1
+    ]
     return bool(tables) and len([path for path in matrices if path not in tables]) <= 1
 
 
@@ -55,7 +58,7 @@ class Adapters:
 @measurement
 def adapters(bench: Bench) -> Adapters | None:
     """Pairs called lora_a and lora_b, as in mlx-lm, or pairs of which one factor starts at 0; None without any."""
-    trained = dict(tree_flatten(bench.model().trainable_parameters()))
+    trained = by_path(bench.model().trainable_parameters())
     pairs = {name: other for name, array in trained.items() if (other := _partner(name, array, trained))}
     if not pairs:
         return None
@@ -140,7 +143,7 @@ def second_tables(bench: Bench) -> list[tuple[str, str]]:
     """Pairs of trainable matrices with a row for each id that start with the very same numbers, not all of them equal.
     Layers that start alike, as copies or from a formula, are no such pairs: their names differ only in a number."""
     found, known = [], []
-    for name, array in tree_flatten(bench.model().trainable_parameters()):
+    for name, array in by_path(bench.model().trainable_parameters()).items():
         if array.ndim != 2 or not array.size or len(array) < bench.subject.vocab_size:
             continue
         if bool(array.max() == array.min()):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.trees import by_path
 
 _ANOTHER = 101  # added to the seed for the other model
 
@@ -37,7 +37,7 @@ def random_arrays(bench: Bench) -> RandomArrays | None:
 
 
 def _arrays(model: nn.Module) -> dict[str, mx.array]:
-    return {**dict(tree_flatten(model.parameters())), **hidden_arrays(model)}
+    return {**by_path(model.parameters()), **hidden_arrays(model)}
 
 
 def hidden_arrays(value, path: str = "", private: bool = False) -> dict[str, mx.array]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.consistency import noised, plain, short
 from mlxstories.ladder.bench.model.modules import dropouts
 from mlxstories.ladder.where.calls import Call, calls
 from mlxstories.ladder.where.places import Line
+from mlxstories.trees import by_path
 
 _LENGTH = 24  # tokens of a row
 _MARKS = 3  # random sums by which an array is known
@@ -183,7 +183,7 @@ class _Part:
 
 
 def _has_matrix(call: Call) -> bool:
-    return any(array.ndim > 1 for _, array in tree_flatten(call.module.parameters()))
+    return any(array.ndim > 1 for array in by_path(call.module.parameters()).values())
 
 
 def _mark(array: np.ndarray) -> Mark:

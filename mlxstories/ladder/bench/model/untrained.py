@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample, whole_sample
+from mlxstories.trees import by_path
 
 _PROBE = 8  # rows that the untrained model is shown
 
@@ -121,7 +121,7 @@ def finiteness(bench: Bench) -> Finiteness:
     model = bench.model()
     broken = [
         name
-        for name, array in tree_flatten(model.trainable_parameters())
+        for name, array in by_path(model.trainable_parameters()).items()
         if mx.issubdtype(array.dtype, mx.floating) and bool(mx.any(mx.isnan(array)))
     ]
     # The shortest rows too: a mean over what they do not have is not a number.

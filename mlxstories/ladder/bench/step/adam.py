@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from mlx.optimizers import Adam, Adamax, Optimizer
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.step.optimizers import RateCurve, intercepted, parts, read_schedule
 from mlxstories.ladder.bench.step.plan import plan
+from mlxstories.trees import by_path
 
 _FEWEST, _MOST = 1000, 100_000  # updates that are looked at
 
@@ -45,7 +45,7 @@ def watched(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> Itera
     plain, names = uncorrected(optimizer), set[str]()
 
     def noted(gradients: Any) -> Any:
-        names.update(name for name, _ in tree_flatten(gradients))
+        names.update(name for name in by_path(gradients))
         return gradients
 
     whole = plain is optimizer

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.received_gradient import own_and_received
 from mlxstories.ladder.bench.training.rates import attempt, rate_sweep
+from mlxstories.trees import by_path
 
 _ALIKE = 0.2  # mean square of the singular values over the largest square
 _TIMES = 4.0  # as large as in the loss's gradient
@@ -66,7 +67,7 @@ def unclipped_run(bench: Bench) -> tuple[float, float]:
 
 
 def _of_unit_norm(gradients):
-    squares = sum(g.astype(mx.float32).square().sum() for _, g in tree_flatten(gradients))
+    squares = sum(g.astype(mx.float32).square().sum() for g in by_path(gradients).values())
     scale = mx.rsqrt(mx.maximum(squares, 1e-30))
     return tree_map(lambda g: (g * scale).astype(g.dtype), gradients)
 

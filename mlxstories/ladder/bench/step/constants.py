@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.step.adam import adams
 from mlxstories.ladder.bench.step.gradient_arrival import gradient_arrival
 from mlxstories.ladder.bench.step.optimizers import parts
+from mlxstories.trees import by_path
 
 
 @dataclass(frozen=True)
@@ -62,5 +62,5 @@ def gradient_entry(bench: Bench) -> float | None:
     found = gradient_arrival(bench)
     if isinstance(found, str):
         return None
-    entries = sum(array.size for _, array in tree_flatten(bench.model().trainable_parameters()))
+    entries = sum(array.size for array in by_path(bench.model().trainable_parameters()).values())
     return max(step.norm / step.ratio if step.ratio else 0.0 for step in found.steps) / max(1, entries) ** 0.5

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.generation.decoding import choice, generated
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.training.trial import score
+from mlxstories.trees import by_path
 
 _STEPS = 3
 _IDS = 4  # that are decoded
@@ -48,8 +48,8 @@ class Following:
 
 def _noisy_weights(bench: Bench, model: nn.Module) -> dict[str, mx.array]:
     """Noisy weights for ``model``, whose own stay as they are."""
-    kept = dict(tree_flatten(model.parameters()))
-    other = dict(tree_flatten(bench.noisy(13).parameters()))
+    kept = by_path(model.parameters())
+    other = by_path(bench.noisy(13).parameters())
     put(model, kept)  # the noise went onto this object where it is the only one
     return other
 
@@ -59,7 +59,7 @@ def step_follows(bench: Bench) -> Following:
     """The loss that the step returns, twice on one batch, with other weights the second time; dropout off."""
     batch = probe_batch(bench, 0)
     model, optimizer = bench.model(), bench.optimizer()
-    first = dict(tree_flatten(model.parameters()))
+    first = by_path(model.parameters())
     other = _noisy_weights(bench, model)
     returned, own = [], []
     for weights in (first, other):
@@ -124,9 +124,9 @@ def decoding_follows(bench: Bench) -> Decoded | None:
     """``generate`` with a model's weights and then with those that choose another first id."""
     prompt = [int(i) for i in np.maximum(probe_batch(bench, 0).inputs[0, :_PROMPT], 0)]
     model = bench.noisy(14, 4.0)
-    first, others = dict(tree_flatten(model.parameters())), []
+    first, others = by_path(model.parameters()), []
     for seed in range(15, 19):
-        others.append(dict(tree_flatten(bench.noisy(seed, 4.0).parameters())))
+        others.append(by_path(bench.noisy(seed, 4.0).parameters()))
     put(model, first)
     before, chosen = _decoded(bench, model, prompt), choice(bench, model, prompt)
     for weights in others:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.random_arrays import hidden_arrays, random_arrays
 from mlxstories.ladder.bench.training.trial import score
+from mlxstories.trees import by_path
 
 _SIDE = 512  # of the part of a matrix that is looked at
 _ROWS = 8
@@ -46,8 +46,8 @@ class Frozen:
 def frozen(bench: Bench) -> Frozen:
     """Look for arrays that start at random values and stay there."""
     fresh, model = random_arrays(bench), bench.model()
-    everything, hidden = dict(tree_flatten(model.parameters())), hidden_arrays(model)
-    trainable = dict(tree_flatten(model.trainable_parameters()))
+    everything, hidden = by_path(model.parameters()), hidden_arrays(model)
+    trainable = by_path(model.trainable_parameters())
     names = [name for name, array in everything.items() if name not in trainable and _floating(array)]
     asked = {**{name: everything[name] for name in names}, **hidden}
     sizes = {name: array.size for name, array in (everything | hidden).items()}
@@ -94,7 +94,7 @@ def structure(bench: Bench) -> float | None:
     """How far the trainable matrices are from random numbers: the median of `edge`, their means removed. None where
     there are none, or another fresh model has other values, which shows that they are drawn."""
     fresh = random_arrays(bench)
-    matrices = {n: a for n, a in tree_flatten(bench.model().trainable_parameters()) if a.ndim == 2}
+    matrices = {n: a for n, a in by_path(bench.model().trainable_parameters()).items() if a.ndim == 2}
     if fresh is not None and not matrices.keys() <= fresh.same:
         return None
     edges = [edge(a - a.mean()) for a in matrices.values() if _is_large(a)]

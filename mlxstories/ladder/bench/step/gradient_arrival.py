@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import Arrays, put
 from mlxstories.ladder.bench.batches import HostBatch
@@ -17,6 +16,7 @@ from mlxstories.ladder.bench.material import probe_batch, train_epoch
 from mlxstories.ladder.bench.step.adam import adams
 from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step
+from mlxstories.trees import by_path
 
 _BATCHES = 2
 _SAME = 1e-4  # relative difference by rounding
@@ -85,7 +85,7 @@ def gradient_arrival(bench: Bench) -> GradientArrival | str:
 
 def _below_epsilon(bench: Bench, steps: list[Arrival]) -> bool:
     """Whether the root mean square of what arrives lies below an Adam's epsilon."""
-    sizes = [a.size for _, a in tree_flatten(bench.model().trainable_parameters())]
+    sizes = [a.size for a in by_path(bench.model().trainable_parameters()).values()]
     entry = max(step.norm for step in steps) / max(1, sum(sizes)) ** 0.5
     return any(entry < float(getattr(adam, "eps", 0.0)) for adam in adams(bench.optimizer()))
 
@@ -107,7 +107,7 @@ def _run(bench: Bench, batch: HostBatch, seed: int, updates: int) -> _Run | None
     model.eval()  # dropout would differ between the two
     bench.seed_all(seed)
     own, gradient = loss_gradient(bench, model, batch)
-    weights = dict(tree_flatten(model.parameters()))
+    weights = by_path(model.parameters())
     returned, received, calls = [], [], 0
     for call in range(_CALLS):
         bench.seed_all(seed + call)

@@ -6,12 +6,12 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.optimizers import applied, parts, put_states_back, states
+from mlxstories.trees import by_path
 
 _UPDATES = 3
 _STEPS = 12  # a curvature is taken every tenth, as a rule
@@ -24,7 +24,7 @@ def never_updated(bench: Bench) -> list[tuple[Optimizer, str]]:
     the update is another. Empty where the optimiser takes no plain gradients, or the subject's own step fills them."""
     model, optimizer = bench.model(), bench.optimizer()
     gradient = bench.gradients(model, probe_batch(bench, 0))
-    weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if n in gradient}
+    weights = {n: a for n, a in by_path(model.trainable_parameters()).items() if n in gradient}
     try:
         moved = weights
         for index in range(_UPDATES):  # some go by how gradients, or weights, differ from the last

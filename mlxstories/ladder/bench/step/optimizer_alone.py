@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import mlx.core as mx
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.optimizers import applied, intercepted, parts
+from mlxstories.trees import by_path
 
 _STEPS = 24  # that a momentum of 0.9 needs to reach nine tenths of its strength
 _CALLS = 3
@@ -22,7 +22,7 @@ def descent_cosines(bench: Bench) -> list[float]:
     for the same weights; none where it moves nothing or takes no plain gradient."""
     model, optimizer = bench.model(), bench.optimizer()
     gradient = bench.gradients(model, probe_batch(bench, 0))
-    weights = {n: a for n, a in tree_flatten(model.trainable_parameters()) if n in gradient}
+    weights = {n: a for n, a in by_path(model.trainable_parameters()).items() if n in gradient}
     cosines = []
     try:
         for _ in range(_STEPS):

@@ -11,11 +11,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 
 from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.time_limit import TimeLimitError
+from mlxstories.trees import by_path
 
 _OVER = 0.01  # of the peak: the schedule has ended
 _SAME = 1e-3  # of the peak
@@ -258,6 +259,6 @@ def put_states_back(optimizer: Optimizer, kept: list[dict]) -> None:
 def applied(optimizer: Optimizer, gradients: Arrays, weights: Arrays) -> Arrays:
     """What an update makes of weights, all by path."""
     trees = (tree_unflatten(list(arrays.items())) for arrays in (gradients, weights))
-    after = dict(tree_flatten(optimizer.apply_gradients(*trees)))
+    after = by_path(optimizer.apply_gradients(*trees))
     mx.eval(after, optimizer.state)
     return after

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from mlx.utils import tree_flatten
-
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.step_loss import is_random
+from mlxstories.trees import by_path
 
 _SEEDS = (5, 6, 7)
 
@@ -20,7 +19,7 @@ def step_losses_by_seed(bench: Bench) -> list[float] | None:
     model.train()
     if not is_random(bench, model):
         return None
-    kept, losses = dict(tree_flatten(model.parameters())), []
+    kept, losses = by_path(model.parameters()), []
     for seed in _SEEDS:
         bench.seed_all(seed)
         model.train()

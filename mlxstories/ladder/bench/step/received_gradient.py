@@ -14,13 +14,14 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.optimizers import intercepted, parts, read_rate
+from mlxstories.trees import by_path
 
 
 def loss_gradient(bench: Bench, model: nn.Module, batch: HostBatch) -> tuple[float, Arrays]:
     """The subject's loss and its gradient by parameter, evaluated."""
     with bench.calling("loss"):
         value, tree = nn.value_and_grad(model, lambda m: bench.loss(m, batch))(model)
-        flat = {n: g for n, g in tree_flatten(tree) if isinstance(g, mx.array)}
+        flat = {n: g for n, g in by_path(tree).items() if isinstance(g, mx.array)}
         mx.eval(value, flat)
     return float(value), flat
 
@@ -30,14 +31,14 @@ def watched_step(
 ) -> tuple[float, Arrays]:
     """One step of a fresh optimiser: the loss it returned, and the gradients that reached the optimiser by
     parameter; none where no update was made or they cannot be read."""
-    before = dict(tree_flatten(model.parameters()))
+    before = by_path(model.parameters())
     received: Arrays = {}
     with intercepted(optimizer, lambda gradients: received.update(tree_flatten(gradients)) or gradients):
         loss = bench.step(model, optimizer, batch)
     try:
         mx.eval(received)
     except (RuntimeError, ValueError):  # seen inside mx.compile
-        received = _from_state(optimizer, before, dict(tree_flatten(model.parameters())))
+        received = _from_state(optimizer, before, by_path(model.parameters()))
     return loss, received
 
 
@@ -70,7 +71,7 @@ def _from_state(
     """The gradient that a fresh optimiser received in its one step so far, from its state."""
     received: dict[str, mx.array] = {}
     for part in parts(optimizer):
-        flat = dict(tree_flatten(part.state))
+        flat = by_path(part.state)
         moment = _moment(part, {name.rpartition(".")[2] for name in flat})
         if moment is None:
             rate = (read_rate(part) or 0.0) if "sgd" in type(part).__name__.lower() else 0.0

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.loss.objective import Objective, fit
 from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.trees import by_path
 
 _CALLS = 8
 
@@ -35,7 +35,7 @@ def step_loss(bench: Bench) -> StepLoss:
     """Call the step on random targets, always with the same weights, and fit what it returns."""
     rng = np.random.default_rng((bench.seed, 31))
     model, optimizer = bench.noisy(5), bench.optimizer()
-    kept = dict(tree_flatten(model.parameters()))
+    kept = by_path(model.parameters())
     model.train()
     if is_random(bench, model):
         return StepLoss(None, random=True)

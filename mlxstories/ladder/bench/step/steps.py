@@ -15,6 +15,7 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.step.adam import adams
 from mlxstories.ladder.bench.step.optimizers import parts, read_rate
+from mlxstories.trees import by_path
 
 _CALLS = 6
 _MOST_CALLS = 24  # for steps that update only every so many calls
@@ -86,22 +87,22 @@ def watched_steps(bench: Bench) -> WatchedSteps:
     """Call the step on a few different batches."""
     model, optimizer = bench.model(), bench.optimizer()
     watched = WatchedSteps()
-    trainable = [n for n, _ in tree_flatten(model.trainable_parameters())]
+    trainable = [n for n in by_path(model.trainable_parameters())]
     model.train()
     bench.seed_all(bench.seed + 3)
     entries = _Entries(model)
     for call in range(_MOST_CALLS):
         batch = probe_batch(bench, call)
-        before = dict(tree_flatten(model.parameters()))
+        before = by_path(model.parameters())
         gradient = bench.gradients(model, batch) if call < _GRADIENTS else {}
         watched.losses.append(bench.step(model, optimizer, batch))
         watched.rates.append(read_rate(optimizer))
-        _take(watched, before, _change(before, dict(tree_flatten(model.parameters())), trainable), gradient)
-        entries.see(dict(tree_flatten(model.parameters())), gradient)
+        _take(watched, before, _change(before, by_path(model.parameters()), trainable), gradient)
+        entries.see(by_path(model.parameters()), gradient)
         if not watched.finite or (call + 1 >= _CALLS and watched.updates >= _UPDATES):
             break
     watched.stuck = entries.stuck
-    watched.weights = {n: _weight(a) for n, a in tree_flatten(model.trainable_parameters())}
+    watched.weights = {n: _weight(a) for n, a in by_path(model.trainable_parameters()).items()}
     count = parts(optimizer)[0].state.get("step")
     watched.counted = None if count is None else int(count)
     watched.optimizer_steps = next((int(adam.step) for adam in adams(optimizer)), None)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.trees import by_path
 
 _LOGITS = 4_000_000  # of a batch, at most
 
@@ -52,6 +52,6 @@ def _step(bench: Bench, index: int, batch: HostBatch, real: int) -> UnusualBatch
     bench.seed_all(bench.seed)
     loss = bench.step(model, optimizer, batch)
     weights = [
-        a for _, a in tree_flatten(model.trainable_parameters()) if mx.issubdtype(a.dtype, mx.floating)
+        a for a in by_path(model.trainable_parameters()).values() if mx.issubdtype(a.dtype, mx.floating)
     ]
     return UnusualBatch(index, batch.shape, real, loss, all(bool(mx.isfinite(a).all()) for a in weights))

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.material import minimal_batch
 from mlxstories.ladder.bench.training.trial import Trial, score, train
+from mlxstories.trees import by_path
 
 LEFT = 0.5
 """Share of the first loss that is left where stories are memorised."""
@@ -73,7 +73,7 @@ def first_score(bench: Bench) -> tuple[float, float]:
 def step_work(bench: Bench) -> tuple[int, int]:
     """Work of a step on the minimal batch, counted and never timed: the number of logits and weights, and of weights
     times tokens."""
-    weights = sum(array.size for _, array in tree_flatten(bench.model().parameters()))
+    weights = sum(array.size for array in by_path(bench.model().parameters()).values())
     cells = minimal_batch(bench).inputs.size
     return cells * bench.subject.vocab_size + weights, cells * weights
 

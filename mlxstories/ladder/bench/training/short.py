@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
@@ -16,6 +15,7 @@ from mlxstories.ladder.bench.step.adam import uncorrected_betas
 from mlxstories.ladder.bench.training.rates import rate_sweep
 from mlxstories.ladder.bench.training.trial import Trial, score, train
 from mlxstories.ladder.modes import in_mode
+from mlxstories.trees import by_path
 
 _RAMP = 10  # steps over which the update grows to its full size
 _BUDGET = 600_000  # logits of one step
@@ -131,7 +131,7 @@ def short_training(bench: Bench) -> ShortTraining:
     """A little real training on fresh batches."""
     material = rows(bench)
     tokens = material.batches[0].inputs.size
-    weights = sum(array.size for _, array in tree_flatten(bench.model().parameters()))
+    weights = sum(array.size for array in by_path(bench.model().parameters()).values())
     steps = steps_for(tokens * bench.subject.vocab_size, tokens * weights)
     at = sorted({max(1, round(steps * part)) for part in (0.1, 0.25, 0.5, 0.75, 1.0)})
     trial = train(bench, material.batches, steps, measure=material.held, at=at, ramp=_RAMP)

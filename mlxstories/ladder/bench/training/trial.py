@@ -10,7 +10,6 @@ from typing import Any
 import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import between, full_precision, put
 from mlxstories.ladder.bench.batches import HostBatch
@@ -19,6 +18,7 @@ from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.bench.step.adam import overstep, uncorrected_betas, uncorrected_warmup, watched
 from mlxstories.ladder.bench.step.optimizers import held_at, parts, read_rate, read_schedule
 from mlxstories.ladder.bench.step.plan import plan
+from mlxstories.trees import by_path
 
 _SAME = 1e-3  # factors this close to 1 leave the user's update untouched
 _CLIMB = 0.25  # of a trial that its warmup takes at most; a longer one is a matter of its own
@@ -92,7 +92,7 @@ def train(
     )
     with watched(optimizer, receive) as of_adam, held:
         for step in range(steps):
-            before = dict(tree_flatten(model.parameters()))
+            before = by_path(model.parameters())
             trial.losses.append(bench.step(model, optimizer, batches[step % len(batches)]))
             trial.rates.append(read_rate(optimizer))
             others, adam = (1.0, 1.0) if plain else pace(step)
@@ -101,7 +101,7 @@ def train(
             mine = of_adam & set(before) or set(before)
             factor = {name: wanted * (adam if name in mine else others) for name in before}
             if transform is not None or any(abs(f - 1) >= _SAME for f in factor.values()):
-                after = dict(tree_flatten(model.parameters()))
+                after = by_path(model.parameters())
                 moved = transform(before, after, step) if transform else after
                 put(model, {name: between(before[name], moved[name], factor[name]) for name in moved})
             if step + 1 in at and measure is not None:
