@@ -328,7 +328,8 @@ def test_page_counts_and_lists_misses():
     assert "an error is found for 1 of 2 (50%)" in in_words(outcomes)
     assert "the line within 3 for 1 of 2" in in_words(outcomes)
     written = page([{"seed": 5, "updates": 100, "note": "First", "outcomes": outcomes}])
-    assert "First. 3 mutants of 1 setups" in written
+    assert "\nFirst.\n\n3 mutants of 1 setups" in written
+    assert "| [5](#seed-5) | 3 | 2 | 1 (50%) | 1 (50%) | 1 (50%) | 1 (50%) | 1 | 0 (0%) |" in written
     assert "| sign | 2 | 1 | 1 | 1 | 1 | 1 | 0 |" in written
     assert "### Seen by nothing: 1, seed 5" in written
     assert "-a + b\n+a - b" in written

@@ -132,15 +132,28 @@ def in_words_deep(outcomes: list[dict]) -> str:
     )
 
 
+_INTRO = """\
+# Mutants
+
+Mistakes that nobody chose: one place in the source of a sound setup is changed by an operator, such as another sign,
+another axis or a deleted statement. Each of these *mutants* is trained beside its original. Of those that *hurt* the
+table says how many the quick ladder finds, by an error or at least by a warning, how often it names the right part and
+a line within {near} of the mistake; of those that are *equivalent*, since they train as well, how many it accuses.
+[How a mutant is made and judged](#how-a-mutant-is-made-and-judged) stands below.
+
+Each draw was climbed with the ladder as it was then, before anything was mended because of it, but for the
+second look at seed 909, which came after a few mends of `--deep`:"""
+
 _METHOD = """\
-Mistakes that nobody chose: one place in the source of a sound setup, changed by an operator. A seed draws the part
-(model, loss, step, data, evaluation, generation), the operator and the place. Each mutant is trained for up to
-{updates} updates on its own batches, seeded as the original's, and measured by our own cross-entropy on the
-original's held-out rows. It *hurts* where that loss is 3 % worse (or twice what another seed moves, where that is
-more), or as much better while the model sees what it must predict, or where a reported figure is off by 3 %, or
-generated tokens are not the model's choice. A training ends early where it is 30, 15 or 10 % behind after one, two or
-three quarters, and where after 8 updates weights and batches are the original's to the last bit. A mutant is
-*equivalent* where it ends within 1 % or what another seed moves, or trains exactly as before. The quick ladder climbs
+## How a mutant is made and judged
+
+A seed draws the part (model, loss, step, data, evaluation, generation), the operator and the place. Each mutant is
+trained for up to {updates} updates on its own batches, seeded as the original's, and measured by our own cross-
+entropy on the original's held-out rows. It *hurts* where that loss is 3 % worse (or twice what another seed moves,
+where that is more), or as much better while the model sees what it must predict, or where a reported figure is off by
+3 %, or generated tokens are not the model's choice. A training ends early where it is 30, 15 or 10 % behind after
+one, two or three quarters, and where after 8 updates weights and batches are the original's to the last bit.
+A mutant is *equivalent* where it ends within 1 % or what another seed moves, or trains exactly as before. The quick ladder climbs
 all that hurt, and equivalent ones as long as they are fewer; what lies between is left out. Written by
 `benchmarks/mutants.py`.
 
@@ -165,12 +178,53 @@ missed or accused by both together."""
 
 
 def page(runs: list[dict]) -> str:
-    """The page: for each run, the newest last, figures and tables; of the newest what was missed or accused as source
-    diffs, of the others how many."""
-    lines = ["# Mutants", "", _METHOD.format(updates=runs[0]["updates"]), ""]
+    """The page: all runs in one table; then each, the newest last, in words, with tables to unfold; of the newest what
+    was missed or accused as source diffs, of the others how many."""
+    lines = [_INTRO.format(near=NEAR), "", *_overview(runs), ""]
+    lines += [_METHOD.format(updates=runs[0]["updates"]), ""]
     for run in runs:
         lines += _of(run, diffs=run is runs[-1])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _overview(runs: list[dict]) -> list[str]:
+    """A row for each run, and one with the exchange where that was asked."""
+    columns = (
+        "seed",
+        "mutants",
+        "hurt",
+        "error",
+        "error or warning",
+        "part",
+        "line",
+        "equivalent",
+        "accused",
+    )
+    lines = [f"| {' | '.join(columns)} |", f"| {' | '.join(['---'] * len(columns))} |"]
+    for run in runs:
+        mutants = sum(bool(o["mutant"]) for o in run["outcomes"])
+        named = f"[{run['seed']}](#seed-{run['seed']})"
+        lines.append(_row(named, mutants, news(run["outcomes"])))
+        if any("deep" in o for o in run["outcomes"]):
+            lines.append(_row(f"{named} with `--deep`", mutants, found_deep(run["outcomes"])))
+    return lines
+
+
+def _row(named: str, mutants: int, outcomes: list[dict]) -> str:
+    hurt, same = hurting(outcomes), equivalent(outcomes)
+    found = (_percent(hit, hurt) for hit in (error_of, told, part_right, line_right))
+    cells = (named, mutants, len(hurt), *found, len(same), _percent(error_of, same))
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _percent(hit: Callable, outcomes: list[dict]) -> str:
+    hits = sum(bool(hit(outcome)) for outcome in outcomes)
+    return f"{hits} ({hits / len(outcomes):.0%})" if outcomes else "0"
+
+
+def _folded(title: str, lines: list[str]) -> list[str]:
+    """Lines that a reader unfolds."""
+    return ['<details markdown="1">', f"<summary>{title}</summary>", "", *lines, "</details>", ""]
 
 
 def _of(run: dict, *, diffs: bool) -> list[str]:
@@ -182,17 +236,17 @@ def _of(run: dict, *, diffs: bool) -> list[str]:
         "Another part named": [o for o in hurt if told(o) is not None and not part_right(o)],
         "Equivalent, and accused": [o for o in same if error_of(o)],
     }
-    note = f"{run['note']}. " if run["note"] else ""
-    lines = [f"## Seed {seed}", "", note + in_words(outcomes), ""]
+    note = [f"{run['note'].rstrip('.')}.", ""] if run["note"] else []
+    lines = [f"## Seed {seed}", "", *note, in_words(outcomes), ""]
     second = in_words_deep(run["outcomes"])
     lines += [second, ""] if second else []
     for key in ("operator", "setup"):
-        lines += [*_table(key, outcomes, both, deep=bool(second)), ""]
+        lines += _folded(f"By {key}", [*_table(key, outcomes, both, deep=bool(second)), ""])
     if not diffs:
         counts = [f"{title.lower()}: {len(found)}" for title, found in listed.items()]
         return [*lines, f"{'; '.join(counts).capitalize()}.", ""]
     for title, found in listed.items():
-        lines += [f"### {title}: {len(found)}, seed {seed}", "", *_listed(found)]
+        lines += [f"### {title}: {len(found)}, seed {seed}", "", *_folded("As diffs", _listed(found))]
     return lines
 
 
