@@ -141,20 +141,20 @@ table says how many the quick ladder finds, by an error or at least by a warning
 a line within {near} of the mistake; of those that are *equivalent*, since they train as well, how many it accuses.
 [How a mutant is made and judged](#how-a-mutant-is-made-and-judged) stands below.
 
-Each draw was climbed with the ladder as it was then, before anything was mended because of it, but for the
-second look at seed 909, which came after a few mends of `--deep`:"""
+Each draw was climbed with the ladder as it was then, before anything was mended because of it; a second look with
+`--deep` may have come later, which its section says:"""
 
 _METHOD = """\
 ## How a mutant is made and judged
 
 A seed draws the part (model, loss, step, data, evaluation, generation), the operator and the place. Each mutant is
-trained for up to {updates} updates on its own batches, seeded as the original's, and measured by our own cross-
-entropy on the original's held-out rows. It *hurts* where that loss is 3 % worse (or twice what another seed moves,
-where that is more), or as much better while the model sees what it must predict, or where a reported figure is off by
-3 %, or generated tokens are not the model's choice. A training ends early where it is 30, 15 or 10 % behind after
-one, two or three quarters, and where after 8 updates weights and batches are the original's to the last bit.
-A mutant is *equivalent* where it ends within 1 % or what another seed moves, or trains exactly as before. The quick ladder climbs
-all that hurt, and equivalent ones as long as they are fewer; what lies between is left out. Written by
+trained for up to {updates} updates on its own batches, seeded as the original's, and measured by our own
+cross-entropy on the original's held-out rows. It *hurts* where that loss is 3 % worse (or twice what another seed
+moves, where that is more), or as much better while the model sees what it must predict, or where a reported figure is
+off by 3 %, or generated tokens are not the model's choice. A training ends early where it is 30, 15 or 10 % behind
+after one, two or three quarters, and where after 8 updates weights and batches are the original's to the last bit. A
+mutant is *equivalent* where it ends within 1 % or what another seed moves, or trains exactly as before. The quick
+ladder climbs all that hurt, and equivalent ones as long as they are fewer; what lies between is left out. Written by
 `benchmarks/mutants.py`.
 
 Another task is not a mistake, so two rules leave it out:
