@@ -216,9 +216,7 @@ def command(
             )
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
-        diagnosis, offer = after_climb(
-            diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs, accept=accept
-        )
+        diagnosis, offer = after_climb(diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs)
         if captured is not None:
             diagnosis = captured.located(diagnosis)
         with suppress(TimeLimitError), supervision.limited(supervision.GRACE):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mlxstories.cli import supervision
@@ -24,12 +23,11 @@ def after_climb(
     seed: int,
     timeout: float,
     offered: bool,
-    accept: Collection[str] = (),
 ) -> tuple[Diagnosis, str]:
     """The diagnosis, with `--deep` deepened; and, where no cause was found without it, a line that offers it."""
     with supervision.limited(max(timeout - diagnosis.seconds, _LEAST)):
         if deep:
-            return _deepened(diagnosis, subject, ladder, seed, timeout, accept), ""
+            return _deepened(diagnosis, subject, ladder, seed, timeout), ""
         return diagnosis, _offer(subject, seed) if offered and not _explained(diagnosis) else ""
 
 
@@ -46,7 +44,6 @@ def _deepened(
     ladder: LadderScreen,
     seed: int,
     timeout: float,
-    accept: Collection[str],
 ) -> Diagnosis:
     """The diagnosis with what the exchange of the subject's parts adds, inside the time limit of the command."""
     from mlxstories.ladder import exchange
@@ -58,7 +55,6 @@ def _deepened(
             subject,
             seed=seed,
             seconds=max(left, 0),
-            accept=accept,
             tell=lambda name: status.update(f"training: {name}  (Ctrl-C: what is known so far)"),
         )
     ladder.event("done", deep.rungs[-1])

@@ -123,7 +123,8 @@ class _Climb:
             findings, consequences = fold(self.findings)
             findings = [located(self.bench, finding) for finding in findings]
         seconds = time.perf_counter() - begun
-        return Diagnosis(self.bench.subject.name, findings, climbed, seconds, consequences, self.gauges)
+        name = self.bench.subject.name
+        return Diagnosis(name, findings, climbed, seconds, consequences, self.gauges, self.accept)
 
     @property
     def fatal(self) -> str | None:

@@ -53,6 +53,7 @@ class Diagnosis:
         seconds: duration of the whole climb.
         consequences: the findings that were folded, for those who want every symptom.
         gauges: (check, limit) to what was held against it.
+        accept: codes of errors that are known and may stay, as warnings.
     """
 
     subject: str
@@ -61,6 +62,7 @@ class Diagnosis:
     seconds: float
     consequences: list[Finding] = field(default_factory=list)
     gauges: dict[tuple[str, str], Gauge] = field(default_factory=dict)
+    accept: frozenset[str] = frozenset()
 
     @property
     def healthy(self) -> bool:

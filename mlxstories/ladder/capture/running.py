@@ -30,7 +30,7 @@ from mlxstories.ladder.capture.files import Overlay
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.subject import describe_error
 from mlxstories.ladder.time_limit import TimeLimitError
-from mlxstories.ladder.where.places import Line, defined, own_file
+from mlxstories.ladder.where.places import Line, defined, frames, own_file
 
 STOPPED = "was stopped"
 MISUSED = 2  # the exit code of argparse and of click
@@ -256,10 +256,8 @@ class Script:
 
     def names(self) -> dict[str, Any]:
         """What the script has at its top level, while it waits."""
-        frame = self._greenlet.gr_frame
-        while frame is not None and frame.f_globals.get("__name__") != "__main__":
-            frame = frame.f_back
-        return dict(frame.f_globals) if frame is not None else {}
+        around = frames(self._greenlet.gr_frame)
+        return next((dict(f.f_globals) for f in around if f.f_globals.get("__name__") == "__main__"), {})
 
     def threads(self) -> list[Line]:
         """What the threads run that the script itself has started, and that go on."""

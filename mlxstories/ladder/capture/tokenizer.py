@@ -11,7 +11,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.data.ends import END_NAMES
 from mlxstories.ladder.bench.data.texts import ids_of
-from mlxstories.ladder.where.places import own_file
+from mlxstories.ladder.where.places import frames, own_file
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
@@ -62,13 +62,12 @@ def _plain(text: str) -> str:
 def at_hand(frame: types.FrameType | None) -> list[Any]:
     """Objects in the frames at work, and parts of these, that can encode and decode; the nearest first."""
     found: dict[int, Any] = {}
-    while frame is not None:
-        known = list(frame.f_locals.values())
-        if own_file(frame.f_code.co_filename):
-            known += frame.f_globals.values()
+    for one in frames(frame):
+        known = list(one.f_locals.values())
+        if own_file(one.f_code.co_filename):
+            known += one.f_globals.values()
         near = [*known, *(part for value in known for part in _parts(value))]
         found |= {id(value): value for value in near if _codes(value) and id(value) not in found}
-        frame = frame.f_back
     return list(found.values())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -35,15 +35,13 @@ def deepened(
     *,
     seed: int = 0,
     seconds: float | None = None,
-    accept: Collection[str] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
-    """A diagnosis with what the exchange of the subject's parts adds.
+    """A diagnosis with what the exchange of the subject's parts adds; what the climb accepted stays accepted.
 
     Args:
         seed: of everything drawn.
         seconds: after which it says what is known so far; Ctrl-C does the same.
-        accept: codes of errors that are known and may stay, as warnings.
         tell: called with the name of each training that begins.
     """
     rung, begun = Rung(RUNG), time.perf_counter()
@@ -56,7 +54,10 @@ def deepened(
     with bench.protected():
         drafts, ended = _found(exchange)
     findings = [
-        accepted(Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)), accept)
+        accepted(
+            Finding(d.code, d.severity, RUNG, d.message, d.evidence, d.fix, _placed(d.where)),
+            diagnosis.accept,
+        )
         for d in drafts
     ]
     kept, folded = _ordered(exchange, [*diagnosis.findings, *diagnosis.consequences], findings)

@@ -52,12 +52,16 @@ def of_model(name: str) -> bool:
     return own_file(name) or name.startswith(_EXAMINED)
 
 
+def frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """This frame and those around it, outwards."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
 def user_frames(frame: FrameType | None, counts: Callable[[str], bool] = own_file) -> Iterator[FrameType]:
     """The frames of the user's own code from this one outwards."""
-    while frame is not None:
-        if counts(frame.f_code.co_filename):
-            yield frame
-        frame = frame.f_back
+    return (own for own in frames(frame) if counts(own.f_code.co_filename))
 
 
 def stack(frame: FrameType | None, counts: Callable[[str], bool] = own_file) -> list[Line]:

@@ -244,7 +244,7 @@ def test_an_error_of_the_climb_is_told_what_its_mend_brings():
 
 def test_what_the_exchange_finds_can_be_accepted():
     given = subject(loss=one_higher, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
-    found = deepened(diagnose(given, rungs=["data"]), given, accept=["behind-reference"])
+    found = deepened(diagnose(given, rungs=["data"], accept=["behind-reference"]), given)
     (known,) = [f for f in found.findings if f.code == "behind-reference"]
     assert found.healthy and known.severity == "warning" and known.evidence["accepted"]
 
