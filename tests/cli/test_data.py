@@ -127,7 +127,7 @@ def test_bad_input_is_one_line_and_exit_code_2(args, message):
         ("train --separator line", "--separator is for text files"),
         ("train --data a.txt --field story", "--field names a column"),
         ("train --max-repairs 2", "--max-repairs goes with --repair"),
-        ("train --schedule constant --warmup 5", "schedule.warmup has no effect with the schedule constant"),
+        ("train --schedule constant --warmup 5", "--warmup has no effect with the schedule constant"),
         ("train --set optimizer.momentum=0.9 --phase 1", "no effect with the optimizer adamw: leave it out"),
         (
             "train --data a.txt --set schedule.dim=8",
