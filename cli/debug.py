@@ -7,20 +7,26 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlxstories.cli import completion, so_far, supervision
 from mlxstories.cli.compiling import say_of_compiling
 from mlxstories.cli.examined import Examined
+from mlxstories.cli.fault_list import list_faults
 from mlxstories.cli.json_output import write_json
-from mlxstories.cli.ladder_screen import LadderScreen
 from mlxstories.cli.options import RUN_OR_FILE, given_options, whole_option
+from mlxstories.cli.outputs import Outputs
 from mlxstories.cli.sections import Sectioned
-from mlxstories.cli.text_output import wrapped
 from mlxstories.cli.types import MOST_SEED, Number, Place
+from mlxstories.cli.unexamined import died, not_loaded
 from mlxstories.errors import StoriesError
+
+if TYPE_CHECKING:
+    from mlxstories.ladder.diagnosis import Diagnosis
 
 RUNGS = ("data", "init", "minimal", "sweep", "short", "trained")
 _SECTIONS = {
@@ -170,65 +176,54 @@ def command(
     if fault == "list":
         list_faults()
         return
-    if report is not None and report == log:
-        raise click.UsageError("--json and --sarif name the same place: give each its own")
+    outputs = Outputs(every, export, report, log, form)
     if follow:
         sys.exit(_followed(examined, report, timeout))
-    ladder = LadderScreen(sys.stderr if Path("-") in (report, log) else sys.stdout)
-
-    def told(kind, value):
-        so_far.keep(kind, value)
-        ladder.event(kind, value)
-
+    screen = outputs.screen()
     if target is not None and supervision.wanted():
-        with tempfile.TemporaryFile() as found:
-            outcome = supervision.run(_words(), timeout, found)
-            if isinstance(outcome, int):
-                sys.exit(outcome)
-            diagnosis = _fallen(examined.name, outcome, *so_far.kept(found))
-        ladder.console.show_cursor()  # a live table, which hides it, may have been cut off
-        if every:
-            ladder.checks(diagnosis)
-        ladder.verdict(diagnosis, story=False)
-        _write(diagnosis, examined.name, ladder, False, None, report, log, form)
+        diagnosis = _supervised(examined.name, timeout)
+        screen.console.show_cursor()  # a live table, which hides it, may have been cut off
+        replace(outputs, export=None).give(diagnosis, screen, examined.name)
         sys.exit(diagnosis.exit_code)
     from mlxstories.cli.deep import after_climb
     from mlxstories.ladder import diagnose, directory
     from mlxstories.ladder.time_limit import TimeLimitError
+
+    def tell(kind, value):
+        so_far.keep(kind, value)
+        screen.event(kind, value)
 
     with directory.kept(), ExitStack() as stack:
         with _loading(examined.name, timeout, report):
             if setup:
                 examined.write_subject(setup)
                 return
-            say_of_compiling(ladder.say)
-            subject, captured = examined.load(stack, ladder, seed)
+            say_of_compiling(screen.say)
+            subject, captured = examined.load(stack, screen, seed)
         for finding in captured.findings if captured is not None else ():
             so_far.keep("finding", finding)
-        with ladder, supervision.limited(timeout):
+        with screen, supervision.limited(timeout):
             diagnosis = diagnose(
-                subject,
-                seed=seed,
-                rungs=rungs or None,
-                stories=stories,
-                accept=accept,
-                on_event=told,
+                subject, seed=seed, rungs=rungs or None, stories=stories, accept=accept, on_event=tell
             )
             if captured is not None:
                 diagnosis = captured.explained(diagnosis)
-        diagnosis, offer = after_climb(diagnosis, subject, ladder, deep, seed, timeout, offered=not rungs)
+        diagnosis, offer = after_climb(diagnosis, subject, screen, deep, seed, timeout, offered=not rungs)
         if captured is not None:
             diagnosis = captured.located(diagnosis)
         with suppress(TimeLimitError), supervision.limited(supervision.GRACE):
             stack.close()  # a script's own code to run at its end, which changes nothing any more
-    story = target is None and stories == 4
-    if every:
-        ladder.checks(diagnosis)
-    ladder.verdict(diagnosis, story=story)
-    if offer:
-        ladder.say(offer)
-    _write(diagnosis, examined.name, ladder, story, export, report, log, form)
+    outputs.give(diagnosis, screen, examined.name, story=target is None and stories == 4, offer=offer)
     sys.exit(diagnosis.exit_code)
+
+
+def _supervised(name: str, timeout: float) -> Diagnosis:
+    """Examine in a process of its own, whose exit code is passed on; the diagnosis where that ends otherwise."""
+    with tempfile.TemporaryFile() as found:
+        outcome = supervision.run(_words(), timeout, found)
+        if isinstance(outcome, int):
+            sys.exit(outcome)
+        return died(name, outcome, *so_far.kept(found))
 
 
 def _acceptable(codes: tuple[str, ...]) -> frozenset[str]:
@@ -264,9 +259,7 @@ def _loading(name: str, timeout: float, report: Path | None) -> Iterator[None]:
             yield
     except StoriesError as error:
         if report:
-            write_json(
-                _broken(name, str(error), "fix what the line names, then examine it").to_dict(), report
-            )
+            write_json(not_loaded(name, str(error)).to_dict(), report)
         raise
 
 
@@ -282,92 +275,3 @@ def _followed(examined: Examined, report: Path | None, timeout: float) -> int:
         return outcome
     with _in_time(examined.name, timeout):
         return examined.follow(report)
-
-
-def _fallen(name: str, how: str, findings: list, rungs: list):
-    """The diagnosis when the process that examined the subject ended, hung or broke, after it had found and climbed
-    something or nothing."""
-    from mlxstories.findings import fold
-    from mlxstories.ladder.diagnosis import Diagnosis, Line
-    from mlxstories.ladder.verdict import FAILED
-
-    fix = (
-        "run its parts by hand and fix what ends or holds up the process; if it is only slow, raise --timeout"
-    )
-    if "SIGSEGV" in how or "SIGBUS" in how:
-        fix = "look for ids that are no row of their embedding, of tokens or positions: MLX reads past the table"
-    fallen = _subject_error(name, f"{name} {how}", fix)
-    if rungs:
-        rungs[-1].status = FAILED
-        rungs[-1].checks.append(Line("the subject runs", FAILED, fallen.message))
-    kept, folded = fold([fallen, *findings])
-    return Diagnosis(name, kept, rungs, sum(rung.seconds for rung in rungs), folded)
-
-
-def _broken(name: str, message: str, fix: str):
-    """The diagnosis of what could not be examined."""
-    from mlxstories.ladder.diagnosis import Diagnosis
-
-    return Diagnosis(name, [_subject_error(name, message, fix)], [], 0.0)
-
-
-def _subject_error(name: str, message: str, fix: str):
-    from mlxstories.findings import ERROR, Finding
-
-    return Finding("subject-error", ERROR, "data", message, fix=fix, where=name)
-
-
-def _write(diagnosis, name: str, ladder: LadderScreen, story: bool, export, report, log, form: str) -> None:
-    """Write what was asked for besides the screen; ``name`` is what was examined, as it was given."""
-    from mlxstories.findings.github import github_lines
-    from mlxstories.findings.place import in_repository
-    from mlxstories.findings.sarif import sarif
-
-    if export:
-        from mlxstories.plots.ladder import figures
-        from mlxstories.plots.style import save
-
-        for name, figure in figures(diagnosis, story=story).items():
-            ladder.say(str(save(figure, export / f"{name}.png")))
-    if report:
-        write_json(diagnosis.to_dict(), report)
-    if log:
-        write_json(sarif(diagnosis.findings, in_repository(name)), log)
-    if form == "github":
-        for line in (*github_lines(diagnosis.findings), *_again(diagnosis)):
-            click.echo(line, err=Path("-") in (report, log))
-
-
-def _again(diagnosis) -> Iterator[str]:
-    """How to see an error of a workflow on another machine, from its log alone."""
-    if diagnosis.healthy:
-        return
-    from mlxstories.findings.place import in_repository
-    from mlxstories.runs.environment import environment
-
-    facts = environment()
-    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("mlxstories", "mlx", "python"))
-    folder = in_repository(".")
-    where = "" if folder == "." else f" in {folder}"
-    command = click.get_current_context().find_root().obj
-    yield f"To see this again: {command}{where} ({versions}, {facts['device']['kind']}, {facts['platform']})"
-
-
-def list_faults() -> None:
-    from mlxstories.faults import FAULTS
-    from mlxstories.findings import ERROR
-
-    click.echo(
-        wrapped(
-            "Faults for --break, by where they lie; in brackets, the cause that the ladder names, by an error or, "
-            "where it says so, by a warning."
-        )
-    )
-    width = max(map(len, FAULTS))
-    for group in dict.fromkeys(fault.group for fault in FAULTS.values()):
-        click.echo(f"\n{group}")
-        for fault in FAULTS.values():
-            if fault.group == group:
-                by = "" if fault.severity == ERROR else f", a {fault.severity}"
-                line = f"{fault.name:<{width}}  {fault.description} [{fault.code}{by}]"
-                click.echo(wrapped(line, "  ", hanging=" " * (width + 2)))

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mlxstories.cli.debug import list_faults
+from mlxstories.cli.fault_list import list_faults
 from mlxstories.cli.ladder_screen import LadderScreen
 from mlxstories.cli.text_output import Growing, continued, styled, wrapped
 from mlxstories.cli.time_left import TimeLeft
