@@ -267,8 +267,8 @@ def _like(error: click.NoSuchOption) -> list[str]:
 def _source(error: click.UsageError) -> str:
     """ " Did you mean --data tales?" where a command that takes its texts by an option was given them without it."""
     extra = re.fullmatch(r"Got unexpected extra arguments? \((.+)\)", error.message)
-    options = [name for p in error.ctx.command.params for name in p.opts] if extra and error.ctx else []
-    if "--data" not in options:
+    options = [name for p in error.ctx.command.params for name in p.opts] if error.ctx else []
+    if extra is None or "--data" not in options:
         return ""
     if os.path.isfile(os.path.join(extra[1], "config.json")) and "--resume" in options:
         run = shlex.quote(extra[1])

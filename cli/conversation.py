@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import io
 import math
 import sys
 from pathlib import Path
@@ -35,7 +36,8 @@ class Conversation:
     def run(self) -> None:
         """Until the end of input, or quit; what is typed is UTF-8 where the locale knows no more than ASCII."""
         encoding = codecs.lookup(sys.stdin.encoding).name
-        sys.stdin.reconfigure(encoding="utf-8" if encoding == "ascii" else encoding, errors="replace")
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8" if encoding == "ascii" else encoding, errors="replace")
         click.echo(wrapped(HELP) + "\n")
         while True:
             try:
@@ -55,8 +57,8 @@ class Conversation:
                 click.echo(wrapped(HELP))
             elif line in ("save", "temperature"):
                 click.echo("save FILE, such as: save story.txt" if line == "save" else self._now())
-            elif word == "temperature" and _number(rest) is not None:
-                self._temperature = _number(rest)
+            elif word == "temperature" and (temperature := _number(rest)) is not None:
+                self._temperature = temperature
                 click.echo(self._now())
             elif word == "save" and rest:
                 self._save(Path(rest).expanduser())

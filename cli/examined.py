@@ -73,7 +73,7 @@ class Examined:
         Raises:
             click.UsageError: the first such option, and what to do.
         """
-        if self.module and not _can_be_imported(self.file):
+        if self.module and not _can_be_imported(self.name):
             raise click.UsageError(f"-m {self.file}: no such module is installed or in the working directory")
         if self.fault == "list":
             _refuse_beside(options, "fault", set(), "list only lists the faults")
@@ -86,17 +86,17 @@ class Examined:
             what = of_scripts[0] if of_scripts else "what follows --"
             raise click.UsageError(f"{what} is for training scripts, and {self.name} is not one")
         if self.cell:
-            self._refuse_another_cell()
+            self._refuse_another_cell(self.cell)
         for name, (heeded, what) in _WITHOUT_CLIMB.items():
             _refuse_beside(options, name, heeded, what)
 
-    def _refuse_another_cell(self) -> None:
+    def _refuse_another_cell(self, cell: int) -> None:
         from mlxstories.findings.notebooks import cells, is_notebook
 
-        if not (self.is_script and is_notebook(self.file)):
+        if not (self.is_script and is_notebook(self.name)):
             raise click.UsageError("--cell is for notebooks: mlxstories debug lesson.ipynb --cell 7")
-        if self.cell > (most := len(cells(self.file))):
-            raise click.UsageError(f"{self.file}: has {most} code cells, and no cell {self.cell}")
+        if cell > (most := len(cells(self.name))):
+            raise click.UsageError(f"{self.name}: has {most} code cells, and no cell {cell}")
 
     def load(
         self, stack: ExitStack, ladder: LadderScreen, seed: int
@@ -124,8 +124,14 @@ class Examined:
     def _captured(self) -> CapturedScript:
         from mlxstories.ladder.capture import CapturedScript
 
-        options = {"module": self.module, "steps": self.steps, "settings": self.settings, "cell": self.cell}
-        return CapturedScript(self.file, self.arguments, **options)
+        return CapturedScript(
+            self.name,
+            self.arguments,
+            module=self.module,
+            steps=self.steps,
+            settings=self.settings,
+            cell=self.cell,
+        )
 
     def write_subject(self, path: Path) -> None:
         """Write ``path``, a file with ``subject()``, from what was captured of a script, or with everything left to
@@ -140,7 +146,7 @@ class Examined:
             raise
         except StoriesError as error:
             reason = str(error).replace(INSTEAD, "")
-            write_template(self.file, path, self.arguments, module=self.module, reason=reason)
+            write_template(self.name, path, self.arguments, module=self.module, reason=reason)
             click.echo(f"{reason}\n{path}: all is yet to be filled in")
             return
         for gap in gaps:
@@ -165,7 +171,7 @@ class Examined:
         values = Settings(self.settings)
         with watch(path=report or "findings.json") as session:
             try:
-                run(self.file, self.arguments, self.module, values)
+                run(self.name, self.arguments, self.module, values)
             except SystemExit as ended:
                 if ended.code == MISUSED:
                     given = f"-m {self.file}" if self.module else self.file

@@ -134,8 +134,8 @@ class LadderScreen:
                 near = (
                     a for rate, a in debugging_story.SWEEP.items() if abs(rate / point["rate"] - 1) < 0.05
                 )
-                there = next(near, None)
-                beside = "" if there is None else f" ({there:.0%})"
+                known = next(near, None)
+                beside = "" if known is None else f" ({known:.0%})"
                 steps, rate = point["steps"], point["rate"]
                 lines.append(f"after {steps} steps at a rate of {rate:.0e}: {point['accuracy']:.1%}{beside}")
         if lines:

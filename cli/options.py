@@ -36,8 +36,8 @@ SUITED = {
 def say_what_suits(command: click.Command) -> click.Command:
     """The command, whose options of `SUITED` say that they may take something else than their default."""
     for option in command.params:
-        if option.name in SUITED:
-            words, _, default = option.help.partition("  [default: ")
+        if isinstance(option, click.Option) and option.name in SUITED:
+            words, _, default = (option.help or "").partition("  [default: ")
             option.help = (
                 f"{words}  [default: {default.removesuffix(']') or option.default}, or what suits the text]"
             )

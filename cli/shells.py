@@ -12,6 +12,7 @@ from click.shell_completion import (
     BashComplete,
     CompletionItem,
     FishComplete,
+    ShellComplete,
     ZshComplete,
     add_completion_class,
     split_arg_string,
@@ -61,7 +62,7 @@ class Bash(BashComplete):
         return words[1:], incomplete
 
 
-class _Whole:
+class _Whole(ShellComplete):
     """For shells that replace the word as a whole: its ``--option=`` stays."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:

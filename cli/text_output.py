@@ -38,11 +38,10 @@ def wrapped(text: str, indent: str = "", stream: TextIO | None = None, hanging: 
     """
     if not (stream or sys.stdout).isatty():
         return "\n".join(indent + line for line in text.split("\n"))
-    indents = {"initial_indent": indent, "subsequent_indent": indent + hanging}
-    lines = (
-        textwrap.fill(line, _width(), break_on_hyphens=False, **indents) for line in visible(text).split("\n")
+    wrapper = textwrap.TextWrapper(
+        _width(), initial_indent=indent, subsequent_indent=indent + hanging, break_on_hyphens=False
     )
-    return "\n".join(lines)
+    return "\n".join(map(wrapper.fill, visible(text).split("\n")))
 
 
 class Growing:
@@ -92,8 +91,9 @@ def continued(command: str) -> str:
     """A command on as many lines as the terminal's width asks for, as a shell takes it."""
     if not sys.stdout.isatty():
         return command
-    options = {"break_long_words": False, "break_on_hyphens": False}
     # what is quoted is one word to a shell
     whole = re.sub(r'''\'[^\']*\'|"[^"]*"''', lambda quoted: quoted[0].replace(" ", "\0"), command)
-    lines = textwrap.wrap(whole, _width() - 2, subsequent_indent="    ", **options)
-    return " \\\n".join(lines).replace("\0", " ")
+    wrapper = textwrap.TextWrapper(
+        _width() - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return " \\\n".join(wrapper.wrap(whole)).replace("\0", " ")

@@ -199,8 +199,8 @@ def _recipe(phase, chosen: Mapping[str, Any], changes: Mapping[str, Any], *, slo
 
     if "phase" in chosen:
         decay = {"optimizer.weight_decay": chosen["weight_decay"]} if "weight_decay" in chosen else {}
-        named = {SPEEDRUN.name: SPEEDRUN, **PHASES}
-        phase = override(named[chosen["phase"]], {**decay, **changes})
+        named = SPEEDRUN if chosen["phase"] == SPEEDRUN.name else PHASES[chosen["phase"]]
+        phase = override(named, {**decay, **changes})
     if slower and "optimizer.learning_rate" not in changes:
         phase = override(phase, with_rate(phase, SLOWER * phase.optimizer.learning_rate) | dict(changes))
     refuse_fields_without_effect(phase, changes)
@@ -262,6 +262,8 @@ def starting_point(name: str, runs: Path, given: set[str]) -> StartingPoint:
     if clash := sorted(given & _OF_THE_MODEL):
         option = "--" + clash[0].replace("_", "-")
         raise StoriesError(f"{option} belongs to the model of --from {name}: leave one of the two out")
+    model: Any
+    origin: dict[str, Any]
     if is_exported(Path(name)):
         model, tokenizer = read_model(Path(name))
         origin = {"directory": name}

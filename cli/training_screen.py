@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlxstories.cli.text_output import styled, wrapped
 from mlxstories.cli.time_left import TimeLeft
 from mlxstories.durations import between, duration
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _SAME = 1e-4  # by which a loss that is measured again may differ
 _HEADINGS = {"bits_per_character": "bits/char"}
@@ -23,7 +28,8 @@ class TrainingScreen:
 
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.console.soft_wrap = not self.console.is_terminal  # a file or a pipe has no width
-        self.live = self.run = None
+        self.live: Progress | None = None
+        self.run: Path | None = None
         self.total, self.at_most, self.pace = 0, "", TimeLeft(1)
 
     def begin(self, trainer) -> None:
