@@ -54,7 +54,7 @@ def prompt(subject) -> list[int]:
 
 
 def held_out(model, batches) -> dict[str, float]:
-    """Nats and accuracy per target that counts, by the library's cross-entropy in evaluation mode."""
+    """Nats and accuracy per target that counts, by the library's cross-entropy in evaluation mode; NaN where none does."""
     import mlx.core as mx
     import mlx.nn as nn
 
@@ -67,6 +67,7 @@ def held_out(model, batches) -> dict[str, float]:
         right += ((logits.argmax(-1) == y) * mask).sum().item()
         count += mask.sum().item()
     model.train()
+    count = count or float("nan")
     return {"loss": nats / count, "accuracy": right / count}
 
 
