@@ -54,7 +54,7 @@ def prompt(subject) -> list[int]:
 
 
 def held_out(model, batches) -> dict[str, float]:
-    """Nats and accuracy per target that counts, NaN where none does, by the library's cross-entropy in evaluation mode."""
+    """Nats and accuracy per target that counts, by the library's cross-entropy in evaluation mode; else NaN."""
     import mlx.core as mx
     import mlx.nn as nn
 
