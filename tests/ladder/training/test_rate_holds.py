@@ -38,6 +38,43 @@ def test_a_rate_that_is_lowered_by_hand_while_the_loss_falls_is_a_warning(by, up
     assert judged("the rate holds while the loss falls", Bench(setup)) == said
 
 
+def setting(rate):
+    """A step that sets the rate before its update, and counts its calls beside the optimiser's updates."""
+    calls = []
+
+    def sets(model, optimizer, batch):
+        optimizer.learning_rate = rate(optimizer, len(calls))
+        calls.append(batch)
+        loss, gradients = nn.value_and_grad(
+            model, lambda m: nn.losses.cross_entropy(m(batch.inputs), batch.targets).mean()
+        )(model)
+        optimizer.update(model, gradients)
+        return loss
+
+    return sets
+
+
+def left(update, updates=150):
+    return max(1 - int(update) / updates, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (lambda o, calls: o.learning_rate * left(o.step), [("schedule-out-of-step", "error")]),
+        (lambda o, calls: 1e-2 * left(o.step), []),
+        (lambda o, calls: 1e-2 * min(int(o.step) / 900, 1.0), []),
+        (lambda o, calls: 1e-2 * left(calls, 60), []),
+    ],
+    ids=["of the last rate", "of the first rate", "warming up", "by calls"],
+)
+def test_shares_that_are_taken_of_the_last_rate_end_long_before_a_stated_run(rate, said):
+    setup = subject(
+        optimizer=lambda: optim.AdamW(1e-2, bias_correction=True), train_step=setting(rate), updates=150
+    )
+    assert judged("a rate that the step sets lasts", Bench(setup)) == said
+
+
 def test_a_rate_that_the_step_lowers_can_be_held():
     setup = subject(optimizer=lambda: Falling(0.5), train_step=step)
     bench = Bench(setup)

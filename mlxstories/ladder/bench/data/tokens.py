@@ -81,7 +81,7 @@ def _compare(bench: Bench, epoch: Epoch, texts: list[str]) -> Fit:
     corpus = " ".join(" ".join(_WORD.findall(text.lower())) for text in texts[:CORPUS])
     own = _known([str(tokenizer.decode(ids)) for ids in encoded], corpus)
     rows = real_rows(epoch)
-    highest_row = max(max(ids, default=0) for ids in rows)
+    highest_row = max((i for ids in rows for i in ids), default=0)
     try:
         decoded = [str(tokenizer.decode(ids)) for ids in rows]
     except Exception as error:  # ids that this tokenizer does not have
@@ -119,12 +119,19 @@ def spread(texts: Sequence[str]) -> Sequence[str]:
 
 
 def real_rows(epoch: Epoch) -> list[list[int]]:
-    """The ids that count of a few rows of the first batches."""
+    """The ids that count of a few rows of the first batches, each stretch by itself: between the answers of a talk lie
+    questions that do not count, and what is parted by one is no phrase of the text."""
     return [
-        [int(i) for i in row[mask > 0]]
+        [int(i) for i in row[stretch]]
         for batch in epoch.batches[:_BATCHES]
         for row, mask in list(zip(batch.inputs, batch.mask, strict=True))[:_ROWS]
+        for stretch in _stretches(np.flatnonzero(mask > 0))
     ]
+
+
+def _stretches(places: np.ndarray) -> list[np.ndarray]:
+    """Ascending places, parted where one is left out."""
+    return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
 
 
 def _known(decoded: list[str], corpus: str) -> Phrases:

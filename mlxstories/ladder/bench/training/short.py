@@ -213,6 +213,13 @@ def elsewhere(bench: Bench) -> dict[str, float]:
     }
 
 
+@measurement
+def first_rate(bench: Bench) -> float | None:
+    """The rate of the short training's first update, taken once more with a model and an optimiser of its own: it is
+    another one where the step counts its calls, whichever optimiser it is given. None where no rate is seen."""
+    return train(bench, rows(bench).batches, 1, plain=True).rates[0]
+
+
 def _again(bench: Bench, *, times: int = 1, **options) -> Trial:
     material, steps = rows(bench), times * short_training(bench).steps
     return train(bench, material.batches, steps, measure=material.held, at=(steps,), **options)
