@@ -24,6 +24,42 @@ class Dropping(Tiny):
         return super().__call__(tokens) + self.drop(mx.ones(V))
 
 
+def sharing(cleared):
+    """A step and a validation that add to one sum of losses."""
+    kept = {"sum": 0.0}
+
+    def step(model, optimizer, batch):
+        loss, gradients = nn.value_and_grad(model, nats)(model, batch)
+        optimizer.update(model, gradients)
+        told, kept["sum"] = kept["sum"] + loss, 0.0
+        return told
+
+    def evaluate(model, given):
+        values = [float(nats(model, batch)) for batch in given]
+        kept["sum"] += 0.0 if cleared else sum(values)
+        return {"loss": sum(values) / len(values)}
+
+    return {"train_step": step, "evaluate": evaluate}
+
+
+def averaging():
+    """A step that tells the mean of its losses since validation, which begins anew."""
+    losses = []
+
+    def step(model, optimizer, batch):
+        loss, gradients = nn.value_and_grad(model, nats)(model, batch)
+        optimizer.update(model, gradients)
+        losses.append(float(loss))
+        return mx.array(sum(losses) / len(losses))
+
+    def evaluate(model, given):
+        losses.clear()
+        values = [float(nats(model, batch)) for batch in given]
+        return {"loss": sum(values) / len(values)}
+
+    return {"train_step": step, "evaluate": evaluate}
+
+
 class Forgetful(Dropping):
     """Evaluation mode sets its dropout to 0 for good."""
 
@@ -125,3 +161,16 @@ def test_a_count_that_training_goes_on_with_is_an_error():
         "error",
     )
     assert judged("validating and decoding change nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (sharing(cleared=False), ("failed", [("evaluation-changes-state", "error")])),
+        (sharing(cleared=True), ("passed", [])),
+        (averaging(), ("passed", [])),
+        (sharing(cleared=True) | {"model": Dropping}, ("passed", [])),
+    ],
+)
+def test_a_loss_that_validation_adds_to_is_told(fields, said):
+    assert told(ask("validating and decoding leave the loss alone", loss=nats, **fields)) == said

@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import Optimizer
 
+from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.material import minimal_batch, probe_batch
@@ -62,6 +63,40 @@ def side_effects(bench: Bench) -> dict[str, SideEffects]:
             continue
         if one is not None:
             found[name] = one
+    return found
+
+
+@dataclass(frozen=True)
+class ToldLoss:
+    """The loss that the step tells of one batch with the same weights: before a call, and next after it."""
+
+    before: float
+    after: float
+
+
+@measurement
+def told_losses(bench: Bench) -> dict[str, ToldLoss]:
+    """By what was called, as `side_effects`; left out where the step does not tell the same twice before the call."""
+    model, optimizer = bench.model(), bench.optimizer()
+    batch, kept = probe_batch(bench, 0), by_path(model.parameters())
+    found = {}
+
+    def told() -> float:
+        put(model, kept)
+        model.train()
+        bench.seed_all(bench.seed)
+        return bench.step(model, optimizer, batch)
+
+    for name, call in _calls(bench, model, minimal_batch(bench)).items():
+        told()  # what an earlier call left behind is told here
+        before, again = told(), told()
+        try:
+            with bench.calling("the call"):
+                call()
+        except SubjectFault:
+            continue
+        if before == again and np.isfinite(before):
+            found[name] = ToldLoss(before, told())
     return found
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from mlxstories.errors import shortened
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation.side_effects import SideEffects, drawn_with, side_effects
+from mlxstories.ladder.bench.evaluation.side_effects import (
+    SideEffects,
+    drawn_with,
+    side_effects,
+    told_losses,
+)
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
@@ -107,3 +112,41 @@ def _generator(name: str, generator: str, drawing: list[str]) -> Draft | None:
         where=name.partition("(")[0],
         generator=generator,
     )
+
+
+@check(
+    "validating and decoding leave the loss alone",
+    rung="minimal",
+    causes=("evaluation-changes-state",),
+    needs=("train_step",),
+    unless=("not-finite", "no-update", "batch-leak", "not-repeatable", "evaluation-changes-state"),
+    apart=Limit(0.02, "of the loss that the step told before"),
+)
+def leaves_the_loss(bench: Bench, limits: Gauges) -> Verdict:
+    """Lets the step tell its loss of one batch with the same weights before validation, or decoding, and next after it.
+
+    What validation adds up where the step does, and does not clear, is told as loss of training: a peak after each
+    validation, in which nothing has happened.
+
+    Example: a buffer of losses that both add to, and the step alone sets to 0.
+
+    Fix: clear it at the end of validation, or give validation one of its own.
+    """
+    found = told_losses(bench)
+    if not found:
+        return skipped("the step does not tell the same loss twice")
+    for name, loss in found.items():
+        if limits.apart.above(abs(loss.after - loss.before) / max(abs(loss.before), 1e-9)):
+            return failed(
+                f"not so {name}",
+                error(
+                    "evaluation-changes-state",
+                    f"of one batch, with the same weights, the step tells a loss of {loss.before:.4g} before {name}, "
+                    f"and of {loss.after:.4g} next after it",
+                    fix="let validation and decoding add to nothing that the step reads, or clear it at their end",
+                    where="train_step",
+                    before=loss.before,
+                    after=loss.after,
+                ),
+            )
+    return passed(", ".join(found))
