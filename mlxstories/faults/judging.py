@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlx.utils import tree_map
 
 from mlxstories.faults.fault import Faults, change, shape
+from mlxstories.faults.optimisation import stepping
 from mlxstories.faults.recipe import Recipe, evaluate
 
 FAULTS = Faults("evaluation and generation")
@@ -200,4 +201,34 @@ FAULTS.add(
     "evaluation-changes-state",
     "the weights are shrunk for validation and not put back",
     change(evaluate=halving),
+)
+
+
+def one_buffer(cleared: bool):
+    """A plant of a step and a validation that add their losses to one buffer."""
+
+    def plant(recipe: Recipe) -> Recipe:
+        losses = {"sum": 0.0}
+
+        def step(model, optimizer, batch, recipe):
+            loss, gradients = nn.value_and_grad(model, recipe.loss)(model, batch)
+            optimizer.update(model, gradients)
+            told, losses["sum"] = losses["sum"] + loss, 0.0
+            return told
+
+        def validate(model, batches):
+            found = evaluate(model, batches)
+            losses["sum"] += 0.0 if cleared else found["loss"]
+            return found
+
+        return change(evaluate=validate)(stepping(step)(recipe))
+
+    return plant
+
+
+FAULTS.add(
+    "losses-left-over",
+    "evaluation-changes-state",
+    "validation leaves its loss in a buffer, and the next step tells it with its own (llm.c commit d2f06ae)",
+    one_buffer(cleared=False),
 )

@@ -10,6 +10,7 @@ from mlx.utils import tree_map
 
 from mlxstories.batch import Batch
 from mlxstories.faults.fault import change, shape
+from mlxstories.faults.judging import one_buffer
 from mlxstories.faults.leaks import ByHand, after_block, each_attention, masked_by
 from mlxstories.faults.model import rebuilt
 from mlxstories.faults.optimisation import clipped_gradients, stepping
@@ -147,4 +148,10 @@ TWINS.add(
     "validation-on-average",
     "validation takes other weights and puts the trained ones back",
     change(evaluate=on_other_weights),
+)
+TWINS.add(
+    "evaluation-changes-state",
+    "losses-cleared",
+    "validation and the step add to one buffer, which validation clears",
+    one_buffer(cleared=True),
 )
