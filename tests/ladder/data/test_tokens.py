@@ -28,11 +28,11 @@ class Words:
 
 
 def codes(tokenizer):
-    """Rows of 32 words, of which every other eight count, as the answers of a talk do."""
+    """Rows of 40 words, of which every other five count, as the answers of a talk do."""
     generator = np.random.default_rng(0)
-    texts = [" ".join(generator.choice(WORDS, 33)) for _ in range(32)]
+    texts = [" ".join(generator.choice(WORDS, 41)) for _ in range(32)]
     ids = np.array([Words().encode(text) for text in texts], np.int32)
-    mask = mx.array(np.broadcast_to(np.arange(32) // 8 % 2, (32, 32)).astype(np.float32))
+    mask = mx.array(np.broadcast_to(np.arange(40) // 5 % 2, (32, 40)).astype(np.float32))
     bench = Bench(
         Subject(
             model=lambda: None,
