@@ -77,8 +77,8 @@ def test_a_loss_in_16_bits_smooths_no_labels():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         terms = np.stack([5.55 + 0.2 * rng.random(10), 5.65 + 0.05 * rng.random(10)], axis=1)
-        sign, smoothing, _ = _solve(terms, terms @ [0.9, 0.1])
-        assert (sign, smoothing) == (1, pytest.approx(0.1))
+        factor, smoothing, _ = _solve(terms, terms @ [0.9, 0.1])
+        assert (factor, smoothing) == (pytest.approx(1), pytest.approx(0.1))
         rounded = np.array(mx.array(terms[:, 0]).astype(mx.bfloat16).astype(mx.float32))
         if (solved := _solve(terms, rounded)) is not None:
             fitted.append(solved[1])

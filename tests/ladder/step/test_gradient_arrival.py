@@ -66,6 +66,34 @@ def test_clipped_accumulated_or_of_one_part_it_is_sound(fields):
     assert told(ask(GRADIENT, **fields)) == ("passed", [])
 
 
+def quarter(model, batch):
+    return nats(model, batch) / 4
+
+
+def in_parts(number, change=lambda gradients: gradients):
+    """Adds up the gradients of so many parts, each of which has a quarter of its mean for its loss."""
+
+    def step(model, optimizer, batch):
+        value, gradients = nn.value_and_grad(model, quarter)(model, batch)
+        optimizer.update(model, change(tree_map(lambda g: number * g, gradients)))
+        return value
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("step", "found"),
+    [
+        (in_parts(4), []),
+        (in_parts(4, lambda g: tree_map(lambda a: a / 2, g)), []),  # as clipped
+        (in_parts(16), [("gradient-mismatch", "error")]),
+    ],
+)
+def test_parts_whose_losses_are_divided_by_their_number_are_added(step, found):
+    verdict = ask(GRADIENT, loss=quarter, train_step=step, optimizer=sgd)
+    assert told(verdict) == ("failed" if found else "passed", found)
+
+
 @pytest.mark.parametrize(
     "fault, code",
     [("gradient-of-another-model", "gradient-mismatch"), ("same-half-accumulated", "rows-ignored")],

@@ -208,13 +208,14 @@ def fit(cases: list[Case], values: np.ndarray) -> Objective | None:
                 for log, case in zip(logs, cases, strict=True)
             ]
             if solved := _solve(np.array(terms), values):
-                sign, smoothing, residual = solved
-                return Objective(sign, softmaxes, smoothing, masked, shift, reduction, residual)
+                total, smoothing, residual = solved
+                sign, factor = int(np.sign(total)), abs(total)
+                return Objective(sign, softmaxes, smoothing, masked, shift, reduction, residual, factor)
     return None
 
 
-def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | None:
-    """Sign, smoothing and residual with which a cross-entropy and its smoothing term explain the values, if so."""
+def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[float, float, float] | None:
+    """Factor, smoothing and residual with which a cross-entropy and its smoothing term explain the values, if so."""
     solution, *_ = np.linalg.lstsq(terms, values, rcond=None)
     left = float(np.abs(terms @ solution - values).max())
     residual = left / float(np.abs(values).max())
@@ -227,7 +228,7 @@ def _solve(terms: np.ndarray, values: np.ndarray) -> tuple[int, float, float] | 
     if smoothing > _MUCH and _added(terms, values) <= left:
         return None
     told = smoothing > max(_SMOOTHED, _HIDDEN * residual)
-    return int(np.sign(total)), smoothing if told else 0.0, residual
+    return total, smoothing if told else 0.0, residual
 
 
 def _added(terms: np.ndarray, values: np.ndarray) -> float:

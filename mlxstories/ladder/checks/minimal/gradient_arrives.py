@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.loss.objective import loss_formula
 from mlxstories.ladder.bench.step.gradient_arrival import (
     Arrival,
     GradientArrival,
@@ -110,7 +111,20 @@ def _another_length(bench: Bench, found: GradientArrival, limits: Gauges) -> Dra
         ratio
     ):
         return None
+    if _of_a_mean(bench, ratio, limits):
+        return None
     return _too_long(bench, steps[0], ratio, severity, limits)
+
+
+def _of_a_mean(bench: Bench, ratio: float, limits: Gauges) -> bool:
+    """Whether each part's loss is divided by their number before the gradients are added: what arrives is then no
+    longer than the gradient of the mean per token, of which the loss is a share."""
+    formula = loss_formula(bench)
+    return (
+        formula is not None
+        and formula.reduction == "mean"
+        and not limits.spread.above(ratio * formula.factor - 1)
+    )
 
 
 def _too_long(bench: Bench, first: Arrival, ratio: float, severity, limits: Gauges) -> Draft | None:
