@@ -1,4 +1,4 @@
-"""The plan of the house: floors, cycles, who measures and who judges, limits as data."""
+"""The architecture: layers, cycles, who measures and who judges, limits as data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlxstories.ladder.registry import CHECKS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlxstories"
-FLOORS = (
+LAYERS = (
     {"bounds", "durations", "errors", "findings"},
     {"storage", "backend", "trees"},
     {"batch", "data", "model", "optim"},
@@ -22,7 +22,7 @@ FLOORS = (
     {"plots"},
     {"cli"},
 )
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 LINKED = sorted(p for name in ("cli", "data", "plots") for p in (PACKAGE / name).rglob("*.py"))
 CHECK_FILES = sorted((PACKAGE / "ladder" / "checks").rglob("*.py"))
@@ -66,21 +66,21 @@ def test_dependencies_point_down():
     known = modules()
     wrong = []
     for name, path in known.items():
-        room = name.split(".")[1] if "." in name else ""
+        package = name.split(".")[1] if "." in name else ""
         for other in imports(path, set(known), deferred=True):
             below = other.split(".")[1] if "." in other else ""
-            if room in FLOOR_OF and below in FLOOR_OF and FLOOR_OF[below] > FLOOR_OF[room]:
+            if package in LAYER_OF and below in LAYER_OF and LAYER_OF[below] > LAYER_OF[package]:
                 wrong.append(f"{name} imports {other}")
     assert not wrong
 
 
-def test_every_room_has_a_floor():
-    rooms = {name.split(".")[1] for name in modules() if "." in name}
-    assert rooms == set(FLOOR_OF)
+def test_every_package_has_a_layer():
+    packages = {name.split(".")[1] for name in modules() if "." in name}
+    assert packages == set(LAYER_OF)
 
 
 @pytest.mark.parametrize(
-    ("room", "others"),
+    ("package", "others"),
     [
         ("model", ("data", "optim")),  # they take token arrays, wherever these come from
         ("optim", ("data", "model")),
@@ -92,9 +92,9 @@ def test_every_room_has_a_floor():
         ("ladder.checks", ("ladder.climb", "ladder.capture", "ladder.exchange", "ladder.watching")),
     ],
 )
-def test_rooms_that_know_nothing_of_each_other(room, others):
+def test_packages_that_know_nothing_of_each_other(package, others):
     known = modules()
-    inside = {name: path for name, path in known.items() if _in(name, room)}
+    inside = {name: path for name, path in known.items() if _in(name, package)}
     wrong = [
         f"{name} imports {other}"
         for name, path in inside.items()
@@ -104,8 +104,8 @@ def test_rooms_that_know_nothing_of_each_other(room, others):
     assert inside and not wrong
 
 
-def _in(name: str, room: str) -> bool:
-    return f"{name}.".startswith(f"mlxstories.{room}.")
+def _in(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"mlxstories.{package}.")
 
 
 def test_the_words_of_a_diagnosis_need_no_mlx():

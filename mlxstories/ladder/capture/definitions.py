@@ -15,7 +15,8 @@ from typing import Any
 from mlxstories.errors import StoriesError
 from mlxstories.findings.notebooks import builtins_of, is_notebook, pieces
 from mlxstories.ladder.capture import hooks
-from mlxstories.ladder.capture.running import Stop, World
+from mlxstories.ladder.capture.running import Stop
+from mlxstories.ladder.capture.world import World
 from mlxstories.ladder.subject import describe_error
 
 
