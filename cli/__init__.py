@@ -18,7 +18,7 @@ import time
 
 import click
 
-from mlxstories.errors import StoriesError, meant, one_line, own_arguments
+from mlxstories.errors import StoriesError, did_you_mean, one_line, own_arguments
 
 # By name what each is for: help must not import the commands, which import MLX.
 COMMANDS = {
@@ -74,7 +74,7 @@ class _Commands(click.Group):
         except click.UsageError as error:
             if args and not args[0].startswith("-"):
                 raise click.UsageError(
-                    f"there is no command {args[0]!r}.{meant(args[0], COMMANDS)}", ctx
+                    f"there is no command {args[0]!r}.{did_you_mean(args[0], COMMANDS)}", ctx
                 ) from error
             raise
 

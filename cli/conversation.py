@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from mlxstories.cli.text_output import wrapped
-from mlxstories.errors import StoriesError, meant
+from mlxstories.errors import StoriesError, did_you_mean
 
 HELP = (
     "Type how a story begins and press Enter; Enter alone lets the model begin. Other words: again (the same "
@@ -64,7 +64,7 @@ class Conversation:
                 self._save(Path(rest).expanduser())
             else:
                 self._beginning = self._beginning if line == "again" else line
-                if word.islower() and line != "again" and (likely := meant(word, WORDS)):
+                if word.islower() and line != "again" and (likely := did_you_mean(word, WORDS)):
                     click.echo(f"note: taken for the beginning of a story.{likely}")
                 self._next()
         except StoriesError as error:

@@ -12,7 +12,7 @@ import click
 
 from mlxstories.cli.conversation import converse
 from mlxstories.cli.options import RUN, given_options, runs_option, which_option, whole_option
-from mlxstories.cli.text_output import Growing, wrapped
+from mlxstories.cli.text_output import GrowingText, wrapped
 from mlxstories.cli.types import Whole
 from mlxstories.errors import StoriesError
 
@@ -167,7 +167,7 @@ def _show(model, tokenizer, beginning, start, row, options) -> list[int]:
 
     tokens = list(start)
     before = tokenizer.decode(tokens)
-    screen = Growing()
+    screen = GrowingText()
     screen.add(beginning)
     for token in stream(model, start, row=row, **options):
         tokens.append(token)

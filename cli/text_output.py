@@ -44,7 +44,7 @@ def wrapped(text: str, indent: str = "", stream: TextIO | None = None, hanging: 
     return "\n".join(map(wrapper.fill, visible(text).split("\n")))
 
 
-class Growing:
+class GrowingText:
     """Shows a text while it grows; at a terminal its lines break between words."""
 
     def __init__(self):

@@ -17,12 +17,12 @@ CHOICE, RECALL, FIXED = range(3)
 _VOWELS = ("a", "e", "i", "o", "u", "hon")
 
 
-class Told(NamedTuple):
+class Words(NamedTuple):
     words: tuple[str, ...]
     record: np.ndarray  # float32 [4, words]: nats, entropy, best, kind
 
 
-class Again(NamedTuple):
+class Recall(NamedTuple):
     key: str
     record: np.ndarray | None  # where it is itself an alternative; else certain
 
@@ -34,7 +34,7 @@ class Choice(NamedTuple):
 
 class Alternative(NamedTuple):
     prefix: tuple[str, ...]  # the words, or {keys}, that tell this alternative from the others
-    program: tuple[Told | Again | Choice, ...]
+    program: tuple[Words | Recall | Choice, ...]
     remembers: dict[str, str]
 
 
@@ -52,7 +52,7 @@ _NOTATION = re.compile(
 
 
 @cache
-def program() -> tuple[Told | Again | Choice, ...]:
+def program() -> tuple[Words | Recall | Choice, ...]:
     text = "@START"
     while "@" in text:
         text = re.sub(r"@([A-Z]+)", lambda part: PARTS[part[1]].strip(), text)
@@ -72,7 +72,7 @@ def _sequence(tokens: list[tuple[str, str]]) -> tuple:
 
     def close() -> None:
         if words:
-            nodes.append(Told(tuple(words), certain(len(words), FIXED)))
+            nodes.append(Words(tuple(words), certain(len(words), FIXED)))
             words.clear()
 
     while tokens and tokens[-1] not in (("mark", "|"), ("mark", ">")):
@@ -82,7 +82,7 @@ def _sequence(tokens: list[tuple[str, str]]) -> tuple:
             continue
         close()
         if what == "again":
-            nodes.append(Again(token, None))
+            nodes.append(Recall(token, None))
         elif what == "draw":
             nodes.append(drawn(token))
         else:
@@ -101,7 +101,7 @@ def _branch(tokens: list[tuple[str, str]]) -> Choice:
         for node in program:  # words and recalled words up to the next choice
             if isinstance(node, Choice):
                 break
-            prefix.extend(node.words if isinstance(node, Told) else [node.key])
+            prefix.extend(node.words if isinstance(node, Words) else [node.key])
             rest += 1
         options.append((weight, tuple(prefix), program[rest:], {}))
         if tokens.pop()[1] == ">":
@@ -148,7 +148,9 @@ def choice(options: list[tuple[int, tuple[str, ...], tuple, dict]]) -> Choice:
     for _, prefix, program, remembers in options:
         record = np.array([_next_word(options, prefix, depth) for depth in range(len(prefix))], np.float32).T
         nodes = [
-            Again(word, record[:, i : i + 1]) if word.startswith("{") else Told((word,), record[:, i : i + 1])
+            Recall(word, record[:, i : i + 1])
+            if word.startswith("{")
+            else Words((word,), record[:, i : i + 1])
             for i, word in enumerate(prefix)
         ]
         alternatives.append(Alternative(prefix, (*_joined(nodes), *program), remembers))
@@ -172,14 +174,14 @@ def _next_word(options: list, prefix: tuple[str, ...], depth: int) -> tuple[floa
 
 def _joined(nodes: list) -> Iterator:
     """Neighbouring words as one node."""
-    words: list[Told] = []
+    words: list[Words] = []
     for node in [*nodes, None]:
-        if isinstance(node, Told):
+        if isinstance(node, Words):
             words.append(node)
             continue
         if words:
             told = tuple(word for part in words for word in part.words)
-            yield Told(told, np.concatenate([part.record for part in words], axis=1))
+            yield Words(told, np.concatenate([part.record for part in words], axis=1))
             words = []
         if node is not None:
             yield node

@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from mlxstories.data.notation import FIXED, RECALL, Again, Alternative, Choice, Told, certain, program
+from mlxstories.data.notation import FIXED, RECALL, Alternative, Choice, Recall, Words, certain, program
 from mlxstories.errors import StoriesError
 
 KINDS = ("choice", "recall", "fixed")
@@ -100,7 +100,7 @@ def vocabulary() -> frozenset[str]:
     waiting = list(program())
     while waiting:
         node = waiting.pop()
-        if isinstance(node, Told):
+        if isinstance(node, Words):
             found.update(node.words)
         elif isinstance(node, Choice):
             for alternative in node.alternatives:
@@ -151,10 +151,10 @@ def _tell(pick: _Pick) -> tuple[list[str], list[np.ndarray]]:
     waiting = [iter(program())]
     while waiting:
         for node in waiting[-1]:
-            if type(node) is Told:
+            if type(node) is Words:
                 told.extend(node.words)
                 records.append(node.record)
-            elif type(node) is Again:
+            elif type(node) is Recall:
                 words = memory[node.key].split(" ")
                 told.extend(words)
                 records.append(certain(len(words), RECALL) if node.record is None else node.record)

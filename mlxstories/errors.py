@@ -30,7 +30,7 @@ def one_line(message: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ " Did you mean 'train'?" where a known word is spelled much like ``word``, else nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlxstories.errors import StoriesError, listed, meant
+from mlxstories.errors import StoriesError, did_you_mean, listed
 from mlxstories.faults import (
     consistency,
     data,
@@ -14,7 +14,7 @@ from mlxstories.faults import (
     numerics,
     optimisation,
     reported,
-    reported_again,
+    reported_later,
     rows,
     updates,
     vocabulary,
@@ -37,7 +37,7 @@ _PARTS = (
     judging,
     decoding,
     reported,
-    reported_again,
+    reported_later,
 )
 
 FAULTS: dict[str, Fault] = {fault.name: fault for part in _PARTS for fault in part.FAULTS}
@@ -54,7 +54,7 @@ def find(name: str) -> Fault:
         hint = (
             f" That is a cause, and these faults bring it about: {causing}."
             if causing
-            else meant(name, FAULTS)
+            else did_you_mean(name, FAULTS)
         )
         raise StoriesError(
             f"there is no fault {name!r}: `mlxstories debug --break list` shows all {len(FAULTS)}.{hint}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable
 
-from mlxstories.errors import StoriesError, meant
+from mlxstories.errors import StoriesError, did_you_mean
 from mlxstories.findings.causes import CATALOGUE
 from mlxstories.findings.finding import ERROR, WARNING, Finding
 
@@ -22,7 +22,8 @@ def acceptable(codes: Iterable[str]) -> frozenset[str]:
     for code in sorted(codes):
         if code not in CATALOGUE:
             raise StoriesError(
-                f"cannot accept {code!r}: it is no code of the catalogue (docs/ladder.md).{meant(code, CATALOGUE)}"
+                f"cannot accept {code!r}: it is no code of the catalogue (docs/ladder.md)."
+                f"{did_you_mean(code, CATALOGUE)}"
             )
         if code in _NEVER:
             raise StoriesError(

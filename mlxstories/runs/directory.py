@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxstories.data.tokenizer import Tokenizer
-from mlxstories.errors import StoriesError, listed, meant
+from mlxstories.errors import StoriesError, did_you_mean, listed
 from mlxstories.runs.checkpoint_state import Checkpoint, by_loss, refuse_odd, step_of
 from mlxstories.runs.config import check_types
 from mlxstories.storage.files import (
@@ -288,7 +288,7 @@ def find_run(name: str | Path | None = None, runs: Path = RUNS) -> Run:
             raise StoriesError(f"cannot read {path}: Permission denied.")
     newest = sorted(_under(runs), key=lambda path: -(path / "config.json").stat().st_mtime)
     known = [path.name for path in newest]
-    hint = meant(str(name), known) or (f" There are {listed(known, 3)}." if known else "")
+    hint = did_you_mean(str(name), known) or (f" There are {listed(known, 3)}." if known else "")
     raise StoriesError(
         f"{name} is not a run: no such directory with a config.json, here or under {runs}/.{hint}"
     )

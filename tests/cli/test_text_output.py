@@ -11,7 +11,7 @@ import pytest
 
 from mlxstories.cli.fault_list import list_faults
 from mlxstories.cli.ladder_screen import LadderScreen
-from mlxstories.cli.text_output import Growing, continued, styled, wrapped
+from mlxstories.cli.text_output import GrowingText, continued, styled, wrapped
 from mlxstories.cli.time_left import TimeLeft
 from mlxstories.cli.training_screen import TrainingScreen
 from mlxstories.durations import between, duration
@@ -134,7 +134,7 @@ def test_control_characters_do_not_reach_a_terminal():
 def test_a_growing_text_breaks_between_words():
     text = "The lion and the scarecrow walked along the road of yellow brick.\nToto ran."
     with Terminal() as terminal:
-        screen = Growing()
+        screen = GrowingText()
         for start in range(0, len(text), 3):
             screen.add(text[start : start + 3])
         screen.end()

@@ -10,7 +10,7 @@ from mlxstories.batch import Batch
 from mlxstories.faults.data import read, retold
 from mlxstories.faults.fault import change, optimizer, phase, shape
 from mlxstories.faults.recipe import Recipe, evaluate, generate
-from mlxstories.faults.reported_again import Running, waiting_for
+from mlxstories.faults.reported_later import Running, waiting_for
 from mlxstories.faults.twins.data import repeated
 from mlxstories.faults.twins.twin import Twins, without_floor
 from mlxstories.model import KVCache

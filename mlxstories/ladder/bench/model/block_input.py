@@ -69,7 +69,7 @@ def stream_start(bench: Bench) -> Start | None:
 
 
 @dataclass(frozen=True)
-class Told:
+class TokenShare:
     """What enters the first block.
 
     Attributes:
@@ -84,7 +84,7 @@ class Told:
 
 
 @measurement
-def told_by_tokens(bench: Bench) -> Told | None:
+def token_share(bench: Bench) -> TokenShare | None:
     """None where there are no numbered modules, or too few rows differ."""
     rows = sample(bench).rows(slice(0, ROWS)).inputs
     seen = {path: call.given for path, call in forward_pass(bench).calls.items()}
@@ -97,7 +97,7 @@ def told_by_tokens(bench: Bench) -> Told | None:
         return None
     looked = (path for path, ids in seen.items() if mx.issubdtype(ids.dtype, mx.integer) and len(ids) != ROWS)
     table = next((f"{path}.weight" for path in looked), None)
-    return Told(float(stream.var(axis=0).mean()) / whole, first, table)
+    return TokenShare(float(stream.var(axis=0).mean()) / whole, first, table)
 
 
 def _stream(given: mx.array) -> bool:

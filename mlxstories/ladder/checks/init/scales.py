@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.model.block_input import stream_start, told_by_tokens
+from mlxstories.ladder.bench.model.block_input import stream_start, token_share
 from mlxstories.ladder.bench.model.forward_pass import forward_pass
 from mlxstories.ladder.bench.model.module_response import degrees
 from mlxstories.ladder.bench.model.untrained import first_answer
@@ -120,7 +120,7 @@ def tokens_heard(bench: Bench, limits: Gauges) -> Verdict:
     made smaller.
     Fix: start both at one size, or multiply the tokens' by `sqrt(width)`.
     """
-    told = told_by_tokens(bench)
+    told = token_share(bench)
     if told is None:
         return skipped("no numbered blocks, or too few rows that differ")
     detail = f"{told.tokens:.0%} of what enters {told.entered} is the tokens'"
