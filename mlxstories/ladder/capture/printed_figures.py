@@ -12,6 +12,7 @@ from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, averages_
 from mlxstories.ladder.capture.passes import Evaluation, Pass
 
 _NUMBER = re.compile(r"-?\d+\.\d+(?:[eE][+-]?\d+)?")
+_NAN = re.compile(r"(?<![a-z])nan(?![a-z])", re.I)
 _HELD_OUT = re.compile(r"(?<![a-z])(val|valid\w*|eval\w*|test|dev|held\w*|perplexity|ppl)(?![a-z])", re.I)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _OTHER = re.compile(r"train|time|took|second|sec\b|rate|lr|norm|mem|ms\b|/s|best", re.I)
@@ -131,13 +132,24 @@ def _near(printed: Printed, value: float, precise: bool) -> bool:
 
 def numbers(log: str) -> Iterator[Printed]:
     """Figures of held-out data in what was printed, by their names."""
+    for label, number, named in _labelled(log, _NUMBER):
+        mantissa, _, power = number.lower().partition("e")
+        digits = len(mantissa.partition(".")[2]) - int(power or 0)
+        yield Printed(label, float(number), 0.5 * 10.0**-digits, not named)
+
+
+def not_a_number(log: str) -> list[str]:
+    """Names of figures of held-out data that were printed as NaN."""
+    return [label for label, _, named in _labelled(log, _NAN) if named]
+
+
+def _labelled(log: str, figure: re.Pattern) -> Iterator[tuple[str, str, bool]]:
+    """Figures of held-out data, each behind its label, and whether that says so and not only the line as a whole."""
     for line in _COLOURS.sub("", log).splitlines():
         since, speaks = 0, _HELD_OUT.search(line)
-        for number in _NUMBER.finditer(line):
+        for number in figure.finditer(line):
             before, since = line[max(since, number.start() - 40) : number.start()], number.end()
             label = re.split(r"[,|{\[(]|\s-\s|:\s", before.rstrip(" :=|,'\"{[("))[-1].strip(" '\"0123456789")
             held = _HELD_OUT.search(label)
             if (held or (speaks and "loss" in label.lower())) and not _OTHER.search(label):
-                mantissa, _, power = number[0].lower().partition("e")
-                digits = len(mantissa.partition(".")[2]) - int(power or 0)
-                yield Printed(label, float(number[0]), 0.5 * 10.0**-digits, not held)
+                yield label, number[0], bool(held)

@@ -11,7 +11,7 @@ import numpy as np
 from mlxstories.findings import ERROR, NOTE, WARNING, Finding
 from mlxstories.ladder.bench.evaluation.averages import MEAN, PADDED
 from mlxstories.ladder.capture.places import below
-from mlxstories.ladder.capture.printed_figures import PART, Match, Printed, matches
+from mlxstories.ladder.capture.printed_figures import PART, Match, Printed, matches, not_a_number
 from mlxstories.ladder.where.places import Line, place
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class ValidationLog:
         self.matches: list[Match] = []
         self.others: list[Printed] = []
         self._padding = padding = script.roles.padding if script.roles.masked else None
+        self._not_a_number = not_a_number(log.decode("utf-8", "replace"))
         script.loop.seen.evaluations.settle()
         for evaluation in script.loop.seen.evaluations.all:
             text = log[evaluation.start : evaluation.end].decode("utf-8", "replace")
@@ -72,7 +73,8 @@ class ValidationLog:
 
     def findings(self) -> Iterator[Finding]:
         """An average that is not per token, where every figure is one of its kind and the difference is no rounding;
-        and a note where none is an average."""
+        and notes where none is an average, or there is nothing to be averaged."""
+        yield from self._of_nothing()
         yield from self._unexplained()
         ways = {match.way for match in self.matches}
         first = next((m for m in self.matches if not m.printed.coarse), None)
@@ -94,6 +96,19 @@ class ValidationLog:
             "sum the nats of all real tokens and divide once by their number",
             place(self._line(first)),
         )
+
+    def _of_nothing(self) -> Iterator[Finding]:
+        """Figures that are no number, in a script that took no loss of held-out data until then."""
+        if self._not_a_number and not self.script.loop.seen.evaluations.all:
+            yield Finding(
+                "not-finite",
+                NOTE,
+                _RUNG,
+                f"the {self._not_a_number[0]!r} that the script prints is NaN, and it took no loss for it: if this is "
+                "what its validation returns, that has no batches",
+                {"figures": len(self._not_a_number)},
+                "look at how many batches it validates on, and whether there is a whole one",
+            )
 
     def _unexplained(self) -> Iterator[Finding]:
         """Figures of which none is an average of the losses before it, told as they stand: why is not known."""

@@ -207,6 +207,20 @@ def test_labels_below_nought_say_what_counts_though_they_are_replaced(captured, 
     assert script.validation_log.matches[0].tokens == 3 * 4 * 3
 
 
+OF_NOTHING = """
+    if i % 8 == 0:
+        losses = [loss_fn(model, data[:, :-1], data[:, 1:]).item() for data in held]
+        print(f"Iter {i}: Val loss {mx.array(losses).mean().item():.3f}, Val took 0.01s")
+"""
+
+
+@pytest.mark.parametrize(("batches", "found"), [(0, [("not-finite", "note")]), (2, [])])
+def test_a_validation_of_no_batches_is_a_note(captured, batches, found):
+    """As `--val-batches -1` of mlx-examples was, which meant all of them."""
+    text = MODEL + f"held = [rows() for _ in range({batches})]\n" + LOOP + OF_NOTHING
+    assert [(f.code, f.severity) for f in captured(text).validation_log.findings()] == found
+
+
 EPOCHS = """
 optimizer, step = optim.AdamW(1e-2), nn.value_and_grad(model, loss_fn)
 batches = [rows() for _ in range(30)]
