@@ -62,7 +62,7 @@ def test_an_error_that_is_accepted_is_a_warning_and_hides_no_other():
     (leak,) = [f for f in diagnosis.findings if f.code == "future-leak"]
     assert leak.severity == "warning" and leak.evidence["accepted"]
     skipped = {line.name: line.detail for line in diagnosis.rungs[0].checks if line.status == "skipped"}
-    assert skipped["a prefix alone says the same"] == "future-leak comes first"
+    assert skipped["a prefix alone gives the same logits"] == "future-leak comes first"
     slow = subject(model=lambda: Tiny(0.5), optimizer=adamw(1e-7))
     with pytest.raises(AssertionError, match="learning-rate-too-small"):
         assert_healthy(slow, rungs=["init", "sweep"], accept=["future-leak"])

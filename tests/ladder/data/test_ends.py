@@ -57,6 +57,6 @@ def ended(longer: int, fill: int):
 def test_padding_that_counts_behind_the_end_is_told(longer, fill, beyond):
     asked = bench(train_batches=ended(longer, fill), tokenizer=Words())
     assert ends(asked).beyond == beyond
-    checked = CHECKS["nothing is trained after the end"]
+    checked = CHECKS["nothing is trained after the end token"]
     drafts = checked.ask(asked, Gauges(checked.limits)).drafts
     assert [(draft.code, draft.severity) for draft in drafts] == [("padding-in-loss", "warning")] * beyond

@@ -34,7 +34,7 @@ def test_batches_that_are_the_one_before_moved_on(stride, share):
     on = bench(train_batches=made)
     found = neighbours(on)
     assert (found.batch_moved_on, found.batch_by) == (share, stride if share else 0)
-    assert judged("neighbours differ", on) == [("constant-batches", "error")] * bool(share)
+    assert judged("successive batches differ", on) == [("constant-batches", "error")] * bool(share)
 
 
 @pytest.mark.parametrize(("apart", "carried"), [(1, 1 - 1 / B), (B // 4, 0.75), (B, 0.0)])
@@ -48,7 +48,7 @@ def test_rows_that_the_next_batch_holds_too(apart, carried):
 
     on = bench(train_batches=made)
     assert neighbours(on).carried_over == pytest.approx(carried)
-    assert judged("neighbours differ", on) == [("constant-batches", "error")] * bool(carried)
+    assert judged("successive batches differ", on) == [("constant-batches", "error")] * bool(carried)
 
 
 def test_rows_drawn_with_replacement_are_not_carried_over():
@@ -61,7 +61,7 @@ def test_rows_drawn_with_replacement_are_not_carried_over():
 
     on = bench(train_batches=made)
     assert 0.1 < neighbours(on).carried_over < 0.4
-    assert judged("neighbours differ", on) == []
+    assert judged("successive batches differ", on) == []
 
 
 @pytest.mark.parametrize(("share", "accused"), [(1.0, True), (0.97, False)])

@@ -16,9 +16,9 @@ from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.model.consistency import Change, Repeats, repeats, rounds_inside
 
 ASKED = {
-    "not-repeatable": "says the same each time",
+    "not-repeatable": "output is repeatable",
     "batch-leak": "a row's place makes no difference",
-    "length-dependent": "a prefix alone says the same",
+    "length-dependent": "a prefix alone gives the same logits",
     "hidden-parameters": "the parameters are the model",
 }
 
@@ -149,5 +149,5 @@ def test_planted_faults_are_named_by_their_check(name):
 )
 def test_answers_that_vary_are_judged_by_the_precision(change, full_precision, failed):
     once, again = Change(0.0, 0.0), Change(change, change)
-    verdict = given("says the same each time", {repeats: Repeats(once, again, full_precision)})
+    verdict = given("output is repeatable", {repeats: Repeats(once, again, full_precision)})
     assert verdict.status == ("failed" if failed else "passed")

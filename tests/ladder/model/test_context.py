@@ -42,7 +42,7 @@ class Segments(Placed):
 
 @pytest.mark.parametrize(
     "model, name",
-    [(Placed, PAST), (Window, PAST), (Segments, PAST), (Segments, "a prefix alone says the same")],
+    [(Placed, PAST), (Window, PAST), (Segments, PAST), (Segments, "a prefix alone gives the same logits")],
 )
 def test_a_window_and_stories_that_end_are_left_alone(model, name):
     assert judged(name, model=model) == []

@@ -147,7 +147,7 @@ class Dropped(Tiny):
         return self.head(x + (checkpoint(self, branch) if self.again else branch)(x))
 
 
-DRAWS = "the backward pass draws what the forward pass drew"
+DRAWS = "the backward pass repeats the forward pass's random numbers"
 
 
 def test_dropout_drawn_again_on_the_way_back_is_an_error():

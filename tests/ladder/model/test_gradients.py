@@ -79,9 +79,9 @@ class Gated(Tiny):
 
 
 def test_taps_that_start_alike_are_no_copies_and_a_layer_of_one_number_is():
-    assert judged("units start apart", model=Tapped) == []
-    assert judged("units start apart", model=Gated) == []
-    assert judged("units start apart", model=Constant) == [("bad-initialization", "error")]
+    assert judged("units start with different weights", model=Tapped) == []
+    assert judged("units start with different weights", model=Gated) == []
+    assert judged("units start with different weights", model=Constant) == [("bad-initialization", "error")]
 
 
 def test_units_that_are_silent_are_told_and_not_that_all_parameters_are_alive():

@@ -10,7 +10,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed
 
 
 @check(
-    "neighbours differ",
+    "successive batches differ",
     rung="data",
     causes=("constant-batches",),
     unless=("token-out-of-range", "constant-batches"),

@@ -19,7 +19,7 @@ _UNTRUE_ENDS = (
 
 
 @check(
-    "the end is trained",
+    "the end token is trained",
     rung="data",
     causes=("end-never-trained",),
     unless=_UNTRUE_ENDS,
@@ -77,7 +77,7 @@ def _untold(found: Ends, limits: Gauges) -> tuple[int, str] | None:
 
 
 @check(
-    "nothing is trained after the end",
+    "nothing is trained after the end token",
     rung="data",
     causes=("padding-in-loss",),
     unless=_UNTRUE_ENDS,

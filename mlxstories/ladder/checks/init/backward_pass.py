@@ -79,7 +79,7 @@ def _wrong(one: Derivative, limits: Gauges) -> bool:
 
 
 @check(
-    "the backward pass draws what the forward pass drew",
+    "the backward pass repeats the forward pass's random numbers",
     rung="init",
     causes=("backward-mismatch",),
     unless=(

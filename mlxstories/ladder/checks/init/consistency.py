@@ -21,7 +21,7 @@ def tolerance(limits: Gauges, full_precision: bool) -> Gauge:
 
 
 @check(
-    "says the same each time",
+    "output is repeatable",
     rung="init",
     causes=("not-repeatable",),
     unless=("token-out-of-range", "not-finite"),

@@ -10,7 +10,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed
 
 
 @check(
-    "units start apart",
+    "units start with different weights",
     rung="init",
     causes=("bad-initialization",),
     unless=("token-out-of-range", "not-finite", "vanishing-gradient"),

@@ -11,7 +11,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
 
 
 @check(
-    "a prefix alone says the same",
+    "a prefix alone gives the same logits",
     rung="init",
     causes=("length-dependent",),
     unless=("token-out-of-range", "not-finite", "not-repeatable", "batch-leak", "future-leak"),

@@ -104,7 +104,7 @@ def _drowned(start):
 
 
 @check(
-    "tokens are heard beside positions",
+    "tokens are not drowned by positions",
     rung="init",
     causes=("extreme-scale",),
     unless=("token-out-of-range", "not-finite", "input-blind"),

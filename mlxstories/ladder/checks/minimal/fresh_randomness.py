@@ -10,7 +10,7 @@ from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
 
 
 @check(
-    "the step draws anew",
+    "the step draws new random numbers",
     rung="minimal",
     causes=("frozen-randomness",),
     needs=("train_step",),

@@ -12,7 +12,7 @@ from mlxstories.ladder.where.places import keyed_in
 
 
 @check(
-    "the optimiser's state is fed",
+    "gradients reach the optimiser's state",
     rung="minimal",
     causes=("state-not-kept",),
     unless=("not-finite", "no-update"),
