@@ -249,6 +249,25 @@ _NINTH = (
     "exchanges no validation. *Now* was climbed anew for the two false alarms and the fault beside the first; of the "
     "others it is what was said at first. CPU seconds are of a busy machine.",
 )
+_TENTH = (
+    "## The tenth set",
+    "Made after the mends of all nine, of where small language models are trained today: llm.c, ex_nanoGPT, "
+    "mlx-tune, lectures, axolotl, levanter, Flax, llama-cookbook. 16 reports from sources that no set had used, "
+    "eleven of them issues or pull requests and five commits; their mends where the plain setup is none, and 10 "
+    "sound setups that look odd, of modded-nanogpt, torchtune, llm.c and others, four of them once taken for "
+    "mistakes. Each fault was trained beside its mend (`benchmarks/harm.py`, 150 updates, seed 0; of windows "
+    "these are 115,200 tokens) before the ladder saw any, and the cases, their losses and what counts as right "
+    "were committed then: losses, held out, in nats per token, stand beside, and the four that did not hurt by 2 "
+    "% count as sound, by that rule, known beforehand: of all 16 reports 6 were named. One of the four is "
+    "accused, and truly: its warmup is as long as its run, which costs nothing in a run this short. The decay "
+    "that forgets the warmup is named by a warning, where an error was written down. Of the marker that is never "
+    "found the ladder says `subject-error`, that every training mask is 0 throughout, which is true, but was not "
+    "among the codes written down. Scores half as large as meant are made so by others on purpose, and no check "
+    "tells them. Of the talk whose last turn alone is trained nothing shows that the others were meant to be. It "
+    "brought a false name, as did its mend: phrases were looked up that had been put together over what does not "
+    "count. `--deep` was not tried on this set. *Now* was climbed anew for the three faults that the mends reach, "
+    "and two of their mends; of the others it is what was said at first. CPU seconds are of a busy machine.",
+)
 _BLIND = {
     "reported": _FIRST,
     "second": _SECOND,
@@ -259,6 +278,7 @@ _BLIND = {
     "seventh": _SEVENTH,
     "eighth": _EIGHTH,
     "ninth": _NINTH,
+    "tenth": _TENTH,
 }
 
 
