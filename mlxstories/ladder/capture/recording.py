@@ -55,8 +55,15 @@ def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarr
 def _run(script: CapturedScript, steps: int, most: int) -> tuple[list[tuple[np.ndarray, ...]], Any]:
     """Run it as `record` says, to where enough was seen; returns the batches, and the last gradient that was taken."""
     loop, batches, gradients, ends = script.loop, [], 0, time.monotonic() + _SECONDS
-    got = batch = None
+    got = batch = late = None
     script.losses = []
+
+    def in_time():
+        nonlocal late
+        if not loop.skipping or time.monotonic() < ends:
+            return True
+        late = late or time.process_time() + _LATE
+        return warming(script) and time.process_time() < late  # to the rate that it really trains at
 
     def answer(call):
         nonlocal got
@@ -73,7 +80,7 @@ def _run(script: CapturedScript, steps: int, most: int) -> tuple[list[tuple[np.n
                 loop.taken.append(taken(batch, call.gradient_of(got), loss, moved))
         return got
 
-    while loop.waiting is not None and (not loop.skipping or time.monotonic() < ends):
+    while loop.waiting is not None and in_time():
         batch = None
         if len(batches) < most:
             with script.inside():
@@ -81,7 +88,7 @@ def _run(script: CapturedScript, steps: int, most: int) -> tuple[list[tuple[np.n
             batches.append(batch)
         elif not (warming(script) or _goes_on(script, gradients)):
             break
-        done = loop.updated >= steps or len(batches) > 8 * steps or time.monotonic() > ends
+        done = loop.updated >= steps or len(batches) > 8 * steps or (gradients and time.monotonic() > ends)
         if done and not loop.skipping:
             loop.skipping, ends = True, time.monotonic() + _SECONDS
         with loop.what_follows(lambda: loop.skipping, script.losses):

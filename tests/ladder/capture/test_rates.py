@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxstories.ladder.capture import recording
 from mlxstories.ladder.capture.script_findings import findings
 from tests.ladder.scripts import MODEL, line_of
 
@@ -101,6 +102,14 @@ def test_a_loop_begun_anew_does_not_go_on_with_its_rates(captured):
     assert script.loop.lead > 1
     script.loop.begin_again()
     assert script.rates == rates and not list(findings(script))
+
+
+def test_a_warmup_is_followed_to_its_end_on_a_slow_machine_too(captured, monkeypatch):
+    monkeypatch.setattr(recording, "_SECONDS", 0.0)
+    text = MODEL + LOOP.replace("range(N)", "range(400)").replace("RATE", WARM).replace("SET", SET)
+    script = captured(text)
+    assert float(script.subject.optimizer().learning_rate) == pytest.approx(1e-2)
+    assert len(script.losses) == 1  # the rest is passed at the speed of the data
 
 
 def test_a_cosine_upside_down_begins_at_nothing_where_the_warmup_ends(captured):
