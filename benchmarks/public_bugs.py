@@ -254,7 +254,7 @@ _TENTH = (
     "Made after the mends of all nine, of where small language models are trained today: llm.c, ex_nanoGPT, "
     "mlx-tune, lectures, axolotl, levanter, Flax, llama-cookbook. 16 reports from sources that no set had used, "
     "eleven of them issues or pull requests and five commits; their mends where the plain setup is none, and 10 "
-    "sound setups that look odd, of modded-nanogpt, torchtune, llm.c and others, four of them once taken for "
+    "sound setups that look odd, of modded-nanogpt, torchtune, llm.c and others, six of them once mended as "
     "mistakes. Each fault was trained beside its mend (`benchmarks/harm.py`, 150 updates, seed 0; of windows "
     "these are 115,200 tokens) before the ladder saw any, and the cases, their losses and what counts as right "
     "were committed then: losses, held out, in nats per token, stand beside, and the four that did not hurt by 2 "
