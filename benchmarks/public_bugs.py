@@ -265,7 +265,8 @@ _TENTH = (
     "among the codes written down. Scores half as large as meant are made so by others on purpose, and no check "
     "tells them. Of the talk whose last turn alone is trained nothing shows that the others were meant to be. It "
     "brought a false name, as did its mend: phrases were looked up that had been put together over what does not "
-    "count. `--deep` was not tried on this set. *Now* was climbed anew for the three faults that the mends reach, "
+    "count. `--deep` was tried on these two, and says nothing of either (1.914 with such scores, 1.816 all plain; "
+    "2.281 and 2.447 of the talk; 160 updates). *Now* was climbed anew for the three faults that the mends reach, "
     "and two of their mends; of the others it is what was said at first. CPU seconds are of a busy machine.",
 )
 _BLIND = {
