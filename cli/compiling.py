@@ -10,6 +10,4 @@ def say_of_compiling(say: Callable[[str], None]) -> None:
     from mlxstories.backend import kernels
 
     if kernels.compiles_anew():
-        say(
-            "The first start: MLX compiles for this CPU with g++, which takes a minute or two, and only once."
-        )
+        say("The first start: MLX compiles for this CPU with g++, which takes up to a minute, and only once.")
