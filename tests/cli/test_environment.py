@@ -64,7 +64,9 @@ def test_mlx_has_no_temporary_directory_to_compile_in(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize(
+    "closed", [(0, 1, 2), *(pytest.param((n,), marks=pytest.mark.long) for n in range(3))]
+)
 def test_a_training_without_streams(tmp_path, closed):
     def close():
         for descriptor in closed:
@@ -80,6 +82,7 @@ def test_a_training_whose_log_is_on_a_full_disk(tmp_path):
         assert subprocess.run(TRAIN, cwd=tmp_path, stderr=full, stdout=subprocess.DEVNULL).returncode == 2
 
 
+@pytest.mark.long
 def test_a_backend_that_matplotlib_does_not_have(tmp_path):
     environment = {**os.environ, "MPLBACKEND": "nosuch"}
     command = [sys.executable, "-m", "mlxstories.cli", "debug", "--rung", "data", "--export", "figures"]

@@ -211,6 +211,7 @@ def test_what_may_not_be_read_is_not_called_missing_or_damaged(here, place, word
     assert "cannot read" in line and path.name in line and "ermission denied" in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["$\\frac{x$", "<b onclick=alert(1)>", "_x"])
 def test_a_name_stays_text_in_figures_and_reports(here, name):
     (here / "runs" / "run").rename(here / "runs" / name)

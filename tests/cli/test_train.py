@@ -78,6 +78,7 @@ def test_a_run_is_called_after_its_recipe(tmp_path):
         assert config.parent.name.startswith(start), config
 
 
+@pytest.mark.long
 def test_a_resumed_run_says_what_it_ignores_and_a_finished_one_only_that_it_has_finished(tmp_path):
     run = tmp_path / "run"
     assert train(tmp_path).exit_code == 0

@@ -39,6 +39,11 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(store):
+    return Study(StudyConfig(arms.phases(), [SETTING], [0, 1]), store).run()
+
+
+@pytest.fixture(scope="module")
+def ablated(store):
     return Study(StudyConfig(arms.ablation(), [SETTING], [0, 1]), store).run()
 
 
@@ -115,7 +120,7 @@ def test_equal_tokens_and_equal_updates(tables, store):
 
 def test_finished_trainings_are_never_repeated(tables, store, monkeypatch):
     monkeypatch.setattr(cells, "_trainer", None)
-    again = Study(StudyConfig(arms.ablation(), [SETTING], [0, 1]), store).run()
+    again = Study(StudyConfig(arms.phases(), [SETTING], [0, 1]), store).run()
     assert as_dict(again)["settings"][0] == as_dict(tables)["settings"][0]
 
 
@@ -157,15 +162,16 @@ def test_what_changes_the_result_changes_the_key():
     assert cell.key() == same.key() and cell.key() not in {other.key() for other in others}
 
 
-def test_the_answer_attributes_what_was_measured(tables):
-    found = effects(tables[0])
+@pytest.mark.long
+def test_the_answer_attributes_what_was_measured(ablated):
+    found = effects(ablated[0])
     assert {effect.name for effect in found} == set(arms.INGREDIENTS)
-    by_hand = np.mean(tables[0].row("phase 1 + betas").values("loss")) - np.mean(
-        tables[0].row("phase 1").values("loss")
+    by_hand = np.mean(ablated[0].row("phase 1 + betas").values("loss")) - np.mean(
+        ablated[0].row("phase 1").values("loss")
     )
     assert next(e for e in found if e.name == "betas").added.mean == pytest.approx(by_hand)
-    text = answer(tables[0])
-    total = tables[0].row("phase 2").differences["loss"].estimate.mean
+    text = answer(ablated[0])
+    total = ablated[0].row("phase 2").differences["loss"].estimate.mean
     assert f"Of the {total:+.3f} nats" in text and "(it leaves 50% of the updates)" in text
 
 
@@ -199,13 +205,13 @@ def test_encoder_and_decoder_are_not_compared(store):
 
 
 @pytest.mark.long
-def test_every_figure_is_drawn(tables, store):
-    assert {"differences"} <= set(figures(tables))
+def test_every_figure_is_drawn(ablated, store):
+    assert {"differences"} <= set(figures(ablated))
     larger = Setting(DataConfig(stories=48, validation=8), *list(vars(SETTING).values())[1:])
     drawn = figures(Study(StudyConfig(arms.phases(), [SETTING, larger], [0, 1]), store).run())
     assert {"curves-1", "curves-2", "differences-1", "differences-2", "scale-debug-tokens"} == set(drawn)
     end = drawn["curves-1"].axes[0].lines[0].get_ydata()[-1]
-    assert end == pytest.approx(np.mean(tables[0].rows[0].values("loss")))
+    assert end == pytest.approx(np.mean(ablated[0].rows[0].values("loss")))
 
 
 @pytest.mark.parametrize("room", [100, 120, 140, 170])
@@ -257,12 +263,13 @@ def test_a_store_that_cannot_be_written_is_refused_at_once():
     assert done.exit_code == 2 and "cannot write to" in done.output and "trainings:" not in done.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "jobs, delay",
     [
-        pytest.param("1", 0, marks=pytest.mark.long),
+        ("1", 0),
         ("2", 0),
-        pytest.param("2", 0.3, marks=pytest.mark.long),
+        ("2", 0.3),
     ],
 )
 def test_a_comparison_that_is_stopped_continues(tmp_path, jobs, delay):
@@ -296,6 +303,7 @@ def test_a_comparison_that_is_stopped_continues(tmp_path, jobs, delay):
     assert finished and all((p / "cell.json").stat().st_mtime_ns == t for p, t in finished.items())
 
 
+@pytest.mark.long
 def test_no_training_starts_once_nobody_takes_the_results(tmp_path):
     wanted = [Cell(Arm("1", PHASE_1), SETTING, seed, 20) for seed in range(8)]
     results = workers.run_all(wanted, tmp_path, jobs=2)

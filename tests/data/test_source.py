@@ -19,6 +19,7 @@ def many():
     return source.stories(20_000, 11)
 
 
+@pytest.mark.long
 def test_mean_surprise_agrees_with_entropy(many):
     difference = np.array([story.nats.sum() - story.entropy.sum() for story in many], dtype=np.float64)
     assert abs(difference.mean()) < 3 * difference.std() / math.sqrt(len(many))

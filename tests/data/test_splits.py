@@ -113,6 +113,7 @@ def test_a_long_story_is_compared_in_parts_as_in_one(text):
     assert signature == whole
 
 
+@pytest.mark.long
 def test_a_long_story_takes_a_small_multiple_of_its_length(monkeypatch):
     monkeypatch.setattr(splits, "_HASHED", 500)
     text = " ".join(f"w{i % 7919}" for i in range(200_000))

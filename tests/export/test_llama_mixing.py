@@ -75,6 +75,7 @@ def test_padding_in_front_is_not_mixed_in(exported):
     np.testing.assert_allclose(np.array(logits[:, padding:]), np.array(ours(mx.array([story]))), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(OLD, reason="mlx-lm before 0.32")
 def test_the_command_that_export_names(exported, capfd):
     to = exported[-1]

@@ -78,6 +78,7 @@ def test_the_first_alone_is_no_sum_either(captured):
     assert (found.code, found.evidence["lost"]) == ("rows-ignored", 2)
 
 
+@pytest.mark.long
 def test_one_batch_for_all_gradients_of_an_update_is_seen(captured):
     text = loop(before="x, y = batch()", replaced=("        x, y = batch()\n", ""))
     script = captured(text)
@@ -107,6 +108,7 @@ def masked_loss(model, x, y, mask):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weighed, codes", [(False, ["wrong-normalisation"]), (True, [])])
 def test_means_over_unequal_batches_that_count_alike_are_seen(captured, weighed, codes):
     text = loop().replace("\noptimizer =", MASKED + "\noptimizer =").replace("loss_fn)", "masked_loss)")

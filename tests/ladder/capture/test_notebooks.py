@@ -83,6 +83,7 @@ def test_windows_are_not_opened(debug):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.long
 def test_a_later_training_is_examined_where_its_cell_is_named(debug):
     first = LOOP.strip().replace(
         "optim.AdamW(1e-2", "optim.SGD(1e-3, momentum=0.5) if 1 else optim.AdamW(1e-2"

@@ -80,7 +80,12 @@ def test_a_loop_that_counts_is_as_long_as_it_says(captured, updates, rate, told)
 
 
 @pytest.mark.parametrize(
-    ("then", "leaps"), [("1e-2", False), ("9e-3", False), ("1e-3", True), ("1e-1", True)]
+    ("then", "leaps"),
+    [
+        ("1e-2", False),
+        ("1e-3", True),
+        *(pytest.param(*more, marks=pytest.mark.long) for more in (("9e-3", False), ("1e-1", True))),
+    ],
 )
 def test_a_warmup_by_hand_meets_what_follows(captured, then, leaps):
     function = f"def rate(i):\n    warm = 1e-2 * (i + 1) / 12\n    return warm if i < 12 else {then} * (1 - i / 4000)\n"
@@ -95,6 +100,7 @@ def test_a_warmup_by_hand_meets_what_follows(captured, then, leaps):
         assert found[0].where["line"] == line_of(text, "return warm")
 
 
+@pytest.mark.long
 def test_a_loop_begun_anew_does_not_go_on_with_its_rates(captured):
     text = MODEL + LOOP.replace("range(N)", "range(400)").replace("RATE", WARM).replace("SET", SET)
     script = captured(text)
@@ -112,6 +118,7 @@ def test_a_warmup_is_followed_to_its_end_on_a_slow_machine_too(captured, monkeyp
     assert len(script.losses) == 1  # the rest is passed at the speed of the data
 
 
+@pytest.mark.long
 def test_a_cosine_upside_down_begins_at_nothing_where_the_warmup_ends(captured):
     cosine = "5e-3 * (1 SIGN np.cos(np.pi * (i - 12) / 388)).item()"
     told = {}

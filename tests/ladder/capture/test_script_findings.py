@@ -118,7 +118,12 @@ for i in range(4 * 30):
 
 @pytest.mark.parametrize(
     "step, last, severity",
-    [("i", 30, "error"), ("i // 4", 4, "warning"), ("i // 4", 30, None), ("0", 30, None)],
+    [
+        ("i", 30, "error"),
+        pytest.param("i // 4", 4, "warning", marks=pytest.mark.long),
+        ("i // 4", 30, None),
+        pytest.param("0", 30, None, marks=pytest.mark.long),
+    ],
 )
 def test_a_rate_set_by_hand_that_ends_early_is_seen(captured, step, last, severity):
     """The first gradient is taken before the loop, for its shapes."""

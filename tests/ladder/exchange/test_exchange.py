@@ -193,6 +193,7 @@ def test_sorted_rows_are_shuffled_and_none_is_lost():
     assert sorted(map(bytes, new)) == sorted(map(bytes, old)) and not np.array_equal(new, old)
 
 
+@pytest.mark.long
 def test_an_order_that_hurts_is_an_error_of_the_data():
     mixed = two_halves(False)
     given = subject(
@@ -232,6 +233,7 @@ def test_an_order_that_hurts_is_told_where_the_exchange_is_broken_off():
 # --- errors of the climb, proved ---------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_error_of_the_climb_is_told_what_its_mend_brings():
     given = subject(loss=one_higher, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
     found = errors(deepened(diagnose(given, rungs=["init"]), given))
@@ -242,6 +244,7 @@ def test_an_error_of_the_climb_is_told_what_its_mend_brings():
     assert found[0].evidence["consequences"] == ["behind-reference"] and found[0].evidence["gap"] > 0.12
 
 
+@pytest.mark.long
 def test_what_the_exchange_finds_can_be_accepted():
     given = subject(loss=one_higher, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
     found = deepened(diagnose(given, rungs=["data"], accept=["behind-reference"]), given)
@@ -249,6 +252,7 @@ def test_what_the_exchange_finds_can_be_accepted():
     assert found.healthy and known.severity == "warning" and known.evidence["accepted"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("code", "remain"),
     [
@@ -264,6 +268,7 @@ def test_an_error_of_what_no_training_depends_on_explains_no_gap(code, remain):
     assert [f.code for f in found.consequences] == ["behind-reference"] * (2 - len(remain))
 
 
+@pytest.mark.long
 def test_an_error_of_the_rate_follows_from_a_loss_that_is_proved_wrong():
     given = subject(loss=one_higher, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True))
     climbed = Diagnosis("tiny", [Finding("learning-rate-too-large", "error", "sweep", "as told")], [], 0.0)
@@ -273,6 +278,7 @@ def test_an_error_of_the_rate_follows_from_a_loss_that_is_proved_wrong():
     assert found.findings[0].evidence["consequences"] == ["learning-rate-too-large"]
 
 
+@pytest.mark.long
 def test_an_error_of_the_rate_stays_where_a_plain_step_helps():
     given = subject(optimizer=lambda: optim.AdamW(0.5, bias_correction=True), val_batches=lambda: batches(9))
     climbed = Diagnosis("tiny", [Finding("learning-rate-too-large", "error", "sweep", "as told")], [], 0.0)
@@ -340,7 +346,7 @@ def in_16_bits():
     return model
 
 
-@pytest.mark.parametrize("model", [Tiny, in_16_bits])
+@pytest.mark.parametrize("model", [Tiny, pytest.param(in_16_bits, marks=pytest.mark.long)])
 def test_a_sound_setup_is_not_accused_and_its_curves_are_kept(model):
     diagnosis = deep(model=model)
     assert errors(diagnosis) == []
@@ -355,9 +361,8 @@ def after_a_long_warmup():
     return optim.AdamW(optim.join_schedules([warmup, lambda _: mx.array(1e-2)], [400]), bias_correction=True)
 
 
-@pytest.mark.parametrize(
-    "model", [Tiny, pytest.param(in_16_bits, marks=pytest.mark.long)]
-)  # rounds away the updates of a warmup
+@pytest.mark.long
+@pytest.mark.parametrize("model", [Tiny, in_16_bits])  # rounds away the updates of a warmup
 def test_a_warmup_that_would_outlast_the_exchange_is_cut_short(model):
     diagnosis = deep(model=model, optimizer=after_a_long_warmup)
     assert errors(diagnosis) == []
@@ -365,6 +370,7 @@ def test_a_warmup_that_would_outlast_the_exchange_is_cut_short(model):
     assert losses[160] < 1.02 * dict(deep(model=model).rungs[-1].figures["exchange"]["as it is"])[160]
 
 
+@pytest.mark.long
 def test_a_rate_that_was_behind_early_on_is_gone_on_with_where_the_other_is_stuck():
     exchange = Exchange(Bench(subject(val_batches=lambda: batches(99, 4)))).go()
     good, rate = exchange.runs[LOSS], exchange.rates[LOSS]
@@ -378,12 +384,14 @@ def test_a_rate_that_was_behind_early_on_is_gone_on_with_where_the_other_is_stuc
     assert not exchange.left.get(LOSS)
 
 
+@pytest.mark.long
 def test_a_rate_that_is_only_slow_is_a_warning():
     diagnosis = deep(optimizer=lambda: optim.AdamW(3e-4, bias_correction=True))
     assert errors(diagnosis) == []
     assert "updates multiplied by" in diagnosis.findings[0].message
 
 
+@pytest.mark.long
 def test_a_rate_that_is_only_slow_is_no_error_where_time_ends_before_more_of_it_was_tried():
     given = subject(optimizer=lambda: optim.AdamW(3e-5, bias_correction=True))
 
@@ -406,7 +414,11 @@ def test_a_rate_that_ends_inside_the_epoch_is_the_steps_fault_and_holding_it_is_
 
 
 @pytest.mark.parametrize(
-    ("loss", "words"), [(one_higher, "asks for the target's id +1"), (last_place, "6% of the real places")]
+    ("loss", "words"),
+    [
+        pytest.param(one_higher, "asks for the target's id +1", marks=pytest.mark.long),
+        (last_place, "6% of the real places"),
+    ],
 )
 def test_a_loss_that_asks_for_something_else_is_named_with_what_it_asks_for(loss, words):
     (found,) = errors(deep(loss=loss))
@@ -423,12 +435,14 @@ def foreign_inputs(model, batch):
     return nats(model, batch._replace(inputs=seen)).mean()
 
 
+@pytest.mark.long
 def test_a_loss_that_differs_in_training_alone_is_told_of_the_loss_and_may_be_meant():
     (found,) = [f for f in deep(loss=foreign_inputs).findings if f.rung == "exchange"]
     assert (found.severity, found.where["part"]) == ("warning", "loss")
     assert "may be meant" in found.message
 
 
+@pytest.mark.long
 def test_a_model_that_sees_the_future_is_ahead():
     (found,) = errors(deep(model=lambda: Tiny(1.0)))
     assert (found.code, found.where) == ("ahead-of-reference", "the model")
@@ -489,6 +503,7 @@ def subject():
 """
 
 
+@pytest.mark.long
 def test_the_command_writes_the_finding_and_draws_the_curves(tmp_path):
     file = tmp_path / "setup.py"
     file.write_text(SCRIPT.format(here=str(Path(__file__).parents[1])))
@@ -524,6 +539,7 @@ for epoch in range(50):
 """
 
 
+@pytest.mark.long
 def test_a_training_script_is_exchanged_as_it_is(tmp_path):
     file = tmp_path / "train.py"
     file.write_text(LOOP.format(here=str(Path(__file__).parents[1])))

@@ -156,6 +156,7 @@ def nought() -> nn.Module:
     return Holding(norm)
 
 
+@pytest.mark.long
 def test_norms_that_begin_at_nought_are_tried_beside_other_rates():
     exchange = Exchange(
         Bench(subject(model=nought, optimizer=lambda: optim.AdamW(1e-2, bias_correction=True)))
@@ -287,6 +288,7 @@ def test_what_a_change_brings_a_plain_decoder_is_taken_off():
     assert harmed.gap().share == pytest.approx(0.1)
 
 
+@pytest.mark.long
 def test_the_control_is_the_plain_decoder_with_the_same_change():
     exchange = Exchange(Bench(subject(optimizer=lambda: optim.AdamW(1e-2, bias_correction=True)))).go()
     (change,) = (c for c in for_model(Tiny(), V) if c.name == "attention scores lowered with the distance")
@@ -362,6 +364,7 @@ def nats(model, batch):
     return nn.losses.cross_entropy(model(batch.inputs), batch.targets).mean()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("decay", "told"), [(0.9, 0), (1.0, 1)])
 def test_weights_that_never_reach_validation_are_a_warning(decay, told):
     average = Average(decay)

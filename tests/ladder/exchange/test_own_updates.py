@@ -101,6 +101,7 @@ def test_the_librarys_update_is_not_exchanged(library):
     assert own_update(library) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("own", "accused"), [(rootless, True), (Written, False)])
 def test_an_update_that_the_librarys_of_its_kind_is_far_ahead_of_is_an_error_at_its_line(own, accused):
     setup = subject(val_batches=lambda: batches(99, 4), optimizer=own)

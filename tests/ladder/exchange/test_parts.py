@@ -274,6 +274,7 @@ def lines(diagnosis):
     return {line.name: line for line in diagnosis.rungs[-1].checks[1:]}
 
 
+@pytest.mark.long
 def test_each_part_has_a_line_and_evaluation_and_decoding_are_held_against_ours():
     fast = lambda: optim.AdamW(1e-2, bias_correction=True)  # noqa: E731
     given = subject(
@@ -289,12 +290,14 @@ def test_each_part_has_a_line_and_evaluation_and_decoding_are_held_against_ours(
     assert "all plain" in found["model"].detail and found["model"].status == "passed"
 
 
+@pytest.mark.long
 def test_a_part_that_is_not_given_is_not_compared():
     given = subject(model=Tiny)
     found = lines(deepened(diagnose(given, rungs=["data"]), given))
     assert found["evaluation"].status == found["generation"].status == "skipped"
 
 
+@pytest.mark.long
 def test_an_error_of_the_climb_fails_its_parts_line():
     given = subject(evaluate=evaluate, val_batches=lambda: list(batches(99, 4)))
     climbed = Diagnosis("tiny", [Finding("metric-mismatch", "error", "trained", "counts padding")], [], 0.0)
@@ -306,6 +309,7 @@ def test_an_error_of_the_climb_fails_its_parts_line():
 # --- the size of the updates -------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_rate_that_is_far_too_large_is_an_error_of_the_step():
     given = subject(
         val_batches=lambda: batches(99, 4), optimizer=lambda: optim.AdamW(1.0, bias_correction=True)

@@ -94,6 +94,7 @@ def test_parts_whose_losses_are_divided_by_their_number_are_added(step, found):
     assert told(verdict) == ("failed" if found else "passed", found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "fault, code",
     [("gradient-of-another-model", "gradient-mismatch"), ("same-half-accumulated", "rows-ignored")],
