@@ -91,7 +91,12 @@ def debug(folder, deed: str, *options: str, timeout: str = "60") -> subprocess.C
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", DEEDS)
+QUICK = ("is-killed", "swallows-the-limit", "closes-its-output")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in DEEDS]
+)
 def test_an_end_that_python_does_not_see(tmp_path, name):
     deed, words = DEEDS[name]
     result = debug(tmp_path, deed, timeout="3" if "3 s" in words else "60")
@@ -121,12 +126,18 @@ def test_what_was_found_before_such_an_end_is_told_beside_it(tmp_path):
 @pytest.mark.parametrize(
     "deed",
     [
-        "os.chdir('/'); return made()",
-        "import threading; threading.Thread(target=time.sleep, args=(999,)).start(); return made()",
-        "import atexit; atexit.register(time.sleep, 999); return made()",
-        "os.fork(); return made()",
+        pytest.param("os.chdir('/'); return made()", id="elsewhere", marks=pytest.mark.long),
+        pytest.param(
+            "import threading; threading.Thread(target=time.sleep, args=(999,)).start(); return made()",
+            id="thread",
+        ),
+        pytest.param(
+            "import atexit; atexit.register(time.sleep, 999); return made()",
+            id="atexit",
+            marks=pytest.mark.long,
+        ),
+        pytest.param("os.fork(); return made()", id="fork", marks=pytest.mark.long),
     ],
-    ids=["elsewhere", "thread", "atexit", "fork"],
 )
 def test_a_healthy_subject_of_bad_manners_is_healthy(tmp_path, deed):
     result = debug(tmp_path, deed)

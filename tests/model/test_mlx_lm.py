@@ -42,7 +42,7 @@ def test_small_and_as_asked(name):
     assert not any("emb" in path for path in decayed if "embed_out" not in path)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3_text", "mamba"])
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", pytest.param("mamba", marks=pytest.mark.long)])
 def test_our_decoding_is_that_of_mlx_lm(name):
     """Computed afresh for each token, and through mlx-lm's own cache, whichever kind it is."""
     mx.random.seed(1)
@@ -88,6 +88,7 @@ def test_a_run_trains_resumes_and_tells(tmp_path):
     assert told.exit_code == 0, told.output
 
 
+@pytest.mark.long
 def test_the_ladder_examines_one():
     from mlxstories.ladder import diagnose
 

@@ -109,6 +109,7 @@ def test_a_hopeless_rate_is_replaced_by_one_that_was_measured(dataset, tmp_path,
     assert any(f"repaired: {code}" in text.get_text() for axes in drawn.axes for text in axes.texts)
 
 
+@pytest.mark.long
 def test_with_the_rate_what_is_suspicious_is_set_right(dataset, tmp_path):
     suspicious = {"optimizer.bias_correction": False, "optimizer.betas": (0.9, 0.99999)}
     trainer = trainer_for(dataset, tmp_path / "run", {"optimizer.learning_rate": 1e-7} | suspicious)
