@@ -33,8 +33,9 @@ def keep(kind: str, value: Any) -> None:
 
 def kept(file: IO[bytes]) -> tuple[list[Finding], list[Rung]]:
     """The findings and the rungs that were written down; the last rung may be unfinished."""
-    from mlxstories.findings import Finding, Place
+    from mlxstories.findings import Finding
     from mlxstories.ladder.diagnosis import Line, Rung
+    from mlxstories.storage.serialize import from_dict
 
     findings: list[Finding] = []
     rungs: dict[str, Rung] = {}
@@ -45,10 +46,9 @@ def kept(file: IO[bytes]) -> tuple[list[Finding], list[Rung]]:
         except ValueError:  # cut off by the end of the process
             break
         if kind == "finding":
-            where = value["where"]
-            findings.append(Finding(**{**value, "where": Place(where) if isinstance(where, dict) else where}))
+            findings.append(from_dict(Finding, value, kind))
         elif kind == "check":
-            list(rungs.values())[-1].checks.append(Line(**value))
+            list(rungs.values())[-1].checks.append(from_dict(Line, value, kind))
         else:
-            rungs[value["name"]] = Rung(**{**value, "checks": [Line(**check) for check in value["checks"]]})
+            rungs[value["name"]] = from_dict(Rung, value, kind)
     return findings, list(rungs.values())

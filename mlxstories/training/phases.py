@@ -143,9 +143,8 @@ def refuse_fields_without_effect(phase: Phase, paths: Iterable[str]) -> None:
     for path in paths:
         part, names = path.partition(".")[0], _HEEDED_BY.get(path)
         if names and (name := getattr(phase, part).name) not in names:
-            heeding = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
             raise StoriesError(
-                f"{path} has no effect with the {part} {name}: leave it out, or take {heeding}"
+                f"{path} has no effect with the {part} {name}: leave it out, or take {' or '.join(names)}"
             )
 
 

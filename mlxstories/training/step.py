@@ -69,7 +69,7 @@ class TrainStep:
         self.model = model
         self.optimizer = optimizer
         optimizer.init(model.trainable_parameters())
-        self.names = [name for name in by_path(model.trainable_parameters())]
+        self.names = list(by_path(model.trainable_parameters()))
         weights, moments = model.state, optimizer.state
 
         def total(batch: Batch, key: mx.array):

@@ -339,7 +339,7 @@ class Bench:
 
 
 def _names(model: nn.Module) -> set[str]:
-    return {name for name in by_path(model.parameters())}
+    return set(by_path(model.parameters()))
 
 
 def measurement(take: Callable[[Bench], T]) -> Callable[[Bench], T]:

@@ -136,8 +136,7 @@ def alike(own: nn.Module, model: Any) -> bool:
     """Whether ``model`` has the parameters of ``own``, by name; a mask's shape may depend on the last call."""
     if not isinstance(model, nn.Module):
         return False
-    names = [{name for name in by_path(m.parameters())} for m in (own, model)]
-    return names[0] == names[1]
+    return by_path(own.parameters()).keys() == by_path(model.parameters()).keys()
 
 
 def _to_the_end(logits: Any, args: tuple, kwargs: dict) -> Any:

@@ -17,7 +17,7 @@ def validates_while_training(files: Collection[str]) -> Line | None:
     it does, or speaks of none."""
     if any(_leaves_training(node) for file in files for node in ast.walk(parsed(file))):
         return None
-    lines = [Line(file, max(found), "") for file in sorted(files) if (found := list(_held_out(file)))]
+    lines = [Line(file, line, "") for file in sorted(files) if (line := max(_held_out(file), default=0))]
     return lines[-1] if lines else None
 
 
@@ -35,7 +35,7 @@ def _leaves_training(node: ast.AST) -> bool:
 
 
 def _held_out(file: str) -> Iterator[int]:
-    """Lines with a text, a name or a function that says so, in their order."""
+    """Lines with a text, a name or a function that says so."""
     for node in ast.walk(parsed(file)):
         words = (
             node.value if isinstance(node, ast.Constant) else getattr(node, "id", getattr(node, "name", ""))

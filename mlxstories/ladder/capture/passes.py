@@ -152,14 +152,18 @@ def _labels(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 class Evaluations:
-    """Collects the losses of a script between its gradients, as long as it is ``open``; ``taken`` so far, and ``whole``
-    while none was left out because there were too many."""
+    """Collects the losses of a script between its gradients, as long as it is ``open``; ``taken`` so far."""
 
     def __init__(self):
         self.all: list[Evaluation] = []
-        self.open, self.whole, self._cells = True, True, 0
+        self.open, self._cells = True, 0
         self.taken = 0
         self._by_hand: tuple[mx.array, np.ndarray, mx.array, FrameType, int] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether none was left out because there were too many."""
+        return self._cells < _CELLS
 
     def forward(self, logits: mx.array, ids: mx.array, frame: FrameType, position: int) -> None:
         """A call of the model [B, T] to [B, T, V], of which the script may take a cross-entropy of its own writing."""
@@ -183,7 +187,7 @@ class Evaluations:
         self._by_hand = None
         self.taken += 1
         self._cells += new.targets.size
-        self.open = self.whole = self._cells < _CELLS
+        self.open = self.whole
         if not self.all or self.all[-1].gradients:
             self.all.append(Evaluation(start=position))
         self.all[-1].passes.append(new)

@@ -108,15 +108,11 @@ class Roles:
 
     def _weights(self, call: GradientCall) -> list[tuple]:
         """Places where the loss is handed the parameters themselves, as with `mx.value_and_grad`."""
-        own = {name for name in by_path(call.model.trainable_parameters())}
+        own = by_path(call.model.trainable_parameters()).keys()
         named = [(("arg", i), v) for i, v in enumerate(call.args)] + [
             (("kw", k), v) for k, v in call.kwargs.items()
         ]
-        return [
-            place
-            for place, value in named
-            if type(value) is dict and {name for name in by_path(value)} == own
-        ]
+        return [place for place, value in named if type(value) is dict and by_path(value).keys() == own]
 
     def _reading(self, call: GradientCall) -> Reading:
         reading = read(call)

@@ -157,7 +157,7 @@ class Watcher(Forwards):
         return 2 * sum(a is not b for a, b in zip(left, now, strict=False)) > len(now)
 
     def weights(self) -> list[mx.array]:
-        return [array for array in by_path(self.model.trainable_parameters()).values()]
+        return list(by_path(self.model.trainable_parameters()).values())
 
     def _of_arrays(self, call: GradientCall) -> Any:
         """A gradient in which no module is at hand: passed over, unless the whole training is so."""

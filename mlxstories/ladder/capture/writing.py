@@ -160,7 +160,7 @@ def _changed_after(script: CapturedScript) -> str | None:
         again = type(script.loop.snapshot)(*making.args, **making.kwargs)
         for parameters in ("parameters", "trainable_parameters"):
             models = (script.loop.snapshot, again)
-            own, first = ({n for n in by_path(getattr(m, parameters)())} for m in models)
+            own, first = (by_path(getattr(m, parameters)()).keys() for m in models)
             if own != first:
                 return min(own ^ first)
     return None

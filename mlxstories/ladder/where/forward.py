@@ -122,7 +122,7 @@ def _shares(one: list[mx.array], _) -> bool:
 
 
 def _parameters(model: nn.Module) -> list[mx.array]:
-    return [array for array in by_path(model.parameters()).values()]
+    return list(by_path(model.parameters()).values())
 
 
 def begins(model: nn.Module, probe: Probe, prepare: Callable[[int], None] = lambda nth: None) -> Place | None:

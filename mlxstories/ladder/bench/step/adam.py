@@ -45,7 +45,7 @@ def watched(optimizer: Optimizer, receive: Callable[[Any], Any] | None) -> Itera
     plain, names = uncorrected(optimizer), set[str]()
 
     def noted(gradients: Any) -> Any:
-        names.update(name for name in by_path(gradients))
+        names.update(by_path(gradients))
         return gradients
 
     whole = plain is optimizer

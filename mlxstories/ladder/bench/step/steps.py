@@ -87,7 +87,7 @@ def watched_steps(bench: Bench) -> WatchedSteps:
     """Call the step on a few different batches."""
     model, optimizer = bench.model(), bench.optimizer()
     watched = WatchedSteps()
-    trainable = [n for n in by_path(model.trainable_parameters())]
+    trainable = list(by_path(model.trainable_parameters()))
     model.train()
     bench.seed_all(bench.seed + 3)
     entries = _Entries(model)
