@@ -137,6 +137,10 @@ def _until(loss: float, command: list[str], where: Path, read) -> dict:
                     break
     if last is None:
         raise SystemExit("".join(lines[-5:]) + f"{' '.join(command)} said no validation loss.")
+    if last["step"] == 0:
+        raise SystemExit(
+            f"--loss {loss:g}: the untrained model has {last['loss']:g} already; give a lower one."
+        )
     return {"seconds": time.perf_counter() - began, **last}
 
 

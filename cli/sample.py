@@ -108,7 +108,7 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
     if not streaming:
         _print(_in_words(tokenizer, beginnings, starts, stories))
     _say(
-        f"seed {seed}, told by {found.path}; "
+        f"{f'seed {seed}, ' if sampling.temperature else ''}told by {found.path}; "
         "distinct 1-, 2-, 3-grams {distinct_1:.2f} {distinct_2:.2f} {distinct_3:.2f}, "
         "repeated 4-grams {repeated_4:.1%}".format(**statistics)
     )
@@ -117,7 +117,7 @@ def command(run, prompts, num, max_tokens, seed, which, streaming, as_json, runs
 def _refuse_without_effect(temperature: float) -> None:
     """Raises click.UsageError where the likeliest token is taken, and an option was given that leaves it as it is."""
     given = given_options()
-    for name in ("top_k", "top_p", "min_p"):
+    for name in ("top_k", "top_p", "min_p", "seed"):
         if temperature == 0 and name in given:
             raise click.UsageError(
                 f"{given[name]} has no effect at --temperature 0, which takes the likeliest token: leave one of the "

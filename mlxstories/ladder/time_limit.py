@@ -4,8 +4,28 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_WAITED = (
+    6  # times as long by the clock, where the processor has little to do: on a GPU, or for data from afar
+)
+
+
+class Deadline:
+    """Passes when that many seconds of CPU time are spent, so that a busy machine does not bring it nearer.
+
+    It comes no sooner than after as many seconds by the clock, and at the latest after six times as many.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds, self._began, self._worked = seconds, time.monotonic(), time.process_time()
+
+    @property
+    def passed(self) -> bool:
+        waited, worked = time.monotonic() - self._began, time.process_time() - self._worked
+        return waited >= _WAITED * self.seconds or min(waited, worked) >= self.seconds
 
 
 class TimeLimitError(Exception):

@@ -157,6 +157,7 @@ def test_json(sample):
     [
         (("--top-p", "0"), "decoder", "--top-p must be in (0, 1]; got 0.0"),
         (("--top-k", "5", "--temperature", "0"), "decoder", "--top-k has no effect at --temperature 0"),
+        (("--seed", "5", "--temperature", "0"), "decoder", "--seed has no effect at --temperature 0"),
         (("--num", "0"), "decoder", "0 is not in the range"),
         (("--max-tokens", "-2"), "decoder", "-2 is not in the range"),
         (("--stream", "--json"), "decoder", "exclude each other"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +9,11 @@ from typing import Any
 
 from mlxstories.ladder.bench.batches import Convention, HostBatch, UnusableBatch, read_batch
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.time_limit import Deadline
 
 _MAX_BATCHES = 400  # of an epoch that are read
 _MAX_CELLS = 400_000  # tokens of an epoch that are read
-_COMPUTED = 10  # CPU seconds on an epoch, whatever the load of the machine
-_WAITED = 60  # seconds on an epoch, for generators that hardly ever yield
+_SECONDS = 10.0  # of CPU time on an epoch
 
 
 @dataclass
@@ -44,7 +43,7 @@ def read(bench: Bench, what: str, batches: Callable[[], Any]) -> Epoch:
     """Read an epoch on the host, bounded in batches and tokens."""
     found: list[HostBatch] = []
     cells, complete = 0, True
-    computed, waited = time.process_time() + _COMPUTED, time.monotonic() + _WAITED
+    deadline = Deadline(_SECONDS)
     with bench.calling(what):
         for index, item in enumerate(batches()):
             try:
@@ -56,8 +55,7 @@ def read(bench: Bench, what: str, batches: Callable[[], Any]) -> Epoch:
                     f"{what}, batch {index}",
                 ) from error
             cells += found[-1].inputs.size
-            late = time.process_time() > computed or time.monotonic() > waited
-            if len(found) >= _MAX_BATCHES or cells >= _MAX_CELLS or late:
+            if len(found) >= _MAX_BATCHES or cells >= _MAX_CELLS or deadline.passed:
                 complete = False
                 break
     return Epoch(found, complete)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from functools import wraps
 from types import FrameType
 from typing import Any
@@ -17,6 +16,7 @@ from mlxstories.ladder.capture.model_uses import Use, at_work
 from mlxstories.ladder.capture.passes import passed
 from mlxstories.ladder.capture.record import Forward, Seen
 from mlxstories.ladder.capture.running import Script, Stop
+from mlxstories.ladder.time_limit import Deadline
 from mlxstories.ladder.where.places import stack
 
 _FORWARDS = 600  # that are kept
@@ -28,7 +28,7 @@ class Forwards:
 
     Attributes:
         seen: where they are written down.
-        deadline: of CPU time, for these calls; None for no limit.
+        deadline: for these calls; None for no limit.
     """
 
     script: Script
@@ -42,7 +42,7 @@ class Forwards:
         self._busy = False
         self._watched: set[type] = set()
         self._given: mx.array | None = None  # the ids that the model was called with last
-        self.deadline: float | None = None
+        self.deadline: Deadline | None = None
 
     def watch(self, cls: type) -> None:
         """Have the calls of a class's own objects be seen."""
@@ -73,7 +73,7 @@ class Forwards:
 
     def _forward(self, module: nn.Module, args: tuple, out: Any, lost: bool, drops: bool) -> None:
         """A call outside of gradients; ``lost`` where its loss was taken within it, ``drops`` where dropout was on."""
-        if self.deadline is not None and time.process_time() > self.deadline:
+        if self.deadline is not None and self.deadline.passed:
             raise Stop  # a validation that is too long to be waited for
         logits = first_of(out)
         if not args or not isinstance(args[0], mx.array):

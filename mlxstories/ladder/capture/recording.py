@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +11,13 @@ from mlxstories.ladder.capture.batches import one_epoch
 from mlxstories.ladder.capture.rates import by_hand, falling, warming
 from mlxstories.ladder.capture.running import STOPPED
 from mlxstories.ladder.capture.script_findings import DROPOUT
+from mlxstories.ladder.time_limit import Deadline
 
 if TYPE_CHECKING:
     from mlxstories.ladder.capture.script import CapturedScript
 
-_SECONDS = 10.0  # after which no more updates are made, and as long again for batches alone
-_FAR, _LATE = 1200, 6.0  # gradients, and seconds of work, up to which a validation is waited for
+_SECONDS = 10.0  # of CPU time, after which no more updates are made; as long again for batches alone
+_FAR, _LATE = 1200, 6.0  # gradients, and seconds of CPU time, up to which a validation is waited for
 
 
 def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarray, ...]]:
@@ -54,16 +54,16 @@ def record(script: CapturedScript, steps: int, most: int) -> list[tuple[np.ndarr
 
 def _run(script: CapturedScript, steps: int, most: int) -> tuple[list[tuple[np.ndarray, ...]], Any]:
     """Run it as `record` says, to where enough was seen; returns the batches, and the last gradient that was taken."""
-    loop, batches, gradients, ends = script.loop, [], 0, time.monotonic() + _SECONDS
+    loop, batches, gradients, deadline = script.loop, [], 0, Deadline(_SECONDS)
     got = batch = late = None
     script.losses = []
 
     def in_time():
         nonlocal late
-        if not loop.skipping or time.monotonic() < ends:
+        if not loop.skipping or not deadline.passed:
             return True
-        late = late or time.process_time() + _LATE
-        return warming(script) and time.process_time() < late  # to the rate that it really trains at
+        late = late or Deadline(_LATE)
+        return warming(script) and not late.passed  # to the rate that it really trains at
 
     def answer(call):
         nonlocal got
@@ -88,9 +88,9 @@ def _run(script: CapturedScript, steps: int, most: int) -> tuple[list[tuple[np.n
             batches.append(batch)
         elif not (warming(script) or _goes_on(script, gradients)):
             break
-        done = loop.updated >= steps or len(batches) > 8 * steps or (gradients and time.monotonic() > ends)
+        done = loop.updated >= steps or len(batches) > 8 * steps or (gradients and deadline.passed)
         if done and not loop.skipping:
-            loop.skipping, ends = True, time.monotonic() + _SECONDS
+            loop.skipping, deadline = True, Deadline(_SECONDS)
         with loop.what_follows(lambda: loop.skipping, script.losses):
             loop.advance(answer)
         gradients += 1
@@ -99,10 +99,10 @@ def _run(script: CapturedScript, steps: int, most: int) -> tuple[list[tuple[np.n
 
 def _run_to_the_first_update(script: CapturedScript, gradient: Any) -> None:
     """Go on, at the speed of the data, to what the script learns from, if it only looked at the loss so far."""
-    loop, ends = script.loop, time.process_time() + _LATE
+    loop, deadline = script.loop, Deadline(_LATE)
     loop.skipping = True
     for _ in range(_FAR):
-        if loop.waiting is None or loop.updated > 1 or time.process_time() > ends:
+        if loop.waiting is None or loop.updated > 1 or deadline.passed:
             break
         loop.advance(lambda _: gradient)
 
@@ -113,9 +113,9 @@ def _goes_on(script: CapturedScript, gradients: int) -> bool:
     loop, seen = script.loop, script.loop.seen
     if not (seen.seldom and not seen.evaluations.all) and not falling(script, _FAR):
         return False
-    loop.deadline = loop.deadline or time.process_time() + _LATE
+    loop.deadline = loop.deadline or Deadline(_LATE)
     near = gradients < min(_FAR, (seen.rounds or _FAR) - 2)
-    return near and time.process_time() < loop.deadline
+    return near and not loop.deadline.passed
 
 
 def _note_what_was_seen(script: CapturedScript) -> None:

@@ -65,10 +65,10 @@ class ValidationLog:
         if self.matches:
             first = self.matches[0]
             way = "mean per token" if first.way == MEAN else first.way
+            over = f"{len(first.passes)} losses" if len(first.passes) > 1 else "one loss"
             yield (
                 f"its own validation was seen{_at(self._line(first))}: what it prints, "
-                f"{first.printed.label!r} {first.printed.value:g}, is the {way} of {len(first.passes)} losses, "
-                f"{first.tokens} tokens"
+                f"{first.printed.label!r} {first.printed.value:g}, is the {way} of {over}, {first.tokens} tokens"
             )
 
     def findings(self) -> Iterator[Finding]:
