@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlxstories.errors import StoriesError, did_you_mean, listed
 from mlxstories.faults import (
     consistency,
+    cutting,
     data,
     decoding,
     epochs,
@@ -25,6 +26,7 @@ from mlxstories.faults.fault import Fault as Fault
 _PARTS = (
     data,
     epochs,
+    cutting,
     vocabulary,
     leaks,
     rows,

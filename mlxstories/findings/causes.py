@@ -74,7 +74,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause("padding-in-loss", "data", "data", "padding counts as real tokens in the training loss",
           DYNAMICS | {"padding-in-accuracy"}),
     Cause("end-never-trained", "data", "data", "the token that ends a text is never a target that counts"),
-    Cause("texts-never-seen", "data", "data", "a large part of the training texts never reaches a batch", DYNAMICS),
+    Cause("texts-never-seen", "data", "data", "a large part of the texts never reaches a batch, or never counts there",
+          DYNAMICS),
     Cause("train-val-overlap", "data", "data", "validation holds what training has seen"),
 
     Cause("not-finite", "model", "model", "a logit, loss or gradient is NaN or infinite", EVERYTHING),

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.data.tokenizer import END
+from mlxstories.faults.cutting import answered, filled_up, in_pieces
 from mlxstories.faults.data import read, retold, unmasked_mean
 from mlxstories.faults.fault import change, minimising
 from mlxstories.faults.recipe import Recipe, evaluate, generate, padded_rows
@@ -88,6 +89,17 @@ def windows(documents: Documents, context: int, rng) -> Rows:
     )
 
 
+def sentence_a_row(recipe: Recipe) -> Recipe:
+    stop = recipe.tokenizer.encode(".")[0]
+
+    def arrange(documents: Documents, context: int, rng) -> Rows:
+        ends = ((story, np.flatnonzero(story == stop) + 1) for story in documents)
+        sentences = [part for story, after in ends for part in np.split(story, after) if len(part)]
+        return filled_up([np.concatenate([[END], part, [END]]) for part in sentences], context, rng)
+
+    return replace(recipe, arrange=arrange)
+
+
 def tenth_at_random(documents: Documents, context: int, rng) -> Rows:
     rows = padded_rows(documents, context, rng)
     return rows if rng is None else Rows(*(array[: len(rows.inputs) // 10] for array in rows))
@@ -144,6 +156,18 @@ TWINS.add(
     change(arrange=packed_rows),
 )
 TWINS.add(
+    "targets-mismatched",
+    "pieces-go-on",
+    "long stories are cut into pieces, each of which ends with the token that goes on",
+    change(arrange=in_pieces(ended=False)),
+)
+TWINS.add(
+    "targets-mismatched",
+    "sentence-a-row",
+    "rows are filled up behind each sentence, in the midst of a story",
+    sentence_a_row,
+)
+TWINS.add(
     "padding-in-loss",
     "nothing-to-mask",
     "the loss knows no mask, and rows are windows of the stories end to end, without padding",
@@ -155,6 +179,12 @@ TWINS.add(
     "tenth-an-epoch",
     "an epoch is a tenth of the stories, another one each time",
     change(arrange=tenth_at_random),
+)
+TWINS.add(
+    "texts-never-seen",
+    "all-turns",
+    "of a talk all answers are trained, and questions count nowhere",
+    change(arrange=answered(all_turns=True)),
 )
 TWINS.add(
     "train-val-overlap",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-_BASE = np.uint64(0x9E3779B97F4A7C15)
+_BASE, _FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(1_000_003)
 
 
 def rolling(ids: np.ndarray, length: int) -> np.ndarray:
     """A hash of every window of ``length`` ids along the rows; uint64 [R, T - length + 1], empty for shorter rows."""
+    out = np.zeros((ids.shape[0], max(0, ids.shape[1] - length + 1)), dtype=np.uint64)
+    for offset in range(length):
+        out = followed(out, ids[:, offset : offset + out.shape[1]])
+    return out
+
+
+def followed(hashes: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The hashes of windows that are one id longer: of these windows and the ids behind them, of the same shape."""
     with np.errstate(over="ignore"):
         mixed = (ids.astype(np.uint64) + np.uint64(1)) * _BASE
         mixed ^= mixed >> np.uint64(29)
-        out = np.zeros((ids.shape[0], max(0, ids.shape[1] - length + 1)), dtype=np.uint64)
-        for offset in range(length):
-            out = out * np.uint64(1_000_003) + mixed[:, offset : offset + out.shape[1]]
-    return out
+        return hashes * _FACTOR + mixed
 
 
 def distinct(hashes: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ from mlxstories.ladder.checks.data import (
     unused_texts,
     ends,
     text_boundaries,
+    continuation,
+    counted,
     split,
     validation_again,
 )
