@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from mlxstories.data.packing import Documents, Rows
-from mlxstories.faults.data import read_once
+from mlxstories.faults.data import read, read_once
 from mlxstories.faults.fault import Faults, change
 from mlxstories.faults.recipe import BATCH_SIZE, Recipe, padded_rows
 
@@ -80,6 +81,25 @@ def batches_one_token_on(documents: Documents, context: int, rng) -> Rows:
     return picked(rows, np.arange(len(rows.inputs)).reshape(BATCH_SIZE, -1).T.ravel())
 
 
+def of_two_kinds(*, mixed: bool) -> Callable[[Recipe], Recipe]:
+    """A plant of lists of long words beside the stories, which training reads behind them, or among them."""
+
+    def arrange(documents: Documents, context: int, rng) -> Rows:
+        rows = padded_rows(documents, context, rng)
+        if rng is None or mixed:
+            return rows
+        return picked(rows, np.argsort(rows.story.max(1) >= len(documents) // 2, kind="stable"))
+
+    def with_lists(texts: Sequence[str]) -> list[str]:
+        return [*texts, *(" ".join(word for word in text.split() if len(word) > 4) for text in texts)]
+
+    def plant(recipe: Recipe) -> Recipe:
+        told = read(recipe, train=with_lists(recipe.train_texts), val=with_lists(recipe.val_texts))
+        return replace(told, arrange=arrange, floor=None)
+
+    return plant
+
+
 FAULTS.add(
     "last-twentieth-for-ever",
     "texts-never-seen",
@@ -98,6 +118,13 @@ FAULTS.add(
     "constant-batches",
     "rows come in order of length in every epoch (pytorch-seq2seq issue 96)",
     change(arrange=by_length),
+    severity="warning",
+)
+FAULTS.add(
+    "kind-after-kind",
+    "constant-batches",
+    "texts are shuffled file by file, and each file is of one kind",
+    of_two_kinds(mixed=False),
     severity="warning",
 )
 FAULTS.add(

@@ -12,6 +12,7 @@ from mlxstories.data.packing import Documents, Rows, pack
 from mlxstories.data.tokenizer import END
 from mlxstories.faults.cutting import answered, filled_up, in_pieces
 from mlxstories.faults.data import read, retold, unmasked_mean
+from mlxstories.faults.epochs import of_two_kinds
 from mlxstories.faults.fault import change, minimising
 from mlxstories.faults.recipe import Recipe, evaluate, generate, padded_rows
 from mlxstories.faults.twins.twin import Plant, Twins, without_floor
@@ -142,6 +143,12 @@ TWINS.add(
 )
 TWINS.add(
     "constant-batches", "same-order", "every epoch tells its stories in one order", change(arrange=same_order)
+)
+TWINS.add(
+    "constant-batches",
+    "two-kinds-mixed",
+    "lists of long words stand among the stories",
+    of_two_kinds(mixed=True),
 )
 TWINS.add(
     "targets-not-shifted",

@@ -9,6 +9,7 @@ from mlxstories.ladder.checks.data import (
     variety,
     adjacent_batches,
     length_order,
+    kinds,
     targets,
     padding,
     tokenizer,
