@@ -89,7 +89,7 @@ class World:
     def __exit__(self, *error) -> None:
         self.patches.__exit__(*error)
         sys.dont_write_bytecode = self._bytecode
-        new = {name: module for name, module in sys.modules.items() if name not in self._before}
+        new = {name: sys.modules[name] for name in sys.modules.keys() - self._before}
         # Libraries stay: some of them cannot be imported twice.
         self._modules = {name: module for name, module in new.items() if not _library(module)}
         for name in self._modules:
@@ -116,9 +116,7 @@ class World:
         logging.root.setLevel(level)
         _put_warnings(*theirs["warnings"], self._others["warnings"][0])
         directory.enter(theirs["cwd"])
-        if theirs["environ"] != self._others["environ"]:
-            os.environ.clear()
-            os.environ.update(theirs["environ"])
+        _put_environment(theirs["environ"], self._others["environ"])
         random.setstate(theirs["random"][0])
         np.random.set_state(theirs["random"][1])
 
@@ -137,6 +135,13 @@ class World:
     def close(self) -> None:
         self.log.flush()
         self.files.close()
+
+
+def _put_environment(variables: dict[str, str], now: dict[str, str]) -> None:
+    """Set what differs alone: a script is entered at each of its updates, and the variables are many."""
+    for name in now.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables.items() - now.items())
 
 
 def _put_warnings(filters: list, show: Callable, now: list) -> None:
