@@ -6,7 +6,6 @@ Names are imported when they are first used, so that ``mlxstories --help`` need 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,7 +56,9 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str):
     if name == "__version__":
-        return importlib.metadata.version(__name__)
+        from importlib.metadata import version  # which loads much, and is seldom asked for
+
+        return version(__name__)
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
