@@ -2,9 +2,11 @@
 
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from mlxstories.backend import kernels
+from mlxstories.training import experiment
 
 kernels.prepare()  # as every command does; not all tests begin with a step
 
@@ -15,3 +17,17 @@ settings.load_profile("tests")  # a busy machine is no failure
 # end of its terminal; so would the processes that tests stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def brief():
+    """What a training tells at its end has a few tokens: three stories as long as the context are most of what a
+    training of a few updates costs."""
+    whole = experiment.generate
+
+    def begun(*args, max_tokens, **options):
+        return whole(*args, max_tokens=min(max_tokens, 12), **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "generate", begun)
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,15 @@ def modules() -> dict[str, Path]:
     return named
 
 
-def imports(path: Path, known: set[str], *, deferred: bool) -> set[str]:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports(path: Path, known: frozenset[str], *, deferred: bool) -> set[str]:
     """Modules of the package that a file imports; with ``deferred``, inside of functions too."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     found = set()
     for node in ast.walk(tree) if deferred else _at_import(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlxstories"):
@@ -67,7 +74,7 @@ def test_dependencies_point_down():
     wrong = []
     for name, path in known.items():
         package = name.split(".")[1] if "." in name else ""
-        for other in imports(path, set(known), deferred=True):
+        for other in imports(path, frozenset(known), deferred=True):
             below = other.split(".")[1] if "." in other else ""
             if package in LAYER_OF and below in LAYER_OF and LAYER_OF[below] > LAYER_OF[package]:
                 wrong.append(f"{name} imports {other}")
@@ -98,7 +105,7 @@ def test_packages_that_know_nothing_of_each_other(package, others):
     wrong = [
         f"{name} imports {other}"
         for name, path in inside.items()
-        for other in imports(path, set(known), deferred=True)
+        for other in imports(path, frozenset(known), deferred=True)
         if any(_in(other, forbidden) for forbidden in others)
     ]
     assert inside and not wrong
@@ -115,9 +122,9 @@ def test_the_words_of_a_diagnosis_need_no_mlx():
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
-            waiting += imports(known[name], set(known), deferred=False)
+            waiting += imports(known[name], frozenset(known), deferred=False)
     for name in reached:
-        for node in ast.walk(ast.parse(known[name].read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(known[name])):
             named = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [one for one in named if one.split(".")[0] == "mlx"], name
@@ -125,7 +132,7 @@ def test_the_words_of_a_diagnosis_need_no_mlx():
 
 def test_no_import_cycle():
     known = modules()
-    graph = {name: imports(path, set(known), deferred=False) - {name} for name, path in known.items()}
+    graph = {name: imports(path, frozenset(known), deferred=False) - {name} for name, path in known.items()}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -142,7 +149,7 @@ def test_no_import_cycle():
 @pytest.mark.parametrize("path", CHECK_FILES, ids=lambda path: path.stem)
 def test_no_verdict_depends_on_a_bare_number(path):
     """Every threshold is a Limit; 0 and 1 are not thresholds but none and one."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     named = {
         target.id: node.value.value
         for node in tree.body

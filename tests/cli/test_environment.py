@@ -40,7 +40,7 @@ def test_what_there_is_to_say_does_not_fit(tmp_path, words):
     assert done.stderr == "Error: cannot write the output: No space left on device.\n"
 
 
-@pytest.mark.parametrize("words", [["data", "show", "--stories", "20000"], ["debug", "--break", "list"]])
+@pytest.mark.parametrize("words", [["data", "show", "--stories", "500"], ["debug", "--break", "list"]])
 def test_a_pipe_that_nobody_reads_any_more(tmp_path, words):
     """As SIGPIPE ends other programs; 1 would be an error that `debug` found."""
     command = [sys.executable, "-m", "mlxstories.cli", *words]
@@ -52,7 +52,7 @@ def test_a_pipe_that_nobody_reads_any_more(tmp_path, words):
 
 
 TRAIN = [sys.executable, "-m", "mlxstories.cli", "train", "--size", "debug", "--no-check", "--name", "tale"]
-TRAIN += ["--stories", "20", "--validation", "5", "--steps", "1"]
+TRAIN += ["--stories", "20", "--validation", "5", "--steps", "1", "--context", "32"]
 
 
 def test_mlx_has_no_temporary_directory_to_compile_in(tmp_path):

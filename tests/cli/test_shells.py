@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from mlxstories.cli.shells import Bash, Fish, Zsh
 _ASK = """
 compopt() { options+=" ${*: -1}"; }
 options=""
-eval "$(_MLXSTORIES_COMPLETE=bash_source mlxstories)"
+. ./completion.bash
 COMP_LINE=$1 COMP_POINT=${#1}
 _mlxstories_completion mlxstories
 printf '%s\\n' "$options" "${COMPREPLY[@]}"
@@ -23,12 +24,15 @@ printf '%s\\n' "$options" "${COMPREPLY[@]}"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the command, and files to complete."""
+    """A folder with the command, what it has bash read once, and files to complete."""
     folder = tmp_path_factory.mktemp("shell")
     command = folder / "bin" / "mlxstories"
     command.parent.mkdir()
     command.write_text(f"#!{sys.executable}\nfrom mlxstories.cli import main\nmain(prog_name='mlxstories')\n")
     command.chmod(0o755)
+    environment = {**os.environ, "_MLXSTORIES_COMPLETE": "bash_source"}
+    with open(folder / "completion.bash", "w") as source:
+        subprocess.run([command], env=environment, stdout=source, check=True)
     (folder / "tiny tales").mkdir()
     (folder / "tiny.txt").touch()
     return folder

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxstories.data.packing import LAYOUTS, Documents, pack
@@ -26,7 +26,6 @@ def corpus(lengths):
     st.sampled_from(LAYOUTS),
     st.none() | st.integers(0, 5),
 )
-@settings(max_examples=300)
 def test_every_target_once_and_stories_apart(lengths, context, layout, seed):
     documents = corpus(lengths)
     rng = None if seed is None else np.random.default_rng(seed)

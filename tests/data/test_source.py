@@ -16,7 +16,7 @@ from mlxstories.errors import StoriesError
 
 @pytest.fixture(scope="module")
 def many():
-    return source.stories(20_000, 11)
+    return source.stories(8_000, 11)
 
 
 @pytest.mark.long

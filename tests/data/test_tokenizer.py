@@ -44,7 +44,7 @@ def test_words_of_a_text():
 
 
 @given(st.one_of(PLAIN, MARKS))
-@settings(max_examples=400)
+@settings(max_examples=150)
 @example("0\0")
 @example("”a“b’c‘")
 @example("—'a'—\"b\"——")
@@ -226,7 +226,6 @@ def trained():
 
 
 @given(st.sampled_from(KINDS), MARKS)
-@settings(max_examples=200)
 def test_a_long_text_is_encoded_in_parts_as_in_one(trained, kind, text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "_PART", 1)

@@ -14,7 +14,7 @@ import pytest
 import ranks
 
 TRAIN = ["train", "--stories", "60", "--validation", "40", "--size", "debug", "--batch-size", "4",
-         "--context", "128", "--log-every", "1", "--evaluations", "3", "--no-check"]  # fmt: skip
+         "--context", "64", "--log-every", "1", "--evaluations", "3", "--no-check"]  # fmt: skip
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 

@@ -74,35 +74,33 @@ def test_gradients_that_vanish_are_measured_against_the_line(make_run):
     assert "vanished" not in texts(figures(read_curves([make_run("alive")]))["gradient_norm"])
 
 
-@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_command_writes_every_figure(make_run, tmp_path, suffix, magic):
+def test_command_writes_every_figure(make_run, tmp_path):
     make_run()
-    options = ["--runs", str(tmp_path / "runs"), "--export", str(tmp_path / "out"), "--format", suffix]
+    options = ["--runs", str(tmp_path / "runs"), "--export", str(tmp_path / "out"), "--format", "svg"]
     result = CliRunner().invoke(main, ["plot", *options])
     assert result.exit_code == 0, result.output
     files = sorted((tmp_path / "out").iterdir())
     assert [file.stem for file in files] == ["accuracy", "gradient_norm", "learning_rate", "loss"]
     assert result.output.split() == [
-        str(tmp_path / "out" / f"{name}.{suffix}")
+        str(tmp_path / "out" / f"{name}.svg")
         for name in ("loss", "accuracy", "learning_rate", "gradient_norm")
     ]
-    if suffix == "svg":
-        again = CliRunner().invoke(main, ["plot", *options])
-        assert again.output.count(" (replaced)") == len(files)
-    for file in files:
-        content = file.read_bytes()
-        assert content.startswith(magic)
-        if suffix == "png":
-            assert struct.unpack(">I", content[16:20]) == (1600,)
+    assert all(file.read_bytes().startswith(b"<?xml") for file in files)
+    again = CliRunner().invoke(main, ["plot", *options])
+    assert again.output.count(" (replaced)") == len(files)
 
 
-def test_the_same_run_gives_the_same_bytes(make_run, tmp_path):
+def test_the_same_run_gives_the_same_bytes_in_every_format(make_run, tmp_path):
     curves = read_curves([make_run()])
-    for suffix in ("png", "svg"):
-        for name in ("one", "two"):
-            save(figures(curves)["loss"], tmp_path / name / f"loss.{suffix}")
-        one, two = (tmp_path / name / f"loss.{suffix}" for name in ("one", "two"))
-        assert one.read_bytes() == two.read_bytes()
+    magic = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    for name in ("one", "two"):
+        figure = figures(curves)["loss"]
+        for suffix in magic:
+            save(figure, tmp_path / name / f"loss.{suffix}")
+    for suffix, begin in magic.items():
+        one, two = ((tmp_path / name / f"loss.{suffix}").read_bytes() for name in ("one", "two"))
+        assert one == two and one.startswith(begin)
+    assert struct.unpack(">I", (tmp_path / "one" / "loss.png").read_bytes()[16:20]) == (1600,)
 
 
 @pytest.mark.parametrize(

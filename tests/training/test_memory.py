@@ -63,14 +63,14 @@ def a_step(phase, minimise=None) -> tuple[TrainStep, Batch]:
 
 
 @pytest.mark.parametrize("phase", [PHASE_1, PHASE_3])
-def test_nothing_grows_over_a_thousand_updates(phase):
+def test_nothing_grows_from_update_to_update(phase):
     step, batch = a_step(phase)
     held = []
-    for update in range(1000):
+    for update in range(400):
         mx.eval(step([batch] * phase.accumulation, update))
         held.append(mx.get_active_memory())
-    # at its least, since what is still under way differs; a single number kept an update would be 2,000 bytes
-    assert min(held[500:]) < min(held[10:500]) + 500
+    # at its least, since what is still under way differs; a single number kept an update would be 760 bytes
+    assert min(held[200:]) < min(held[10:200]) + 500
 
 
 @pytest.fixture
