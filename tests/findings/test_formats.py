@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from urllib.parse import unquote, urlparse
 
 import pytest
@@ -136,14 +137,15 @@ def test_findings_with_places_survive_json(findings):
 
 def test_debug_writes_both(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ["--rung", "init", "--format", "github", "--sarif", "log/x.sarif"]
-    result = CliRunner().invoke(main, ["debug", "--break", "no-causal-mask", *options])
-    assert result.exit_code == 1, result.output
-    assert "title=future-leak::blocks.0.attention: " in result.output
-    *_, last = result.output.splitlines()
-    assert last.startswith(
-        f"To see this again: mlxstories debug --break no-causal-mask {' '.join(options)} (mlx"
+    (tmp_path / "setup.py").write_text(
+        "import tiny\n\n\ndef subject():\n    return tiny.subject(model=lambda: tiny.Tiny(future=0.5))\n"
     )
+    options = ["--rung", "init", "--format", "github", "--sarif", "log/x.sarif"]
+    result = CliRunner().invoke(main, ["debug", "setup.py", *options])
+    assert result.exit_code == 1, result.output
+    assert re.search(r"::error file=\S*tiny\.py,line=\d+,title=future-leak::", result.output)
+    *_, last = result.output.splitlines()
+    assert last.startswith(f"To see this again: mlxstories debug setup.py {' '.join(options)} (mlx")
     assert f"mlxstories {mlxstories.__version__}, mlx " in last
     log = json.loads((tmp_path / "log" / "x.sarif").read_text())
     assert log["runs"][0]["results"][0]["ruleId"] == "future-leak"
