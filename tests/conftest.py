@@ -1,12 +1,18 @@
 """What holds for every test."""
 
+import os
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from mlxstories.backend import kernels
 from mlxstories.training import experiment
+
+# Containers often forbid Python to keep bytecode: each process that a test starts would compile all of the package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 kernels.prepare()  # as every command does; not all tests begin with a step
 

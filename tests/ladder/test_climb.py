@@ -18,6 +18,7 @@ from mlxstories.ladder import assert_healthy, check_before_training, climb, diag
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.material import probe_batch
 from mlxstories.ladder.bench.scoring import scored
+from mlxstories.ladder.registry import RUNGS
 from mlxstories.ladder.time_limit import TimeLimitError, time_limit
 
 
@@ -34,6 +35,11 @@ def test_the_users_objects_and_random_states_are_left_as_found():
     assert int(optimizer.step) == 0 and set(optimizer.state) == {"step", "learning_rate"}
     assert np.array_equal(np.array(mx.random.state[0]), key)
     assert random.getstate() == state and np.array_equal(np.random.get_state()[1], numbers)
+
+
+def test_a_sound_setup_climbs_the_whole_ladder():
+    diagnosis = assert_healthy(subject())
+    assert [rung.name for rung in diagnosis.rungs] == [*RUNGS]
 
 
 def test_what_is_left_out_is_skipped_and_said_so():
