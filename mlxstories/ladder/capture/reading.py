@@ -5,26 +5,25 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_map
 
 from mlxstories.errors import StoriesError
 from mlxstories.ladder.bench.arrays import changed, first_of
-from mlxstories.ladder.capture.copies import host, leaves, scalar, seen_by, whole
+from mlxstories.ladder.capture.copies import host, leaves, scalar, whole
 from mlxstories.ladder.capture.hooks import GradientCall
+from mlxstories.ladder.capture.logits_beside import beside
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.random_states import put_random_key, random_key
 from mlxstories.ladder.where.places import Line, stack
 from mlxstories.model import Transformer
 
 _COUNTED = 1e-3  # of the largest gradient at a cell: less does not count
-_CELLS = 2**16  # of an array that may be a batch
 
 
 @dataclass
@@ -34,8 +33,8 @@ class Reading:
     inputs: np.ndarray
     targets: np.ndarray
     mask: np.ndarray
-    value: float
     vocab: int
+    value: float
     line: Line | None = None  # of the cross-entropy, or of the model's call where that is written by hand
     classes: int | None = None  # of the cross-entropy, where it is MLX's
 
@@ -103,7 +102,7 @@ def read(call: GradientCall) -> Reading:
                 "its loss takes our own model's features, not its logits: `mlxstories debug RUN` examines such runs"
             )
         if not calls:
-            return _read_beside(call, float(loss), key)
+            return Reading(*beside(call, key), value=float(loss))
         ids, logits = host(calls[0][0]), calls[0][1]
         inside = logits.ndim != 3  # the model takes its loss itself, and returns that, or logits in a row
         if inside:
@@ -128,68 +127,11 @@ def read(call: GradientCall) -> Reading:
         ids.astype(np.int64),
         targets,
         mask,
-        float(loss),
         logits.shape[-1],
+        float(loss),
         calls[0][2][-1] if calls[0][2] else None,
         calls[0][3],
     )
-
-
-def _read_beside(call: GradientCall, value: float, key: mx.array) -> Reading:
-    """Of a loss that makes the logits itself, of what a part of its model returns, as losses in chunks do: inputs,
-    targets and mask are those by which its value is the cross-entropy of the model's own logits, on weights that are
-    moved for a while, for at first all tokens may be as likely.
-
-    Raises:
-        StoriesError: no such arrays are found.
-    """
-    model, kept = call.model, call.model.parameters()
-    seen = [array for _, array in leaves([call.args, call.kwargs, seen_by(call.function)])]
-    arrays = [host(array) for array in seen if array.ndim == 2 and array.size <= _CELLS]
-    rows = [array for array in arrays if whole(array) and array.shape[1] > 1]
-    masks = [array for array in arrays if array.any() and set(np.unique(array)) <= {0, 1}]
-    found = []
-    try:
-        model.update(tree_map(_moved, kept))
-        put_random_key(key)
-        loss = float(scalar(call.function(*call.args, **call.kwargs)))
-        for inputs in (cut for array in rows for cut in (array, array[:, :-1])):
-            with suppress(Exception):  # it may be no ids of this model's
-                put_random_key(key)
-                logits = first_of(model(mx.array(inputs.astype(np.int32))))
-                for targets, mask in _pairs(inputs.shape, rows, masks):
-                    nats = nn.losses.cross_entropy(logits, mx.array(np.maximum(targets, 0)))
-                    apart = abs(float((nats * mx.array(mask)).sum() / mask.sum()) - loss)
-                    if apart < (1e-4 if logits.dtype == mx.float32 else 1e-2) * max(1.0, abs(loss)):
-                        found.append((apart, inputs.astype(np.int64), targets, mask, logits.shape[-1]))
-    finally:
-        model.update(kept)
-    if not found:
-        raise StoriesError("its loss does not call the model on token ids")
-    _, inputs, targets, mask, vocab = min(found, key=lambda one: one[0])
-    return Reading(inputs, targets, mask, value, vocab)
-
-
-def _pairs(
-    shape: tuple, rows: list[np.ndarray], masks: list[np.ndarray]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What may be targets and a mask [B, T] for inputs of this shape."""
-
-    def fitting(several):
-        for array in several:
-            yield from (cut for cut in (array, array[:, 1:]) if cut.shape == shape)
-
-    for targets in fitting(rows):
-        targets = targets.astype(np.int64)
-        for mask in ((targets >= 0), *fitting(masks)):
-            yield targets, mask.astype(np.float32)
-
-
-def _moved(array: mx.array) -> mx.array:
-    if not mx.issubdtype(array.dtype, mx.floating):
-        return array
-    size = 0.5 * mx.sqrt(mx.square(array.astype(mx.float32)).mean()) + 0.02
-    return (array + size * mx.random.normal(array.shape)).astype(array.dtype)
 
 
 def _places(taken: mx.array, logits: mx.array) -> slice:

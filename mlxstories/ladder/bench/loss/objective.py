@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -58,6 +58,7 @@ class Objective:
         residual: relative misfit.
         factor: of the cross-entropy, without the sign.
         added: what is added to it, whatever the logits are.
+        times: by what a loss that makes the logits itself multiplies those of the model.
     """
 
     sign: int
@@ -69,6 +70,7 @@ class Objective:
     residual: float
     factor: float = 1.0
     added: float = 0.0
+    times: float = 1.0
 
     def __str__(self) -> str:
         told = {
@@ -79,6 +81,7 @@ class Objective:
             f"targets shifted by {self.shift:+d}": self.shift != 0,
             "masked cells count": not self.masked,
             f"{self.added:+.3g} added": self.added != 0,
+            f"logits times {self.times:.3g}": self.times != 1,
         }
         return ", ".join(words for words, so in told.items() if so)
 
@@ -107,18 +110,57 @@ def _by_stub(bench: Bench) -> Objective | None:
 
 
 def _by_model(bench: Bench) -> Objective | None:
-    """Fit with the logits of the subject's own model, for losses that need more of a model than calling it."""
+    """Fit with the logits of the subject's own model, for losses that need more of a model than calling it: on random
+    targets, and on random rows of tokens for those that cut inputs and targets from one row."""
+    return _of_model(bench, _redrawn) or _of_model(bench, _redrawn_rows)
+
+
+def _of_model(bench: Bench, redrawn: Callable[[Bench, np.random.Generator], HostBatch]) -> Objective | None:
     model = bench.noisy(3)
     model.eval()
     rng = np.random.default_rng((bench.seed, 29))
     cases, values = [], []
     for _ in range(_CASES):
-        batch = _redrawn(bench, rng)
+        batch = redrawn(bench, rng)
         with bench.calling("loss"):
             values.append(float(bench.loss(model, batch)))
         logits = np.array(bench.logits(model, np.maximum(batch.inputs, 0)))
         cases.append((logits, batch.inputs, batch.targets, batch.mask))
-    return fit(cases, np.array(values, dtype=np.float64))
+    values = np.array(values, dtype=np.float64)
+    return fit(cases, values) or _of_other_logits(cases, values)
+
+
+def _of_other_logits(cases: list[Case], values: np.ndarray) -> Objective | None:
+    """The cross-entropy of the model's logits times a number, where that explains the values."""
+
+    def nats(case: Case, times: float) -> float:
+        return _terms(log_softmax(times * case[0], 1), *case[1:], 0, masked, "mean")[0]
+
+    for masked in (True, False):
+        for times in factors_of_logits(lambda times: nats(cases[0], times), values[0]):
+            told = np.array([nats(case, times) for case in cases])
+            left = float(np.abs(told - values).max())
+            residual = left / float(np.abs(values).max())
+            if residual < _FIT and left < _UNTOLD * np.ptp(values):
+                return Objective(1, 1, 0.0, masked, 0, "mean", residual, times=times)
+    return None
+
+
+def factors_of_logits(nats: Callable[[float], float], loss: float) -> Iterator[float]:
+    """The factors of logits, from 1/64 to 64, by which their cross-entropy is this loss.
+
+    Args:
+        nats: the cross-entropy of the logits times a factor. It is convex: two factors at most are found.
+        loss: in nats.
+    """
+    ends = [2.0**power for power in range(-6, 7)]
+    below = [nats(end) < loss for end in ends]
+    for k, (low, high) in enumerate(pairwise(ends)):
+        if below[k] != below[k + 1]:
+            for _ in range(24):
+                middle = (low + high) / 2
+                low, high = (middle, high) if (nats(middle) < loss) == below[k] else (low, middle)
+            yield low
 
 
 def _redrawn(bench: Bench, rng: np.random.Generator) -> HostBatch:
@@ -131,6 +173,14 @@ def _redrawn(bench: Bench, rng: np.random.Generator) -> HostBatch:
         count, length = picked.shape
         mask = _masks(length, rng.integers(1, length + 1, count))
     return picked.with_(targets=targets, mask=mask)
+
+
+def _redrawn_rows(bench: Bench, rng: np.random.Generator) -> HostBatch:
+    """The same with random tokens, each the target of the one before."""
+    batch = _redrawn(bench, rng)
+    count, length = batch.shape
+    tokens = rng.integers(0, bench.subject.vocab_size, (count, length + 1))
+    return batch.with_(inputs=tokens[:, :-1], targets=tokens[:, 1:])
 
 
 def _masks(length: int, kept: np.ndarray) -> np.ndarray:

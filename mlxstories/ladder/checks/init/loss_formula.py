@@ -41,7 +41,7 @@ WEIGHED = Limit(0.01, "between the weight of the cross-entropy and 1")
 def masked_cross_entropy(bench: Bench, limits: Gauges) -> Verdict:
     """## What it does
     Feeds the loss known logits, targets and masks, and finds the simplest formula that explains its values: sign,
-    softmaxes, label smoothing, mask, a shift of the targets, a constant.
+    softmaxes, label smoothing, mask, a shift of the targets, a constant, a factor of logits that it makes itself.
 
     ## Why it is bad
     A loss that is not what it is taken for trains something else, and often looks better than it is.
@@ -95,6 +95,7 @@ def judge_objective(
         _mask(found, where, pads),
         _smoothing(found, where, smoothed),
         _added(found, where, size, added),
+        _other_logits(found, where),
     )
     return [draft for draft in drafts if draft is not None]
 
@@ -186,4 +187,17 @@ def _added(found: Objective, where: str, size: int, added: Gauge | Limit) -> Dra
         where=where,
         factor=found.factor,
         added=found.added,
+    )
+
+
+def _other_logits(found: Objective, where: str) -> Draft | None:
+    if found.times == 1:
+        return None
+    return error(
+        "wrong-loss",
+        f"the {where} makes the logits itself, and they are {found.times:.3g} times those that the model returns: what "
+        "is trained is another distribution than the one that is validated and decoded from",
+        fix="do with the logits of the loss what the model does after its output layer, such as a scale",
+        where=where,
+        times=found.times,
     )
