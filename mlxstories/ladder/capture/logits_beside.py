@@ -41,16 +41,11 @@ def beside(call: GradientCall, key: mx.array) -> Found:
     kept = call.model.parameters()
     moved = [tree_map(_moved, kept) for _ in range(2)]
     try:
-        losses = [_loss(call, weights, key) for weights in moved]
-
-        def plain(nats: list[Callable]) -> float:
-            return _apart(nats[0](1.0), losses[0])
-
-        def scaled(nats: list[Callable]) -> float:
-            factors = factors_of_logits(nats[0], losses[0])
-            return min((_apart(nats[1](times), losses[1]) for times in factors), default=np.inf)
-
-        found = _fitting(call, moved[:1], key, plain) or _fitting(call, moved, key, scaled)
+        loss = _loss(call, moved[0], key)
+        found = _fitting(call, moved[:1], key, lambda nats: _apart(nats[0](1.0), loss))
+        if not found:
+            other = _loss(call, moved[1], key)
+            found = _fitting(call, moved, key, lambda nats: _scaled(nats, loss, other))
     finally:
         call.model.update(kept)
     if not found:
@@ -87,6 +82,12 @@ def _logits(call: GradientCall, weights: Any, inputs: np.ndarray, key: mx.array)
     call.model.update(weights)
     put_random_key(key)
     return first_of(call.model(mx.array(inputs.astype(np.int32))))
+
+
+def _scaled(nats: list[Callable], loss: float, other: float) -> float:
+    """How far apart they are on other weights, by a factor with which they are one on the first."""
+    factors = factors_of_logits(nats[0], loss)
+    return min((_apart(nats[1](times), other) for times in factors), default=np.inf)
 
 
 def _apart(nats: float, loss: float) -> float:

@@ -20,7 +20,7 @@ from mlxstories.ladder.capture.hooks import GradientCall
 from mlxstories.ladder.capture.logits_beside import beside
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.random_states import put_random_key, random_key
-from mlxstories.ladder.where.places import Line, stack
+from mlxstories.ladder.where.places import Line, defined, stack
 from mlxstories.model import Transformer
 
 _COUNTED = 1e-3  # of the largest gradient at a cell: less does not count
@@ -35,7 +35,7 @@ class Reading:
     mask: np.ndarray
     vocab: int
     value: float
-    line: Line | None = None  # of the cross-entropy, or of the model's call where that is written by hand
+    line: Line | None = None  # of the cross-entropy; where that is by hand of the model's call, or the loss
     classes: int | None = None  # of the cross-entropy, where it is MLX's
 
 
@@ -102,7 +102,7 @@ def read(call: GradientCall) -> Reading:
                 "its loss takes our own model's features, not its logits: `mlxstories debug RUN` examines such runs"
             )
         if not calls:
-            return Reading(*beside(call, key), value=float(loss))
+            return Reading(*beside(call, key), value=float(loss), line=defined(call.function))
         ids, logits = host(calls[0][0]), calls[0][1]
         inside = logits.ndim != 3  # the model takes its loss itself, and returns that, or logits in a row
         if inside:

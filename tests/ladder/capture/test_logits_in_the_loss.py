@@ -6,7 +6,7 @@ import pytest
 
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import diagnose
-from tests.ladder.scripts import LOOP, MODEL
+from tests.ladder.scripts import LOOP, MODEL, line_of
 
 WHOLE = """
 class Whole(nn.Module):
@@ -76,7 +76,9 @@ def test_what_such_a_loss_does_wrong_is_found(captured):
 @pytest.mark.parametrize("asked", ["no mask", "first and last cells"])
 def test_a_factor_that_the_loss_leaves_out_is_named(captured, asked):
     scaled = text_of(asked).replace("return self.table.as_linear", "return 0.25 * self.table.as_linear")
-    found = diagnose(captured(scaled).subject, rungs=("data", "init")).findings
+    script = captured(scaled)
+    assert script.roles.first.line.line == line_of(scaled, "return chunks") - 1
+    found = diagnose(script.subject, rungs=("data", "init")).findings
     assert [f.code for f in found if f.severity == "error"] == ["wrong-loss"]
     assert next(f for f in found if f.code == "wrong-loss").evidence["times"] == pytest.approx(4, rel=1e-3)
 
