@@ -35,7 +35,7 @@ def trainer_for(dataset, path, *, phase=PHASES[1], report=lambda record: None, d
         dim=32,
         layers=2,
         heads=2,
-        context=256,
+        context=128,
         dropout=dropout,
         separator=0,
     )
@@ -133,7 +133,7 @@ def test_what_is_forced_to_the_disk_is_a_checkpoint_not_an_update(dataset, tmp_p
     for module in (files, checkpoints):
         monkeypatch.setattr(module, "sync", forced.append)
     counts = []
-    for steps, save_every in ((4, None), (12, None), (12, 3)):
+    for steps, save_every in ((2, None), (6, None), (6, 2)):
         forced.clear()
         trainer_for(
             dataset, tmp_path / f"{steps}-{save_every}", steps=steps, log_every=1, save_every=save_every
