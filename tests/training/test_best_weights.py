@@ -27,7 +27,7 @@ def dataset():
 
 def trainer_for(dataset, path, report=lambda record: None):
     """Six stories learnt by heart: soon every update makes the held-out ones worse."""
-    shape = ModelConfig(dataset.tokenizer.vocab_size, dim=32, layers=2, heads=2, separator=0)
+    shape = ModelConfig(dataset.tokenizer.vocab_size, dim=32, layers=2, heads=2, context=128, separator=0)
     training = TrainingConfig(steps=200, evaluations=100, log_every=2, stop_after=3)
     return experiment.start(path, dataset, shape, PHASE, training, report)
 
