@@ -22,6 +22,7 @@ _SMOOTHED = 5e-3  # share of the smoothing term below which there is none
 _MUCH = 0.3  # smoothing, above which it may be something else
 _EXACT = 1e-4  # relative residual with a constant, which explains much else roughly
 _HIDDEN = 200.0  # times the residual: what a loss in 16 bits is rounded by looks like a smaller share
+_ROUNDED = 1.05  # times the model's logits: what a loss in 16 bits may seem to be
 _SHIFTS = (0, 1, -1, 2)
 _REDUCTIONS = ("mean", "sum", "mean of all cells", "mean of rows")
 
@@ -141,7 +142,8 @@ def _of_other_logits(cases: list[Case], values: np.ndarray) -> Objective | None:
             told = np.array([nats(case, times) for case in cases])
             left = float(np.abs(told - values).max())
             residual = left / float(np.abs(values).max())
-            if residual < _FIT and left < _UNTOLD * np.ptp(values):
+            other = max(times, 1 / times) > _ROUNDED
+            if other and residual < _FIT and left < _UNTOLD * np.ptp(values):
                 return Objective(1, 1, 0.0, masked, 0, "mean", residual, times=times)
     return None
 
