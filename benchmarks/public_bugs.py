@@ -242,8 +242,9 @@ _NINTH = (
     "froze a random embedding: what is said of it is true, and meant. The other two that were accused were so "
     "falsely, and are no longer. One fault was given other numbers first, as it cost 1.2 %: texts in pieces of 24 "
     "characters instead of 48. In pieces that short 25 % of validation's windows of 16 characters stand in training, "
-    "as many as repeat within training, and the fault and its mend were both called an overlap; now nothing is said "
-    "of either. The mixture's mend tells logarithms of probabilities, and its validation got logits that are none. "
+    "as many as repeat within training, and the fault and its mend were both called an overlap; now the fault has "
+    "its name, and of the mend nothing is said. The mixture's mend tells logarithms of probabilities, and its "
+    "validation got logits that are none. "
     "The cell that is always given its first state is called `input-blind`, which is true, but was not among the "
     "codes written down. What fills up the last batch of validation is a miss, for which `--deep` was not tried: it "
     "exchanges no validation. *Now* was climbed anew for the two false alarms and the fault beside the first; of the "
@@ -263,10 +264,11 @@ _TENTH = (
     "that forgets the warmup is named by a warning, where an error was written down. Of the marker that is never "
     "found the ladder says `subject-error`, that every training mask is 0 throughout, which is true, but was not "
     "among the codes written down. Scores half as large as meant are made so by others on purpose, and no check "
-    "tells them. Of the talk whose last turn alone is trained nothing shows that the others were meant to be. It "
-    "brought a false name, as did its mend: phrases were looked up that had been put together over what does not "
-    "count. `--deep` was tried on these two, and says nothing of either (1.914 with such scores, 1.816 all plain; "
-    "2.281 and 2.447 of the talk; 160 updates). *Now* was climbed anew for the three faults that the mends reach, "
+    "tells them. Of the talk whose last turn alone is trained nothing but its validation shows that the others "
+    "were meant to be, as the ladder says now. It brought a false name, as did its mend: phrases were looked up "
+    "that had been put together over what does not count. `--deep` was tried on these two, and says nothing of "
+    "either (1.914 with such scores, 1.816 all plain; 2.281 and 2.447 of the talk; 160 updates). *Now* was "
+    "climbed anew for the three faults that the mends reach, "
     "and two of their mends; of the others it is what was said at first. CPU seconds are of a busy machine.",
 )
 _BLIND = {

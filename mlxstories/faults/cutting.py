@@ -52,6 +52,13 @@ def in_pieces(*, ended: bool):
     return arrange
 
 
+def whole_pieces(documents: Documents, context: int, rng: np.random.Generator | None) -> Rows:
+    """Pieces of 48 tokens of each story; what is left behind the last is thrown away."""
+    ended = (np.concatenate([[END], story, [END]]) for story in documents)
+    pieces = [told[at : at + PIECE + 1] for told in ended for at in range(0, len(told) - PIECE, PIECE)]
+    return filled_up(pieces, PIECE, rng)
+
+
 def answered(*, all_turns: bool):
     """An arrangement of stories as talks of four turns, of which the second and the fourth count; in training the
     fourth alone, unless ``all_turns`` do."""
@@ -83,4 +90,11 @@ FAULTS.add(
     "texts-never-seen",
     "of a talk only the last answer is trained, while validation asks for all (axolotl issue 1761)",
     change(arrange=answered(all_turns=False)),
+)
+FAULTS.add(
+    "ends-thrown-away",
+    "texts-never-seen",
+    "each story is cut into whole rows, and what is left of it is thrown away",
+    change(arrange=whole_pieces),
+    severity="warning",
 )

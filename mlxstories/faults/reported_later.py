@@ -74,6 +74,12 @@ def partly_late(model: nn.Module, batch: Batch) -> mx.array:
     return (2 * mean_nats(model, batch) + mean_nats(model, batch._replace(targets=batch.inputs))) / 3
 
 
+def rolled_over_rows(model: nn.Module, batch: Batch) -> mx.array:
+    """Targets are the rows in one line, rolled by one: at its end each asks for the beginning of the next."""
+    ahead = mx.roll(batch.inputs.reshape(-1), -1).reshape(batch.inputs.shape)
+    return mean_nats(model, batch._replace(targets=ahead))
+
+
 def warmed_anew(phase, updates: int) -> optim.Optimizer:
     """A warmup over 500 updates that counts those of an epoch, of which there are 125."""
     return optim.AdamW(lambda step: 1e-3 * mx.minimum((step % 125 + 1) / 500, 1), bias_correction=True)
@@ -173,6 +179,12 @@ FAULTS.add(
     "wrong-loss",
     "a third of the loss asks for the token that was just read",
     minimising(partly_late),
+)
+FAULTS.add(
+    "rolled-over-rows",
+    "wrong-loss",
+    "the loss rolls rows in one line, over their ends (verl issue 6475)",
+    minimising(rolled_over_rows),
 )
 FAULTS.add(
     "warmup-each-epoch",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from spelled import TEXTS, Digits, dealt, rows_of
-from tiny import T, subject
+from tiny import T, V, judged, subject
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.data.unused_texts import text_beginnings, unused_texts
@@ -50,3 +51,25 @@ def test_the_rest_of_each_text_is_told_from_a_part_of_the_texts():
     some = text_beginnings(of_texts(long[:3], TEXTS[:4], long, 40))
     assert cut.texts == some.texts == 8
     assert cut.rest < 0.1 < some.rest and some.head < 0.5
+
+
+@pytest.mark.parametrize(
+    ("cut", "told"),
+    [
+        (lambda ids: [ids[at : at + 41] for at in range(0, len(ids) - 40, 40)], True),
+        (lambda ids: [ids[:41]], True),
+        (lambda ids: [[*ids[at : at + 41], *[V - 1] * 40][:41] for at in range(0, len(ids), 40)], False),
+        (lambda ids: [ids[at : at + 41] for at in (0, len(ids) - 42)], False),
+    ],
+    ids=["rest-dropped", "cut-off", "padded", "stripped"],
+)
+def test_ends_of_texts_that_no_batch_holds(cut, told):
+    texts = [TEXTS[n] + TEXTS[-n][: -1 - n % 19 : -1] for n in range(40)]
+    table = np.array([row for text in texts for row in cut(Digits().encode(text))])
+    said = judged(
+        "the ends of texts reach a batch",
+        train_batches=lambda seed: dealt(np.random.default_rng(seed).permutation(table)),
+        tokenizer=Digits(),
+        train_texts=texts,
+    )
+    assert said == [("texts-never-seen", "warning")] * told

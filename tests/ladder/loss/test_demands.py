@@ -53,6 +53,28 @@ def test_the_share_of_a_loss_that_asks_for_what_was_just_read(share):
     assert [draft.code for draft in drafts] == ["wrong-loss"]
 
 
+def rolled(model, batch, kept=T):
+    """The inputs in one line, rolled by one; so many places of each row count."""
+    inputs = batch[0]
+    ahead = mx.roll(inputs.reshape(-1), -1).reshape(inputs.shape)
+    return nn.losses.cross_entropy(model(inputs), ahead)[:, :kept].mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (rolled, True),
+        (lambda model, batch: rolled(model, batch, T - 1), False),
+        (cross_entropy, False),
+    ],
+    ids=["over-ends", "ends-left-out", "plain"],
+)
+def test_a_loss_that_rolls_rows_over_their_ends(loss, told):
+    check = CHECKS["the loss asks for the target"]
+    drafts = check.ask(bench(loss=loss), check.gauges()).drafts
+    assert [(draft.code, draft.severity) for draft in drafts] == [("wrong-loss", "error")] * told
+
+
 def test_a_loss_that_draws_its_cells_ties_none_of_them():
     def drawn(model, batch):
         nats = nn.losses.cross_entropy(model(batch[0]), batch[1])

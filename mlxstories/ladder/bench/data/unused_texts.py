@@ -14,6 +14,8 @@ from mlxstories.ladder.bench.material import val_epoch, whole_epochs
 _SHORT, _STRETCH = 6, 12  # tokens of a stretch that is looked for: of validation, of the texts
 _LONG, _LEAST = 24, 8  # tokens by which a text's place is known for validation's; in short rows half a row
 _HALF = 0.5  # of a row's stretches
+_ROOM = 3  # stretches that a row holds at least
+_STRIPPED = 4  # stretches at the end of a text, of which white space may have been taken off
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,41 @@ def text_beginnings(bench: Bench) -> TextBeginnings | None:
     rest = np.concatenate([f[row:] for f in found])
     size = sum(map(len, texts))
     return TextBeginnings(float(head.mean()), float(rest.mean()), 1 - len(texts) * row / size, len(texts))
+
+
+@dataclass(frozen=True)
+class TextEnds:
+    """Texts that are longer than a row, in the batches of two epochs.
+
+    Attributes:
+        begun, ended: shares of them whose first 12 tokens were found, and whose last.
+        lost: share of their tokens that lie behind the last stretch that was found.
+        texts: that are so long.
+    """
+
+    begun: float
+    ended: float
+    lost: float
+    texts: int
+
+
+@measurement
+def text_ends(bench: Bench) -> TextEnds | None:
+    """Look for the first and the last tokens of the texts; None where epochs were not read to the end, rows are so
+    short that they cut most stretches, or no text is longer than one."""
+    epochs = whole_epochs(bench)
+    if epochs is None:
+        return None
+    row = max(batch.shape[1] for batch in epochs[0].batches)
+    texts = [ids for ids in first_texts(bench) if len(ids) > row]
+    if not texts or row < _ROOM * _STRETCH:
+        return None
+    taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
+    found = _each_among([rolling(ids[None], _STRETCH)[0] for ids in texts], taught)
+    last = [int(np.flatnonzero(each)[-1]) + _STRETCH if each.any() else len(each) for each in found]
+    return TextEnds(
+        float(np.mean([each[0] for each in found])),
+        float(np.mean([each[-_STRIPPED:].any() for each in found])),
+        1 - sum(last) / sum(map(len, texts)),
+        len(texts),
+    )

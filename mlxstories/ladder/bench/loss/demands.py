@@ -34,6 +34,8 @@ class Demands:
             its norm there.
         read: mean share of the push upwards that goes to the token that was just read, where that is not the target,
             beyond what any other id gets.
+        rolled: share of the last places, where that is not the target, at which the first token of the next row is
+            pushed up in its stead; 0 where there are fewer than two.
     """
 
     right: float
@@ -42,6 +44,7 @@ class Demands:
     deeper: float
     tied: float
     read: float
+    rolled: float
 
 
 @measurement
@@ -65,6 +68,7 @@ def demands(bench: Bench) -> Demands | None:
         *_where_wrong(bench, batch, cells),
         _tied(bench, batch, plain, cells),
         _for_what_was_read(batch, plain, cells & (batch.inputs != batch.targets)),
+        _rolled(batch, plain, cells),
     )
 
 
@@ -79,6 +83,13 @@ def _for_what_was_read(batch: HostBatch, gradient: np.ndarray, cells: np.ndarray
         for ids in (batch.inputs, batch.targets)
     )
     return float(read - (1 - right) / (up.shape[-1] - 1))
+
+
+def _rolled(batch: HostBatch, gradient: np.ndarray, cells: np.ndarray) -> float:
+    following = np.roll(batch.inputs[:, 0], -1)
+    told_apart = cells[:, -1] & (following != batch.targets[:, -1])
+    pushed = gradient[:, -1].argmin(-1)
+    return float((pushed == following)[told_apart].mean()) if told_apart.sum() > 1 else 0.0
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.data.unused_texts import text_beginnings, unused_texts
+from mlxstories.ladder.bench.data.unused_texts import text_beginnings, text_ends, unused_texts
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
-from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
+from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped, warning
 
 _UNLESS = (
     *("token-out-of-range", "tokenizer-mismatch", "high-unknown-rate", "constant-batches"),
@@ -94,5 +94,49 @@ def beyond_the_head(bench: Bench, limits: Gauges) -> Verdict:
             texts=found.texts,
             head=found.head,
             rest=found.rest,
+        ),
+    )
+
+
+@check(
+    "the ends of texts reach a batch",
+    rung="data",
+    causes=("texts-never-seen",),
+    needs=("tokenizer", "train_texts"),
+    unless=_UNLESS,
+    begun=Limit(0.5, "of the beginnings"),
+    ended=Limit(0.1, "of the ends"),
+    lost=Limit(0.05, "of the tokens"),
+    texts=Limit(32, "texts longer than a row"),
+)
+def to_the_end(bench: Bench, limits: Gauges) -> Verdict:
+    """Looks for the first and for the last 12 tokens of the texts that are longer than a row, in the batches of two
+    epochs.
+
+    Where each text is cut into rows by itself, and what is left behind the last whole row is thrown away, no batch ever
+    holds the end of a text, and the model never learns to come to one.
+    Example: `range(0, len(ids) - context, context)` for each text; texts that are cut off at the length of a row.
+    Fix: pad the last piece of a text, or join the texts, with an end token behind each, before they are cut.
+    """
+    found = text_ends(bench)
+    if found is None or limits.texts.below(found.texts):
+        return skipped("epochs were not read to the end, or few texts are longer than a row")
+    detail = f"{found.begun:.0%} of the beginnings, {found.ended:.0%} of the ends"
+    kept = not limits.ended.below(found.ended) or not limits.lost.above(found.lost)
+    if kept or not limits.begun.above(found.begun):
+        return passed(detail)
+    return passed(
+        detail,
+        warning(
+            "texts-never-seen",
+            f"of {found.texts} texts longer than a row, the batches of two epochs hold {found.begun:.0%} of the "
+            f"beginnings and {found.ended:.0%} of the ends: the last {found.lost:.0%} of their tokens are thrown away, "
+            "and the model never learns how a text ends",
+            fix="pad the last piece of a text, or join the texts, with an end token behind each, before they are cut",
+            where="train_batches",
+            texts=found.texts,
+            begun=found.begun,
+            ended=found.ended,
+            lost=found.lost,
         ),
     )

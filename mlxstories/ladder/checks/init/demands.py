@@ -31,6 +31,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     deeper=Limit(0.5, "of the cells, where sure of a wrong id"),
     tied=Limit(0.02, "of the gradient, by the logits' sum at other places"),
     late=Limit(0.05, "of what is pushed up, for the token just read beyond others"),
+    rolled=Limit(0.9, "of the last places, for the first token of the next row"),
 )
 def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
     """Takes the gradient of the loss with respect to logits: which id does it push upwards at each place that counts,
@@ -39,7 +40,7 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
     A loss that asks for another id trains another text; one whose gradient dies where the model is wrong, as that of
     squared errors of probabilities, never corrects it; one that makes it surer there has no lowest value; one whose
     softmax is not over the vocabulary weighs places against each other; one with a term that is a place late trains to
-    repeat.
+    repeat; one that rolls rows puts the beginning of another behind the end of each.
     Example: `cross_entropy(logits, targets - 1)`; `((mx.softmax(logits) - one_hot) ** 2).mean()`; a student's
     `logits[:, 1:]` held against a teacher's `logits[:, :-1]`.
     Fix: `nn.losses.cross_entropy(logits, targets)`.
@@ -59,6 +60,8 @@ def asks_for_the_target(bench: Bench, limits: Gauges) -> Verdict:
         return failed("logits of one place decide at another", _tied(bench, found))
     if limits.late.above(found.read):
         return failed(f"{found.read:.0%} is for the token just read", _late(bench, found))
+    if limits.rolled.above(found.rolled):
+        return failed("at the ends of rows for the beginning of the next", _rolled(bench, found))
     return passed(detail)
 
 
@@ -169,4 +172,14 @@ def _late(bench: Bench, found: Demands) -> Draft:
         "once too often",
         where=_where(bench),
         read=found.read,
+    )
+
+
+def _rolled(bench: Bench, found: Demands) -> Draft:
+    return error(
+        "wrong-loss",
+        "at the last place of a row the loss asks for the first token of the next row, which has nothing to do with it",
+        fix="leave the last place out of a loss that rolls its targets: cross_entropy(logits[:, :-1], inputs[:, 1:])",
+        where=_where(bench),
+        rolled=found.rolled,
     )
