@@ -13,7 +13,7 @@ from mlxstories.ladder import CATALOGUE
 _REPORTED = Path(__file__).parents[2] / "benchmarks" / "reported"
 
 
-_SETS = ("", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_SETS = ("", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh")
 
 
 @pytest.mark.parametrize("folder", _SETS)
