@@ -173,9 +173,7 @@ class TwoAhead(Story):
     def both(self, x, following):
         """Logits of the next token, and of the one after it."""
         h = self.stream(x)
-        read = self.join(
-            mx.concatenate([self.read_norm(h), self.next_norm(self.embed(following))], axis=-1)
-        )
+        read = self.join(mx.concatenate([self.read_norm(h), self.next_norm(self.embed(following))], axis=-1))
         return self.head(self.norm(h)), self.head(self.last(read + self.more(read)))
 
 
