@@ -271,6 +271,10 @@ _TENTH = (
     "climbed anew for the three faults that the mends reach, "
     "and two of their mends; of the others it is what was said at first. CPU seconds are of a busy machine.",
 )
+_ELEVENTH = (
+    "## The eleventh set",
+    "@@TEXT@@",
+)
 _BLIND = {
     "reported": _FIRST,
     "second": _SECOND,
@@ -282,6 +286,7 @@ _BLIND = {
     "eighth": _EIGHTH,
     "ninth": _NINTH,
     "tenth": _TENTH,
+    "eleventh": _ELEVENTH,
 }
 
 

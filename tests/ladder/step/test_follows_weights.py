@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 from mlx.utils import tree_map
-from tiny import ask, nats, told
+from tiny import Tiny, ask, nats, told
 
 from mlxstories.batch import Batch
 
@@ -35,6 +35,28 @@ def compiled(captured: bool):
 )
 def test_a_compiled_step_follows_the_weights_that_it_captures(captured, wanted):
     assert told(ask("the step follows the weights", train_step=compiled(captured))) == wanted
+
+
+def drawing_anew(updated: bool):
+    """A step whose loss has weights of its own, or the model's with noise; either is random."""
+
+    def step(model, optimizer, batch):
+        noise = tree_map(lambda a: 0.1 * mx.random.normal(a.shape), model.parameters())
+        used = Tiny()
+        used.update(tree_map(mx.add, model.parameters(), noise) if updated else noise)
+        value, gradients = nn.value_and_grad(used, lambda b: nats(used, b))(batch)
+        optimizer.update(model, gradients)
+        return value
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("updated", "wanted"),
+    [(False, ("failed", [("stale-computation", "error")])), (True, ("passed", []))],
+)
+def test_a_step_whose_weights_are_drawn_anew_follows_no_model(updated, wanted):
+    assert told(ask("the step follows the weights", train_step=drawing_anew(updated))) == wanted
 
 
 @pytest.mark.parametrize("echoes", [False, True])

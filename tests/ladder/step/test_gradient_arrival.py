@@ -154,3 +154,22 @@ def test_how_many_entries_take_part():
     assert _taking_part(np.zeros(9)) == 0
     assert _taking_part(np.eye(1, 9)[0] + 1e-6) == pytest.approx(1, rel=1e-4)
     assert _taking_part(np.full(9, -3e-20)) == pytest.approx(9)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "norms", "returned", "heeds", "told"),
+    [
+        ((0.125, 0.125), (0.37, 0.36), 2.0, True, True),
+        ((0.125, 0.125), (0.37, 0.36), 2.0, False, False),  # Adam does not mind
+        ((0.125, 0.121), (0.36, 0.36), 2.0, True, False),  # clipped to one norm
+        ((0.125, 0.125), (0.37, 0.36), 0.25, True, False),  # an eighth of the loss is what is minimised
+        ((0.9, 0.9), (2.6, 2.5), 2.0, True, False),
+    ],
+)
+def test_gradients_that_are_a_share_of_the_loss_s(ratios, norms, returned, heeds, told):
+    steps = tuple(
+        Arrival(2.0, returned, 1.0, 1.0, *arrived, 1, 1.0) for arrived in zip(ratios, norms, strict=True)
+    )
+    taken = {gradient_arrival: GradientArrival(steps, heeds), loss_factors: (1.0, 1.0)}
+    drafts = given("the loss's gradient reaches the optimiser", taken).drafts
+    assert [(d.code, d.severity) for d in drafts] == ([("gradient-mismatch", "error")] if told else [])

@@ -8,10 +8,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.bench.arrays import put
+from mlxstories.ladder.bench.arrays import Arrays, put
 from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
 from mlxstories.ladder.bench.generation.decoding import choice, generated
 from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.step.received_gradient import watched_step
 from mlxstories.ladder.bench.training.trial import score
 from mlxstories.trees import by_path
 
@@ -28,6 +29,7 @@ class Following:
         before, after: as the subject's code told them.
         own_before, own_after: our own loss of the same weights.
         elsewhere: what the same code says of another object with other weights; None where there is none.
+        same_gradient: whether the optimiser got the same gradient, to the last digit, before and after.
     """
 
     before: float
@@ -35,6 +37,7 @@ class Following:
     own_before: float
     own_after: float
     elsewhere: float | None
+    same_gradient: bool = False
 
     @property
     def moved(self) -> float:
@@ -61,20 +64,28 @@ def step_follows(bench: Bench) -> Following:
     model, optimizer = bench.model(), bench.optimizer()
     first = by_path(model.parameters())
     other = _noisy_weights(bench, model)
-    returned, own = [], []
+    returned, own, received = [], [], []
     for weights in (first, other):
         put(model, weights)
         model.eval()
         own.append(score(bench, model, batch)[0])
         bench.seed_all(1)
-        returned.append(bench.step(model, optimizer, batch))
+        loss, gradient = watched_step(bench, model, optimizer, batch)
+        returned.append(loss)
+        received.append(gradient)
     elsewhere = None
     if not bench.hands_out_one_model:
         fresh = bench.model(bench.seed + 1)
         fresh.eval()
         bench.seed_all(1)
         elsewhere = bench.step(fresh, bench.optimizer(), batch)
-    return Following(*returned, *own, elsewhere)
+    return Following(*returned, *own, elsewhere, _same(*received))
+
+
+def _same(one: Arrays, other: Arrays) -> bool:
+    return (
+        bool(one) and one.keys() == other.keys() and all(mx.array_equal(a, other[n]) for n, a in one.items())
+    )
 
 
 @measurement

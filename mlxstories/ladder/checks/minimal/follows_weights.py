@@ -9,6 +9,7 @@ from mlxstories.ladder.bench.step.follows_weights import (
     evaluation_follows,
     step_follows,
 )
+from mlxstories.ladder.bench.step.gradient_arrival import gradient_arrival
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -34,17 +35,34 @@ def step(bench: Bench, limits: Gauges) -> Verdict:
     """Calls the step twice with the same model and batch, with other weights the second time.
 
     A loss that stays the same to the last digit is not this model's: its gradient is that of the first weights for
-    ever.
+    ever, or of others that are drawn at each call.
 
-    Example: `mx.compile` of loss and gradient without `inputs=[model.state]`.
+    Example: `mx.compile` of loss and gradient without `inputs=[model.state]`; a step that makes a model of its own.
 
     Fix: hand `model.state` to `mx.compile` as inputs and outputs.
     """
     found = step_follows(bench)
     detail, stale = _stale(found, limits)
-    # One and the same figure for every model is another model's, which the gradient tells.
-    if not stale or (found.elsewhere is not None and found.elsewhere == found.before):
+    if not stale:
         return passed(detail)
+    if found.elsewhere is not None and found.elsewhere == found.before:
+        # One and the same figure for every model is another model's, which the gradient tells where it is not random.
+        if not found.same_gradient or not isinstance(gradient_arrival(bench), str):
+            return passed(detail)
+        return failed(
+            detail,
+            error(
+                "stale-computation",
+                f"with the same random numbers the step returns {found.after:.4f} and hands the optimiser the same "
+                f"gradient whatever the model's weights, while our own loss goes from {found.own_before:.3f} to "
+                f"{found.own_after:.3f}: it computes with weights that it draws anew at each call",
+                fix="compute the loss with the model that is updated; make no other one in the step or the loss",
+                where="train_step",
+                returned=found.after,
+                own_before=found.own_before,
+                own_after=found.own_after,
+            ),
+        )
     return failed(
         detail,
         error(

@@ -31,6 +31,7 @@ from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, ski
     spread=Limit(0.02, "of the mean"),
     again=Limit(1.5, "times the first"),
     left=Limit(1e-3, "of the gradient's length"),
+    same=Limit(1e-3, "of the mean"),
 )
 def arrives(bench: Bench, limits: Gauges) -> Verdict:
     """Reads the gradients on their way into the optimiser and compares them with those of the loss, dropout off, on
@@ -40,7 +41,7 @@ def arrives(bench: Bench, limits: Gauges) -> Verdict:
     An optimiser takes any gradient: one of another model, or none at all, moves the weights just as far.
 
     Example: `nn.value_and_grad(model, ...)` of a model that was built again since; gradients summed over
-    micro-batches and never divided.
+    micro-batches and never divided, or divided twice.
 
     Fix: take the gradient of the loss that is reported, with respect to the model that is updated, and divide what
     is summed by how many there were.
@@ -51,7 +52,7 @@ def arrives(bench: Bench, limits: Gauges) -> Verdict:
     cosine = float(np.median([step.direction for step in found.steps]))
     detail = f"cosine {cosine:.2f}"
     draft = _another_direction(bench, found, cosine, limits) or _another_length(bench, found, limits)
-    draft = draft or _next_to_nothing(found, limits)
+    draft = draft or _next_to_nothing(found, limits) or _too_short(found, limits)
     if draft is None:
         return passed(detail)
     return (failed if draft.severity == "error" else passed)(detail, draft)
@@ -149,7 +150,7 @@ def _next_to_nothing(found: GradientArrival, limits: Gauges) -> Draft | None:
     norms, ratio = [step.norm for step in found.steps], found.steps[0].ratio
     if not found.heeds_size or not ratio or not limits.left.below(ratio):
         return None
-    if limits.spread.above(np.std(norms) / max(np.mean(norms), np.finfo(float).tiny)):
+    if limits.spread.above(_spread(norms)):
         return None
     return error(
         "clipping-too-tight",
@@ -160,3 +161,30 @@ def _next_to_nothing(found: GradientArrival, limits: Gauges) -> Draft | None:
         norm=norms[0],
         share_left=ratio,
     )
+
+
+def _too_short(found: GradientArrival, limits: Gauges) -> Draft | None:
+    """The same share of each gradient, which no clip leaves, while the loss that is told is the subject's whole."""
+    steps = found.steps
+    ratio = float(np.mean([step.ratio for step in steps]))
+    if not found.heeds_size or not ratio or not limits.factor.above(1 / ratio):
+        return None
+    if limits.same.above(_spread([s.ratio for s in steps])) or limits.same.below(
+        _spread([s.norm for s in steps])
+    ):
+        return None
+    if any(limits.loss.above(abs(s.returned - s.own) / max(abs(s.own), limits.loss.value)) for s in steps):
+        return None  # another loss than the subject's, which may well be a share of it
+    return error(
+        "gradient-mismatch",
+        f"what reaches the optimiser is {ratio:.3g} times the gradient of the loss on every batch, though the loss "
+        "that the step returns is whole, and this optimiser's step depends on the length: as when a mean of gradients "
+        "is divided once more by their number",
+        fix="divide the sum of gradients once, by their number; a smaller step is the learning rate's matter",
+        where="train_step",
+        ratio=ratio,
+    )
+
+
+def _spread(values: list[float]) -> float:
+    return float(np.std(values) / max(np.mean(values), np.finfo(float).tiny))
