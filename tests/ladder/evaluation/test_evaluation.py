@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 import tiny
@@ -135,6 +136,44 @@ def test_validation_that_exchanges_some_weights_does_not_ask_the_model_that_is_t
     assert [draft.evidence["exchanged"] for draft in drafts] == [["head.weight"]] * (names == 1)
 
 
+def one_step(model, given):
+    loss = nn.value_and_grad(model, lambda b: nn.losses.cross_entropy(model(b[0]), b[1]).mean())
+    for batch in given:
+        optim.SGD(0.5).update(model, loss(batch)[1])
+
+
+def learning_behind(model, given):
+    """Steps on what has been scored, as a text that is adapted to; the weights are put back."""
+    own, rows = model.parameters(), list(given)
+    told = evaluate(model, rows)
+    one_step(model, rows)
+    model(rows[0][0])
+    model.update(own)
+    return told
+
+
+def learning_first(model, given):
+    own, rows = model.parameters(), list(given)
+    one_step(model, rows)
+    told = evaluate(model, rows)
+    model.update(own)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        (learning_first, [("metric-mismatch", "error")]),
+        (learning_behind, []),
+        (averaged, []),
+        (evaluate, []),
+    ],
+)
+def test_validation_that_learns_what_it_scores(how, wanted):
+    asked = bench(model=Untied, evaluate=how, val_batches=lambda: batches(99))
+    assert judged("validation does not learn what it scores", asked) == wanted
+
+
 LETTERS = SimpleNamespace(encode=lambda text: [], decode=lambda ids: "ab" * len(ids))
 
 
@@ -159,6 +198,24 @@ def test_bits_per_byte_go_with_the_loss(name, per, told):
     assert [draft.code for draft in found.drafts] == (["metric-mismatch"] if told else [])
     severity = "error" if told.startswith("nats") else "warning"  # bits of another unit may be meant
     assert all(told in draft.message and draft.severity == severity for draft in found.drafts)
+
+
+@pytest.mark.parametrize(("twice", "wanted"), [(True, [("metric-mismatch", "error")]), (False, [])])
+def test_bits_per_byte_of_a_text_whose_spaces_count_twice(twice, wanted):
+    def evaluate(model, given):
+        model.eval()
+        rows = list(given)
+        loss = sum(nn.losses.cross_entropy(model(b.inputs), b.targets).mean().item() for b in rows) / len(
+            rows
+        )
+        spaces = sum((b.targets % 5 == 0).mean().item() for b in rows) / len(rows)
+        return {"loss": loss, "bits_per_byte": loss / math.log(2) / (1 + spaces * twice)}
+
+    words = SimpleNamespace(
+        encode=lambda text: [], decode=lambda ids: "".join("x" if i % 5 else " " for i in ids)
+    )
+    setup = tiny.subject(evaluate=evaluate, val_batches=lambda: tiny.batches(7), tokenizer=words)
+    assert judged("bits per byte go with the loss", Bench(setup)) == wanted
 
 
 def scored(model, rows):

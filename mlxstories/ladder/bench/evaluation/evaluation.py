@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.bench.arrays import first_of
+from mlxstories.ladder.bench.arrays import first_of, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, averages
@@ -219,6 +219,42 @@ def swapped(bench: Bench) -> Swapped | None:
     return Swapped(sorted(names), len(own), float(np.median(np.concatenate(changes)))) if changes else None
 
 
+@dataclass(frozen=True)
+class Learned:
+    """One batch, judged with its own targets and with others.
+
+    Attributes:
+        change: median change of a real place's last logits, in units of their spread.
+        reported: the loss that ``evaluate`` tells with its own.
+        last: the loss of those logits.
+    """
+
+    change: float
+    reported: float
+    last: float
+
+
+@measurement
+def learned(bench: Bench) -> Learned | None:
+    """Whether what the model says to ``evaluate`` of a batch hangs on the targets that it is then scored on; None
+    where that cannot be read, or where no loss is told."""
+    model, batch = bench.noisy(9), evaluation_batches(bench)[0]
+    kept = {name: array + 0 for name, array in by_path(model.parameters()).items()}
+    others = batch.with_(targets=(batch.targets + 1) % bench.subject.vocab_size)
+    answers, losses = [], []
+    for given in (batch, others):
+        put(model, kept)
+        with _heard(model) as said:
+            losses.append(_evaluate(bench, model, [given], 1).get("loss"))
+        answers.append(said.get(_key(batch.inputs)))
+    put(model, kept)
+    one, other = answers
+    if one is None or other is None or one.shape != other.shape or losses[0] is None:
+        return None
+    change = (np.abs(one - other).max(-1) / (float(one.std()) or 1.0))[batch.mask > 0]
+    return Learned(float(np.median(change)), losses[0], averages([one], [batch])[MEAN].loss)
+
+
 @contextmanager
 def _heard(model: nn.Module, look: Callable[[], None] = lambda: None) -> Iterator[dict[bytes, np.ndarray]]:
     """Collects the logits that the model returns by the tokens that it is called with, and has a look around at each
@@ -258,8 +294,9 @@ class Own:
 
 
 @measurement
-def text_sizes(bench: Bench) -> tuple[float, float] | None:
-    """UTF-8 bytes, and characters, that a real target of those batches stands for; None without a tokenizer."""
+def text_sizes(bench: Bench) -> tuple[float, float, float] | None:
+    """UTF-8 bytes, characters, and the spaces among these, that a real target of those batches stands for; None
+    without a tokenizer."""
     own, tokenizer = own_figures(bench), bench.subject.tokenizer
     if own is None or tokenizer is None:
         return None
@@ -267,7 +304,8 @@ def text_sizes(bench: Bench) -> tuple[float, float] | None:
     rows = [row[m > 0] for batch in own.batches for row, m in zip(batch.targets, batch.mask, strict=True)]
     with bench.calling("the tokenizer"):
         texts = [str(tokenizer.decode([int(i) for i in row])) for row in rows]
-    return sum(len(t.encode()) for t in texts) / max(tokens, 1), sum(map(len, texts)) / max(tokens, 1)
+    counts = (sum(map(len, map(str.encode, texts))), sum(map(len, texts)), sum(t.count(" ") for t in texts))
+    return tuple(count / max(tokens, 1) for count in counts)
 
 
 @measurement

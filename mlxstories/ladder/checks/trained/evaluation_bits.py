@@ -26,6 +26,8 @@ _BITS = re.compile(r"bits?[ _-]?(?:per|/)[ _-]?(byte|char)|(?<![a-z])bp([bc])(?!
     unless=("metric-mismatch", "stale-computation", "evaluation-changes-state", "tokenizer-mismatch"),
     apart=Limit(0.2, "of the figure"),
     close=Limit(0.05, "of another figure"),
+    exact=Limit(0.01, "of that with spaces twice"),
+    seldom=Limit(0.05, "spaces a byte"),
 )
 def bits(bench: Bench, limits: Gauges) -> Verdict:
     """Decodes the targets of the subject's own validation batches, counts their bytes and characters, and divides
@@ -33,7 +35,8 @@ def bits(bench: Bench, limits: Gauges) -> Verdict:
 
     The figure is there to compare tokenizers. One of nats, or per token, compares nothing.
 
-    Example: `{"bits_per_byte": loss / log(2)}`, which is bits per token.
+    Example: `{"bits_per_byte": loss / log(2)}`, which is bits per token; a table of the tokens' bytes that has the
+    space before a word, and a byte more for each word when they are added up.
 
     Fix: nats of all tokens, over log 2 and over the bytes of the text that they stand for.
     """
@@ -44,13 +47,21 @@ def bits(bench: Bench, limits: Gauges) -> Verdict:
     if own is None or sizes is None:
         return skipped("nothing counts in any batch of validation")
     named = [(name, kind) for name in own.values if (kind := _unit(name))]
-    if min(*sizes, own.mean) <= 0:
+    if min(*sizes[:2], own.mean) <= 0:
         return skipped("its targets stand for no text, or it is certain of them")
     for name, kind in named:
         right = own.mean / math.log(2) / sizes[kind == "character"]
-        if limits.apart.above(abs(own.values[name] / right - 1)):
+        if limits.apart.above(abs(own.values[name] / right - 1)) or _spaces_twice(
+            own.values[name], right, sizes, limits
+        ):
             return failed(f"{name} differs", _draft(own.values[name], own.mean, name, kind, sizes, limits))
     return passed(", ".join(name for name, _ in named))
+
+
+def _spaces_twice(value: float, right: float, sizes: tuple[float, float, float], limits: Gauges) -> bool:
+    """Whether the value is the right one, but for bytes among which spaces count twice."""
+    spaces = sizes[2] / sizes[0]
+    return limits.seldom.above(spaces) and limits.exact.below(abs(value * (1 + spaces) / right - 1))
 
 
 def _unit(name: str) -> str:
@@ -63,7 +74,7 @@ def _unit(name: str) -> str:
 
 
 def _draft(
-    value: float, mean: float, name: str, kind: str, sizes: tuple[float, float], limits: Gauges
+    value: float, mean: float, name: str, kind: str, sizes: tuple[float, float, float], limits: Gauges
 ) -> Draft:
     bits, size, other = mean / math.log(2), sizes[kind == "character"], sizes[kind == "byte"]
     ways = {
@@ -73,7 +84,10 @@ def _draft(
         f"bits per {'byte' if kind == 'character' else 'character'}": bits / other,
     }
     way = next((way for way, right in ways.items() if limits.close.below(abs(value / right - 1))), None)
-    return (error if way and way.startswith("nats") else warning)(  # bits of another unit may be meant
+    if _spaces_twice(value, bits / size, sizes, limits):
+        way = "that of text whose spaces count twice"
+    wrong = way and not way.startswith("bits")  # bits of another unit may be meant
+    return (error if wrong else warning)(
         "metric-mismatch",
         f"the validation reports {name} {value:.4g}, and its loss of {mean:.4g} nats per token makes "
         f"{bits / size:.4g} bits per {kind}" + (f": what it reports is {way}" if way else ""),

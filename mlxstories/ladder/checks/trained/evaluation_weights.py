@@ -1,10 +1,10 @@
-"""Whether validation asks the model that is trained."""
+"""Whether validation asks the model that is trained, and has not taught it what it asks."""
 
 from __future__ import annotations
 
 from mlxstories.errors import shortened
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation.evaluation import swapped
+from mlxstories.ladder.bench.evaluation.evaluation import learned, swapped
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
@@ -58,5 +58,50 @@ def asks_the_model(bench: Bench, limits: Gauges) -> Verdict:
             where="evaluate",
             exchanged=found.names,
             change=found.change,
+        ),
+    )
+
+
+@check(
+    "validation does not learn what it scores",
+    rung="trained",
+    causes=("metric-mismatch",),
+    needs=("evaluate",),
+    unless=(
+        "token-out-of-range",
+        "not-finite",
+        "not-repeatable",
+        "stale-computation",
+        "dropout-in-evaluation",
+    ),
+    change=Limit(1e-3, "of the logits' spread"),
+    close=Limit(1e-3, "of the loss"),
+)
+def learns_nothing(bench: Bench, limits: Gauges) -> Verdict:
+    """Validates a batch with its own targets and with others. Does the model say something else of the same tokens?
+
+    Where it does, and the loss that is told is of what it said, it has learned from what it is then scored on. To
+    learn from a batch that has been scored is sound.
+    Example: steps on the validation batches, as to warm up a compiled step or to adapt to a text, and then their loss.
+    Fix: score each batch before anything is learned from it, or learn from other data.
+    """
+    found = learned(bench)
+    if found is None:
+        return skipped("its batches do not reach the model as they are, or it tells no loss")
+    detail = f"{found.change:.1e} of the logits' spread"
+    scored = limits.close.below(abs(found.reported - found.last) / max(found.last, 1e-9))
+    if not limits.change.above(found.change) or not scored:
+        return passed(detail)
+    return failed(
+        detail,
+        error(
+            "metric-mismatch",
+            f"what the model says to evaluate of the same tokens changes by {found.change:.2g} of the logits' spread "
+            f"when their targets do, and the loss that is told, {found.reported:.3f}, is of that: it learns from what "
+            "it is then scored on",
+            fix="score each batch before anything is learned from it",
+            where="evaluate",
+            change=found.change,
+            reported=found.reported,
         ),
     )
