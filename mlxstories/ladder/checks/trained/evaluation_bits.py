@@ -47,10 +47,11 @@ def bits(bench: Bench, limits: Gauges) -> Verdict:
     if own is None or sizes is None:
         return skipped("nothing counts in any batch of validation")
     named = [(name, kind) for name in own.values if (kind := _unit(name))]
-    if min(*sizes[:2], own.mean) <= 0:
+    size_of = dict(zip(("byte", "character"), sizes, strict=False))
+    if min(*size_of.values(), own.mean) <= 0:
         return skipped("its targets stand for no text, or it is certain of them")
     for name, kind in named:
-        right = own.mean / math.log(2) / sizes[kind == "character"]
+        right = own.mean / math.log(2) / size_of[kind]
         if limits.apart.above(abs(own.values[name] / right - 1)) or _spaces_twice(
             own.values[name], right, sizes, limits
         ):
