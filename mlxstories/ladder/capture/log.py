@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import time
@@ -27,7 +28,9 @@ def new_log() -> TextIO:
     )
 
 
+@functools.cache
 def _remove_old(folder: Path) -> None:
+    """Once a process: there may be a thousand."""
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         with suppress(OSError):  # another process was faster
             found = path.lstat()
