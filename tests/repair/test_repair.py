@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlxstories.cli import main
 from mlxstories.data.dataset import DataConfig, load_dataset
@@ -144,11 +144,9 @@ def test_weights_of_another_scale_are_drawn_anew(dataset, tmp_path, healthy):
 
 
 @pytest.fixture(scope="module")
-def learnt(dataset, tmp_path_factory):
+def learnt(healthy):
     """Weights that know something, of quite another scale than random ones."""
-    trainer = trainer_for(dataset, tmp_path_factory.mktemp("learnt") / "run", {})
-    trainer.train()
-    return trainer.model.parameters()
+    return tree_unflatten(list(healthy[1].items()))
 
 
 def begun(dataset, path, weights, rate):
