@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from spelled import Digits, dealt
-from tiny import judged
+from tiny import judged, subject
+
+from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.data.kinds import kinds
 
 NAME = "texts of all kinds are read throughout"
 RNG = np.random.default_rng(5)
@@ -50,3 +53,10 @@ def shuffled(count):
 )
 def test_kinds_of_text_that_are_read_in_turn(texts, order, told):
     assert said(texts, order) == [("constant-batches", "warning")] * told
+
+
+@pytest.mark.parametrize("texts", [LOW[:1], LOW[:1] * 3], ids=["one", "alike"])
+def test_one_text_has_no_halves(texts):
+    table = rows(texts)
+    given = {"tokenizer": Digits(), "train_texts": texts}
+    assert kinds(Bench(subject(train_batches=lambda seed: dealt(table), **given))) is None

@@ -38,7 +38,7 @@ class Kinds:
 @measurement
 def kinds(bench: Bench) -> Kinds | None:
     """Order texts by the batch that first holds a stretch of theirs, and compare what the halves are made of; None
-    where no batch holds any."""
+    where batches hold none, or one."""
     texts, places = _read(bench, [ids for ids in spread(bench, _TEXTS) if len(ids) >= _LENGTH])
     read = np.isfinite(places)
     if not read.any():
@@ -46,9 +46,12 @@ def kinds(bench: Bench) -> Kinds | None:
     unread = 1 - float(read.mean())
     if train_epoch(bench).complete:  # what is missing was cut by the end of a row, and comes at no time
         texts, places = [text for text, there in zip(texts, read, strict=True) if there], places[read]
+    if len(texts) < 2:
+        return None
     rng = np.random.default_rng(bench.seed)
     first = np.argsort(places + rng.random(len(texts)) / 2, kind="stable")  # ties by chance
-    shares = np.stack([np.bincount(ids, minlength=bench.subject.vocab_size) / len(ids) for ids in texts])
+    size = 1 + max(int(ids.max()) for ids in texts)
+    shares = np.stack([np.bincount(ids, minlength=size) / len(ids) for ids in texts])
 
     def apart(order: np.ndarray) -> float:
         halves = (shares[half].mean(0) for half in np.array_split(order, 2))
@@ -68,6 +71,8 @@ def _read(bench: Bench, texts: list[np.ndarray]) -> tuple[list[np.ndarray], np.n
     owners = np.repeat(np.arange(len(texts)), [len(h) for h in hashes])
     known, first, counts = np.unique(np.concatenate(hashes), return_index=True, return_counts=True)
     known, first = known[counts == 1], first[counts == 1]
+    if not len(known):
+        return [], np.empty(0)
     told, one = np.unique(owners[first], return_index=True)  # of the lowest hash: as good as by chance
     known = known[one]
     order = np.argsort(known)
