@@ -17,8 +17,8 @@ from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.arrays import put, token_losses
 from mlxstories.ladder.bench.batches import HostBatch, read_batch
 from mlxstories.ladder.bench.epoch import Epoch, raw_epoch
+from mlxstories.ladder.bench.epochs import val_epoch
 from mlxstories.ladder.bench.loss.convention import convention
-from mlxstories.ladder.bench.material import val_epoch
 from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.exchange.material import plain_loss
 

@@ -17,7 +17,7 @@ from mlxstories.findings import cause_of
 from mlxstories.ladder import Subject, diagnose, load_subject
 from mlxstories.ladder.bench import Bench, SubjectFault
 from mlxstories.ladder.bench.batches import UnusableBatch
-from mlxstories.ladder.bench.material import val_epoch
+from mlxstories.ladder.bench.epochs import val_epoch
 from mlxstories.ladder.capture import CapturedScript
 from mlxstories.ladder.exchange.material import material
 from mutating.lines import Lines

@@ -14,6 +14,7 @@ from mlxstories.errors import StoriesError
 from mlxstories.findings import ERROR, WARNING, Finding, acceptable, accepted, fold
 from mlxstories.ladder import checks  # noqa: F401  (registers them)
 from mlxstories.ladder.bench import Bench, SubjectFault
+from mlxstories.ladder.bench.subject_fault import out_of_time
 from mlxstories.ladder.diagnosis import Diagnosis, Line, Rung
 from mlxstories.ladder.limits import Gauge, Gauges
 from mlxstories.ladder.registry import ANY, RUNGS, Check, checks_of
@@ -149,7 +150,7 @@ class _Climb:
         except SubjectFault as fault:
             self.fails(fault.draft, rung, isinstance(fault.__cause__, TimeLimitError))
         except TimeLimitError as error:
-            self.fails(self.bench.out_of_time(error).draft, rung, True)
+            self.fails(out_of_time(error).draft, rung, True)
         except SystemExit as end:  # in a call whose exceptions a measurement takes for an answer
             draft = self.bench.fault(f"it called sys.exit({end.code!r})", "raise an error").draft
             self.fails(draft, rung, False)

@@ -16,7 +16,7 @@ from tiny import Placed, Tiny, adamw, subject
 from mlxstories.errors import StoriesError
 from mlxstories.ladder import assert_healthy, check_before_training, climb, diagnose
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.registry import RUNGS
 from mlxstories.ladder.time_limit import TimeLimitError, time_limit

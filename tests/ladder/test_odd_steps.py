@@ -16,7 +16,7 @@ from mlxstories.batch import Batch
 from mlxstories.ladder import diagnose
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import masked_mean
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.decay import penalty, undecayed_run, weight_decay
 from mlxstories.ladder.bench.step.optimizers import intercepted, read_schedule
 from mlxstories.ladder.bench.step.plan import first_negative, part_rates

@@ -3,6 +3,7 @@
 There is a folder for each part of a setup, and `training` for trainings of it; the files here serve all of them.
 """
 
-from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 
 __all__ = ["Bench", "SubjectFault", "measurement"]

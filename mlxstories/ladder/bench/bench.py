@@ -15,7 +15,6 @@ from mlx.optimizers import AdamW, Optimizer
 from mlx.utils import tree_flatten, tree_map
 
 from mlxstories.backend import kernels
-from mlxstories.errors import shortened
 from mlxstories.ladder import directory
 from mlxstories.ladder.bench.arrays import first_of, is_pattern, masked_mean, put
 from mlxstories.ladder.bench.batches import HostBatch
@@ -27,39 +26,19 @@ from mlxstories.ladder.bench.step.optimizers import (
     states,
     unusable_schedule,
 )
+from mlxstories.ladder.bench.subject_fault import calling, fault, kept_at_a_call
 from mlxstories.ladder.modes import modes, put_modes
 from mlxstories.ladder.random_states import undisturbed
-from mlxstories.ladder.subject import Subject, blame, describe_error
-from mlxstories.ladder.time_limit import TimeLimitError
-from mlxstories.ladder.verdict import OUT_OF_TIME, Draft, error
+from mlxstories.ladder.subject import Subject
 from mlxstories.trees import by_path
 
-_PART_OF = {
-    "model": "model",
-    "the gradient of model": "model",
-    "loss": "loss",
-    "the gradient of the loss": "loss",
-    "optimizer": "step",
-    "train_step": "step",
-    "evaluate": "evaluation",
-    "generate": "generation",
-}  # the part of the setup that a call's exception belongs to; any other belongs to the data
-
 T = TypeVar("T")
-
-
-class SubjectFault(Exception):
-    """The subject's own code failed; carries the finding."""
-
-    def __init__(self, draft: Draft):
-        super().__init__(draft.message)
-        self.draft = draft
 
 
 class Bench:
     """One subject on the workbench.
 
-    Every call into the subject's code goes through ``calling``, which turns exceptions into findings. What is
+    Every call into the subject's code goes through `calling`, which turns exceptions into findings. What is
     measured here is kept: see `measurement`.
 
     Attributes:
@@ -81,55 +60,12 @@ class Bench:
         self._first: dict[str, tuple[Any, Any]] = {}
         self._asked = False
 
+    calling, fault = staticmethod(calling), staticmethod(fault)
+
     @property
     def minimises_ours(self) -> bool:
         """Whether the subject brings neither a loss nor a step, so that both are our own."""
         return self.subject.loss is None and self.subject.train_step is None
-
-    @contextmanager
-    def calling(self, what: str) -> Iterator[None]:
-        """Turn an exception of the subject's code into a ``SubjectFault``."""
-        try:
-            yield
-        except (SubjectFault, KeyboardInterrupt):
-            raise
-        except TimeLimitError as up:
-            raise self.out_of_time(up, what) from up
-        except BaseException as raised:
-            where = blame(raised) or what
-            on = "" if what.endswith("()") else " on one batch"
-            raise self.fault(
-                f"{what} raised {describe_error(raised)}",
-                f"call {what}{on} by hand and fix what it raises",
-                where,
-                exception=type(raised).__name__,
-                part=_PART_OF.get(what.partition("(")[0], "data"),
-            ) from raised
-
-    def fault(self, message: str, fix: str, where: str | None = None, **evidence) -> SubjectFault:
-        """A finding that ends the climb: the subject cannot be used as it is."""
-        return SubjectFault(error("subject-error", message, fix=fix, where=where, **evidence))
-
-    def out_of_time(self, up: TimeLimitError, what: str = "") -> SubjectFault:
-        """The same for a call during which the time limit ran out: it may hang, or only be slow."""
-        return self.fault(
-            f"time ran out: the climb was {up}{f', and {what} was under way' if what else ''}",
-            "raise --timeout (a busy machine needs more), or make steps and batches smaller",
-            blame(up) or what or None,
-            ended=OUT_OF_TIME,
-        )
-
-    def kept_at_a_call(self, names: list[str]) -> SubjectFault:
-        """The same for a model that, when called, adds arrays to its parameters: no optimiser knows of them."""
-        return self.fault(
-            f"a call of the model puts {shortened(names)} among its parameters, as "
-            "MLX does with every array that is an attribute: an optimiser that has begun knows nothing of it, and its "
-            "update raises KeyError",
-            "keep it under a name that begins with an underscore, or make it in __init__",
-            names[0],
-            part="model",
-            kept=len(names),
-        )
 
     def seed_all(self, seed: int) -> None:
         mx.random.seed(seed)
@@ -210,7 +146,7 @@ class Bench:
             before = None if self._asked else _names(model)
             out = model(inputs)
             if before is not None and (kept := [n for n in _names(model) if n not in before]):
-                raise self.kept_at_a_call(kept)
+                raise kept_at_a_call(kept)
             self._asked = True
             out = first_of(out)
             if not isinstance(out, mx.array) or out.ndim != 3 or out.shape[:2] != inputs.shape:

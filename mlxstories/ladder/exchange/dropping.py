@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from mlxstories.ladder.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.ladder.patches import Patches
 
 

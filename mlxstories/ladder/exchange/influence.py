@@ -13,7 +13,7 @@ import numpy as np
 from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.arrays import changed
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
 from mlxstories.ladder.patches import rerouted
 
 _ALIVE = 1e-9  # of the largest derivative

@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import changed
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.ladder.exchange.intervention import Intervention, is_numbered, site_of
 from mlxstories.ladder.patches import reroute
 from mlxstories.ladder.where.calls import Call, calls

@@ -13,7 +13,8 @@ from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.arrays import first_of, token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.data.hashing import among, rolling
-from mlxstories.ladder.bench.material import epoch_steps, pool, second_epoch, train_epoch, val_epoch
+from mlxstories.ladder.bench.epochs import epoch_steps, second_epoch, train_epoch, val_epoch
+from mlxstories.ladder.bench.samples import pool
 from mlxstories.ladder.bench.scoring import scored
 from mlxstories.ladder.bench.training.short import rows
 from mlxstories.trees import by_path

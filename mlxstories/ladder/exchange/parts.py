@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.ladder.exchange.intervention import Intervention, is_numbered, is_own, site_of
 from mlxstories.ladder.exchange.reference import PlainAttention, PlainBlock, PlainFeedForward, Shape
 from mlxstories.ladder.patches import Patches

@@ -10,7 +10,7 @@ from mlxstories.ladder.bench import Bench, measurement
 from mlxstories.ladder.bench.data.coverage import coverage
 from mlxstories.ladder.bench.data.hashing import among, rolling
 from mlxstories.ladder.bench.data.texts import encoded
-from mlxstories.ladder.bench.material import val_epoch
+from mlxstories.ladder.bench.epochs import val_epoch
 from mlxstories.ladder.exchange.material import STRETCH, material
 
 _LITTLE = (

@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.where.calls import arrays, traced
 from mlxstories.ladder.where.places import Line, own_file, updated_in

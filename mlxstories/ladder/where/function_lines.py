@@ -15,7 +15,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.evaluation.evaluation import evaluation_batches
-from mlxstories.ladder.bench.material import probe_batch, sample
+from mlxstories.ladder.bench.samples import probe_batch, sample
 from mlxstories.ladder.where.calls import traced
 from mlxstories.ladder.where.places import Line, own_file, parsed
 

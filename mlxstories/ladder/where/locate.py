@@ -12,7 +12,7 @@ import numpy as np
 from mlxstories.findings import NOTE, Finding, Place
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import put
-from mlxstories.ladder.bench.material import probe_batch, sample
+from mlxstories.ladder.bench.samples import probe_batch, sample
 from mlxstories.ladder.bench.step.optimizers import unusable_schedule
 from mlxstories.ladder.patches import Patches
 from mlxstories.ladder.where import (

@@ -9,8 +9,8 @@ import pytest
 from plain import B, T, bench, in_batches, rows
 
 from mlxstories.ladder.bench.batches import Convention
+from mlxstories.ladder.bench.epochs import train_epoch
 from mlxstories.ladder.bench.loss.convention import convention
-from mlxstories.ladder.bench.material import train_epoch
 
 
 def left_out(ignored: int):

@@ -10,7 +10,8 @@ from mlx.utils import tree_flatten
 from tiny import subject, warm
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import minimal_batch, train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
+from mlxstories.ladder.bench.samples import minimal_batch
 from mlxstories.ladder.bench.step.adam import overstep
 from mlxstories.ladder.bench.training.trial import train
 

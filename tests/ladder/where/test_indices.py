@@ -10,8 +10,8 @@ import pytest
 from tiny import Tiny, subject
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.bench import SubjectFault
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 
 
 class Routed(Tiny):

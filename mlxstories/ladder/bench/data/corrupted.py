@@ -6,7 +6,8 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.rows import alignments
-from mlxstories.ladder.bench.material import Epoch, second_epoch, train_epoch
+from mlxstories.ladder.bench.epoch import Epoch
+from mlxstories.ladder.bench.epochs import second_epoch, train_epoch
 
 _ROWS = 8  # at least, that both epochs hold
 _MOST = 0.5  # of the inputs may be other tokens

@@ -9,7 +9,7 @@ import numpy as np
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.hashing import among, rolling
 from mlxstories.ladder.bench.data.texts import held, spread
-from mlxstories.ladder.bench.material import train_epoch, whole_epochs
+from mlxstories.ladder.bench.epochs import train_epoch, whole_epochs
 
 _LENGTH = 12  # tokens of a stretch that is looked for
 _ROOM, _REAL = 3, 0.5  # stretches that a row holds, and the share of its cells that are real, at the least

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
 
 END_NAMES = ("eos_token_id", "eos_id", "eot_id", "end_id")
 _BATCHES = 64

@@ -9,7 +9,7 @@ import numpy as np
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.texts import encoded
 from mlxstories.ladder.bench.data.tokens import spread
-from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
 
 _BATCHES = 64  # that are read
 _FEWEST = 1000  # tokens that the tokenizer has given

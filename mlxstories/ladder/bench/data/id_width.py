@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.texts import ids_of
-from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
 
 _BITS = (8, 16)
 _TEXTS = 64  # that are encoded

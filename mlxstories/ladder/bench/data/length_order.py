@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import Epoch, whole_epochs
+from mlxstories.ladder.bench.epoch import Epoch
+from mlxstories.ladder.bench.epochs import whole_epochs
 
 
 @dataclass(frozen=True)

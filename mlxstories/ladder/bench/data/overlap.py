@@ -12,7 +12,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.hashing import distinct, rolling
 from mlxstories.ladder.bench.data.windows import window_overlap
-from mlxstories.ladder.bench.material import train_epoch, val_epoch
+from mlxstories.ladder.bench.epochs import train_epoch, val_epoch
 
 _PHRASE = 8  # words
 _NEAR = 0.7  # share of a story's phrases in one other story that makes them near duplicates

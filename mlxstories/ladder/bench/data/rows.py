@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import epochs
+from mlxstories.ladder.bench.epochs import epochs
 
 _SEARCHED = 8  # batches that are searched for targets of other rows
 _SEAM_CELLS, _SEAM_SAME = 0.25, 0.98  # at most so many cells are seams, and so many of them share one token

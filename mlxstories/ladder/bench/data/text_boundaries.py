@@ -10,7 +10,7 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.ends import end_token
 from mlxstories.ladder.bench.data.hashing import among, rolling
 from mlxstories.ladder.bench.data.texts import first_texts
-from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
 
 _LENGTH = 8  # tokens by which a place of a text is known
 _BATCHES = 64  # that are read

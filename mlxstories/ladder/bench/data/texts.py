@@ -9,7 +9,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.hashing import distinct, rolling
-from mlxstories.ladder.bench.material import Epoch
+from mlxstories.ladder.bench.epoch import Epoch
 
 _CELLS = 400_000  # tokens of the first texts
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.texts import ids_of
-from mlxstories.ladder.bench.material import Epoch, epochs, train_epoch, val_epoch
+from mlxstories.ladder.bench.epoch import Epoch
+from mlxstories.ladder.bench.epochs import epochs, train_epoch, val_epoch
 from mlxstories.ladder.subject import describe_error
 
 _WORD = re.compile(r"\w+", re.UNICODE)

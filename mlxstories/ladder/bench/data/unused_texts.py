@@ -9,7 +9,7 @@ import numpy as np
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.hashing import among, distinct, rolling
 from mlxstories.ladder.bench.data.texts import first_texts, held
-from mlxstories.ladder.bench.material import val_epoch, whole_epochs
+from mlxstories.ladder.bench.epochs import val_epoch, whole_epochs
 
 _SHORT, _STRETCH = 6, 12  # tokens of a stretch that is looked for: of validation, of the texts
 _LONG, _LEAST = 24, 8  # tokens by which a text's place is known for validation's; in short rows half a row

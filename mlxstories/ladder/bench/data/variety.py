@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import second_epoch, train_epoch
+from mlxstories.ladder.bench.epochs import second_epoch, train_epoch
 
 _COMPARED = 64  # batches of two epochs
 _NEAR = 8  # batches or tokens on

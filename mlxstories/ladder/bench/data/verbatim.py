@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.texts import ids_of
 from mlxstories.ladder.bench.data.tokens import CORPUS, Phrases, real_rows, spread
-from mlxstories.ladder.bench.material import Epoch, train_epoch, val_epoch
+from mlxstories.ladder.bench.epoch import Epoch
+from mlxstories.ladder.bench.epochs import train_epoch, val_epoch
 
 _STRETCH = 32  # characters
 LARGEST = 20_000_000  # characters: more take seconds to look through

@@ -15,9 +15,9 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import first_of, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.epochs import train_epoch, val_epoch
 from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, averages
 from mlxstories.ladder.bench.loss.objective import log_softmax
-from mlxstories.ladder.bench.material import train_epoch, val_epoch
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.bench.training.trained import trained_model
 from mlxstories.ladder.patches import rerouted, tokens_of, with_tokens

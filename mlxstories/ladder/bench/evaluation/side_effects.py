@@ -13,10 +13,11 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
-from mlxstories.ladder.bench.material import minimal_batch, probe_batch
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.samples import minimal_batch, probe_batch
 from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.bench.step.step_loss import is_random
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 from mlxstories.trees import by_path
 
 GENERATORS = ("numpy", "random", "mx.random")

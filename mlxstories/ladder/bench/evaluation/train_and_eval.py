@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.evaluation.averages import MEAN
 from mlxstories.ladder.bench.evaluation.evaluation import oracle_reported
 from mlxstories.ladder.bench.loss.objective import loss_formula
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.dependence import different
+from mlxstories.ladder.bench.samples import sample
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 
 _ROWS, _EXACT = 4, 1e-3
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.generation.cached_reading import Odd, Places, read, read_in_place, whole
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 
 _PROMPT, _STEPS = 6, 4  # tokens read at once, and one by one after them
 

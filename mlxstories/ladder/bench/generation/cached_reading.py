@@ -12,7 +12,8 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.bench.arrays import first_of
-from mlxstories.ladder.bench.bench import Bench, SubjectFault
+from mlxstories.ladder.bench.bench import Bench
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 from mlxstories.ladder.patches import Patches, rerouted, with_tokens
 
 Places = dict[int, np.ndarray]

@@ -12,9 +12,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
-from mlxstories.ladder.bench.material import sample, whole_sample
+from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.untrained import table_reads, watched_tables
+from mlxstories.ladder.bench.samples import sample, whole_sample
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 from mlxstories.ladder.bench.training.trained import memorised_model
 from mlxstories.ladder.modes import in_mode
 from mlxstories.ladder.patches import rerouted, with_tokens

@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.generation.decoding import behind
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 
 _EQUAL, _SHORTER = 7, 3  # tokens of a prompt
 _NEW = 8

@@ -11,8 +11,9 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.epochs import train_epoch
 from mlxstories.ladder.bench.loss.convention import first_logits, gradient_at
-from mlxstories.ladder.bench.material import sample, train_epoch
+from mlxstories.ladder.bench.samples import sample
 
 _ROWS, _LENGTH = 4, 64
 _RAISED = 5.0  # by which all logits of a place are raised, which changes no probability there

@@ -9,8 +9,9 @@ import numpy as np
 
 from mlxstories.ladder.bench.arrays import Answers
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.epochs import train_epoch
 from mlxstories.ladder.bench.loss.convention import first_logits, gradient_at
-from mlxstories.ladder.bench.material import sample, train_epoch
+from mlxstories.ladder.bench.samples import sample
 
 _ROWS, _LENGTH = 8, 64
 _CELLS = 16_000_000  # logits, at most

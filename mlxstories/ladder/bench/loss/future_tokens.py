@@ -10,8 +10,8 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import minimal_batch, sample
 from mlxstories.ladder.bench.model.dependence import different
+from mlxstories.ladder.bench.samples import minimal_batch, sample
 from mlxstories.trees import by_path
 
 _OTHERS = 2  # choices of the prefix's targets

@@ -11,7 +11,7 @@ from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.texts import spread
 from mlxstories.ladder.bench.data.tokens import unknown_id
 from mlxstories.ladder.bench.loss.convention import gradient_at
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 
 _TEXTS = 64  # that are encoded, spread over all
 _ROWS, _LENGTH = 4, 64  # of the cells in which the commonest ids are tried

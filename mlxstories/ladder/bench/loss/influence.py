@@ -11,8 +11,9 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.epochs import train_epoch
 from mlxstories.ladder.bench.loss.convention import logit_gradient
-from mlxstories.ladder.bench.material import minimal_batch, sample, train_epoch
+from mlxstories.ladder.bench.samples import minimal_batch, sample
 
 _ROWS = 6  # of a full batch that are changed
 _CALLS = 16  # of a step that updates only every so many

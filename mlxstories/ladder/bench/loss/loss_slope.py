@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step
 
 _SMALL = 1e-3  # of our gradient's length, below which the step is asked too

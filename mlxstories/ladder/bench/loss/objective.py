@@ -12,7 +12,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.ladder.patches import tokens_of
 
 _CASES = 10

@@ -11,7 +11,7 @@ import numpy as np
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.loss.convention import gradient_at
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 
 _ROWS, _CELLS = 4, 12
 _LOGITS = 1_000_000  # of the rows that are asked about, by cutting them

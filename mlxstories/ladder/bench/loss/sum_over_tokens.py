@@ -9,7 +9,7 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.loss.demands import uniform
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.received_gradient import own_and_received
 
 _EXACT = 1e-3  # of the sum

@@ -9,8 +9,8 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.forward_pass import ROWS, ModuleCall, forward_pass, rms
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.trees import by_path
 
 

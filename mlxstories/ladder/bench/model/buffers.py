@@ -10,8 +10,8 @@ import numpy as np
 
 from mlxstories.ladder.bench.arrays import is_pattern, put
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import minimal_batch, sample
 from mlxstories.ladder.bench.model.dependence import dependence
+from mlxstories.ladder.bench.samples import minimal_batch, sample
 from mlxstories.trees import by_path
 
 _STEPS = 3  # a warmup may start at 0

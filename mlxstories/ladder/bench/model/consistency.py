@@ -10,9 +10,10 @@ import numpy as np
 
 from mlxstories.ladder.bench.arrays import full_precision, put
 from mlxstories.ladder.bench.batches import HostBatch
-from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.model.random_arrays import random_arrays
+from mlxstories.ladder.bench.samples import sample
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 from mlxstories.ladder.modes import in_mode
 from mlxstories.trees import by_path
 

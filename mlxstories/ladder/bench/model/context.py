@@ -8,9 +8,9 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.consistency import ask, noised, short
 from mlxstories.ladder.bench.model.dependence import different
+from mlxstories.ladder.bench.samples import sample
 
 _SIZE, _LARGE, _SIZE_OF_LARGE = 32, 8192, 16  # positions, fewer where the vocabulary is large
 _SHUFFLED = (

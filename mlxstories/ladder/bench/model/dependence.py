@@ -10,8 +10,8 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import full_precision, token_losses
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.consistency import rounds_inside, short
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.ladder.modes import in_mode
 
 AT_FIRST, NOISY, TRAINING = "at initialisation", "with noise on the weights", "in training mode"

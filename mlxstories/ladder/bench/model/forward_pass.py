@@ -13,9 +13,9 @@ import numpy as np
 
 from mlxstories.ladder.bench.arrays import HALF
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.consistency import short
 from mlxstories.ladder.bench.model.distance import HIDDEN, Rise, rises
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.ladder.patches import Patches, rerouted
 
 ROWS, _LENGTH = 8, 48

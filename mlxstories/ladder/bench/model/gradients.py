@@ -15,8 +15,8 @@ from mlx.utils import tree_map
 from mlxstories.ladder.bench.arrays import is_pattern
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.random_arrays import random_arrays
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step
 from mlxstories.trees import by_path
 

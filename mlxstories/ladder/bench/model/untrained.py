@@ -14,7 +14,7 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample, whole_sample
+from mlxstories.ladder.bench.samples import sample, whole_sample
 from mlxstories.trees import by_path
 
 _PROBE = 8  # rows that the untrained model is shown

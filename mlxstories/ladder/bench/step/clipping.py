@@ -10,7 +10,7 @@ from mlx.utils import tree_map
 
 from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.received_gradient import own_and_received
 from mlxstories.ladder.bench.training.rates import attempt, rate_sweep
 from mlxstories.trees import by_path

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import Arrays, put
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.steps import watched_steps
 from mlxstories.ladder.bench.training.rates import transformed
 from mlxstories.ladder.bench.training.trial import Trial, score

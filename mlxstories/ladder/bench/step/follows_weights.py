@@ -9,10 +9,11 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.bench.arrays import Arrays, put
-from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
+from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.generation.decoding import choice, generated
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.received_gradient import watched_step
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 from mlxstories.ladder.bench.training.trial import score
 from mlxstories.trees import by_path
 

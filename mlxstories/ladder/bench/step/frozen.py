@@ -10,8 +10,8 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import sample
 from mlxstories.ladder.bench.model.random_arrays import hidden_arrays, random_arrays
+from mlxstories.ladder.bench.samples import sample
 from mlxstories.ladder.bench.training.trial import score
 from mlxstories.trees import by_path
 

@@ -12,7 +12,8 @@ import numpy as np
 from mlxstories.ladder.bench.arrays import Arrays, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import probe_batch, train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.adam import adams
 from mlxstories.ladder.bench.step.optimizers import parts
 from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step

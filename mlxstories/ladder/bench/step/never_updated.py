@@ -9,7 +9,7 @@ from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.optimizers import applied, parts, put_states_back, states
 from mlxstories.trees import by_path
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import mlx.core as mx
 from mlx.optimizers import Optimizer
 
-from mlxstories.ladder.bench.bench import Bench, SubjectFault, measurement
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.bench import Bench, measurement
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.optimizers import applied, intercepted, parts
+from mlxstories.ladder.bench.subject_fault import SubjectFault
 from mlxstories.trees import by_path
 
 _STEPS = 24  # that a momentum of 0.9 needs to reach nine tenths of its strength

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import epoch_steps
+from mlxstories.ladder.bench.epochs import epoch_steps
 from mlxstories.ladder.bench.step.optimizers import RateCurve, parts, read_schedule, scheduled_rate
 
 _EPOCHS, _STEPS = 20, 1000  # of a usual run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.trees import by_path
 

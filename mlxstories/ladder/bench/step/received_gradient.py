@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from mlxstories.ladder.bench.arrays import Arrays
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.optimizers import intercepted, parts, read_rate
 from mlxstories.trees import by_path
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.gradient_arrival import distance, first_run, gradient_arrival
 from mlxstories.ladder.bench.step.optimizers import intercepted
 from mlxstories.ladder.bench.step.received_gradient import loss_gradient, watched_step

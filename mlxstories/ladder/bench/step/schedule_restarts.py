@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench
-from mlxstories.ladder.bench.material import epoch_steps
+from mlxstories.ladder.bench.epochs import epoch_steps
 from mlxstories.ladder.bench.step.plan import PartRate
 
 EPOCHS = 4

@@ -11,7 +11,7 @@ from mlxstories.ladder.bench.arrays import put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.loss.objective import Objective, fit
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.trees import by_path
 
 _CALLS = 8

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlxstories.ladder.bench.arrays import HALF, Arrays
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.adam import adams
 from mlxstories.ladder.bench.step.optimizers import parts, read_rate
 from mlxstories.trees import by_path

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
 from mlxstories.trees import by_path
 
 _LOGITS = 4_000_000  # of a batch, at most

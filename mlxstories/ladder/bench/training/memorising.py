@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import minimal_batch
+from mlxstories.ladder.bench.samples import minimal_batch
 from mlxstories.ladder.bench.training.trial import Trial, score, train
 from mlxstories.trees import by_path
 

@@ -11,7 +11,7 @@ from mlx.utils import tree_map
 
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.loss.sum_over_tokens import sum_over_tokens
-from mlxstories.ladder.bench.material import minimal_batch
+from mlxstories.ladder.bench.samples import minimal_batch
 from mlxstories.ladder.bench.step.adam import uncorrected_betas
 from mlxstories.ladder.bench.training.memorising import memorising, start_loss
 from mlxstories.ladder.bench.training.trial import Trial, train

@@ -10,7 +10,8 @@ from mlxstories.ladder.bench.arrays import token_losses
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.baselines import Baselines, count_baselines
-from mlxstories.ladder.bench.material import minimal_batch, pool, sample, train_epoch, val_epoch
+from mlxstories.ladder.bench.epochs import train_epoch, val_epoch
+from mlxstories.ladder.bench.samples import minimal_batch, pool, sample
 from mlxstories.ladder.bench.step.adam import uncorrected_betas
 from mlxstories.ladder.bench.training.rates import rate_sweep
 from mlxstories.ladder.bench.training.trial import Trial, score, train

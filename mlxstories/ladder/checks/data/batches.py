@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import train_epoch, val_epoch
+from mlxstories.ladder.bench.epochs import train_epoch, val_epoch
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, passed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import val_again
+from mlxstories.ladder.bench.epochs import val_again
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.data.variety import Variety, same_again, variety
-from mlxstories.ladder.bench.material import epoch_steps
+from mlxstories.ladder.bench.epochs import epoch_steps
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, note, passed, warning

@@ -6,8 +6,8 @@ import math
 
 from mlxstories.findings import ERROR
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.epochs import train_epoch
 from mlxstories.ladder.bench.loss.objective import Objective, floor_of_double, loss_formula
-from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.limits import Gauge, Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, note, passed, skipped, warning

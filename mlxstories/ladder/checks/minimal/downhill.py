@@ -7,7 +7,7 @@ import numpy as np
 
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.arrays import Arrays
-from mlxstories.ladder.bench.material import probe_batch
+from mlxstories.ladder.bench.samples import probe_batch
 from mlxstories.ladder.bench.step.optimizer_alone import descent_cosines
 from mlxstories.ladder.bench.step.received_gradient import spoiled_by
 from mlxstories.ladder.bench.step.steps import watched_steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import minimal_batch
+from mlxstories.ladder.bench.samples import minimal_batch
 from mlxstories.ladder.bench.training.memorising import ACCURATE, LEFT, memorising, start_loss
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import ANY, check

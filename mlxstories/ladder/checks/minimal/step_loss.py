@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
+from mlxstories.ladder.bench.epochs import train_epoch
 from mlxstories.ladder.bench.loss.objective import loss_formula
-from mlxstories.ladder.bench.material import train_epoch
 from mlxstories.ladder.bench.step.step_loss import step_loss
 from mlxstories.ladder.checks.init.loss_formula import SMOOTHED, formula_verdict, judge_objective
 from mlxstories.ladder.limits import Gauges

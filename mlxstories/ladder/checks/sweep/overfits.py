@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import minimal_batch
+from mlxstories.ladder.bench.samples import minimal_batch
 from mlxstories.ladder.bench.training.memorising import Memorising, memorising, row_entropy, start_loss
 from mlxstories.ladder.checks.sweep.rate_evidence import RATE_LIMITS, Rates, judge_rates
 from mlxstories.ladder.limits import Gauges, Limit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import epoch_steps
+from mlxstories.ladder.bench.epochs import epoch_steps
 from mlxstories.ladder.bench.step.plan import PartRate, part_rates, plan
 from mlxstories.ladder.bench.step.steps import watched_steps
 from mlxstories.ladder.limits import Gauges, Limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlxstories.findings.limits import CLIMBS
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import epoch_steps
+from mlxstories.ladder.bench.epochs import epoch_steps
 from mlxstories.ladder.bench.step.plan import PartRate, Plan, part_rates, planned
 from mlxstories.ladder.bench.training.memorising import memorising
 from mlxstories.ladder.limits import Gauges, Limit

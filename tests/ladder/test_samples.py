@@ -7,7 +7,7 @@ from tiny import B, T, batches, subject
 
 from mlxstories.batch import Batch
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.material import sample
+from mlxstories.ladder.bench.samples import sample
 
 
 def test_rows_of_one_token_come_last():
