@@ -11,7 +11,7 @@ from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.hashing import among, distinct, followed, rolling
 from mlxstories.ladder.bench.data.texts import encoded, first_texts
-from mlxstories.ladder.bench.material import second_epoch, train_epoch
+from mlxstories.ladder.bench.epochs import second_epoch, train_epoch
 
 _LENGTH = 8  # tokens by which a place of a text is known
 _BATCHES = 64  # that are read

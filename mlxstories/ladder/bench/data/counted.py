@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.material import Epoch, train_epoch, val_epoch
+from mlxstories.ladder.bench.epoch import Epoch
+from mlxstories.ladder.bench.epochs import train_epoch, val_epoch
 
 _BATCHES = 64  # that are read
 

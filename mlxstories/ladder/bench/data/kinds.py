@@ -9,7 +9,7 @@ import numpy as np
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.data.hashing import distinct, rolling
 from mlxstories.ladder.bench.data.texts import spread
-from mlxstories.ladder.bench.material import train_epoch
+from mlxstories.ladder.bench.epochs import train_epoch
 
 _LENGTH = 12  # tokens by which a text is known
 _TEXTS = 256  # that are looked at, spread over all
