@@ -288,7 +288,7 @@ _ELEVENTH = (
     "attention's branch nothing shows that it was meant to stand beside it. The end that is spelled out gets a warning "
     "now, that no filled row ends with a text, by a mend made for others. `--deep` was not tried. "
     "Of the mends and the odd setups those that were climbed "
-    "are counted: nine odd ones and four of the mends. "
+    "are counted: nine odd ones and eight of the mends. "
     "*Now* was climbed anew for the four faults that the mends reach; of the others it is what was "
     "said at first. CPU seconds are of a busy machine.",
 )
