@@ -287,8 +287,7 @@ _ELEVENTH = (
     "The weights that are drawn anew were seen to memorise nothing, and not why. Of the feed-forward layer inside of "
     "attention's branch nothing shows that it was meant to stand beside it. The end that is spelled out gets a warning "
     "now, that no filled row ends with a text, by a mend made for others. `--deep` was not tried. "
-    "Of the mends and the odd setups those that were climbed "
-    "are counted: nine odd ones and eight of the mends. "
+    "Sound are eight mends beside them, nine odd setups, and the three. "
     "*Now* was climbed anew for the four faults that the mends reach; of the others it is what was "
     "said at first. CPU seconds are of a busy machine.",
 )
