@@ -8,15 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_WAITED = (
-    6  # times as long by the clock, where the processor has little to do: on a GPU, or for data from afar
-)
+_WAITED = 3  # times as long by the clock: a GPU works, and data from afar come, without CPU time
 
 
 class Deadline:
     """Passes when that many seconds of CPU time are spent, so that a busy machine does not bring it nearer.
 
-    It comes no sooner than after as many seconds by the clock, and at the latest after six times as many.
+    It comes no sooner than after as many seconds by the clock, and at the latest after three times as many.
     """
 
     def __init__(self, seconds: float):
