@@ -18,13 +18,9 @@ from mlxstories.ladder.bench.batches import read_batch
 from mlxstories.ladder.bench.data.id_width import narrow_ids
 from mlxstories.ladder.bench.data.verbatim import verbatim
 from mlxstories.ladder.bench.data.windows import window_overlap
-from mlxstories.ladder.bench.evaluation.evaluation import (
-    evaluation_batches,
-    figures_of,
-    oracle_reported,
-    own_figures,
-    swapped,
-)
+from mlxstories.ladder.bench.evaluation.asked_model import swapped
+from mlxstories.ladder.bench.evaluation.calls import evaluation_batches
+from mlxstories.ladder.bench.evaluation.evaluation import figures_of, oracle_reported, own_figures
 from mlxstories.ladder.bench.generation.decoding import Continuation, continuations, decoding
 from mlxstories.ladder.bench.loss.objective import loss_formula
 from mlxstories.ladder.bench.loss.pairing import pairing

@@ -14,7 +14,7 @@ import numpy as np
 from mlx.optimizers import Optimizer
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation.evaluation import evaluation_batches
+from mlxstories.ladder.bench.evaluation.calls import evaluation_batches
 from mlxstories.ladder.bench.samples import probe_batch, sample
 from mlxstories.ladder.where.calls import traced
 from mlxstories.ladder.where.places import Line, own_file, parsed

@@ -18,13 +18,8 @@ from tiny import ask, judged
 from mlxstories.batch import Batch
 from mlxstories.ladder.bench import Bench
 from mlxstories.ladder.bench.batches import read_batch
-from mlxstories.ladder.bench.evaluation.evaluation import (
-    Reported,
-    Twice,
-    evaluated_twice,
-    oracle_reported,
-    swapped,
-)
+from mlxstories.ladder.bench.evaluation.asked_model import swapped
+from mlxstories.ladder.bench.evaluation.evaluation import Reported, Twice, evaluated_twice, oracle_reported
 from mlxstories.ladder.bench.training.memorising import memorising
 from mlxstories.ladder.limits import Gauges
 from mlxstories.ladder.registry import CHECKS

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxstories.ladder.bench.arrays import first_of, put
 from mlxstories.ladder.bench.batches import HostBatch
 from mlxstories.ladder.bench.bench import Bench, measurement
-from mlxstories.ladder.bench.epochs import train_epoch, val_epoch
+from mlxstories.ladder.bench.epochs import val_epoch
 from mlxstories.ladder.bench.evaluation.averages import MEAN, Average, averages
+from mlxstories.ladder.bench.evaluation.calls import (
+    evaluate,
+    evaluation_batches,
+    figures_in,
+    heard,
+    key_of,
+    logits_behind,
+)
 from mlxstories.ladder.bench.loss.objective import log_softmax
 from mlxstories.ladder.bench.step.step_loss import is_random
 from mlxstories.ladder.bench.training.trained import trained_model
-from mlxstories.ladder.patches import rerouted, tokens_of, with_tokens
-from mlxstories.trees import by_path
+from mlxstories.ladder.patches import tokens_of
 
-_BATCHES = 3
 _OWN = 24  # of validation's own batches
-_CELLS = 400_000  # logits of a batch
 _SUM = 1e-3  # nats by which probabilities miss 1 at most
-_CLOCK = re.compile(r"time|second|elapsed|duration|throughput|speed|per_sec|/s$|memory", re.I)
 
 
 class Oracle(nn.Module):
@@ -40,7 +39,7 @@ class Oracle(nn.Module):
 
     def __call__(self, *args, **kwargs):
         self.asked = True
-        return mx.array(self._answers[_key(tokens_of(args, kwargs))])
+        return mx.array(self._answers[key_of(tokens_of(args, kwargs))])
 
 
 @dataclass(frozen=True)
@@ -75,26 +74,6 @@ def apart(one: dict[str, float], other: dict[str, float]) -> float:
 
 
 @measurement
-def evaluation_batches(bench: Bench) -> list[HostBatch]:
-    """Batches of random tokens in the form of validation's, unequally long where padding is used at all: without
-    it, to ignore the mask is no fault."""
-    epoch = val_epoch(bench) or train_epoch(bench)
-    rng = np.random.default_rng((bench.seed, 53))
-    vocab, made = bench.subject.vocab_size, []
-    for index in range(_BATCHES):
-        source = epoch.batches[index % len(epoch.batches)]
-        width = min(source.shape[1], max(8, _CELLS // (4 * vocab)))
-        batch = source.rows(slice(0, min(4, source.shape[0]))).cut(width)
-        mask = np.ones(batch.shape, np.float32)
-        if epoch.padded:
-            kept = rng.integers(max(min(2, width), width // (2 + index)), width + 1, batch.shape[0])
-            mask = (np.arange(width) < kept[:, None]).astype(np.float32)
-        inputs, targets = rng.integers(0, vocab, batch.shape), rng.integers(0, vocab, batch.shape)
-        made.append(batch.with_(inputs=inputs, targets=targets, mask=mask))
-    return made
-
-
-@measurement
 def oracle_reported(bench: Bench) -> Reported | None:
     """``evaluate`` of known logits, or of their logarithms of probabilities where the model tells such; None where it
     needs more of the model than calling it, or calls another."""
@@ -106,7 +85,7 @@ def oracle_reported(bench: Bench) -> Reported | None:
             answers = {key: log_softmax(logits, 1).astype(np.float32) for key, logits in answers.items()}
         oracle = Oracle(answers)
         values = bench.subject.evaluate(oracle, [batch.user() for batch in batches])
-        values = _figures(dict(values))
+        values = figures_in(dict(values))
     except Exception:
         return None
     if not oracle.asked:
@@ -142,10 +121,10 @@ def _logits(batch: HostBatch, index: int, rng: np.random.Generator, bench: Bench
 def evaluated_twice(bench: Bench) -> Twice:
     """``evaluate`` of a real model, trained where there is one."""
     model, batches = trained_model(bench) or bench.noisy(9), evaluation_batches(bench)
-    with _heard(model) as said:
-        first = _evaluate(bench, model, batches, 1)
-    second = _evaluate(bench, model, batches, 2)
-    return Twice(Reported(first, _logits_behind(bench, model, batches, said), batches), second)
+    with heard(model) as said:
+        first = evaluate(bench, model, batches, 1)
+    second = evaluate(bench, model, batches, 2)
+    return Twice(Reported(first, logits_behind(bench, model, batches, said), batches), second)
 
 
 @measurement
@@ -157,125 +136,14 @@ def around_another(bench: Bench) -> tuple[dict[str, float], dict[str, float]] | 
     model.train()
     if is_random(bench, model):
         return None
-    with _heard(model) as said:
-        first = _evaluate(bench, model, batches, 1)
-    _evaluate(bench, bench.noisy(10), batches, 1)
-    with _heard(model) as again:
-        last = _evaluate(bench, model, batches, 1)
+    with heard(model) as said:
+        first = evaluate(bench, model, batches, 1)
+    evaluate(bench, bench.noisy(10), batches, 1)
+    with heard(model) as again:
+        last = evaluate(bench, model, batches, 1)
     # Averages of weights that validation keeps, and asks, are meant.
     same = said.keys() == again.keys() and all(np.array_equal(told, again[key]) for key, told in said.items())
     return (first, last) if same else None
-
-
-def _logits_behind(
-    bench: Bench, model: nn.Module, batches: list[HostBatch], said: dict[bytes, np.ndarray]
-) -> list[np.ndarray]:
-    """What the model said to ``evaluate``, which may have put other weights in for it; else what it says to us."""
-    model.eval()
-    return [
-        np.array(bench.logits(model, batch.inputs))
-        if (told := said.get(_key(batch.inputs))) is None
-        else told
-        for batch in batches
-    ]
-
-
-@dataclass(frozen=True)
-class Swapped:
-    """An untrained model while ``evaluate`` asks it, against the same model asked plainly.
-
-    Attributes:
-        names: trainable parameters that were others then; averages of weights replace all of them or none.
-        count: of the trainable parameters.
-        change: median change of a real place's logits, in units of their spread.
-    """
-
-    names: list[str]
-    count: int
-    change: float
-
-
-@measurement
-def swapped(bench: Bench) -> Swapped | None:
-    """What ``evaluate`` puts in for an untrained model's weights; None where it does not hand its batches to the model
-    as they are."""
-    model, batches, changes = bench.model(), evaluation_batches(bench), []
-    own, names = by_path(model.trainable_parameters()), set()
-
-    def look():
-        during = by_path(model.parameters())
-        names.update(n for n, a in own.items() if n not in during or not mx.array_equal(a, during[n]))
-
-    with _heard(model, look) as said:
-        _evaluate(bench, model, batches, 1)
-    model.eval()
-    for batch in batches:
-        if (told := said.get(_key(batch.inputs))) is None or told.shape[:2] != batch.shape:
-            return None
-        plain = np.array(bench.logits(model, batch.inputs))
-        size = min(plain.shape[-1], told.shape[-1])
-        change = np.abs(told[..., :size] - plain[..., :size]).max(-1) / (float(plain.std()) or 1.0)
-        changes.append(change[batch.mask > 0])
-    return Swapped(sorted(names), len(own), float(np.median(np.concatenate(changes)))) if changes else None
-
-
-@dataclass(frozen=True)
-class Learned:
-    """One batch, judged with its own targets and with others.
-
-    Attributes:
-        change: median change of a real place's last logits, in units of their spread.
-        reported: the loss that ``evaluate`` tells with its own.
-        last: the loss of those logits.
-    """
-
-    change: float
-    reported: float
-    last: float
-
-
-@measurement
-def learned(bench: Bench) -> Learned | None:
-    """Whether what the model says to ``evaluate`` of a batch hangs on the targets that it is then scored on; None
-    where that cannot be read, or where no loss is told."""
-    model, batch = bench.noisy(9), evaluation_batches(bench)[0]
-    kept = {name: array + 0 for name, array in by_path(model.parameters()).items()}
-    others = batch.with_(targets=(batch.targets + 1) % bench.subject.vocab_size)
-    answers, losses = [], []
-    for given in (batch, others):
-        put(model, kept)
-        with _heard(model) as said:
-            losses.append(_evaluate(bench, model, [given], 1).get("loss"))
-        answers.append(said.get(_key(batch.inputs)))
-    put(model, kept)
-    one, other = answers
-    if one is None or other is None or one.shape != other.shape or losses[0] is None:
-        return None
-    change = (np.abs(one - other).max(-1) / (float(one.std()) or 1.0))[batch.mask > 0]
-    return Learned(float(np.median(change)), losses[0], averages([one], [batch])[MEAN].loss)
-
-
-@contextmanager
-def _heard(model: nn.Module, look: Callable[[], None] = lambda: None) -> Iterator[dict[bytes, np.ndarray]]:
-    """Collects the logits that the model returns by the tokens that it is called with, and has a look around at each
-    call; nothing inside of mx.compile."""
-    said: dict[bytes, np.ndarray] = {}
-
-    def heard(own, tokens, *args, **kwargs):
-        out = own(tokens, *args, **kwargs)
-        logits = first_of(out)
-        with suppress(Exception):
-            if logits.ndim == 3:  # not in one row, as a model may that takes its loss itself
-                said[_key(tokens)] = np.array(logits.astype(mx.float32))
-            look()
-        return out
-
-    with rerouted(model, with_tokens(heard)):
-        yield said
-
-
-def _key(tokens) -> bytes:
-    return np.array(tokens).astype(np.int64).tobytes()
 
 
 @dataclass(frozen=True)
@@ -322,42 +190,7 @@ def figures_of(bench: Bench, model: nn.Module) -> Own | None:
         return None
     spread = np.unique(np.linspace(0, len(counting) - 1, _OWN).astype(int))
     batches = [counting[i] for i in spread]
-    with _heard(model) as said:
-        values = _evaluate(bench, model, batches, 1)
-    mean = averages(_logits_behind(bench, model, batches, said), batches)[MEAN].loss
+    with heard(model) as said:
+        values = evaluate(bench, model, batches, 1)
+    mean = averages(logits_behind(bench, model, batches, said), batches)[MEAN].loss
     return Own(values, mean, batches)
-
-
-def _evaluate(bench: Bench, model: nn.Module, batches: list[HostBatch], seed: int) -> dict[str, float]:
-    model.train()
-    bench.seed_all(seed)
-    with bench.calling("evaluate"):
-        answer = bench.subject.evaluate(model, [batch.user() for batch in batches])
-        if not hasattr(answer, "keys"):
-            raise bench.fault(
-                f"evaluate returned {type(answer).__name__}",
-                'return {"loss": ..., "accuracy": ...}',
-                "evaluate",
-                part="evaluation",
-            )
-        figures = _figures(dict(answer))
-        for name in ("loss", "accuracy"):
-            if name in answer and name not in figures:
-                raise bench.fault(
-                    f"evaluate returned {type(answer[name]).__name__} as {name}, not a number",
-                    'return {"loss": ..., "accuracy": ...}',
-                    "evaluate",
-                    part="evaluation",
-                )
-        return figures
-
-
-def _figures(answer: dict[Any, Any]) -> dict[str, float]:
-    """The numbers in what ``evaluate`` returns, without those of a clock, which are others each time; samples and
-    tables may stand beside them."""
-    figures = {}
-    for name, value in answer.items():
-        if not _CLOCK.search(str(name)):
-            with suppress(TypeError, ValueError):
-                figures[str(name)] = float(value)
-    return figures

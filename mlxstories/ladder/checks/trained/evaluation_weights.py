@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlxstories.errors import shortened
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation.evaluation import learned, swapped
+from mlxstories.ladder.bench.evaluation.asked_model import learned, swapped
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Verdict, error, failed, passed, skipped
