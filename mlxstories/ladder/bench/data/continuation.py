@@ -174,7 +174,6 @@ def _filled_up(batches: list[HostBatch], told: Stretches) -> Iterator[np.ndarray
             kept = np.flatnonzero(real)
             end = int(kept[-1]) + 1 if len(kept) else 0
             tail = row[end:]
-            if (
-                end >= _LENGTH and len(tail) > 3 and tail[-2] == tail[-3]
-            ):  # the very last is a target, and may be left out by another id
+            # The very last is a target, and may be left out by another id.
+            if end >= _LENGTH and len(tail) > 3 and tail[-2] == tail[-3]:
                 yield row[:end]

@@ -77,6 +77,26 @@ def _each_among(hashes: list[np.ndarray], known: np.ndarray) -> list[np.ndarray]
     return np.split(among(np.concatenate(hashes), known), np.cumsum([len(one) for one in hashes])[:-1])
 
 
+@measurement
+def _long_texts(bench: Bench) -> tuple[int, list[np.ndarray]] | None:
+    """The length of the longest row, and of each text that is longer: which of its stretches of 12 tokens two epochs
+    hold. None where these were not read to the end, or no text is so long."""
+    epochs = whole_epochs(bench)
+    if epochs is None:
+        return None
+    row = max(batch.shape[1] for batch in epochs[0].batches)
+    texts = [ids for ids in first_texts(bench) if len(ids) > max(row, _STRETCH)]
+    if not texts:
+        return None
+    taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
+    return row, _each_among([rolling(ids[None], _STRETCH)[0] for ids in texts], taught)
+
+
+def _length(found: np.ndarray) -> int:
+    """The tokens of a text with so many stretches."""
+    return len(found) + _STRETCH - 1
+
+
 @dataclass(frozen=True)
 class TextBeginnings:
     """Stretches of 12 tokens of the texts that are longer than two rows.
@@ -97,19 +117,14 @@ class TextBeginnings:
 def text_beginnings(bench: Bench) -> TextBeginnings | None:
     """Look for the texts' stretches by their place; None where epochs were not read to the end or no text is long
     enough."""
-    epochs = whole_epochs(bench)
-    if epochs is None:
+    row, longer = _long_texts(bench) or (0, [])
+    found = [each for each in longer if _length(each) > 2 * row]
+    if not found or row < 2 * _STRETCH:
         return None
-    row = max(batch.shape[1] for batch in epochs[0].batches)
-    texts = [ids for ids in first_texts(bench) if len(ids) > 2 * row]
-    if not texts or row < 2 * _STRETCH:
-        return None
-    taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
-    found = _each_among([rolling(ids[None], _STRETCH)[0] for ids in texts], taught)
     head = np.concatenate([f[: row - 2 * _STRETCH + 1] for f in found])
     rest = np.concatenate([f[row:] for f in found])
-    size = sum(map(len, texts))
-    return TextBeginnings(float(head.mean()), float(rest.mean()), 1 - len(texts) * row / size, len(texts))
+    behind = 1 - len(found) * row / sum(map(_length, found))
+    return TextBeginnings(float(head.mean()), float(rest.mean()), behind, len(found))
 
 
 @dataclass(frozen=True)
@@ -132,19 +147,13 @@ class TextEnds:
 def text_ends(bench: Bench) -> TextEnds | None:
     """Look for the first and the last tokens of the texts; None where epochs were not read to the end, rows are so
     short that they cut most stretches, or no text is longer than one."""
-    epochs = whole_epochs(bench)
-    if epochs is None:
+    row, found = _long_texts(bench) or (0, [])
+    if row < _ROOM * _STRETCH:
         return None
-    row = max(batch.shape[1] for batch in epochs[0].batches)
-    texts = [ids for ids in first_texts(bench) if len(ids) > row]
-    if not texts or row < _ROOM * _STRETCH:
-        return None
-    taught = np.concatenate([held(epoch, _STRETCH) for epoch in epochs])
-    found = _each_among([rolling(ids[None], _STRETCH)[0] for ids in texts], taught)
     last = [int(np.flatnonzero(each)[-1]) + _STRETCH if each.any() else len(each) for each in found]
     return TextEnds(
         float(np.mean([each[0] for each in found])),
         float(np.mean([each[-_STRIPPED:].any() for each in found])),
-        1 - sum(last) / sum(map(len, texts)),
-        len(texts),
+        1 - sum(last) / sum(map(_length, found)),
+        len(found),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -161,10 +162,17 @@ class Own:
     batches: list[HostBatch]
 
 
+class TextSizes(NamedTuple):
+    """UTF-8 bytes, characters, and the spaces among these, that a real target stands for."""
+
+    byte: float
+    character: float
+    space: float
+
+
 @measurement
-def text_sizes(bench: Bench) -> tuple[float, float, float] | None:
-    """UTF-8 bytes, characters, and the spaces among these, that a real target of those batches stands for; None
-    without a tokenizer."""
+def text_sizes(bench: Bench) -> TextSizes | None:
+    """What the targets of the subject's own validation batches stand for; None without a tokenizer."""
     own, tokenizer = own_figures(bench), bench.subject.tokenizer
     if own is None or tokenizer is None:
         return None
@@ -173,7 +181,7 @@ def text_sizes(bench: Bench) -> tuple[float, float, float] | None:
     with bench.calling("the tokenizer"):
         texts = [str(tokenizer.decode([int(i) for i in row])) for row in rows]
     counts = (sum(map(len, map(str.encode, texts))), sum(map(len, texts)), sum(t.count(" ") for t in texts))
-    return tuple(count / max(tokens, 1) for count in counts)
+    return TextSizes(*(count / max(tokens, 1) for count in counts))
 
 
 @measurement

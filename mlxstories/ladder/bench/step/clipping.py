@@ -11,7 +11,7 @@ from mlx.utils import tree_map
 from mlxstories.ladder.bench.arrays import norm
 from mlxstories.ladder.bench.bench import Bench, measurement
 from mlxstories.ladder.bench.samples import probe_batch
-from mlxstories.ladder.bench.step.received_gradient import own_and_received
+from mlxstories.ladder.bench.step.received_gradient import own_and_received, variation
 from mlxstories.ladder.bench.training.rates import attempt, rate_sweep
 from mlxstories.trees import by_path
 
@@ -46,18 +46,14 @@ def clipping(bench: Bench) -> Clip | None:
         own.append(norm(gradient))
         seen.append(norm(received))
         largest.append(max(float(mx.abs(g).max()) for g in received.values() if g.size))
-    if _spread(own) <= 1e-3 or min(seen) <= 0 or not np.isfinite(seen).all():
+    if variation(own) <= 1e-3 or min(seen) <= 0 or not np.isfinite(seen).all():
         return None
     share = float(np.median(np.array(seen) / np.maximum(own, 1e-30)))
-    if _spread(seen) < 2e-4:
+    if variation(seen) < 2e-4:
         return Clip("norm", float(np.mean(seen)), share)
-    if _spread(largest) < 1e-4 and share < 1:
+    if variation(largest) < 1e-4 and share < 1:
         return Clip("value", float(np.mean(largest)), share)
     return None
-
-
-def _spread(values: list[float]) -> float:
-    return float(np.std(values) / max(float(np.mean(values)), 1e-30))
 
 
 @measurement

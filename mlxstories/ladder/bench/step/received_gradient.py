@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
@@ -104,3 +105,8 @@ def _moment(part: Optimizer, leaves: set[str]) -> tuple[str, float] | None:
 
 def _by_rate(before: dict[str, mx.array], after: dict[str, mx.array], rate: float) -> dict[str, mx.array]:
     return {n: (before[n].astype(mx.float32) - after[n].astype(mx.float32)) / rate for n in before}
+
+
+def variation(values: list[float]) -> float:
+    """The standard deviation of values above 0, as a share of their mean."""
+    return float(np.std(values) / max(np.mean(values), np.finfo(float).tiny))

@@ -45,31 +45,25 @@ def step(bench: Bench, limits: Gauges) -> Verdict:
     detail, stale = _stale(found, limits)
     if not stale:
         return passed(detail)
-    if found.elsewhere is not None and found.elsewhere == found.before:
+    told = f"the step returns {found.after:.4f} before and after the weights of the same model were changed"
+    whose, fix = "old weights", CAPTURE
+    if found.elsewhere == found.before:
         # One and the same figure for every model is another model's, which the gradient tells where it is not random.
         if not found.same_gradient or not isinstance(gradient_arrival(bench), str):
             return passed(detail)
-        return failed(
-            detail,
-            error(
-                "stale-computation",
-                f"with the same random numbers the step returns {found.after:.4f} and hands the optimiser the same "
-                f"gradient whatever the model's weights, while our own loss goes from {found.own_before:.3f} to "
-                f"{found.own_after:.3f}: it computes with weights that it draws anew at each call",
-                fix="compute the loss with the model that is updated; make no other one in the step or the loss",
-                where="train_step",
-                returned=found.after,
-                own_before=found.own_before,
-                own_after=found.own_after,
-            ),
+        told = (
+            f"with the same random numbers the step returns {found.after:.4f} and hands the optimiser the same "
+            "gradient whatever the model's weights"
         )
+        whose = "weights that it draws anew at each call"
+        fix = "compute the loss with the model that is updated; make no other one in the step or the loss"
     return failed(
         detail,
         error(
             "stale-computation",
-            f"the step returns {found.after:.4f} before and after the weights of the same model were changed, while "
-            f"our own loss goes from {found.own_before:.3f} to {found.own_after:.3f}: it computes with old weights",
-            fix=CAPTURE,
+            f"{told}, while our own loss goes from {found.own_before:.3f} to {found.own_after:.3f}: it computes with "
+            f"{whose}",
+            fix=fix,
             where="train_step",
             returned=found.after,
             own_before=found.own_before,

@@ -12,6 +12,7 @@ from mlxstories.ladder.bench.step.gradient_arrival import (
     gradient_arrival,
     loss_factors,
 )
+from mlxstories.ladder.bench.step.received_gradient import variation
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
@@ -74,7 +75,7 @@ def _another_direction(bench: Bench, found: GradientArrival, cosine: float, limi
             where="train_step",
             **evidence,
         )
-    foreign = [limits.loss.above(abs(s.returned - s.own) / max(abs(s.own), limits.loss.value)) for s in steps]
+    foreign = [_foreign(step, limits) for step in steps]
     if bench.subject.loss is None and any(foreign):
         return None  # the step minimises something else, which nobody told
     told = (
@@ -92,6 +93,11 @@ def _another_direction(bench: Bench, found: GradientArrival, cosine: float, limi
         returned=steps[0].returned,
         **evidence,
     )
+
+
+def _foreign(step: Arrival, limits: Gauges) -> bool:
+    """Whether the loss that the step returns is not the subject's of this model."""
+    return limits.loss.above(abs(step.returned - step.own) / max(abs(step.own), limits.loss.value))
 
 
 def _another_length(bench: Bench, found: GradientArrival, limits: Gauges) -> Draft | None:
@@ -150,7 +156,7 @@ def _next_to_nothing(found: GradientArrival, limits: Gauges) -> Draft | None:
     norms, ratio = [step.norm for step in found.steps], found.steps[0].ratio
     if not found.heeds_size or not ratio or not limits.left.below(ratio):
         return None
-    if limits.spread.above(_spread(norms)):
+    if limits.spread.above(variation(norms)):
         return None
     return error(
         "clipping-too-tight",
@@ -169,11 +175,11 @@ def _too_short(found: GradientArrival, limits: Gauges) -> Draft | None:
     ratio = float(np.mean([step.ratio for step in steps]))
     if not found.heeds_size or not ratio or not limits.factor.above(1 / ratio):
         return None
-    if limits.same.above(_spread([s.ratio for s in steps])) or limits.same.below(
-        _spread([s.norm for s in steps])
-    ):
+    if limits.same.above(variation([s.ratio for s in steps])):
         return None
-    if any(limits.loss.above(abs(s.returned - s.own) / max(abs(s.own), limits.loss.value)) for s in steps):
+    if limits.same.below(variation([s.norm for s in steps])):
+        return None
+    if any(_foreign(step, limits) for step in steps):
         return None  # another loss than the subject's, which may well be a share of it
     return error(
         "gradient-mismatch",
@@ -184,7 +190,3 @@ def _too_short(found: GradientArrival, limits: Gauges) -> Draft | None:
         where="train_step",
         ratio=ratio,
     )
-
-
-def _spread(values: list[float]) -> float:
-    return float(np.std(values) / max(np.mean(values), np.finfo(float).tiny))

@@ -6,11 +6,7 @@ import math
 import re
 
 from mlxstories.ladder.bench import Bench
-from mlxstories.ladder.bench.evaluation.evaluation import (
-    evaluated_twice,
-    own_figures,
-    text_sizes,
-)
+from mlxstories.ladder.bench.evaluation.evaluation import TextSizes, evaluated_twice, own_figures, text_sizes
 from mlxstories.ladder.limits import Gauges, Limit
 from mlxstories.ladder.registry import check
 from mlxstories.ladder.verdict import Draft, Verdict, error, failed, passed, skipped, warning
@@ -47,21 +43,18 @@ def bits(bench: Bench, limits: Gauges) -> Verdict:
     if own is None or sizes is None:
         return skipped("nothing counts in any batch of validation")
     named = [(name, kind) for name in own.values if (kind := _unit(name))]
-    size_of = dict(zip(("byte", "character"), sizes, strict=False))
-    if min(*size_of.values(), own.mean) <= 0:
+    if min(sizes.byte, sizes.character, own.mean) <= 0:
         return skipped("its targets stand for no text, or it is certain of them")
     for name, kind in named:
-        right = own.mean / math.log(2) / size_of[kind]
-        if limits.apart.above(abs(own.values[name] / right - 1)) or _spaces_twice(
-            own.values[name], right, sizes, limits
-        ):
-            return failed(f"{name} differs", _draft(own.values[name], own.mean, name, kind, sizes, limits))
+        value, right = own.values[name], own.mean / math.log(2) / getattr(sizes, kind)
+        if limits.apart.above(abs(value / right - 1)) or _spaces_twice(value, right, sizes, limits):
+            return failed(f"{name} differs", _draft(value, own.mean, name, kind, sizes, limits))
     return passed(", ".join(name for name, _ in named))
 
 
-def _spaces_twice(value: float, right: float, sizes: tuple[float, float, float], limits: Gauges) -> bool:
+def _spaces_twice(value: float, right: float, sizes: TextSizes, limits: Gauges) -> bool:
     """Whether the value is the right one, but for bytes among which spaces count twice."""
-    spaces = sizes[2] / sizes[0]
+    spaces = sizes.space / sizes.byte
     return limits.seldom.above(spaces) and limits.exact.below(abs(value * (1 + spaces) / right - 1))
 
 
@@ -74,15 +67,14 @@ def _unit(name: str) -> str:
     return "byte" if letter == "b" else "character"
 
 
-def _draft(
-    value: float, mean: float, name: str, kind: str, sizes: tuple[float, float, float], limits: Gauges
-) -> Draft:
-    bits, size, other = mean / math.log(2), sizes[kind == "character"], sizes[kind == "byte"]
+def _draft(value: float, mean: float, name: str, kind: str, sizes: TextSizes, limits: Gauges) -> Draft:
+    another = "byte" if kind == "character" else "character"
+    bits, size = mean / math.log(2), getattr(sizes, kind)
     ways = {
         "bits per token": bits,
         "nats per token": mean,
         f"nats per {kind}": mean / size,
-        f"bits per {'byte' if kind == 'character' else 'character'}": bits / other,
+        f"bits per {another}": bits / getattr(sizes, another),
     }
     way = next((way for way, right in ways.items() if limits.close.below(abs(value / right - 1))), None)
     if _spaces_twice(value, bits / size, sizes, limits):
